@@ -1,0 +1,31 @@
+"""Balanced softmax: Ren et al., Balanced meta-softmax for long-tailed recognition, NeurIPS 2020.
+
+https://arxiv.org/abs/2007.10740
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedlt.client import ClientPlugin
+from fedlt.losses import balanced_softmax
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlt.client import Batch, Client
+
+__all__ = ["BalancedSoftmax"]
+
+
+@dataclass(frozen=True)
+class BalancedSoftmax(ClientPlugin):
+    """Cross-entropy on logits shifted by the log class prior; the file's ``prior`` says which one.
+
+    Predictions use the plain logits. With equal counts it is cross-entropy.
+    """
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return the mean of CE(logits + log prior), eq. 4 of the paper."""
+        return balanced_softmax(logits, batch.labels, client.tensors["log_prior"])

@@ -1,0 +1,87 @@
+"""The command line: one verb per file; heavy imports happen inside the verbs.
+
+    fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
+
+A mistake of the user's is one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+# Nothing leaves the machine unasked, and offline machines do not wait. Before any flwr or ray.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import click
+import typer
+
+from fedlt.cli.inspect import inspect
+from fedlt.cli.list import list_names
+from fedlt.cli.run import run
+from fedlt.errors import FedltError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fedlt",
+    help="Federated long-tail learning, simulated: one file, one command, two views.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run)
+app.command("inspect")(inspect)
+app.command("list")(list_names)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fedlt.runs import fedlt_version
+
+        typer.echo(f"fedlt {fedlt_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: Instead of ``sys.argv[1:]``.
+
+    Returns:
+        0; 2 after a mistake of the user's (one line on standard error); 130 after Ctrl-C.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = app(args=given, prog_name="fedlt", standalone_mode=False)
+    except FedltError as error:
+        return _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fedlt"
+        return _fail(f"{error.format_message()} See '{command} --help'.")
+    except (click.Abort, KeyboardInterrupt):
+        typer.echo("interrupted", err=True)
+        return 130
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,74 @@
+"""``fedlt inspect``: the partition of a file, drawn and counted; trains and writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedlt.config import Config
+    from fedlt.data import FederatedData
+    from fedlt.report.partition_plot import PartitionView
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as data.split=tune."),
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="PATH", help="Draw the heat map there, too.")
+    ] = None,
+) -> None:
+    """Show which client has which classes; trains nothing."""
+    from rich.console import Console
+
+    from fedlt.config import load_config
+    from fedlt.data import prepare_data
+    from fedlt.report.partition_plot import cost_text, draw_partition, estimate_cost, show_partition
+
+    config = load_config(file, overrides or []).runs()[0]
+    data = prepare_data(config.data, config.partition, seed=config.seed)
+    cost = estimate_cost(
+        data.client_counts,
+        clients_per_round=config.clients_per_round,
+        epochs=config.local.epochs,
+        model_bytes=_shared_bytes(config, data),
+    )
+    view = _view(config, data)
+    console = Console()
+    console.print(show_partition(view))
+    console.print(cost_text(cost, config.rounds), markup=False, highlight=False, soft_wrap=True)
+    if png is not None:
+        draw_partition(view, png)
+        console.print(str(png), markup=False, highlight=False, soft_wrap=True)
+
+
+def _view(config: Config, data: FederatedData) -> PartitionView:
+    from fedlt.evaluation import shot_groups
+    from fedlt.report.partition_plot import PartitionView
+
+    groups = shot_groups(
+        data.class_counts,
+        scheme=config.evaluate.shots,
+        profile=config.data.profile,
+        imbalance_factor=config.data.imbalance_factor,
+    )
+    title = f"{config.name}: {data.name}, seed {config.seed}, shot groups by {groups.scheme}"
+    return PartitionView(data.client_counts, data.class_names, dict(groups.items()), title)
+
+
+def _shared_bytes(config: Config, data: FederatedData) -> int:
+    """Return the bytes of the model's shared part: what travels each way for one client."""
+    from fedlt.config import resolve_client, resolve_strategy
+    from fedlt.federation import Federation
+
+    federation = Federation(config, data, resolve_strategy(config), resolve_client(config))
+    model = federation.build_model()
+    state = model.state()
+    return sum(state[n].numel() * state[n].element_size() for n in model.names("shared"))

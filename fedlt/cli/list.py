@@ -1,0 +1,75 @@
+"""``fedlt list``: the names that a file may use."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Kind", "list_names"]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    STRATEGIES = "strategies"
+    CLIENTS = "clients"
+    MODELS = "models"
+    DATASETS = "datasets"
+    EXPERIMENTS = "experiments"
+
+
+def list_names(
+    what: Annotated[Kind, typer.Argument(help="Which names.")],
+) -> None:
+    """List the names that a file may use, each with one line."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, line in _names(what).items():
+        table.add_row(name, line)
+    console = Console(markup=False, highlight=False)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(f"no {what} here")
+
+
+def _names(what: Kind) -> dict[str, str]:
+    match what:
+        case Kind.STRATEGIES | Kind.CLIENTS:
+            from fedlt.config import known_plugins
+
+            return known_plugins("strategy" if what is Kind.STRATEGIES else "client")
+        case Kind.MODELS:
+            from fedlt.models import BACKBONES
+
+            return {name: spec.summary for name, spec in BACKBONES.items()}
+        case Kind.DATASETS:
+            from fedlt.data import DATASETS
+
+            return {name: _first_line(loader) for name, loader in DATASETS.items()}
+        case Kind.EXPERIMENTS:
+            return _experiments()
+
+
+def _first_line(of: object) -> str:
+    if isinstance(of, functools.partial):
+        return "Read from data.root."
+    return (inspect.getdoc(of) or "").partition("\n")[0]
+
+
+def _experiments() -> dict[str, str]:
+    """Return the YAML files in ``experiments/``, here or beside the package, by first line."""
+    beside = Path(__file__).parents[2] / "experiments"
+    folder = Path("experiments") if Path("experiments").is_dir() else beside
+    found = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        found[str(path)] = first.lstrip("# ") if first.startswith("#") else ""
+    return found

@@ -1,0 +1,86 @@
+"""``fedlt run``: one run, or one per seed, from a file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedlt.config import Config
+
+__all__ = ["run"]
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as local.lr=0.1."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished run from its checkpoint.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again, in place of a run that is there.")
+    ] = False,
+) -> None:
+    """Run an experiment file, or show its stored result.
+
+    A finished run of the same configuration is not repeated unless --overwrite is given.
+    """
+    from rich.console import Console
+
+    from fedlt.config import load_config
+
+    config = load_config(file, overrides or [])
+    _check(config, resume=resume, overwrite=overwrite)
+    console = Console()
+    try:
+        results = _run_all(config, console, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
+        typer.echo(f"interrupted; to go on: {command}", err=True)
+        raise typer.Exit(130) from None
+    _report(config, results, console)
+
+
+def _check(config: Config, *, resume: bool, overwrite: bool) -> None:
+    """Find every mistake that can be found before the first of several runs starts."""
+    from fedlt.config import resolve_client, resolve_strategy
+    from fedlt.runs import RunDirectory
+
+    for one in config.runs():
+        RunDirectory.of(one).decide(one, resume=resume, overwrite=overwrite)
+    resolve_strategy(config)
+    resolve_client(config)
+
+
+def _run_all(
+    config: Config, console: Console, *, resume: bool, overwrite: bool
+) -> list[dict[str, Any]]:
+    from fedlt import simulate
+    from fedlt.report.progress import make_progress
+
+    results = []
+    for one in config.runs():
+        progress = make_progress(console, f"{one.name} seed {one.seed}")
+        try:
+            results.append(simulate.run(one, resume=resume, overwrite=overwrite, progress=progress))
+        finally:
+            progress.stop()
+    return results
+
+
+def _report(config: Config, results: Sequence[dict[str, Any]], console: Console) -> None:
+    from fedlt.report.tables import result_table, seeds_table
+    from fedlt.runs import RunDirectory
+
+    console.print(result_table(results[0]) if len(results) == 1 else seeds_table(results))
+    for one in config.runs():
+        console.print(str(RunDirectory.of(one).path), markup=False, highlight=False, soft_wrap=True)

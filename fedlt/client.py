@@ -1,0 +1,189 @@
+"""One client's scratch objects, and the contract of a local-training method (client plugin)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedlt.data.batches import make_batches
+from fedlt.losses import cross_entropy
+from fedlt.rng import torch_generator
+from fedlt.strategy import Tensors, Update
+
+if TYPE_CHECKING:
+    from fedlt.config import LocalConfig
+    from fedlt.models import Model
+
+__all__ = ["Batch", "Client", "ClientData", "ClientPlugin", "Objective"]
+
+Objective = Callable[["Client", "Batch"], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One mini-batch, as an objective sees it."""
+
+    images: Tensor  # (B, Ch, H, W) float32, normalised
+    labels: Tensor  # (B,) int64
+    extra: Tensors = field(default_factory=dict)  # further views or weights, first dimension B
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's share of the data set. All clients share the memory of ``images``."""
+
+    images: Tensor  # (N, Ch, H, W) uint8: the whole training set; never written
+    labels: Tensor  # (N,) int64; never written
+    indices: Tensor  # (n,) int64: this client's positions in both
+    class_counts: Tensor  # (C,) int64
+    mean: Tensor  # (Ch,) of pixels / 255
+    std: Tensor  # (Ch,)
+
+    @property
+    def num_examples(self) -> int:
+        """The number of training images of this client."""
+        return len(self.indices)
+
+
+@dataclass
+class Client:
+    """Everything one client task may read, and the scratch model that it may write."""
+
+    cid: int
+    round: int  # the global round, from 1: the only clock
+    rounds: int  # rounds of the whole run
+    seed: int
+    model: Model  # scratch: fixed, broadcast and personal part are loaded
+    broadcast: Mapping[str, Tensor]  # as received; never written: the anchor of proximal terms
+    personal: Tensors  # as this client stored it; never written
+    data: ClientData
+    local: LocalConfig  # epochs, batch_size, lr, ...
+    plugin: ClientPlugin
+    tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
+
+    def train(
+        self,
+        objective: Objective,
+        *,
+        epochs: int | None = None,
+        only: Iterable[str] | None = None,
+        no_decay: tuple[str, ...] = (),
+    ) -> dict[str, float]:
+        """Run SGD on ``objective`` over this client's data.
+
+        Args:
+            objective: Gives the mean loss of a batch.
+            epochs: Passes over the data; the file's ``local.epochs`` by default.
+            only: Names of the parameters to train; all trainable ones by default.
+            no_decay: Prefixes of parameters that get no weight decay.
+
+        Returns:
+            Sums over examples: ``loss``, ``examples``; and ``steps``.
+        """
+        parameters = dict(self.model.named_parameters())
+        chosen = set(parameters) if only is None else set(only)
+        trained = {n: p for n, p in parameters.items() if n in chosen and p.requires_grad}
+        frozen = [p for n, p in parameters.items() if n not in chosen and p.requires_grad]
+        optimizer = self._optimizer(trained, no_decay)
+        loss_sum = torch.zeros(())
+        examples = steps = 0
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        self.model.train()
+        try:
+            for epoch in range(self.local.epochs if epochs is None else epochs):
+                for batch in self.plugin.batches(self, epoch):
+                    optimizer.zero_grad()
+                    loss = objective(self, batch)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    loss_sum += loss.detach() * len(batch.labels)
+                    examples += len(batch.labels)
+                    steps += 1
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+        return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
+
+    def _optimizer(self, trained: Mapping[str, Tensor], no_decay: tuple[str, ...]) -> torch.optim.SGD:
+        """Return SGD with one group per (learning rate, weight decay)."""
+        local = self.local
+        head_lr = local.lr if local.head_lr is None else local.head_lr
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in trained.items():
+            lr = head_lr if name.startswith("heads.") else local.lr
+            decay = 0.0 if no_decay and name.startswith(no_decay) else local.weight_decay
+            groups.setdefault((lr, decay), []).append(parameter)
+        return torch.optim.SGD(
+            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
+            lr=local.lr,
+            momentum=local.momentum,
+            foreach=True,
+        )
+
+    def update(
+        self,
+        metrics: dict[str, float],
+        *,
+        extras: Tensors | None = None,
+        personal: Tensors | None = None,
+        weight: float | None = None,
+    ) -> Update:
+        """Return this client's answer from the scratch model as it stands.
+
+        The tensors are live: the engine copies or reduces them before the next task.
+
+        Args:
+            metrics: What :meth:`train` returned, or sums of one's own.
+            extras: Further tensors to be summed over the cohort.
+            personal: Further tensors that this client keeps, besides the model's personal part.
+            weight: The weight in the sums; the number of examples by default.
+        """
+        state = self.model.state()
+        integers = set(self.model.integer_names())
+        sums = {n: state[n] for n in self.model.names("shared") if n not in integers}
+        own = {n: state[n] for n in self.model.names("personal")}
+        return Update(
+            sums={**sums, **(extras or {})},
+            weight=float(self.data.num_examples) if weight is None else weight,
+            metrics=metrics,
+            personal={**own, **(personal or {})},
+        )
+
+
+@dataclass(frozen=True)
+class ClientPlugin:
+    """A local-training method. The defaults are plain cross-entropy on plain batches."""
+
+    def build(self, model: Model) -> None:
+        """Add experts, tokens or other streams to ``model``; runs before the strategy's ``build``."""
+
+    def setup(self, client: Client) -> None:
+        """Put per-client tensors into ``client.tensors`` before the task starts."""
+
+    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
+        """Yield one epoch of batches, keyed by (seed, round, cid, epoch)."""
+        data, local = client.data, client.local
+        for images, labels in make_batches(
+            data.images,
+            data.labels,
+            data.indices,
+            batch_size=local.batch_size,
+            augment=local.augment,
+            mean=data.mean,
+            std=data.std,
+            generator=torch_generator(client.seed, "batches", client.round, client.cid, epoch),
+        ):
+            yield Batch(images, labels)
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return the mean loss of ``logits`` (B, S, C)."""
+        return cross_entropy(logits, batch.labels)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Fuse the streams: (B, S, C) -> (B, C). The default is their mean."""
+        return logits.mean(dim=1)

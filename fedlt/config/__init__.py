@@ -1,0 +1,49 @@
+"""The configuration file: schema, reading, hashing, and the classes that it names."""
+
+from __future__ import annotations
+
+from fedlt.config.load import (
+    config_hash,
+    differing_keys,
+    file_digests,
+    load_config,
+    to_yaml,
+)
+from fedlt.config.plugins import known_plugins, resolve_client, resolve_strategy
+from fedlt.config.schema import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EngineConfig,
+    EvaluateConfig,
+    LocalConfig,
+    ModelConfig,
+    PartitionConfig,
+    PersonalConfig,
+    PluginConfig,
+    PriorConfig,
+    RefreshConfig,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "LocalConfig",
+    "ModelConfig",
+    "PartitionConfig",
+    "PersonalConfig",
+    "PluginConfig",
+    "PriorConfig",
+    "RefreshConfig",
+    "config_hash",
+    "differing_keys",
+    "file_digests",
+    "known_plugins",
+    "load_config",
+    "resolve_client",
+    "resolve_strategy",
+    "to_yaml",
+]

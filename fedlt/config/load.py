@@ -1,0 +1,208 @@
+"""From a YAML file and ``key.sub=value`` overrides to a validated configuration, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedlt.config.explain import explain
+from fedlt.config.schema import Config
+from fedlt.config.yaml12 import dump, parse_value, read_mapping
+from fedlt.errors import FedltError
+from fedlt.loading import is_spec
+
+__all__ = ["config_hash", "differing_keys", "file_digests", "load_config", "to_yaml"]
+
+# What a result does not depend on.
+_NEUTRAL = ("name", "output", "engine", "checkpoint", "seeds")
+
+
+def _assign(tree: dict[str, Any], key: str, value: object) -> None:
+    """Set the dotted ``key`` in ``tree``; a plugin's bare name becomes its section first."""
+    *sections, leaf = key.split(".")
+    for depth, section in enumerate(sections):
+        below = tree.get(section)
+        if isinstance(below, str) and section in ("strategy", "client") and depth == 0:
+            below = {"name": below}
+        elif below is None:
+            below = {}
+        elif not isinstance(below, dict):
+            path = ".".join(sections[: depth + 1])
+            raise FedltError(f"{key}: {path} is {below!r}; expected a mapping (key: value)")
+        tree[section] = below
+        tree = below
+    tree[leaf] = value
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise FedltError(f"override {override!r}: expected key=value, such as local.lr=0.1")
+    return key, text
+
+
+def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Apply ``overrides`` to ``tree`` and return them by key."""
+    given = {}
+    for override in overrides:
+        key, text = _split(override)
+        given[key] = override
+        _assign(tree, key, parse_value(text, f"override {override!r}"))
+    # `seed=2` on a file with seeds (or the reverse) means that one.
+    for one, other in (("seed", "seeds"), ("seeds", "seed")):
+        if one in given and other not in given:
+            tree.pop(other, None)
+    return given
+
+
+def _find(name: str, folder: Path) -> str:
+    """Return ``name`` absolute: in the current directory if it is there, else in ``folder``."""
+    path = Path(name).expanduser()
+    here, there = Path.cwd() / path, folder / path
+    return str(there if there.exists() and not here.exists() else here)
+
+
+def _find_spec(name: str, folder: Path) -> str:
+    source, _, attribute = name.rpartition(":")
+    return f"{_find(source, folder)}:{attribute}" if source.endswith(".py") else name
+
+
+def _make_absolute(config: Config, folder: Path) -> Config:
+    """Return ``config`` with absolute paths, so that workers and later runs find the same files."""
+    data, partition = config.data, config.partition
+    root = None if data.root is None else _find(data.root, folder)
+    file = None if partition.file is None else _find(partition.file, folder)
+    plugins = {
+        section: plugin.model_copy(update={"name": _find_spec(plugin.name, folder)})
+        for section, plugin in (("strategy", config.strategy), ("client", config.client))
+    }
+    update: dict[str, object] = {
+        "data": data.model_copy(update={"root": root, "dataset": _find_spec(data.dataset, folder)}),
+        "partition": partition.model_copy(update={"file": file}),
+        "model": config.model.model_copy(update={"name": _find_spec(config.model.name, folder)}),
+        "output": str(Path.cwd() / Path(config.output).expanduser()),
+    }
+    return config.model_copy(update=update | plugins)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override and validate an experiment file.
+
+    Relative paths in it (``data.root``, ``partition.file``, ``file.py:Class``) are looked for in
+    the current directory first, then beside the file. ``output`` is always relative to the
+    current directory. All are absolute in the result.
+
+    Args:
+        path: The YAML file.
+        overrides: ``key.sub=value`` strings, applied in order; values are YAML. ``seed=`` replaces
+            the file's ``seeds`` and the reverse; ``strategy=fedavg`` replaces the whole section,
+            ``strategy.name=fedavg`` keeps its other keys.
+
+    Raises:
+        FedltError: One line that names the file or override, the key, its value, and what is valid.
+    """
+    path = Path(path)
+    tree = read_mapping(path)
+    given = _apply(tree, overrides)
+
+    def where(key: str) -> str:
+        for name, override in given.items():
+            if key == name or key.startswith(f"{name}."):
+                return f"override {override!r}"
+        return str(path)
+
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise FedltError(explain(error, Config, where)) from error
+    try:
+        return _make_absolute(config, path.absolute().parent)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FedltError(f"{path}: a path in it cannot be used: {error}") from error
+
+
+def to_yaml(config: Config) -> str:
+    """Return ``config`` as YAML text that loads back to an equal configuration."""
+    tree = config.model_dump(mode="json")
+    tree.pop("seed" if config.seeds is not None else "seeds")
+    return dump(tree)
+
+
+def file_digests(config: Config) -> dict[str, str]:
+    """Return the SHA-256 of every file of the user's that a result depends on, by dotted key.
+
+    These are a data set, backbone, strategy or client plugin named as ``file.py:Name``, and
+    ``partition.file``. A file that cannot be read has the digest ``"unreadable"``: what loads it
+    says so.
+    """
+    specs = {
+        "data.dataset": config.data.dataset,
+        "model.name": config.model.name,
+        "strategy.name": config.strategy.name,
+        "client.name": config.client.name,
+    }
+    files = {
+        key: spec.rpartition(":")[0]
+        for key, spec in specs.items()
+        if is_spec(spec) and spec.rpartition(":")[0].endswith(".py")
+    }
+    if config.partition.file is not None:
+        files["partition.file"] = config.partition.file
+    return {key: _digest(Path(file)) for key, file in files.items()}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _identity(config: Config, digests: Mapping[str, str]) -> dict[str, str]:
+    """Return everything that a result depends on: dotted key to JSON text."""
+    tree = config.model_dump(mode="json")
+    for name in _NEUTRAL:
+        tree.pop(name)
+    tree["data"].pop("root")
+    flat = dict(_flatten(tree))
+    for key, digest in digests.items():
+        name = str(json.loads(flat[key])).rpartition(":")[2] if key != "partition.file" else ""
+        flat[key] = f"{name} {digest}"
+    return flat
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    flat: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, json.dumps(value, sort_keys=True)))
+    return flat
+
+
+def config_hash(config: Config, digests: Mapping[str, str] | None = None) -> str:
+    """Return the SHA-256 (hex) of all that changes a result.
+
+    Left out are ``name``, ``output``, ``engine``, ``checkpoint``, ``seeds`` and the place of the
+    data. A user's file counts by its content, not by its path.
+
+    Args:
+        config: The configuration.
+        digests: What ``file_digests`` returned earlier; None reads the files now.
+    """
+    identity = _identity(config, file_digests(config) if digests is None else digests)
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing_keys(config: Config, other: Config, other_digests: Mapping[str, str]) -> list[str]:
+    """Return the dotted keys that make the hash of ``config`` differ from that of ``other``."""
+    mine, theirs = _identity(config, file_digests(config)), _identity(other, other_digests)
+    return sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))

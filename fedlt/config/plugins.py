@@ -1,0 +1,266 @@
+"""From the names in a configuration to strategy and client plugin objects.
+
+A name is looked up in ``strategies.STRATEGIES`` or ``clients.CLIENTS``, then among the entry
+points ``fedlt.strategies`` and ``fedlt.clients``; ``file.py:Class`` and ``package.module:Class``
+are loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import PydanticSerializationError, to_json
+
+from fedlt.config.explain import expected
+from fedlt.config.schema import Config, PluginConfig
+from fedlt.errors import FedltError, nearest
+from fedlt.loading import is_spec, load_object
+
+if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
+    from fedlt.flower.stock import StockStrategy
+    from fedlt.strategy import Strategy
+
+__all__ = ["known_plugins", "resolve_client", "resolve_strategy"]
+
+_TABLES = {"strategy": ("strategies", "STRATEGIES"), "client": ("clients", "CLIENTS")}
+# Arguments of Flower's strategies that follow from the rest of the file.
+_SET_BY_FEDLT = {
+    "fraction_train",
+    "fraction_evaluate",
+    "min_train_nodes",
+    "min_evaluate_nodes",
+    "min_available_nodes",
+    "weighted_by_key",
+    "arrayrecord_key",
+    "configrecord_key",
+}
+
+
+def _builtin(section: str) -> Mapping[str, type]:
+    """Return the table of built-in classes; refuse a user's folder that hides it."""
+    package, table = _TABLES[section]
+    module = importlib.import_module(package)
+    ours = Path(__file__).resolve().parents[2] / package
+    found = Path(module.__file__ or next(iter(module.__path__), "")).resolve()
+    if ours not in (found, found.parent):
+        raise FedltError(
+            f"{section}: the folder {str(found.parent)!r} hides fedlt's own package {package!r}; "
+            "rename it, or start with the fedlt command from another folder"
+        )
+    classes: Mapping[str, type] = getattr(module, table)
+    return classes
+
+
+def _loaders(section: str) -> dict[str, Callable[[], Any]]:
+    """Return what loads the class of every known name; built-in names win over entry points."""
+    group = f"fedlt.{_TABLES[section][0]}"
+    found: dict[str, Callable[[], Any]] = {
+        point.name: point.load for point in entry_points(group=group)
+    }
+    return found | {name: (lambda c=cls: c) for name, cls in _builtin(section).items()}
+
+
+def known_plugins(section: str) -> dict[str, str]:
+    """Return every known name with the first line of its class's docstring.
+
+    Args:
+        section: ``"strategy"`` or ``"client"``.
+    """
+    lines = {}
+    for name, load in sorted(_loaders(section).items()):
+        try:
+            lines[name] = (inspect.getdoc(load()) or "").partition("\n")[0]
+        except Exception as error:  # an entry point of a foreign package
+            lines[name] = f"cannot be loaded: {error!r}"
+    return lines
+
+
+def _find_class(section: str, name: str) -> Any:  # noqa: ANN401 (checked by the caller)
+    where = f"{section}.name"
+    if is_spec(name):
+        return load_object(name, where)
+    loaders = _loaders(section)
+    if name not in loaders:
+        raise FedltError(f"{where}: unknown {section} {name!r}{nearest(name, loaders)}")
+    try:
+        return loaders[name]()
+    except Exception as error:
+        raise FedltError(f"{where}: entry point {name!r} fails on import: {error!r}") from error
+
+
+def _check_contract(cls: type, base: type, where: str) -> None:
+    """Raise unless ``cls`` is a frozen dataclass whose verbs take what those of ``base`` take."""
+    own = [n for n in inspect.get_annotations(cls) if not _is_class_variable(cls, n)]
+    if own and "__dataclass_params__" not in vars(cls):
+        raise FedltError(
+            f"{where}: {cls.__name__} declares {own[0]!r} but is not a dataclass; "
+            "put @dataclass(frozen=True) above the class"
+        )
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise FedltError(f"{where}: {cls.__name__} must define {missing}")
+    for verb, original in inspect.getmembers(base, inspect.isfunction):
+        if not verb.startswith("_"):
+            _check_verb(cls, verb, original, where)
+
+
+def _check_verb(cls: type, verb: str, original: Callable[..., Any], where: str) -> None:
+    parameters = list(inspect.signature(original).parameters)
+    function = inspect.getattr_static(cls, verb)
+    text = f"{where}: {cls.__name__}.{verb} must be a method taking ({', '.join(parameters)})"
+    if isinstance(function, staticmethod):
+        function, parameters = function.__func__, parameters[1:]
+    elif isinstance(function, classmethod):
+        function = function.__func__
+    if not inspect.isfunction(function):
+        raise FedltError(text)
+    try:
+        inspect.signature(function).bind(*parameters)
+    except TypeError as error:
+        raise FedltError(text) from error
+
+
+def _is_class_variable(cls: type, name: str) -> bool:
+    return "ClassVar" in str(inspect.get_annotations(cls)[name])
+
+
+def _check_finite(key: str, value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FedltError(f"{key} is {value}; expected a finite number")
+    if isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_finite(key, item)
+
+
+def _validated(key: str, value: object, hint: Any) -> object:  # noqa: ANN401 (a type)
+    """Return ``value`` as the type ``hint``; strict, except that a list may be a tuple or a set."""
+    _check_finite(key, value)
+    try:
+        validated: object = TypeAdapter(hint).validate_json(to_json(value), strict=True)
+        return validated
+    except ValidationError as error:
+        words = " or ".join(dict.fromkeys(map(expected, error.errors(include_url=False))))
+        raise FedltError(f"{key} is {value!r}; expected {words}") from error
+    except (PydanticSchemaGenerationError, PydanticUserError, PydanticSerializationError) as error:
+        raise FedltError(f"{key}: a {hint} cannot be given in a file") from error
+
+
+def _hints(of: object, where: str) -> dict[str, Any]:
+    try:
+        return get_type_hints(of)
+    except Exception as error:  # a name that only exists for a type checker, a syntax error
+        raise FedltError(f"{where}: a type annotation cannot be read: {error}") from error
+
+
+def _validated_options(
+    section: str, plugin: PluginConfig, hints: Mapping[str, Any], required: set[str]
+) -> dict[str, object]:
+    for key in plugin.options:
+        if key not in hints:
+            choices = nearest(key, hints) if hints else "; it has none"
+            raise FedltError(f"{section}.{key}: unknown hyperparameter of {plugin.name!r}{choices}")
+    for key in sorted(required - set(plugin.options)):
+        raise FedltError(f"{section}.{key} is missing: {plugin.name!r} has no default for it")
+    return {
+        key: _validated(f"{section}.{key}", value, hints[key])
+        for key, value in plugin.options.items()
+    }
+
+
+def _instantiate(section: str, plugin: PluginConfig, cls: type, base: type) -> Any:  # noqa: ANN401
+    where = f"{section}.name: {plugin.name!r}"
+    _check_contract(cls, base, where)
+    hints = _hints(cls, where)
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    required = {
+        f.name
+        for f in fields
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    options = _validated_options(section, plugin, {f.name: hints[f.name] for f in fields}, required)
+    return _construct(section, plugin, cls, options)
+
+
+def _construct(section: str, plugin: PluginConfig, cls: type, options: Mapping[str, object]) -> Any:  # noqa: ANN401
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as error:
+        raise FedltError(f"{section}: {plugin.name!r} refuses {dict(options)}: {error}") from error
+
+
+def _stock(plugin: PluginConfig, cls: Any) -> StockStrategy:  # noqa: ANN401 (a Flower class)
+    """Return a strategy of Flower's own; its options are those of its constructor."""
+    from fedlt.flower.stock import StockStrategy
+
+    where = f"strategy.name: {plugin.name!r}"
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise FedltError(f"{where}: {cls.__name__} must define {missing}")
+    for key in _SET_BY_FEDLT & set(plugin.options):
+        raise FedltError(f"strategy.{key}: set by fedlt; clients_per_round sets the cohort")
+    hints = _hints(cls.__init__, where)
+    named = [
+        p
+        for p in inspect.signature(cls).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    required = {p.name for p in named if p.default is p.empty}
+    accepted = {p.name: hints.get(p.name, Any) for p in named if p.name not in _SET_BY_FEDLT}
+    options = _validated_options("strategy", plugin, accepted, required)
+    _construct("strategy", plugin, cls, options)
+    return StockStrategy(cls, options)
+
+
+def resolve_strategy(config: Config) -> Strategy:
+    """Return the strategy that ``config.strategy`` names, with its hyperparameters set.
+
+    Raises:
+        FedltError: If the name, the class or a hyperparameter is not valid.
+    """
+    from fedlt.strategy import Strategy
+
+    plugin = config.strategy
+    cls = _find_class("strategy", plugin.name)
+    strategy: Strategy
+    if isinstance(cls, type) and issubclass(cls, Strategy):
+        strategy = _instantiate("strategy", plugin, cls, Strategy)
+        return strategy
+    if isinstance(cls, type):
+        from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+        if issubclass(cls, FlowerStrategy):
+            strategy = _stock(plugin, cls)
+            return strategy
+    raise FedltError(
+        f"strategy.name: {plugin.name!r} is not a class derived from fedlt.strategy.Strategy "
+        "or flwr.serverapp.strategy.Strategy; derive it from one"
+    )
+
+
+def resolve_client(config: Config) -> ClientPlugin:
+    """Return the client plugin that ``config.client`` names, with its hyperparameters set.
+
+    Raises:
+        FedltError: If the name, the class or a hyperparameter is not valid.
+    """
+    from fedlt.client import ClientPlugin
+
+    plugin = config.client
+    cls = _find_class("client", plugin.name)
+    if not (isinstance(cls, type) and issubclass(cls, ClientPlugin)):
+        raise FedltError(
+            f"client.name: {plugin.name!r} is not a class derived from fedlt.client.ClientPlugin; "
+            "derive it from that"
+        )
+    client: ClientPlugin = _instantiate("client", plugin, cls, ClientPlugin)
+    return client

@@ -1,0 +1,228 @@
+"""What a configuration file may say: one frozen model per section, one comment per field.
+
+Types are strict (text is not a number, true is not 1), unknown keys are refused, and numbers are
+finite. Field names follow DESIGN section 8; meanings of what is measured follow EVALUATION.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_serializer,
+    model_validator,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "LocalConfig",
+    "ModelConfig",
+    "PartitionConfig",
+    "PersonalConfig",
+    "PluginConfig",
+    "PriorConfig",
+    "RefreshConfig",
+]
+
+# bool is an int to Python; strict types keep `true` out of numbers.
+Count = Annotated[int, Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+NotNegative = Annotated[float, Field(strict=True, ge=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Which images are trained and scored on."""
+
+    dataset: StrictStr = "digits"  # built-in name, or file.py:function, package.module:function
+    root: StrictStr | None = None  # folder of downloaded data; None: the data set's default
+    imbalance_factor: Annotated[float, Field(strict=True, ge=1)] = 1.0  # largest / smallest class
+    profile: Literal["exponential", "step"] = "exponential"  # how class sizes fall off
+    split: Literal["final", "tune"] = "final"  # tune: score on a held-out part of the pool
+    class_order: Literal["natural", "shuffled"] = "natural"  # which classes become rare
+    options: dict[StrictStr, Any] = Field(default_factory=dict)  # the data set's own arguments
+
+
+class PartitionConfig(_Section):
+    """How the training images are dealt to the clients."""
+
+    scheme: Literal["dirichlet", "iid", "shards"] = "dirichlet"
+    variant: Literal["default", "reference"] = "default"  # reference: the papers' own code
+    dirichlet_alpha: Positive = 0.5  # concentration; small: few classes per client
+    num_clients: Count = 10
+    min_samples: Whole = 2  # images that every client has at least
+    shards_per_client: Count = 2  # scheme shards only
+    file: StrictStr | None = None  # a saved partition.json to use instead of drawing one
+
+
+class ModelConfig(_Section):
+    """The backbone."""
+
+    name: StrictStr = "cnn"  # built-in name, or file.py:function, package.module:function
+    width: Count = 16  # channels of the first stage
+    norm: Literal["batch", "group"] = "batch"
+
+
+class PluginConfig(_Section):
+    """A strategy or client plugin: its name, and its hyperparameters as free keys beside it.
+
+    A file says ``{name: fedprox, mu: 0.1}``, or only ``fedprox``; in Python the same is
+    ``PluginConfig(name="fedprox", options={"mu": 0.1})``.
+    """
+
+    name: StrictStr  # built-in name, entry point, file.py:Class, or package.module:Class
+    options: dict[StrictStr, Any] = Field(default_factory=dict)  # hyperparameters by field name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, value: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
+        if isinstance(value, str):
+            return {"name": value}
+        if not isinstance(value, Mapping):
+            return value
+        free = {key: item for key, item in value.items() if key != "name"}
+        if set(free) == {"options"} and isinstance(free["options"], Mapping):
+            free = dict(free["options"])
+        return {key: value[key] for key in ("name",) if key in value} | {"options": free}
+
+    @model_serializer
+    def _flatten(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+class LocalConfig(_Section):
+    """Training on one client."""
+
+    epochs: Count = 1  # passes over the client's images per round
+    batch_size: Count = 32
+    lr: Positive = 0.1
+    head_lr: Positive | None = None  # of personal heads where the method has one; None: lr
+    momentum: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    augment: Literal["none", "crop_flip", "crop"] = "none"
+
+
+class PriorConfig(_Section):
+    """Which class prior a loss uses, and where a global one comes from (EVALUATION section 9)."""
+
+    use: Literal["local_masked", "local_floor1", "global", "mix"] = "local_masked"
+    gamma: Share = 0.5  # the local share of `mix`
+    source: Literal["own", "oracle", "secure_sum"] = "own"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.use in ("global", "mix") and self.source == "own":
+            raise ValueError(f"use: {self.use} needs source: oracle or secure_sum, not own")
+        if self.use.startswith("local_") and self.source != "own":
+            raise ValueError(f"use: {self.use} needs source: own, not {self.source}")
+        return self
+
+
+class EvaluateConfig(_Section):
+    """When and how is measured."""
+
+    every: Count = 1  # rounds between generic evaluations; the last round always has one
+    personal_every: Count | None = None  # rounds between personal evaluations; None: as `every`
+    shots: Literal["auto", "count", "rank", "cumulative"] = "auto"  # EVALUATION section 3
+    local_test: Literal["exact", "sampled", "reference"] = "exact"  # EVALUATION section 5
+    clients: Literal["all"] | Count = "all"  # clients in the personal view
+    batch_size: Count = 500  # images per forward pass
+
+
+class RefreshConfig(_Section):
+    """Training of personal parts just before they are scored, alike for every method."""
+
+    scope: Literal["head", "all"] = "head"
+    epochs: Whole = 0
+
+
+class PersonalConfig(_Section):
+    """The personal models."""
+
+    refresh: RefreshConfig = RefreshConfig()
+
+
+class EngineConfig(_Section):
+    """Where client tasks run; never changes a result."""
+
+    name: Literal["serial", "ray"] = "ray"
+    workers: Literal["auto"] | Count = "auto"
+    address: StrictStr | None = None  # of a running Ray cluster; None: this machine
+
+
+class CheckpointConfig(_Section):
+    """When the state of a run is saved."""
+
+    every: Count = 10  # rounds
+
+
+class Config(_Section):
+    """One experiment file."""
+
+    name: Name  # names the run directory: output/name/seed
+    seed: Whole = 1
+    seeds: Annotated[list[Whole], Field(min_length=1)] | None = None  # several runs, in turn
+    rng_salt: StrictInt = 0  # an independent repeat under the same seed
+    rounds: Count
+    clients_per_round: Count | None = None  # None: all of them
+    data: DataConfig = DataConfig()
+    partition: PartitionConfig = PartitionConfig()
+    model: ModelConfig = ModelConfig()
+    strategy: PluginConfig = PluginConfig(name="fedavg")
+    client: PluginConfig = PluginConfig(name="cross_entropy")
+    local: LocalConfig = LocalConfig()
+    batchnorm: Literal["average", "pooled", "local"] = "average"  # EVALUATION section 10
+    prior: PriorConfig = PriorConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    personal: PersonalConfig = PersonalConfig()
+    engine: EngineConfig = EngineConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    output: StrictStr = "runs"  # folder of all run directories
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.seeds is not None:
+            if "seed" in self.model_fields_set:
+                raise ValueError("give seed or seeds, not both")
+            if len(set(self.seeds)) < len(self.seeds):
+                raise ValueError(f"seeds: {self.seeds} names a seed twice")
+        if self.partition.file is None:
+            self._check_cohort(self.partition.num_clients)
+        return self
+
+    def _check_cohort(self, num_clients: int) -> None:
+        cohort = num_clients if self.clients_per_round is None else self.clients_per_round
+        if cohort > num_clients:
+            raise ValueError(
+                f"clients_per_round: {cohort} is more than partition.num_clients: {num_clients}"
+            )
+        if self.prior.source == "secure_sum" and cohort < 2:
+            raise ValueError(
+                f"prior.source: secure_sum needs at least 2 clients per round, not {cohort}"
+            )
+        if self.evaluate.clients != "all" and self.evaluate.clients > num_clients:
+            raise ValueError(
+                f"evaluate.clients: {self.evaluate.clients} is more than "
+                f"partition.num_clients: {num_clients}"
+            )
+
+    def runs(self) -> list[Config]:
+        """Return one configuration per seed, each with ``seed`` set and ``seeds`` None."""
+        seeds = [self.seed] if self.seeds is None else self.seeds
+        return [self.model_copy(update={"seed": seed, "seeds": None}) for seed in seeds]

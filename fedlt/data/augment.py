@@ -1,0 +1,93 @@
+"""Augmentation and normalisation of whole batches, per sample and seeded, on CPU or GPU.
+
+Random crop after zero padding and horizontal flip: K. He et al., "Deep Residual Learning for Image
+Recognition", CVPR 2016, section 4.2, https://arxiv.org/abs/1512.03385.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedlt.errors import FedltError, nearest
+
+__all__ = ["SCHEMES", "augment", "crop_padding", "normalize"]
+
+SCHEMES = ("none", "crop", "crop_flip")
+
+
+def crop_padding(height: int) -> int:
+    """Return the zero padding in pixels: 4 for 32, 3 for 28, 1 for 8 (height // 8, at least 1)."""
+    return max(1, height // 8)
+
+
+def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
+    """Augment a batch; each sample has its own draw.
+
+    ``crop`` draws a row and a column offset for each sample, ``crop_flip`` draws a flip for each
+    sample after them. ``none`` draws nothing and returns the batch itself.
+
+    Args:
+        images: uint8 (B, Ch, H, W) on any device; not changed.
+        scheme: One of :data:`SCHEMES`.
+        generator: CPU generator; the same draws whatever the device.
+
+    Returns:
+        uint8 (B, Ch, H, W) on the same device.
+
+    Raises:
+        FedltError: If the scheme is unknown.
+    """
+    if scheme not in SCHEMES:
+        raise FedltError(f"local.augment: unknown {scheme!r}{nearest(scheme, SCHEMES)}")
+    if scheme == "none":
+        return images
+    count, padding = images.shape[0], crop_padding(images.shape[2])
+    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
+    cropped = _crop(images, padding, offsets)
+    if scheme == "crop":
+        return cropped
+    flips = torch.randint(0, 2, (count,), generator=generator)
+    return _flip(cropped, flips)
+
+
+def _crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
+    """Cut (H, W) at ``offsets`` (2, B) out of the zero-padded images, copying whole rows.
+
+    Every row of the result is W bytes of the flat padded batch: its start is an index into an
+    overlapping view of all such windows, and one index_select copies them all.
+    """
+    count, channels, height, width = images.shape
+    padded = functional.pad(images, (padding,) * 4).contiguous().view(-1)
+    row = width + 2 * padding  # bytes from one padded row to the next
+    plane = row * (height + 2 * padding)
+    windows = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
+    first = torch.arange(count) * (channels * plane) + offsets[0] * row + offsets[1]  # (B,)
+    rows = torch.arange(channels)[:, None] * plane + torch.arange(height) * row  # (Ch, H)
+    starts = (first[:, None, None] + rows).view(-1).to(images.device)
+    return windows.index_select(0, starts).view(images.shape)
+
+
+def _flip(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirror, in place, the samples where ``flips`` (B,) is 1."""
+    chosen = flips.nonzero().squeeze(1).to(images.device)
+    return images.index_copy_(0, chosen, images.index_select(0, chosen).flip(3))
+
+
+def normalize(images: Tensor, mean: Tensor, std: Tensor, *, channels_last: bool = False) -> Tensor:
+    """Return (images / 255 - mean) / std as float32, computed as images * scale - shift.
+
+    Args:
+        images: uint8 (B, Ch, H, W); channels_last images stay so.
+        mean: float32 (Ch,), of pixel / 255, on the same device.
+        std: float32 (Ch,), likewise.
+        channels_last: Return the result in channels_last memory format.
+
+    Returns:
+        float32 (B, Ch, H, W).
+    """
+    scale = (1 / (255 * std)).view(-1, 1, 1)
+    shift = (mean / std).view(-1, 1, 1)
+    result = images.to(torch.float32).mul_(scale).sub_(shift)
+    return result.contiguous(memory_format=torch.channels_last) if channels_last else result

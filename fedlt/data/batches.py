@@ -1,0 +1,82 @@
+"""Seeded mini-batches from a client's index list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from fedlt.data.augment import augment as augment_images
+from fedlt.data.augment import normalize
+
+__all__ = ["batch_slices", "epoch_order", "make_batches"]
+
+
+def epoch_order(n: int, generator: torch.Generator) -> Tensor:
+    """Return a random order of 0 .. n-1, int64 (n,)."""
+    return torch.randperm(n, generator=generator)
+
+
+def batch_slices(n: int, batch_size: int, *, drop_single: bool = True) -> list[slice]:
+    """Cut n samples into batches, the last one as small as it comes.
+
+    With ``drop_single``, there is no batch of one sample beside others: BatchNorm fails or
+    degenerates on it. Its sample joins the batch before it (which then has ``batch_size`` + 1),
+    so that no sample is lost. It stays where it is the only batch, or where batches have size 1.
+
+    Args:
+        n: Samples; 0 gives no batch.
+        batch_size: At least 1.
+        drop_single: Fold a last batch of one sample into the one before it.
+    """
+    starts = list(range(0, n, batch_size))
+    if drop_single and batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=False)]
+
+
+def make_batches(
+    images: Tensor,
+    labels: Tensor,
+    indices: Tensor,
+    *,
+    batch_size: int,
+    augment: str,
+    mean: Sequence[float] | Tensor,
+    std: Sequence[float] | Tensor,
+    generator: torch.Generator,
+    drop_single: bool = True,
+    channels_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield one epoch of shuffled, augmented, normalised batches.
+
+    The generator is read in this order: :func:`epoch_order`, then batch by batch
+    :func:`fedlt.data.augment.augment`. Only one batch of floats is in memory at a time.
+
+    Args:
+        images: uint8 (N, Ch, H, W), shared and never written, on any device.
+        labels: int64 (N,), on the same device.
+        indices: int64 (n,), the client's positions, on the CPU.
+        batch_size: Samples a batch.
+        augment: Scheme, see :func:`fedlt.data.augment.augment`.
+        mean: (Ch,), of pixel / 255.
+        std: (Ch,), of pixel / 255.
+        generator: CPU generator.
+        drop_single: See :func:`batch_slices`.
+        channels_last: Yield images in channels_last memory format.
+
+    Yields:
+        Images float32 (B, Ch, H, W) and labels int64 (B,).
+    """
+    device = images.device
+    mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
+    std = torch.as_tensor(std, dtype=torch.float32, device=device)
+    order = indices[epoch_order(len(indices), generator)].to(device)
+    for part in batch_slices(len(order), batch_size, drop_single=drop_single):
+        chosen = order[part]
+        batch = augment_images(images.index_select(0, chosen), augment, generator)
+        yield (
+            normalize(batch, mean, std, channels_last=channels_last),
+            labels.index_select(0, chosen),
+        )

@@ -1,0 +1,99 @@
+"""The data sets that need no files: digits (scikit-learn) and synthetic."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlt.data.dataset import Dataset, channel_moments, dataset_from_arrays
+from fedlt.data.splits import hold_out
+from fedlt.errors import FedltError
+from fedlt.rng import numpy_generator
+
+__all__ = ["digits", "synthetic"]
+
+_DIGITS_TEST_PER_CLASS = 50
+_SIGNAL, _NOISE = 24.0, 64.0  # grey levels; a pair of 8 x 8 classes overlaps by about 2 %
+
+
+def digits() -> Dataset:
+    """Return scikit-learn's 1,797 handwritten digits: 8 x 8, 500 for testing, 1,297 pool.
+
+    The 17 grey levels x become (255 x + 8) // 16. The test set has 50 images a class, drawn once
+    and for all (:func:`fedlt.data.splits.hold_out`). Pool classes have 124 to 133 images.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = ((raw.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)
+    labels = raw.target.astype(np.int64)
+    test, pool = hold_out(labels, 10, _DIGITS_TEST_PER_CLASS)
+    return dataset_from_arrays(
+        "digits",
+        images[pool],
+        labels[pool],
+        images[test],
+        labels[test],
+        validation_per_class=15,
+    )
+
+
+def synthetic(
+    *,
+    num_classes: int = 10,
+    image_size: int = 8,
+    channels: int = 1,
+    train_per_class: int = 100,
+    test_per_class: int = 50,
+) -> Dataset:
+    """Return a class-conditional data set, the same at every call and for every run seed.
+
+    Each class has one pattern of 2 x 2 blocks; an image is mid-grey plus the pattern plus
+    independent pixel noise, rounded and clipped to 0 .. 255.
+
+    Args:
+        num_classes: C, at least 2.
+        image_size: Height and width in pixels.
+        channels: Channels, such as 1 or 3.
+        train_per_class: Training images a class.
+        test_per_class: Test images a class.
+
+    Raises:
+        FedltError: If a number is not a positive integer, or C is 1.
+    """
+    given = dict(locals())
+    for name, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise FedltError(f"data.options.{name}: must be an integer above 0, got {value!r}")
+    if num_classes < 2:
+        raise FedltError(f"data.options.num_classes: must be at least 2, got {num_classes}")
+    rng = numpy_generator(0, "synthetic", num_classes, image_size, channels)
+    half = (image_size + 1) // 2
+    blocks = rng.standard_normal((num_classes, channels, half, half))
+    patterns = blocks.repeat(2, axis=2).repeat(2, axis=3)[..., :image_size, :image_size]
+    labels = np.repeat(np.arange(num_classes, dtype=np.int64), train_per_class)
+    test_labels = np.repeat(np.arange(num_classes, dtype=np.int64), test_per_class)
+    images = _noisy(patterns, labels, numpy_generator(0, "synthetic-train", train_per_class))
+    mean, std = channel_moments(images)
+    return Dataset(
+        name="synthetic",
+        train_images=images,
+        train_labels=labels,
+        test_images=_noisy(
+            patterns, test_labels, numpy_generator(0, "synthetic-test", test_per_class)
+        ),
+        test_labels=test_labels,
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        class_names=tuple(map(str, range(num_classes))),
+    )
+
+
+def _noisy(
+    patterns: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Return one image (Ch, S, S) a label: 128 + signal * pattern + noise, as uint8."""
+    noise = rng.standard_normal((len(labels), *patterns.shape[1:]))
+    pixels = 128 + _SIGNAL * patterns[labels] + _NOISE * noise
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

@@ -1,0 +1,127 @@
+"""From the configuration to what a run trains and scores on.
+
+data set -> hold out (tune) -> long tail -> partition over clients
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlt.data.dataset import Dataset
+from fedlt.data.datasets import load_dataset
+from fedlt.data.longtail import long_tail
+from fedlt.data.partition import Partition
+from fedlt.data.partition_schemes import draw_partition
+from fedlt.data.splits import hold_out, validation_size
+from fedlt.errors import FedltError, nearest
+
+if TYPE_CHECKING:
+    from fedlt.config import DataConfig, PartitionConfig
+
+__all__ = ["FederatedData", "prepare_data"]
+
+SPLITS = ("final", "tune")
+
+
+@dataclass(frozen=True, eq=False)
+class FederatedData:
+    """What a run trains and scores on. All arrays are read-only NumPy, shared without copies."""
+
+    name: str  # of the data set
+    num_classes: int  # C
+    mean: tuple[float, ...]  # (Ch,), of pixel / 255
+    std: tuple[float, ...]  # (Ch,), of pixel / 255
+    class_names: tuple[str, ...]  # (C,)
+    split: str  # final: scored on the test set; tune: on the validation set
+    train_images: NDArray[np.uint8]  # (N, Ch, H, W), the images in use after the long-tail draw
+    train_labels: NDArray[np.int64]  # (N,)
+    eval_images: NDArray[np.uint8]  # (M, Ch, H, W), test or validation
+    eval_labels: NDArray[np.int64]  # (M,)
+    pool_indices: NDArray[np.int64]  # (N,), positions in the official training pool
+    partition: Partition  # positions in the N training images, by client
+    class_counts: NDArray[np.int64]  # (C,), global training counts
+    client_counts: NDArray[np.int64]  # (K, C), training counts by client
+
+    def __post_init__(self) -> None:
+        for array in vars(self).values():
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+
+
+def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> FederatedData:
+    """Load the data set and draw split, long tail and partition.
+
+    The training images are in the order of the canonical draw, class by class (a data set that is
+    long-tailed already: ascending). Split and long tail do not depend on the seed, unless
+    ``data.class_order`` is ``shuffled``; the partition does.
+
+    Args:
+        data: The section ``data`` of the configuration.
+        partition: The section ``partition``.
+        seed: The run's seed.
+
+    Raises:
+        FedltError: If anything in the two sections cannot be had or met.
+    """
+    source = load_dataset(data.dataset, root=data.root, options=data.options)
+    pool, eval_images, eval_labels = _split(source, data.split)
+    chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
+    labels = source.train_labels[chosen]
+    drawn = draw_partition(labels, source.num_classes, partition, seed=seed)
+    return FederatedData(
+        name=source.name,
+        num_classes=source.num_classes,
+        mean=source.mean,
+        std=source.std,
+        class_names=source.class_names,
+        split=data.split,
+        train_images=source.train_images[chosen],
+        train_labels=labels,
+        eval_images=eval_images,
+        eval_labels=eval_labels,
+        pool_indices=chosen,
+        partition=drawn,
+        class_counts=np.bincount(labels, minlength=source.num_classes),
+        client_counts=drawn.counts(labels),
+    )
+
+
+def _split(
+    source: Dataset, split: str
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return positions to train on, evaluation images and labels."""
+    if split not in SPLITS:
+        raise FedltError(f"data.split: unknown {split!r}{nearest(split, SPLITS)}")
+    labels = source.train_labels
+    if split == "final":
+        return np.arange(len(labels)), source.test_images, source.test_labels
+    if source.validation_images is not None and source.validation_labels is not None:
+        return np.arange(len(labels)), source.validation_images, source.validation_labels
+    counts = np.bincount(labels, minlength=source.num_classes)
+    per_class = validation_size(counts, source.validation_per_class)
+    held, rest = hold_out(labels, source.num_classes, per_class)
+    return rest, source.train_images[held], labels[held]
+
+
+def _long_tail(
+    source: Dataset, labels: NDArray[np.int64], data: DataConfig, seed: int
+) -> NDArray[np.int64]:
+    """Return the positions in ``labels`` to train on."""
+    if not source.long_tailed:
+        return long_tail(
+            labels,
+            source.num_classes,
+            imbalance_factor=data.imbalance_factor,
+            profile=data.profile,
+            class_order=data.class_order,
+            seed=seed,
+        )
+    if data.imbalance_factor != 1:
+        raise FedltError(
+            f"data.imbalance_factor: {source.name!r} is long-tailed already; it must be 1 here"
+        )
+    return np.arange(len(labels))

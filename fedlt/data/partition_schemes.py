@@ -1,0 +1,254 @@
+"""Draw a partition: Dirichlet, Dirichlet as FedLoGe's code draws it, IID, shards.
+
+Dirichlet: T.-M. H. Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for
+Federated Visual Classification", 2019, https://arxiv.org/abs/1909.06335, per class as in
+M. Yurochkin et al., ICML 2019, https://arxiv.org/abs/1905.12022. Reference: Z. Xiao et al.,
+"FedLoGe", ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH. Shards: H. B. McMahan et al.,
+AISTATS 2017, https://arxiv.org/abs/1602.05629.
+
+Each scheme returns ``owner`` (N,), the cid of each image, so that every image has one client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlt.data.longtail import by_class
+from fedlt.data.partition import Partition
+from fedlt.errors import FedltError, nearest
+from fedlt.rng import numpy_generator
+
+if TYPE_CHECKING:
+    from fedlt.config import PartitionConfig
+
+__all__ = ["dirichlet", "dirichlet_reference", "draw_partition", "iid", "repair", "shards"]
+
+SCHEMES = ("dirichlet", "iid", "shards")
+VARIANTS = ("default", "reference")
+
+
+def draw_partition(
+    labels: NDArray[np.int64], num_classes: int, config: PartitionConfig, *, seed: int
+) -> Partition:
+    """Draw a partition, or load the one that ``config.file`` names.
+
+    A loaded partition is taken as it stands: its number of clients wins.
+
+    Args:
+        labels: (N,) classes of the training images.
+        num_classes: C.
+        config: Scheme and its numbers.
+        seed: The run's seed.
+
+    Raises:
+        FedltError: If the numbers cannot be met, or the file does not fit the labels.
+    """
+    if config.file is not None:
+        partition = Partition.load(config.file)
+        partition.check(labels, f"partition.file {config.file!r}")
+        return partition
+    _check_feasible(len(labels), config)
+    if config.variant == "reference":
+        owner = dirichlet_reference(
+            labels, num_classes, config.num_clients, alpha=config.dirichlet_alpha, seed=seed
+        )
+    else:
+        owner = _draw(labels, num_classes, config, numpy_generator(seed, "partition"))
+        owner = repair(owner, labels, config.num_clients, min_samples=config.min_samples)
+    return Partition.from_owner(
+        owner, labels, num_clients=config.num_clients, num_classes=num_classes
+    )
+
+
+def _check_feasible(num_images: int, config: PartitionConfig) -> None:
+    clients = config.num_clients
+    if config.scheme not in SCHEMES:
+        raise FedltError(
+            f"partition.scheme: unknown {config.scheme!r}{nearest(config.scheme, SCHEMES)}"
+        )
+    if config.variant not in VARIANTS:
+        raise FedltError(
+            f"partition.variant: unknown {config.variant!r}{nearest(config.variant, VARIANTS)}"
+        )
+    if config.variant == "reference" and config.scheme != "dirichlet":
+        raise FedltError(f"partition.variant: reference is a dirichlet, not {config.scheme!r}")
+    if clients < 1 or clients > num_images:
+        raise FedltError(
+            f"partition.num_clients: {clients} clients for {num_images} training images;"
+            f" at most {num_images} here"
+        )
+    if config.variant == "default" and clients * config.min_samples > num_images:
+        raise FedltError(
+            f"partition.min_samples: {clients} clients with {config.min_samples} each need"
+            f" {clients * config.min_samples} images, there are {num_images}; at most"
+            f" {num_images // clients} here"
+        )
+
+
+def _draw(
+    labels: NDArray[np.int64],
+    num_classes: int,
+    config: PartitionConfig,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    if config.scheme == "iid":
+        return iid(len(labels), config.num_clients, rng)
+    if config.scheme == "shards":
+        return shards(labels, config.num_clients, config.shards_per_client, rng)
+    return dirichlet(labels, num_classes, config.num_clients, alpha=config.dirichlet_alpha, rng=rng)
+
+
+def dirichlet(
+    labels: NDArray[np.int64],
+    num_classes: int,
+    num_clients: int,
+    *,
+    alpha: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Cut each class in proportion to a draw p ~ Dir(alpha) over the clients.
+
+    The class's images are shuffled and cut at ``floor(cumsum(p) * n)``, so client k gets its share
+    to within one image (no second, multinomial, draw).
+
+    Args:
+        labels: (N,).
+        num_classes: C.
+        num_clients: K.
+        alpha: Concentration, above 0; small is uneven.
+        rng: Read class by class: Dirichlet, then shuffle.
+
+    Returns:
+        Cid of each image (N,).
+    """
+    owner = np.empty(len(labels), np.int64)
+    cids = np.arange(num_clients)
+    for positions in by_class(labels, num_classes):
+        shares = rng.dirichlet(np.full(num_clients, alpha))
+        rng.shuffle(positions)
+        cuts = np.floor(np.cumsum(shares) * len(positions)).astype(np.int64)
+        cuts[-1] = len(positions)
+        ends = np.minimum(cuts, len(positions))
+        owner[positions] = np.repeat(cids, np.diff(ends, prepend=0))
+    return owner
+
+
+def dirichlet_reference(
+    labels: NDArray[np.int64], num_classes: int, num_clients: int, *, alpha: float, seed: int
+) -> NDArray[np.int64]:
+    """Draw as FedLoGe's code does: every image by itself, no minimum size.
+
+    NumPy's legacy generator, seeded with the run's seed, is read in this order: one
+    ``binomial(1, 1, (K, C))`` (its ones change nothing), then for each class ``dirichlet`` and
+    ``choice``. A client may stay empty.
+
+    Args:
+        labels: (N,).
+        num_classes: C.
+        num_clients: K.
+        alpha: Concentration, above 0.
+        seed: The run's seed, 0 .. 2**32 - 1.
+
+    Returns:
+        Cid of each image (N,).
+
+    Raises:
+        FedltError: If the seed or alpha is outside what the legacy generator can do.
+    """
+    if not 0 <= seed < 2**32:
+        raise FedltError(f"seed: {seed} is outside 0 .. 2**32 - 1 (partition.variant: reference)")
+    rng = np.random.RandomState(seed)
+    rng.binomial(1, 1, (num_clients, num_classes))
+    owner = np.empty(len(labels), np.int64)
+    for positions in by_class(labels, num_classes):
+        with np.errstate(invalid="ignore"):
+            shares = rng.dirichlet([alpha] * num_clients)
+        if not np.isfinite(shares).all():
+            raise FedltError(
+                f"partition.dirichlet_alpha: {alpha:g} is too small for variant reference"
+            )
+        owner[positions] = rng.choice(num_clients, size=len(positions), p=shares)
+    return owner
+
+
+def iid(num_images: int, num_clients: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Deal shuffled images out evenly: client sizes differ by one at most. Returns owner (N,)."""
+    owner = np.empty(num_images, np.int64)
+    owner[rng.permutation(num_images)] = np.arange(num_images) % num_clients
+    return owner
+
+
+def shards(
+    labels: NDArray[np.int64], num_clients: int, shards_per_client: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Sort by label, cut into K * shards_per_client even shards, deal the shards out at random.
+
+    Images of a class are shuffled before the cut.
+
+    Returns:
+        Cid of each image (N,).
+
+    Raises:
+        FedltError: If there are more shards than images.
+    """
+    total = num_clients * shards_per_client
+    if shards_per_client < 1 or total > len(labels):
+        raise FedltError(
+            f"partition.shards_per_client: {num_clients} clients with {shards_per_client} shards"
+            f" for {len(labels)} images; 1 to {len(labels) // num_clients} here"
+        )
+    shuffled = rng.permutation(len(labels))
+    ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    cids = rng.permutation(np.repeat(np.arange(num_clients), shards_per_client))
+    owner = np.empty(len(labels), np.int64)
+    for cid, shard in zip(cids, np.array_split(ordered, total), strict=True):
+        owner[shard] = cid
+    return owner
+
+
+def repair(
+    owner: NDArray[np.int64], labels: NDArray[np.int64], num_clients: int, *, min_samples: int
+) -> NDArray[np.int64]:
+    """Give every client ``min_samples`` images, moving as few as possible; draws nothing.
+
+    Clients that lack images are filled in the order of their cids, one image at a time: the last
+    image of the largest class of the largest client (ties: the smaller number). While someone
+    lacks, the largest client has more than ``min_samples``, so each move lowers what lacks by one,
+    and the moves are exactly as many as images lacked.
+
+    Args:
+        owner: (N,) cid of each image.
+        labels: (N,).
+        num_clients: K, with K * min_samples <= N.
+        min_samples: Images wanted for each client.
+
+    Returns:
+        A repaired copy of ``owner``.
+
+    Raises:
+        FedltError: If there are too few images.
+    """
+    if num_clients * min_samples > len(owner):
+        raise FedltError(
+            f"partition.min_samples: {min_samples} for {num_clients} clients, {len(owner)} images"
+        )
+    owner = owner.copy()
+    num_classes = int(labels.max(initial=0)) + 1
+    cells = owner * num_classes + labels
+    order = np.argsort(cells, kind="stable")  # a cell (client, class) is one run of `order`
+    flat = np.bincount(cells, minlength=num_clients * num_classes)
+    starts = (np.cumsum(flat) - flat).reshape(num_clients, num_classes)
+    counts = flat.reshape(num_clients, num_classes)
+    sizes = counts.sum(axis=1)
+    for cid in np.flatnonzero(sizes < min_samples):
+        while sizes[cid] < min_samples:
+            donor = int(sizes.argmax())
+            label = int(counts[donor].argmax())
+            counts[donor, label] -= 1
+            owner[order[starts[donor, label] + counts[donor, label]]] = cid
+            sizes[donor] -= 1
+            sizes[cid] += 1
+    return owner

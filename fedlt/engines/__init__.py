@@ -1,0 +1,39 @@
+"""Engines: where client tasks run. This table is the only registry; the classes load when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fedlt.errors import FedltError, nearest
+from fedlt.loading import is_spec, load_object
+
+if TYPE_CHECKING:
+    from fedlt.engines.base import Engine
+
+__all__ = ["ENGINES", "engine_class"]
+
+ENGINES = {
+    "serial": "fedlt.engines.serial:SerialEngine",
+    "ray": "fedlt.engines.ray:RayEngine",
+}
+
+
+def engine_class(name: str) -> type[Engine]:
+    """Return the engine called ``name``: a key of :data:`ENGINES`, or ``file.py:Class``.
+
+    Raises:
+        FedltError: If there is none of that name, or it is not an :class:`Engine`.
+    """
+    from fedlt.engines.base import Engine
+
+    if is_spec(name):
+        found = load_object(name, "engine.name")
+        if not (isinstance(found, type) and issubclass(found, Engine)):
+            raise FedltError(f"engine.name: {name!r} is not a subclass of fedlt.engines.base.Engine")
+        return found
+    if name not in ENGINES:
+        raise FedltError(f"engine.name: no engine {name!r}{nearest(name, ENGINES)}")
+    module, _, attribute = ENGINES[name].partition(":")
+    chosen: type[Engine] = getattr(importlib.import_module(module), attribute)
+    return chosen

@@ -1,0 +1,184 @@
+"""An engine is a Flower ``Grid`` that runs client tasks. It knows no algorithm by name.
+
+A job is a contiguous piece of the cohort; its clients' replies are summed where they are made. Jobs
+depend on the cohort size only, and the server adds their sums in cohort order, so the bits of a run
+do not depend on the number of workers. To add an engine, subclass :class:`Engine` and write
+``run_jobs`` and ``run_scores``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedlt.flower.replies import sum_replies
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+
+    from fedlt.config import EngineConfig
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation import Federation
+
+__all__ = ["Engine", "Job", "JobResult", "chunk_size", "run_job"]
+
+MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
+
+
+def chunk_size(cohort_size: int) -> int:
+    """Return how many clients' updates are summed in one piece; it depends on nothing else."""
+    return max(1, -(-cohort_size // MAX_CHUNKS))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Messages that one worker answers, and the contexts that they are answered in."""
+
+    messages: list[Message]
+    contexts: list[Context]  # copies: a job that is lost or run twice leaves no trace
+    reduce: bool  # sum the replies into one
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What comes back from a job."""
+
+    replies: list[Message]  # one a message, or one sum
+    contexts: list[Context]  # as the app left them
+
+
+def run_job(app: ClientApp, job: Job) -> JobResult:
+    """Answer a job's messages one after another. The sum is taken as the replies are made."""
+
+    def replies() -> Iterator[Message]:
+        for message, context in zip(job.messages, job.contexts, strict=True):
+            yield app(message, context)
+
+    answers = [sum_replies(replies())] if job.reduce else list(replies())
+    return JobResult(answers, job.contexts)
+
+
+class Engine(Grid):
+    """A Flower ``Grid`` whose node ids are client ids, with sums made where the tasks run."""
+
+    @classmethod
+    def prepare(cls, config: EngineConfig) -> Callable[[], None]:
+        """Begin what takes time before the data are there; the answer waits for it."""
+        return lambda: None
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self._run = Run.create_empty(run_id=1)
+        self._states: dict[int, RecordDict] = {}  # committed; clients that never took part: absent
+        self._pending: dict[int, RecordDict] = {}
+        self._replies: dict[str, Message] = {}
+
+    def __enter__(self) -> Self:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = self._run.run_id
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Free what the engine holds."""
+
+    @abstractmethod
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:
+        """Run every job and yield the results in the order of the jobs."""
+
+    @abstractmethod
+    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
+        """Score every request and yield the results in the order of the requests."""
+
+    def map_reduce(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Send messages and yield their replies, summed in chunks of contiguous cohort positions."""
+        listed = list(messages)
+        size = chunk_size(len(listed))
+        pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
+        return self._train(pieces, reduce=True)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send messages and return one reply per message, in order; ``timeout`` is not used."""
+        return list(self._train([[message] for message in messages], reduce=False))
+
+    def _train(self, pieces: list[list[Message]], *, reduce: bool) -> Iterator[Message]:
+        self._pending.clear()
+        jobs = [
+            Job(piece, [self.context(message.metadata.dst_node_id) for message in piece], reduce)
+            for piece in pieces
+        ]
+        for result in self.run_jobs(jobs):
+            self._pending.update({context.node_id: context.state for context in result.contexts})
+            yield from result.replies
+
+    def commit(self, cids: Iterable[int]) -> None:
+        """Keep the personal states that the last messages left, for these clients only."""
+        for cid in cids:
+            if self._pending.get(cid):
+                self._states[cid] = self._pending[cid]
+        self._pending.clear()
+
+    def context(self, cid: int) -> Context:
+        """Return a copy of client ``cid``'s context."""
+        config = {"partition-id": cid, "num-partitions": self.federation.num_clients}
+        state = RecordDict(dict(self._states.get(cid, {})))
+        return Context(
+            run_id=self._run.run_id, node_id=cid, node_config=config, state=state, run_config={}
+        )
+
+    def states(self) -> dict[int, RecordDict]:
+        """Return the committed states by client id, for a checkpoint."""
+        return self._states
+
+    def restore(self, states: dict[int, RecordDict]) -> None:
+        """Replace the committed states, from a checkpoint."""
+        self._states = states
+
+    def set_run(self, run: Run) -> None:
+        """Set the Flower run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Return the Flower run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a new message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the client ids: they are the node ids."""
+        return range(self.federation.num_clients)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages and keep their replies until they are pulled."""
+        listed = list(messages)
+        ids = [str(len(self._replies) + position) for position in range(len(listed))]
+        self._replies.update(zip(ids, self.send_and_receive(listed), strict=True))
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return and forget the replies to these messages."""
+        return [self._replies.pop(i) for i in message_ids if i in self._replies]
+

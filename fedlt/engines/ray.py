@@ -1,0 +1,178 @@
+"""The Ray engine: one actor per worker, each with one scratch model.
+
+Records that every message of a round shares (the broadcast, the fixed part) go into the object store
+once and are mapped by the workers without a copy; a record that did not change is not put again.
+Replies come back as buffers that the driver maps. The driver adds them in cohort order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import ray
+from flwr.app import ArrayRecord, Message, RecordDict
+
+from fedlt.engines.base import Engine, Job, JobResult, run_job
+from fedlt.engines.ray_cluster import Start, start_ray
+from fedlt.loading import check_packages, user_modules
+
+if TYPE_CHECKING:
+    from fedlt.config import EngineConfig
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation import Federation
+
+__all__ = ["RayEngine"]
+
+SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
+
+
+class RayWorker:
+    """The actor: a process with one worker, made when the federation arrives."""
+
+    def __init__(self) -> None:
+        check_packages()
+        from fedlt.worker import prepare_process
+
+        prepare_process()
+        self._records: dict[str, tuple[str, ArrayRecord]] = {}
+
+    def setup(self, federation: Federation) -> None:
+        """Build the scratch model."""
+        from fedlt.flower.client_app import make_client_app
+        from fedlt.worker import Worker
+
+        self._worker = Worker(federation)
+        self._app = make_client_app(lambda: self._worker)
+
+    def _shared(self, refs: SharedRefs) -> dict[str, ArrayRecord]:
+        """Fetch shared records; the last one of each name is kept, so it is read once a round."""
+        for name, ref in refs.items():
+            if name not in self._records or self._records[name][0] != ref.hex():
+                self._records[name] = (ref.hex(), ray.get(ref))
+        return {name: self._records[name][1] for name in refs}
+
+    def run(self, job: Job, refs: SharedRefs) -> JobResult:
+        """Run one job."""
+        shared = self._shared(refs)
+        for message in job.messages:
+            message.content.update(shared)
+        result = run_job(self._app, job)
+        return JobResult(result.replies, result.contexts)
+
+    def score(self, request: ScoreRequest, refs: SharedRefs) -> Scores:
+        """Score one request."""
+        return self._worker.score(replace(request, **self._shared(refs)))
+
+
+class RayEngine(Engine):
+    """Runs client tasks on Ray actors."""
+
+    @classmethod
+    def prepare(cls, config: EngineConfig) -> Callable[[], None]:
+        """Begin to start Ray; the answer waits for it."""
+        start: Start = start_ray(_count_workers(config), config.address)
+        return start.wait
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(federation)
+        config = federation.config.engine
+        start_ray(_count_workers(config), config.address).wait()
+        for module in user_modules():
+            ray.cloudpickle.register_pickle_by_value(module)
+        actor = ray.remote(RayWorker).options(num_cpus=1 if config.address else 0)
+        self._workers = [actor.remote() for _ in range(_count_workers(config))]
+        shared = ray.put(federation)
+        self._ready = [worker.setup.remote(shared) for worker in self._workers]
+        self._puts: dict[str, tuple[ArrayRecord, Any]] = {}
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the actors. The cluster stays up for the next run of this process."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def _share(self, records: dict[str, ArrayRecord]) -> SharedRefs:
+        """Put records into the object store, unless the very same one is there."""
+        for name, record in records.items():
+            if name not in self._puts or self._puts[name][0] is not record:
+                self._puts[name] = (record, ray.put(record))
+        return {name: self._puts[name][1] for name in records}
+
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+        """Run the jobs, those with most images first, and yield their results in order."""
+        shared = _shared_records(jobs)
+        refs = self._share(shared)
+        sizes = self.federation.data.client_counts.sum(axis=1)
+
+        def images(position: int) -> int:
+            return int(sum(sizes[m.metadata.dst_node_id] for m in jobs[position].messages))
+
+        def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
+            return worker.run.remote(_without(jobs[position], shared), refs)
+
+        order = sorted(range(len(jobs)), key=lambda position: (-images(position), position))
+        yield from self._dispatch(submit, order)
+
+    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
+        """Score the requests and yield the answers in order."""
+        if not requests:
+            return
+        refs = self._share({"arrays": requests[0].arrays, "fixed": requests[0].fixed})
+        empty = ArrayRecord()
+
+        def submit(worker: Any, position: int) -> Any:  # noqa: ANN401
+            light = replace(requests[position], arrays=empty, fixed=empty)
+            return worker.score.remote(light, refs)
+
+        yield from self._dispatch(submit, list(range(len(requests))))
+
+    def _dispatch(self, submit: Callable[[Any, int], Any], order: list[int]) -> Iterator[Any]:
+        """Keep every worker busy; yield results by position."""
+        ray.get(self._ready)
+        waiting, running = list(order), {}
+        finished: dict[int, Any] = {}
+        for worker in self._workers[: len(waiting)]:
+            position = waiting.pop(0)
+            running[submit(worker, position)] = (worker, position)
+        for wanted in range(len(order)):
+            while wanted not in finished:
+                (ref,), _ = ray.wait(list(running), num_returns=1)
+                worker, position = running.pop(ref)
+                if waiting:
+                    following = waiting.pop(0)
+                    running[submit(worker, following)] = (worker, following)
+                finished[position] = ref
+            yield ray.get(finished.pop(wanted))
+
+
+def _count_workers(config: EngineConfig) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if config.workers == "auto" else config.workers
+
+
+def _shared_records(jobs: Sequence[Job]) -> dict[str, ArrayRecord]:
+    """Return the array records that are the same object in every message."""
+    messages = [message for job in jobs for message in job.messages]
+    first = messages[0].content.array_records if messages else {}
+    return {
+        name: record
+        for name, record in first.items()
+        if all(message.content.get(name) is record for message in messages)
+    }
+
+
+def _without(job: Job, shared: dict[str, ArrayRecord]) -> Job:
+    """Return a job whose messages lack the shared records."""
+    messages = []
+    for message in job.messages:
+        rest = {name: record for name, record in message.content.items() if name not in shared}
+        messages.append(Message(RecordDict(rest), metadata=message.metadata))
+    return replace(job, messages=messages)

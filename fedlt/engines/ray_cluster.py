@@ -1,0 +1,79 @@
+"""Start Ray early, quietly, and from a neutral working directory.
+
+Ray puts the driver's working directory first on every worker's import path. A user's own folder called
+``strategies`` or ``clients`` there would be imported instead of ours, so the process stands in an empty
+folder while Ray starts. Ray starts in a thread, while the data are prepared; all paths that fedlt uses
+are absolute by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Start", "start_ray"]
+
+
+@dataclass
+class Start:
+    """Ray on its way up. :meth:`wait` returns when it is there."""
+
+    thread: threading.Thread | None = None
+    home: Path | None = None  # where the process stood before
+    errors: list[BaseException] = field(default_factory=list)
+
+    def wait(self) -> None:
+        """Wait for Ray, and go back to the working directory.
+
+        Raises:
+            BaseException: Whatever made Ray fail.
+        """
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.home is not None:
+            os.chdir(self.home)
+            self.home = None
+        if self.errors:
+            raise self.errors[0]
+
+
+def _init(start: Start, options: dict[str, Any]) -> None:
+    try:
+        import ray
+
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
+        start.errors.append(error)
+
+
+def start_ray(workers: int, address: str | None = None) -> Start:
+    """Begin to start Ray, or do nothing where it runs already.
+
+    Args:
+        workers: Worker processes to start on this machine.
+        address: A running cluster to connect to instead.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return Start()
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
+    start = Start(home=Path.cwd())
+    os.chdir(tempfile.mkdtemp(prefix="fedlt-"))
+    start.thread = threading.Thread(target=_init, args=(start, options), daemon=True)
+    start.thread.start()
+    return start

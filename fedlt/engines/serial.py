@@ -1,0 +1,36 @@
+"""The serial engine: every task in this process, one after another. The reference for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fedlt.engines.base import Engine, Job, JobResult, run_job
+from fedlt.flower.client_app import make_client_app
+from fedlt.worker import Worker, prepare_process
+
+if TYPE_CHECKING:
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation import Federation
+
+__all__ = ["SerialEngine"]
+
+
+class SerialEngine(Engine):
+    """Runs client tasks in the driver's own process."""
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(federation)
+        prepare_process()
+        self._worker = Worker(federation)
+        self._app = make_client_app(lambda: self._worker)
+
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+        """Run the jobs in order."""
+        for job in jobs:
+            yield run_job(self._app, job)
+
+    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
+        """Score the requests in order."""
+        for request in requests:
+            yield self._worker.score(request)

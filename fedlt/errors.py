@@ -1,0 +1,24 @@
+"""Errors that are the user's to mend: one line that says what, where, and the nearest valid choice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["FedltError", "RunError", "nearest"]
+
+
+class FedltError(ValueError):
+    """A mistake in what the user gave. The command line prints its one line and exits with 2."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on. The command line prints its one line and exits with 1."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; nearest: 'x'; known: a, b"`` for an unknown ``word``, to end an error line."""
+    known = sorted(map(str, choices))
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"; nearest: {close[0]!r}" if close else ""
+    return f"{hint}; known: {', '.join(known)}"

@@ -1,0 +1,115 @@
+"""``evaluations/round_R.npz``: what one evaluation counted, so that numbers are re-cut untrained.
+
+Plain NumPy arrays, no pickle. Written beside its final name, flushed to disk, then renamed: a file
+that exists is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlt.errors import FedltError
+from fedlt.evaluation.scores import GenericScores, PersonalScores
+
+__all__ = ["Evaluation", "evaluation_path", "load_evaluation", "save_evaluation"]
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything one evaluation round counted."""
+
+    round: int
+    generic: GenericScores  # with logits in the last round
+    client_counts: IntArray  # (K, C) training images n_kc
+    test_counts: IntArray  # (C,) images per class in the test set
+    participated: npt.NDArray[np.bool_]  # (K,) clients sampled at least once
+    local_test: str = "exact"  # the view the hits were counted for
+    personal: PersonalScores | None = None  # None in rounds of the generic view only
+    labels: IntArray | None = None  # (B,) of the test set, beside the logits
+
+
+def evaluation_path(run: str | Path, number: int) -> Path:
+    """Return the path of round ``number``'s file under the run directory ``run``."""
+    return Path(run) / "evaluations" / f"round_{number}.npz"
+
+
+def _arrays(prefix: str, value: Any) -> dict[str, npt.NDArray[Any]]:  # noqa: ANN401
+    """Flatten a dataclass of arrays to ``prefix.field`` entries; None is left out."""
+    pairs = {one.name: getattr(value, one.name) for one in fields(value)}
+    return {f"{prefix}.{k}": np.asarray(v) for k, v in pairs.items() if v is not None}
+
+
+def _fields(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    start = f"{prefix}."
+    found: dict[str, Any] = {
+        name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
+    }
+    if "heads" in found:
+        found["heads"] = tuple(found["heads"].tolist())
+    return found
+
+
+def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
+    """Write an evaluation atomically, compressed; parent folders are made.
+
+    Args:
+        path: Ends in ``.npz``.
+        evaluation: What to write.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = _arrays("generic", evaluation.generic)
+    if evaluation.personal is not None:
+        arrays |= _arrays("personal", evaluation.personal)
+    for one in fields(evaluation):
+        value = getattr(evaluation, one.name)
+        if one.name not in ("generic", "personal") and value is not None:
+            arrays[one.name] = np.asarray(value)
+    handle, temporary = tempfile.mkstemp(
+        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_evaluation(path: str | Path) -> Evaluation:
+    """Read what :func:`save_evaluation` wrote.
+
+    Raises:
+        FedltError: If the file is missing or is not an evaluation.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        personal = _fields("personal", arrays)
+        if personal:
+            personal["sampled"] = bool(personal["sampled"])
+        return Evaluation(
+            round=int(arrays["round"]),
+            generic=GenericScores(**_fields("generic", arrays)),
+            client_counts=arrays["client_counts"],
+            test_counts=arrays["test_counts"],
+            participated=arrays["participated"],
+            local_test=str(arrays["local_test"]),
+            personal=PersonalScores(**personal) if personal else None,
+            labels=arrays.get("labels"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise FedltError(f"{path}: not a saved evaluation ({error})") from error

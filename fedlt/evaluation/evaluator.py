@@ -1,0 +1,188 @@
+"""One evaluation round, from the driver's side: make requests, add up the answers, cut the metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fedlt.evaluation.archive import Evaluation
+from fedlt.evaluation.generic import Metric, generic_metrics
+from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
+from fedlt.evaluation.personal import coverage_metrics, personal_metrics
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
+from fedlt.evaluation.shots import ShotGroups, shot_groups
+
+if TYPE_CHECKING:
+    from fedlt.federation import Federation
+
+__all__ = ["Evaluator", "Standing"]
+
+Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
+MAX_SHARDS = 8  # pieces of the test set that workers share
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the driver holds after a round: the models to be scored."""
+
+    round: int
+    broadcast: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor]
+    personal: Mapping[int, Mapping[str, Tensor]]  # of the clients that took part
+    participated: npt.NDArray[np.bool_]  # (K,)
+    steps: npt.NDArray[np.int64]  # (K,) local steps that made each client's personal part
+
+
+class Evaluator:
+    """Scores a federation's models. It knows heads by name only as the strategy gives them."""
+
+    def __init__(self, federation: Federation, has_own_backbone: Callable[[Standing], bool]) -> None:
+        data, config = federation.data, federation.config
+        self.federation = federation
+        self._has_own_backbone = has_own_backbone
+        self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
+        self.shots: ShotGroups = shot_groups(
+            data.class_counts,
+            scheme=config.evaluate.shots,
+            profile=config.data.profile,
+            imbalance_factor=config.data.imbalance_factor,
+        )
+        self.view: LocalTest = local_test(
+            data.client_counts,
+            self.test_counts,
+            scheme=config.evaluate.local_test,
+            seed=config.seed,
+        )
+        self._cids = evaluated_clients(
+            federation.num_clients, config.evaluate.clients, seed=config.seed
+        ).tolist()
+
+    def evaluate(
+        self, standing: Standing, ask: Ask, *, personal: bool, keep_logits: bool
+    ) -> tuple[dict[str, Metric], Evaluation]:
+        """Score one standing.
+
+        Args:
+            standing: The models.
+            ask: Sends requests to the workers and yields the answers in order.
+            personal: Score the personal view too.
+            keep_logits: Keep the generic logits.
+
+        Returns:
+            The metrics of the round, and the counts that they were cut from.
+        """
+        generic: GenericScores | None = None
+        hits: dict[int, tuple[ClientHits | None, ClientHits]] = {}
+        for answer in ask(list(self._requests(standing, personal, keep_logits))):
+            if answer.generic is not None:
+                generic = answer.generic if generic is None else generic + answer.generic
+            for cid, (own, base) in answer.clients.items():
+                hits[cid] = _add(hits[cid], own, base) if cid in hits else (own, base)
+        assert generic is not None  # noqa: S101 (every standing has a generic model)
+        scores = self._stack(hits) if personal else None
+        return self._metrics(standing, generic, scores), self._archive(standing, generic, scores)
+
+    def _requests(
+        self, standing: Standing, personal: bool, keep_logits: bool
+    ) -> Iterator[ScoreRequest]:
+        """Pieces of the test set with all clients on them; clients one by one if they must be."""
+        images, block = len(self.federation.data.eval_labels), self.federation.config.evaluate
+        clients = tuple(self._client(standing, cid) for cid in self._cids) if personal else ()
+        alone = bool(clients) and self._has_own_backbone(standing)
+        whole = ScoreRequest(
+            round=standing.round,
+            broadcast=standing.broadcast,
+            fixed=standing.fixed,
+            private_mean=self._private_mean(standing),
+            start=0,
+            stop=images,
+            generic=True,
+            keep_logits=keep_logits,
+            clients=() if alone else clients,
+        )
+        size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
+        for start in range(0, images, size):
+            yield replace(whole, start=start, stop=min(start + size, images))
+        if alone:
+            for client in clients:
+                yield replace(whole, generic=False, keep_logits=False, clients=(client,))
+
+    def _client(self, standing: Standing, cid: int) -> ClientRequest:
+        own = standing.personal.get(cid, {}) if standing.participated[cid] else None
+        return ClientRequest(cid, own)
+
+    def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
+        """Average personal BatchNorm over participants, weighted by examples.
+
+        Under ``batchnorm: local`` no generic BatchNorm exists; this mean stands in, for evaluation
+        only.
+        """
+        if self.federation.config.batchnorm != "local" or not standing.personal:
+            return {}
+        sizes = self.federation.data.client_counts.sum(axis=1)
+        total = float(sum(sizes[cid] for cid in standing.personal))
+        first = next(iter(standing.personal.values()))
+        names = [n for n, t in first.items() if n.startswith("backbone.") and t.is_floating_point()]
+        return {
+            name: sum(own[name] * (sizes[cid] / total) for cid, own in standing.personal.items())  # type: ignore[misc]
+            for name in names
+        }
+
+    def _stack(self, hits: Mapping[int, tuple[ClientHits | None, ClientHits]]) -> PersonalScores:
+        return PersonalScores.stack(
+            self._cids,
+            [hits[cid][0] for cid in self._cids],
+            [hits[cid][1] for cid in self._cids],
+            sampled=self.view.scheme == "sampled",
+        )
+
+    def _metrics(
+        self, standing: Standing, generic: GenericScores, scores: PersonalScores | None
+    ) -> dict[str, Metric]:
+        counts = self.federation.data.client_counts
+        metrics = generic_metrics(generic, self.shots)
+        if scores is not None:
+            metrics |= personal_metrics(
+                scores,
+                self.view,
+                self.shots,
+                participated=standing.participated,
+                steps=standing.steps,
+            )
+        return metrics | coverage_metrics(standing.participated, counts, self.shots)
+
+    def _archive(
+        self, standing: Standing, generic: GenericScores, scores: PersonalScores | None
+    ) -> Evaluation:
+        return Evaluation(
+            round=standing.round,
+            generic=generic,
+            client_counts=self.federation.data.client_counts,
+            test_counts=self.test_counts,
+            participated=standing.participated.copy(),
+            local_test=self.view.scheme,
+            personal=scores,
+            labels=None if generic.logits is None else self.federation.data.eval_labels,
+        )
+
+
+def _add(
+    sofar: tuple[ClientHits | None, ClientHits], own: ClientHits | None, base: ClientHits
+) -> tuple[ClientHits | None, ClientHits]:
+    """Add the hits on two pieces of the test set."""
+    mine = sofar[0]
+    return (None if mine is None or own is None else _sum(mine, own)), _sum(sofar[1], base)
+
+
+def _sum(a: ClientHits, b: ClientHits) -> ClientHits:
+    test = None
+    if a.hits_test is not None and b.hits_test is not None:
+        test = a.hits_test + b.hits_test
+    return ClientHits(a.heads, a.hits + b.hits, a.hits_held + b.hits_held, test)

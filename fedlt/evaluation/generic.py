@@ -1,0 +1,135 @@
+"""The generic view: one model, the balanced test set (``docs/metrics.md``, part "Generic view").
+
+Calibration error after Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+arXiv:1706.04599, with 15 equal-width bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlt.evaluation.scores import CONFIDENCE_UNIT, NLL_UNIT, GenericScores
+from fedlt.evaluation.shots import ShotGroups
+
+__all__ = [
+    "Metric",
+    "accuracy",
+    "expected_calibration_error",
+    "generic_metrics",
+    "mean_nll",
+    "recalls",
+]
+
+Metric = float | int | None  # a metric's value; None where it is not defined
+
+IntArray = npt.NDArray[np.int64]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def recalls(confusion: IntArray) -> npt.NDArray[np.float64]:
+    """Return the (C,) recalls of a (C, C) confusion; NaN for a class without images."""
+    total = confusion.sum(axis=1)
+    values = np.diagonal(confusion) / np.maximum(total, 1)
+    return np.where(total > 0, values, np.nan)
+
+
+def accuracy(confusion: IntArray, classes: Sequence[int] | None = None) -> float | None:
+    """Return the share of correctly predicted images of ``classes`` (None: all).
+
+    Args:
+        confusion: (C, C), rows are true classes.
+        classes: True classes whose images count; predictions may name any class.
+
+    Returns:
+        The share, or None without an image.
+    """
+    rows = slice(None) if classes is None else list(classes)
+    correct = np.diagonal(confusion)[rows]
+    return _ratio(int(correct.sum()), int(confusion[rows].sum()))
+
+
+def mean_nll(
+    scores: GenericScores, head: int, classes: Sequence[int] | None = None
+) -> float | None:
+    """Return the mean of -log p(true class) in nats over the images of ``classes``.
+
+    None without an image, or where one of them is not finite (a diverged model).
+    """
+    rows = slice(None) if classes is None else list(classes)
+    if scores.nonfinite[head, rows].any():
+        return None
+    images = int(scores.confusion[head, rows].sum())
+    return int(scores.nll[head, rows].sum()) * NLL_UNIT / images if images else None
+
+
+def expected_calibration_error(
+    scores: GenericScores, head: int, classes: Sequence[int] | None = None
+) -> float | None:
+    """Return ECE = sum over bins b of (n_b / n) |accuracy_b - confidence_b|.
+
+    Bins are (i/15, (i+1)/15] of the predicted class's probability; n_b / n cancels against the
+    means, so the sum runs over ``|correct_b - sum of confidences_b| / n``.
+
+    Args:
+        scores: The scores.
+        head: Index of the head.
+        classes: True classes whose images count; None: all.
+
+    Returns:
+        A number in [0, 1], or None without an image.
+    """
+    rows = slice(None) if classes is None else list(classes)
+    images = int(scores.bin_counts[head, rows].sum())
+    if images == 0:
+        return None
+    confidence = scores.bin_confidence[head, rows].sum(axis=0) * CONFIDENCE_UNIT  # (bins,)
+    correct = scores.bin_correct[head, rows].sum(axis=0)
+    return float(np.abs(correct - confidence).sum()) / images
+
+
+def _primary(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
+    confusion = scores.confusion[0]
+    seen = recalls(confusion)
+    seen = seen[~np.isnan(seen)]
+    metrics: dict[str, Metric] = {
+        "generic/accuracy": accuracy(confusion),
+        "generic/balanced": float(seen.mean()) if seen.size else None,
+        "generic/worst_class": float(seen.min()) if seen.size else None,
+        "generic/nll": mean_nll(scores, 0),
+        "generic/ece": expected_calibration_error(scores, 0),
+        "generic/nonfinite": int(scores.nonfinite[0].sum()),
+    }
+    for name, classes in shots.items():
+        metrics[f"generic/{name}"] = accuracy(confusion, classes)
+        metrics[f"generic/{name}_nll"] = mean_nll(scores, 0, classes)
+        metrics[f"generic/{name}_ece"] = expected_calibration_error(scores, 0, classes)
+    return metrics
+
+
+def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
+    """Cut every ``generic/...`` number from the scores.
+
+    The first head is the primary one and the only one that is ``generic/accuracy`` and so on; any
+    other head has ``generic/<head>/accuracy`` and its three groups, for information only. An absent
+    group is None.
+
+    Args:
+        scores: Scores of the whole test set.
+        shots: The run's groups.
+
+    Returns:
+        Plain floats, ints and None by name.
+    """
+    metrics = _primary(scores, shots)
+    for index, head in enumerate(scores.heads[1:], start=1):
+        confusion = scores.confusion[index]
+        metrics[f"generic/{head}/accuracy"] = accuracy(confusion)
+        for name, classes in shots.items():
+            metrics[f"generic/{head}/{name}"] = accuracy(confusion, classes)
+    return metrics

@@ -1,0 +1,203 @@
+"""The clients' local test: how each client's own class mix re-weights the balanced test set.
+
+No client owns test images. Its personal accuracy is ``sum over c of w_kc a_k(c)``, where a_k(c) is
+the recall of its model on test images of class c, and the view says what w_kc is and which images
+a_k(c) is measured on:
+
+    exact      w_kc = n_kc / n_k, all test images of c: no sampling, no rounding
+    sampled    m_kc images of c are drawn in proportion; w_kc = m_kc / m_k, on the drawn images
+    reference  t_kc = floor(T n_kc / N), at most the pool; w_kc = t_kc / t_k, all test images of c
+
+``reference`` is FedLoGe's rule (Xiao et al., ICLR 2024): small classes fall to zero, large clients
+get large tests, and its mask of the classes with t_kc > 0 comes from test labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlt.errors import FedltError, nearest
+from fedlt.evaluation.shots import ShotGroups, cumulative_groups
+from fedlt.rng import numpy_generator
+
+__all__ = [
+    "REFERENCE_WARNING",
+    "LocalTest",
+    "cap_images",
+    "draw_images",
+    "evaluated_clients",
+    "floor_counts",
+    "local_test",
+    "proportional_counts",
+]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+REFERENCE_WARNING = (
+    "evaluate.local_test: reference masks predictions with test labels and drops small classes; "
+    "compare its figures with FedLoGe's logs only"
+)
+
+
+@dataclass(frozen=True)
+class LocalTest:
+    """One view of the clients' local tests; a value, the same in every process."""
+
+    scheme: Literal["exact", "sampled", "reference"]
+    client_counts: IntArray  # (K, C) training images n_kc
+    test_counts: IntArray  # (C,) images per class in the test set
+    local_counts: IntArray  # (K, C) n_kc, m_kc or t_kc: what the weights are proportional to
+    seed: int = 0  # keys the draw of ``sampled``
+
+    @property
+    def num_clients(self) -> int:
+        """K, the number of clients in the population."""
+        return len(self.client_counts)
+
+    @property
+    def weights(self) -> FloatArray:
+        """(K, C) class weights w_kc; a row sums to 1, or to 0 for a client with an empty view."""
+        total = self.local_counts.sum(axis=1, keepdims=True)
+        weights: FloatArray = self.local_counts / np.maximum(total, 1)
+        return weights
+
+    @property
+    def scored_images(self) -> IntArray:
+        """(K, C) test images that a_k(c) is measured on: the denominators of the recalls."""
+        if self.scheme == "sampled":
+            return self.local_counts
+        return np.broadcast_to(self.test_counts, self.client_counts.shape)
+
+    def test_mask(self, cid: int) -> npt.NDArray[np.bool_] | None:
+        """(C,) classes in client ``cid``'s local test under ``reference``, otherwise None."""
+        return self.local_counts[cid] > 0 if self.scheme == "reference" else None
+
+    def groups(self, cid: int, shots: ShotGroups) -> ShotGroups:
+        """Return client ``cid``'s groups: the run's, under ``reference`` 75 / 95 % of its t_kc."""
+        return cumulative_groups(self.local_counts[cid]) if self.scheme == "reference" else shots
+
+
+def floor_counts(client_counts: npt.ArrayLike, num_images: int) -> IntArray:
+    """Return t_kc = floor(num_images * n_kc / N), before the cap at the pool; (K, C) int64."""
+    counts = np.asarray(client_counts, dtype=np.int64)
+    return num_images * counts // max(int(counts.sum()), 1)
+
+
+def proportional_counts(counts: npt.ArrayLike, pool: npt.ArrayLike) -> IntArray:
+    """Return how many images of each class make one client's ``sampled`` local test.
+
+    The test is the largest that keeps the client's mix without drawing an image twice: its size is
+    M = floor(min over c of pool_c / q_c), shared out by largest remainders, ties by class id.
+
+    Args:
+        counts: (C,) training images of the client.
+        pool: (C,) test images per class.
+
+    Returns:
+        (C,) int64, summing to M, none above the pool; zeros for a client without images.
+    """
+    held, limit = np.asarray(counts, dtype=np.int64), np.asarray(pool, dtype=np.int64)
+    held = np.where(limit > 0, held, 0)
+    total = int(held.sum())
+    if total == 0:
+        return np.zeros_like(held)
+    own = held > 0
+    size = int((limit[own] * total // held[own]).min())
+    shares, remainders = np.divmod(held * size, total)
+    first = np.argsort(-remainders, kind="stable")[: size - int(shares.sum())]
+    shares[first] += 1
+    return shares
+
+
+def local_test(
+    client_counts: npt.ArrayLike,
+    test_counts: npt.ArrayLike,
+    *,
+    scheme: str = "exact",
+    seed: int = 0,
+) -> LocalTest:
+    """Build a view of the clients' local tests. Classes without a test image weigh nothing.
+
+    Args:
+        client_counts: (K, C) training images per client and class.
+        test_counts: (C,) images per class in the test (or validation) set.
+        scheme: ``exact``, ``sampled`` or ``reference``.
+        seed: The run's seed; keys which images ``sampled`` draws, the same for every method.
+
+    Raises:
+        FedltError: For an unknown scheme.
+    """
+    counts = np.asarray(client_counts, dtype=np.int64)
+    pool = np.asarray(test_counts, dtype=np.int64)
+    if scheme == "exact":
+        return LocalTest("exact", counts, pool, np.where(pool > 0, counts, 0), seed)
+    if scheme == "sampled":
+        drawn = np.stack([proportional_counts(row, pool) for row in counts])
+        return LocalTest("sampled", counts, pool, drawn, seed)
+    if scheme == "reference":
+        kept = np.minimum(floor_counts(counts, int(pool.sum())), pool)
+        return LocalTest("reference", counts, pool, kept, seed)
+    known = ("exact", "sampled", "reference")
+    raise FedltError(f"evaluate.local_test: unknown view {scheme!r}{nearest(scheme, known)}")
+
+
+def _draw(labels: IntArray, counts: IntArray, generator: np.random.Generator) -> IntArray:
+    """Draw ``counts[c]`` positions of each class c without replacement, sorted."""
+    parts = [
+        generator.choice(np.flatnonzero(labels == c), counts[c], replace=False)
+        for c in np.flatnonzero(counts)
+    ]
+    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
+
+
+def draw_images(view: LocalTest, cid: int, labels: npt.ArrayLike) -> IntArray | None:
+    """Return the positions of client ``cid``'s test images under ``sampled``, otherwise None.
+
+    A pure function of (seed, cid): the same images in every round, for every method and engine.
+
+    Args:
+        view: The view.
+        cid: The client.
+        labels: (B,) labels of the test set.
+
+    Returns:
+        (M,) sorted int64 positions, or None where a view uses all images.
+    """
+    if view.scheme != "sampled":
+        return None
+    generator = numpy_generator(view.seed, "local-test", cid)
+    return _draw(np.asarray(labels, dtype=np.int64), view.local_counts[cid], generator)
+
+
+def cap_images(labels: npt.ArrayLike, per_class: int, *, seed: int) -> IntArray:
+    """Return the sorted positions of at most ``per_class`` images of each class (keyed draw).
+
+    For personal evaluations that must be cheap: the same images for every method of a comparison.
+
+    Args:
+        labels: (B,) labels of the test set.
+        per_class: The cap, >= 1.
+        seed: Keys the draw.
+    """
+    array = np.asarray(labels, dtype=np.int64)
+    counts = np.minimum(np.bincount(array), per_class)
+    return _draw(array, counts, numpy_generator(seed, "test-cap"))
+
+
+def evaluated_clients(num_clients: int, clients: Literal["all"] | int, *, seed: int) -> IntArray:
+    """Return the sorted ids of the clients whose personal models are scored (keyed draw).
+
+    Args:
+        num_clients: K.
+        clients: ``"all"``, or how many; more than K is all.
+        seed: The run's seed: the same clients in every round and for every method.
+    """
+    if clients == "all" or clients >= num_clients:
+        return np.arange(num_clients, dtype=np.int64)
+    chosen = numpy_generator(seed, "evaluated-clients").choice(num_clients, clients, replace=False)
+    return np.sort(chosen.astype(np.int64))

@@ -1,0 +1,44 @@
+"""What a worker is asked to score, and what it answers. Both travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedlt.evaluation.scores import ClientHits, GenericScores
+
+__all__ = ["ClientRequest", "ScoreRequest", "Scores"]
+
+
+@dataclass(frozen=True)
+class ClientRequest:
+    """One client whose personal model is to be scored."""
+
+    cid: int
+    personal: Mapping[str, Tensor] | None  # None: never took part, so the generic model stands in
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Score models on the test images ``start`` to ``stop``."""
+
+    round: int
+    broadcast: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor]
+    private_mean: Mapping[str, Tensor]  # personal model tensors that the generic model borrows
+    start: int
+    stop: int
+    generic: bool  # score the generic heads
+    keep_logits: bool  # and return their logits
+    clients: tuple[ClientRequest, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The answer to a request."""
+
+    generic: GenericScores | None
+    clients: dict[int, tuple[ClientHits | None, ClientHits]] = field(default_factory=dict)
+    # per client: its own heads (None: never took part), and the primary generic head's

@@ -1,0 +1,161 @@
+"""Which round a number is taken from: final, last_k, selected, best_on_test; pure functions.
+
+Rounds count from 1 to ``rounds``; a record is one line of ``rounds.jsonl``: ``round`` and metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedlt.errors import FedltError
+from fedlt.evaluation.generic import Metric
+
+__all__ = [
+    "best_on_test",
+    "best_round",
+    "final",
+    "last_k",
+    "last_rounds",
+    "rounds_to_evaluate",
+    "selected",
+    "summarise",
+]
+
+Record = Mapping[str, Any]  # "round" and metrics by name
+
+LOWER_IS_BETTER = ("nll", "ece", "hurt", "std")  # last word of a name
+COUNTS = (  # last words of names that say how much, not how good
+    "clients", "excluded", "few_owners", "never", "nonfinite", "participated", "steps",
+)  # fmt: skip
+
+
+def last_rounds(rounds: int) -> list[int]:
+    """Return the last k = min(10, ceil(rounds / 20)) rounds, ascending."""
+    k = min(10, math.ceil(rounds / 20))
+    return list(range(rounds - k + 1, rounds + 1))
+
+
+def rounds_to_evaluate(
+    rounds: int, *, every: int, personal_every: int | None = None
+) -> tuple[set[int], set[int]]:
+    """Return the rounds after which the generic and the personal view are scored.
+
+    Every ``every``-th and ``personal_every``-th round, and the last k for both views. Personal
+    rounds are generic rounds too, since ``personal/generic`` needs both.
+
+    Args:
+        rounds: Rounds of the run.
+        every: Interval of the generic view.
+        personal_every: Interval of the personal view; None: ``every``.
+    """
+    tail = set(last_rounds(rounds))
+    step = every if personal_every is None else personal_every
+    personal = set(range(step, rounds + 1, step)) | tail
+    return set(range(every, rounds + 1, every)) | personal, personal
+
+
+def _of_round(records: Iterable[Record], number: int) -> Record:
+    by_round = {int(record["round"]): record for record in records}
+    if number not in by_round:
+        near = min(by_round, key=lambda r: (abs(r - number), r), default=None)
+        raise FedltError(f"round {number} was not evaluated; nearest evaluated round: {near}")
+    return by_round[number]
+
+
+def final(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
+    """Return the metrics of the last round, with its number as ``round``."""
+    return dict(_of_round(records, rounds))
+
+
+def selected(records: Iterable[Record], number: int) -> dict[str, Metric]:
+    """Return both views at one round fixed beforehand (on tune validation).
+
+    Raises:
+        FedltError: If the round was not evaluated, or lacks one of the views.
+    """
+    record = dict(_of_round(records, number))
+    for view in ("generic/accuracy", "personal/accuracy"):
+        if view not in record:
+            raise FedltError(f"round {number} has no {view}: evaluate both views in that round")
+    return record
+
+
+def _mean(values: Sequence[Metric]) -> float | None:
+    present = [value for value in values if value is not None]
+    return math.fsum(present) / len(values) if len(present) == len(values) else None
+
+
+def last_k(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
+    """Return each metric's mean over the last k rounds, and ``k``; None where one of them is None.
+
+    Raises:
+        FedltError: If one of the last k rounds was not evaluated.
+    """
+    kept = list(records)
+    tail = [_of_round(kept, number) for number in last_rounds(rounds)]
+    names = [name for name in tail[-1] if "/" in name and all(name in record for record in tail)]
+    means: dict[str, Metric] = {"k": len(tail)}
+    return means | {name: _mean([record[name] for record in tail]) for name in names}
+
+
+def _last_word(name: str) -> str:
+    word = name.rsplit("/", 1)[-1]
+    for ending in (*LOWER_IS_BETTER, *COUNTS):
+        if word.endswith(f"_{ending}"):
+            return ending
+    return word
+
+
+def best_on_test(records: Iterable[Record]) -> dict[str, Metric]:
+    """Return each metric's own best over all evaluated rounds of both views.
+
+    Every metric has its own round: for comparison with papers that searched the test set so, never
+    for verdicts. Maxima, but minima of nll, ece, hurt and std; counts are left out.
+    """
+    values: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.items():
+            view = name.split("/", 1)[0]
+            if view in ("generic", "personal") and value is not None:
+                values.setdefault(name, []).append(value)
+    return {
+        name: (min if _last_word(name) in LOWER_IS_BETTER else max)(seen)
+        for name, seen in values.items()
+        if _last_word(name) not in COUNTS
+    }
+
+
+def best_round(records: Iterable[Record], metric: str, *, split: str) -> int:
+    """Return the round with the highest ``metric``, the earliest of equals, on tune validation.
+
+    Args:
+        records: Records of a run with ``data.split: tune``.
+        metric: A name such as ``generic/accuracy``.
+        split: The run's ``data.split``.
+
+    Raises:
+        FedltError: For another split (a round is never chosen on the test set), or if no record
+            has the metric.
+    """
+    if split != "tune":
+        raise FedltError(
+            f"a round is chosen on data.split: tune, not on {split!r}: never choose on the test set"
+        )
+    scored = [r for r in records if r.get(metric) is not None]
+    if not scored:
+        raise FedltError(f"no evaluated round has {metric!r}")
+    return int(min(scored, key=lambda r: (-r[metric], r["round"]))["round"])
+
+
+def summarise(
+    records: Sequence[Record], rounds: int, *, selected_round: int | None = None
+) -> dict[str, dict[str, Metric] | None]:
+    """Return the four dictionaries of ``result.json``; ``selected`` is None without a round."""
+    return {
+        "final": final(records, rounds),
+        "last_k": last_k(records, rounds),
+        "selected": None if selected_round is None else selected(records, selected_round),
+        "best_on_test": best_on_test(records),
+    }

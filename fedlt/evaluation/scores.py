@@ -1,0 +1,159 @@
+"""What an evaluation pass counts: containers of integers that workers return and the driver adds.
+
+Everything is an int64 count. The two real-valued sums (negative log-likelihood, confidence) are
+fixed-point integers, quantised image by image, so addition is exact and associative: the totals do
+not depend on how the images were split between workers. Metrics are cut from these containers
+afterwards; no test image is needed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlt.errors import FedltError
+
+__all__ = [
+    "CONFIDENCE_UNIT",
+    "NLL_UNIT",
+    "NUM_BINS",
+    "ClientHits",
+    "GenericScores",
+    "PersonalScores",
+]
+
+IntArray = npt.NDArray[np.int64]
+
+NUM_BINS = 15  # equal-width bins (i/15, (i+1)/15] of the confidence
+NLL_UNIT = 2.0**-24  # nats; one image above 2**18 nats counts as not finite
+CONFIDENCE_UNIT = 2.0**-32
+
+
+@dataclass(frozen=True)
+class GenericScores:
+    """Sums over test images of the generic heads, by true class so that any group can be cut.
+
+    ``a + b`` is exact; where logits are kept, ``b``'s images follow ``a``'s.
+    """
+
+    heads: tuple[str, ...]  # H names; the first is the primary head
+    confusion: IntArray  # (H, C, C) images by true class (row) and predicted class (column)
+    nll: IntArray  # (H, C) sums of -log p(true class), in NLL_UNIT, over images where it is finite
+    nonfinite: IntArray  # (H, C) images whose -log p(true class) is not finite
+    bin_counts: IntArray  # (H, C, NUM_BINS) images by true class and bin of their confidence
+    bin_confidence: IntArray  # (H, C, NUM_BINS) sums of the confidence, in CONFIDENCE_UNIT
+    bin_correct: IntArray  # (H, C, NUM_BINS) correctly predicted images
+    logits: npt.NDArray[np.float16] | None = None  # (H, B, C) fused logits, on request
+
+    @property
+    def test_counts(self) -> IntArray:
+        """(C,) test images per class."""
+        counts: IntArray = self.confusion[0].sum(axis=1)
+        return counts
+
+    def __add__(self, other: GenericScores) -> GenericScores:
+        """Return the scores of both sets of images together."""
+        if self.heads != other.heads or (self.logits is None) != (other.logits is None):
+            raise FedltError(f"scores of heads {self.heads} and {other.heads} cannot be added")
+        logits = None
+        if self.logits is not None and other.logits is not None:
+            logits = np.concatenate([self.logits, other.logits], axis=1)
+        return GenericScores(
+            heads=self.heads,
+            confusion=self.confusion + other.confusion,
+            nll=self.nll + other.nll,
+            nonfinite=self.nonfinite + other.nonfinite,
+            bin_counts=self.bin_counts + other.bin_counts,
+            bin_confidence=self.bin_confidence + other.bin_confidence,
+            bin_correct=self.bin_correct + other.bin_correct,
+            logits=logits,
+        )
+
+
+@dataclass(frozen=True)
+class ClientHits:
+    """Correctly predicted test images of one client's model, per head and true class."""
+
+    heads: tuple[str, ...]  # H names; the first is the primary head
+    hits: IntArray  # (H, C) no mask
+    hits_held: IntArray  # (H, C) prediction restricted to classes the client trains on
+    hits_test: IntArray | None = None  # (H, C) restricted to its test classes: ``reference`` only
+
+
+@dataclass(frozen=True)
+class PersonalScores:
+    """:class:`ClientHits` of many clients, beside the generic model's on the same images."""
+
+    heads: tuple[str, ...]  # H names; the first is the primary head
+    cids: IntArray  # (E,) the evaluated clients
+    hits: IntArray  # (E, H, C)
+    hits_held: IntArray  # (E, H, C)
+    generic_hits: IntArray  # (E, C) the primary generic head
+    generic_hits_held: IntArray  # (E, C)
+    hits_test: IntArray | None = None  # (E, H, C)
+    generic_hits_test: IntArray | None = None  # (E, C)
+    sampled: bool = False  # True: counted on each client's drawn images only
+
+    @classmethod
+    def stack(
+        cls,
+        cids: Sequence[int],
+        personal: Sequence[ClientHits | None],
+        generic: Sequence[ClientHits],
+        *,
+        sampled: bool = False,
+    ) -> PersonalScores:
+        """Stack the clients' answers in the order of ``cids``.
+
+        Args:
+            cids: (E,) the evaluated clients.
+            personal: Per client its own heads' hits; None (a client never sampled so far) takes
+                the primary generic model's for every head.
+            generic: Per client the primary generic head's hits under this client's masks, on this
+                client's images.
+            sampled: Whether hits were counted on drawn images (``local_test: sampled``).
+
+        Raises:
+            FedltError: If the clients' heads differ.
+        """
+        names = {one.heads for one in personal if one is not None}
+        if len(names) > 1:
+            raise FedltError(f"personal heads differ between clients: {sorted(names)}")
+        heads = names.pop() if names else generic[0].heads[:1]
+        rows = [
+            one if one is not None else _repeat(base, heads)
+            for one, base in zip(personal, generic, strict=True)
+        ]
+        return cls(
+            heads=heads,
+            cids=np.asarray(cids, dtype=np.int64),
+            hits=np.stack([row.hits for row in rows]),
+            hits_held=np.stack([row.hits_held for row in rows]),
+            generic_hits=np.stack([base.hits[0] for base in generic]),
+            generic_hits_held=np.stack([base.hits_held[0] for base in generic]),
+            hits_test=_stack_optional([row.hits_test for row in rows]),
+            generic_hits_test=_stack_optional(
+                [None if base.hits_test is None else base.hits_test[0] for base in generic]
+            ),
+            sampled=sampled,
+        )
+
+
+def _repeat(generic: ClientHits, heads: tuple[str, ...]) -> ClientHits:
+    """Give every personal head the primary generic head's hits."""
+    size = len(heads)
+    test = generic.hits_test
+    return ClientHits(
+        heads=heads,
+        hits=np.repeat(generic.hits[:1], size, axis=0),
+        hits_held=np.repeat(generic.hits_held[:1], size, axis=0),
+        hits_test=None if test is None else np.repeat(test[:1], size, axis=0),
+    )
+
+
+def _stack_optional(rows: Sequence[IntArray | None]) -> IntArray | None:
+    present = [row for row in rows if row is not None]
+    return np.stack(present) if present and len(present) == len(rows) else None

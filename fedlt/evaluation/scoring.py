@@ -1,0 +1,238 @@
+"""One evaluation pass: from cached features to the integer counts of :mod:`scores`.
+
+    features (B, S, D) --head--> (B, S, C) --predict: fuse the streams--> logits (B, C) --> counts
+
+Logits are computed in fixed blocks of ``block_size`` images counted from the first one: a matrix
+product's last bits depend on its shape, so workers that share a test set must be given shards that
+begin at multiples of ``block_size``. The generic and the personal pass use the same blocks, hence a
+personal model equal to the generic one gains exactly nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedlt.evaluation.scores import (
+    CONFIDENCE_UNIT,
+    NLL_UNIT,
+    NUM_BINS,
+    ClientHits,
+    GenericScores,
+)
+
+__all__ = [
+    "HeadFunction",
+    "Predict",
+    "client_hits",
+    "count_hits",
+    "fused_logits",
+    "score_client",
+    "score_generic",
+]
+
+HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
+Predict = Callable[[Tensor], Tensor]  # logits (B, S, C) -> (B, C)
+IntArray = npt.NDArray[np.int64]
+
+NLL_CEILING = 2.0**18  # nats; above it an image counts as not finite
+HALF_LIMIT = 65504.0  # largest finite float16
+
+
+@torch.no_grad()
+def fused_logits(
+    features: Tensor, head: HeadFunction, predict: Predict, *, block_size: int
+) -> Tensor:
+    """Return the (B, C) fused logits of all images, computed block by block.
+
+    Args:
+        features: (B, S, D).
+        head: Maps (b, S, D) to (b, S, C).
+        predict: Maps (b, S, C) to (b, C).
+        block_size: Images per block.
+    """
+    return torch.cat([predict(head(block)) for block in torch.split(features, block_size)])
+
+
+@torch.no_grad()
+def score_generic(
+    features: Tensor,
+    labels: Tensor,
+    heads: Mapping[str, HeadFunction],
+    predict: Predict,
+    *,
+    block_size: int,
+    keep_logits: bool = False,
+) -> GenericScores:
+    """Score the generic heads on (a shard of) the test set.
+
+    Args:
+        features: (B, S, D) of the shard's images.
+        labels: (B,) int64.
+        heads: The heads in order, the primary one first.
+        predict: Fuses the streams.
+        block_size: Images per block; shards of one test set begin at multiples of it.
+        keep_logits: Whether to return the fused logits in half precision, clamped to its range.
+
+    Returns:
+        Scores that add exactly over shards.
+    """
+    logits = [
+        fused_logits(features, head, predict, block_size=block_size) for head in heads.values()
+    ]
+    parts = [_count_blocks(one, labels, block_size) for one in logits]
+    kept = None
+    if keep_logits:
+        kept = torch.stack(logits).clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()
+    sums = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    return GenericScores(heads=tuple(heads), logits=kept, **sums)
+
+
+def _count_blocks(logits: Tensor, labels: Tensor, block_size: int) -> dict[str, IntArray]:
+    """Add up the blocks' counts of one head."""
+    pairs = zip(torch.split(logits, block_size), torch.split(labels, block_size), strict=True)
+    blocks = [_count_generic(*pair) for pair in pairs]
+    return {name: np.sum([block[name] for block in blocks], axis=0) for name in blocks[0]}
+
+
+def _count_generic(logits: Tensor, labels: Tensor) -> dict[str, IntArray]:
+    """Count one block of one head, (b, C) against (b,); the keys are GenericScores' fields."""
+    classes = logits.shape[1]
+    predicted = logits.argmax(dim=1)  # (B,)
+    log_p = logits.double().log_softmax(dim=1)  # (B, C)
+    nll = -log_p.gather(1, labels[:, None]).squeeze(1)  # (B,)
+    finite = nll <= NLL_CEILING  # False for NaN too
+    nll = torch.where(finite, nll, 0.0)
+    confidence = log_p.gather(1, predicted[:, None]).squeeze(1).exp().nan_to_num(0.0)  # (B,)
+    edges = torch.arange(1, NUM_BINS, dtype=torch.float64, device=logits.device) / NUM_BINS
+    cells = labels * NUM_BINS + torch.bucketize(confidence, edges)  # bin i is (i/15, (i+1)/15]
+    correct = (predicted == labels).long()
+
+    def total(index: Tensor, values: Tensor, *shape: int) -> IntArray:
+        sums = torch.zeros(shape, dtype=torch.int64, device=logits.device)
+        sums.view(-1).index_add_(0, index, values)
+        array: IntArray = sums.cpu().numpy()
+        return array
+
+    ones = torch.ones_like(labels)
+    return {
+        "confusion": total(labels * classes + predicted, ones, classes, classes),
+        "nll": total(labels, (nll / NLL_UNIT).round().long(), classes),
+        "nonfinite": total(labels, (~finite).long(), classes),
+        "bin_counts": total(cells, ones, classes, NUM_BINS),
+        "bin_confidence": total(
+            cells, (confidence / CONFIDENCE_UNIT).round().long(), classes, NUM_BINS
+        ),
+        "bin_correct": total(cells, correct, classes, NUM_BINS),
+    }
+
+
+@torch.no_grad()
+def count_hits(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    classes: npt.NDArray[np.bool_] | None = None,
+    drawn: IntArray | None = None,
+) -> IntArray:
+    """Count the correctly predicted images of each class.
+
+    Args:
+        logits: (B, C) fused logits.
+        labels: (B,) int64.
+        classes: (C,) the classes a prediction may name: the others' logits become -inf; None: all.
+        drawn: (M,) positions of the images that count; None: all.
+
+    Returns:
+        (C,) int64. A mask without any class hits nothing.
+    """
+    size = logits.shape[1]
+    if classes is not None:
+        if not classes.any():
+            return np.zeros(size, dtype=np.int64)
+        barred = torch.from_numpy(~classes).to(logits.device)
+        logits = logits.masked_fill(barred, float("-inf"))
+    if drawn is not None:
+        chosen = torch.from_numpy(drawn).to(logits.device)
+        logits, labels = logits[chosen], labels[chosen]
+    hit = labels[logits.argmax(dim=1) == labels]
+    counts: IntArray = torch.bincount(hit, minlength=size).cpu().numpy()
+    return counts
+
+
+def client_hits(
+    logits: Mapping[str, Tensor],
+    labels: Tensor,
+    *,
+    class_counts: npt.ArrayLike,
+    test_mask: npt.NDArray[np.bool_] | None = None,
+    drawn: IntArray | None = None,
+) -> ClientHits:
+    """Count one client's hits, without and with masks, from logits at hand.
+
+    The reference beside a personal model is ``client_hits({"generic": logits}, ...)`` with the
+    primary generic head's logits, computed once for all clients.
+
+    Args:
+        logits: Head name to (B, C) fused logits, the primary head first.
+        labels: (B,) int64.
+        class_counts: (C,) the client's training images per class: the held mask is > 0.
+        test_mask: (C,) :meth:`LocalTest.test_mask`, for ``local_test: reference`` only.
+        drawn: (M,) :func:`draw_images`, for ``local_test: sampled`` only.
+
+    Returns:
+        The hits per head and class.
+    """
+    held = np.asarray(class_counts) > 0
+    masks = [None, held] if test_mask is None else [None, held, test_mask]
+    table = np.array(
+        [
+            [count_hits(one, labels, classes=mask, drawn=drawn) for mask in masks]
+            for one in logits.values()
+        ],
+        dtype=np.int64,
+    )  # (H, masks, C)
+    return ClientHits(
+        heads=tuple(logits),
+        hits=table[:, 0],
+        hits_held=table[:, 1],
+        hits_test=None if test_mask is None else table[:, 2],
+    )
+
+
+@torch.no_grad()
+def score_client(
+    features: Tensor,
+    labels: Tensor,
+    heads: Mapping[str, HeadFunction],
+    predict: Predict,
+    *,
+    class_counts: npt.ArrayLike,
+    block_size: int,
+    test_mask: npt.NDArray[np.bool_] | None = None,
+    drawn: IntArray | None = None,
+) -> ClientHits:
+    """Score one client's heads on the balanced test set: :func:`client_hits` of its logits.
+
+    Args:
+        features: (B, S, D) of all test images, as this client's model sees them.
+        labels: (B,) int64.
+        heads: The client's heads in order, the primary one first.
+        predict: Fuses the streams.
+        class_counts: (C,) the client's training images per class.
+        block_size: Images per block, as in :func:`score_generic`.
+        test_mask: As in :func:`client_hits`.
+        drawn: As in :func:`client_hits`.
+
+    Returns:
+        The hits per head and class.
+    """
+    logits = {
+        name: fused_logits(features, head, predict, block_size=block_size)
+        for name, head in heads.items()
+    }
+    return client_hits(logits, labels, class_counts=class_counts, test_mask=test_mask, drawn=drawn)

@@ -1,0 +1,141 @@
+"""Shot groups: many, medium and few classes, from the global training counts of a run.
+
+The groups are fixed before the first round and saved with their class lists; runs whose class lists
+differ are not compared. The thresholds 100 and 20 are those of Liu et al., "Large-Scale Long-Tailed
+Recognition in an Open World", CVPR 2019, arXiv:1904.05160; the cumulative rule is FedLoGe's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlt.errors import FedltError, nearest
+
+__all__ = ["GROUPS", "SCHEMES", "ShotGroups", "ShotScheme", "cumulative_groups", "shot_groups"]
+
+ShotScheme = Literal["auto", "count", "rank", "cumulative"]
+GROUPS = ("many", "medium", "few")
+SCHEMES = ("auto", "count", "rank", "cumulative")
+
+
+@dataclass(frozen=True)
+class ShotGroups:
+    """The class lists of the three groups; an absent group is empty and its metrics are None."""
+
+    scheme: str  # the rule that made them: count, rank, cumulative, step or none
+    many: tuple[int, ...] = ()  # class ids, ascending
+    medium: tuple[int, ...] = ()
+    few: tuple[int, ...] = ()
+
+    def items(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Return ``(name, class ids)`` of the three groups in the order many, medium, few."""
+        return (("many", self.many), ("medium", self.medium), ("few", self.few))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dictionary; :meth:`from_json` is its inverse."""
+        return {"scheme": self.scheme, **{name: list(classes) for name, classes in self.items()}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ShotGroups:
+        """Rebuild the groups from :meth:`to_json`'s dictionary."""
+        lists = {name: tuple(int(c) for c in value[name]) for name in GROUPS}
+        return cls(scheme=str(value["scheme"]), **lists)
+
+
+def _group(
+    scheme: str, many: Sequence[int], medium: Sequence[int], few: Sequence[int]
+) -> ShotGroups:
+    ordered = [tuple(sorted(int(c) for c in classes)) for classes in (many, medium, few)]
+    return ShotGroups(scheme, *ordered)
+
+
+def _by_count(counts: npt.NDArray[np.int64]) -> ShotGroups:
+    many, few = counts > 100, counts < 20
+    parts = [np.flatnonzero(mask).tolist() for mask in (many, ~many & ~few, few)]
+    return _group("count", *parts)
+
+
+def _descending(counts: npt.NDArray[np.int64]) -> list[int]:
+    """Return the class ids by falling count, ties by class id."""
+    order: list[int] = np.argsort(-counts, kind="stable").tolist()
+    return order
+
+
+def _by_rank(counts: npt.NDArray[np.int64]) -> ShotGroups:
+    order, size = _descending(counts), round(0.3 * len(counts))
+    end = len(order) - size
+    return _group("rank", order[:size], order[size:end], order[end:])
+
+
+def cumulative_groups(class_counts: npt.ArrayLike) -> ShotGroups:
+    """Group classes by their cumulative share of all images (FedLoGe's rule).
+
+    Classes are sorted by falling count, ties by class id. Many runs up to and including the class
+    where the cumulative share passes 75 %, medium up to and including the one where it passes 95 %,
+    few is the rest. All-integer arithmetic: no rounding decides.
+
+    Args:
+        class_counts: (C,) images per class; an all-zero row has no groups.
+    """
+    counts = np.asarray(class_counts, dtype=np.int64)
+    order = _descending(counts)
+    share = np.cumsum(counts[order])
+    total = int(share[-1])
+    if total == 0:
+        return ShotGroups("cumulative")
+    first = int(np.argmax(share * 100 > total * 75)) + 1
+    second = int(np.argmax(share * 100 > total * 95)) + 1
+    return _group("cumulative", order[:first], order[first:second], order[second:])
+
+
+def _by_step(counts: npt.NDArray[np.int64]) -> ShotGroups:
+    middle = int(counts.max()) + int(counts.min())
+    many = 2 * counts > middle
+    return _group("step", np.flatnonzero(many).tolist(), (), np.flatnonzero(~many).tolist())
+
+
+def _auto(counts: npt.NDArray[np.int64]) -> ShotGroups:
+    groups = _by_count(counts)
+    enough = all(10 * len(classes) >= len(counts) for _, classes in groups.items())
+    return groups if enough else _by_rank(counts)
+
+
+def shot_groups(
+    class_counts: npt.ArrayLike,
+    *,
+    scheme: str = "auto",
+    profile: str = "exponential",
+    imbalance_factor: float,
+) -> ShotGroups:
+    """Split the classes into many, medium and few.
+
+    ``count``: many > 100 images, medium 20 to 100, few < 20. ``rank``: by falling count, ties by
+    class id, the first and the last round(0.3 C) classes are many and few. ``auto``: ``count`` if
+    each group holds at least 10 % of the classes, otherwise ``rank``. ``cumulative``: see
+    :func:`cumulative_groups`. A ``step`` profile has two sizes only, hence many and few and no
+    medium, whatever the scheme; imbalance factor 1 has no groups.
+
+    Args:
+        class_counts: (C,) global training images per class, after the long-tail draw.
+        scheme: One of :data:`SCHEMES`.
+        profile: The long-tail profile, ``"exponential"`` or ``"step"``.
+        imbalance_factor: Largest over smallest class as configured, >= 1.
+
+    Returns:
+        The groups, with the name of the rule that made them.
+
+    Raises:
+        FedltError: For an unknown scheme.
+    """
+    rules = {"auto": _auto, "count": _by_count, "rank": _by_rank, "cumulative": cumulative_groups}
+    if scheme not in rules:
+        raise FedltError(f"evaluate.shots: unknown scheme {scheme!r}{nearest(scheme, rules)}")
+    if imbalance_factor == 1:
+        return ShotGroups("none")
+    counts = np.asarray(class_counts, dtype=np.int64)
+    return _by_step(counts) if profile == "step" else rules[scheme](counts)

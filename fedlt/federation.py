@@ -1,0 +1,65 @@
+"""A federation: the configuration, its data, strategy and plugin. Everything a process needs to take part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedlt.data import FederatedData, prepare_data
+from fedlt.models import Model, build_model
+from fedlt.models.batchnorm import apply_policy
+from fedlt.rng import key, seed_torch
+
+if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
+    from fedlt.config import Config
+    from fedlt.strategy import Strategy
+
+__all__ = ["Federation", "prepare_federation"]
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What the server and every worker share. Picklable; the images travel as plain NumPy arrays."""
+
+    config: Config
+    data: FederatedData
+    strategy: Strategy  # for a stock Flower strategy: the defaults, which are FedAvg's client half
+    plugin: ClientPlugin
+
+    @property
+    def num_clients(self) -> int:
+        """The number of clients in the population."""
+        return self.data.partition.num_clients
+
+    @property
+    def seed(self) -> int:
+        """The key of every draw but the partition's: ``seed``, or a fresh one for each ``rng_salt``."""
+        config = self.config
+        return key(config.seed, "salt", config.rng_salt) if config.rng_salt else config.seed
+
+    def build_model(self) -> Model:
+        """Return the initial model: backbone, then the plugin's parts, then the strategy's heads."""
+        data, settings = self.data, self.config.model
+        channels, *image_size = data.train_images.shape[1:]
+        model = build_model(
+            settings.name,
+            in_channels=channels,
+            image_size=image_size[0],
+            num_classes=data.num_classes,
+            width=settings.width,
+            norm=settings.norm,
+            seed=self.seed,
+        )
+        seed_torch(self.seed, "plugin parts")
+        self.plugin.build(model)
+        seed_torch(self.seed, "heads")
+        self.strategy.build(model)
+        apply_policy(model, self.config.batchnorm)
+        return model
+
+
+def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin) -> Federation:
+    """Load the data and draw the partition; everything a wrong file can break breaks here."""
+    data = prepare_data(config.data, config.partition, seed=config.seed)
+    return Federation(config, data, strategy, plugin)

@@ -1,0 +1,217 @@
+"""A fedlt strategy as a Flower strategy: one adapter, which holds the server state of one run.
+
+Flower's own ``aggregate_train(round, replies)`` sees neither arrays nor state, so the adapter keeps
+them. Cohorts are sampled by (seed, round), BatchNorm buffers are averaged here by the run's policy, and
+clients whose update is not finite are left out and remembered.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerBase
+
+from fedlt.errors import RunError
+from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.replies import metric_lists, sum_replies, unpack_update
+from fedlt.models import Model
+from fedlt.models.batchnorm import batchnorm_statistics, from_moments
+from fedlt.rng import numpy_generator
+from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update
+
+if TYPE_CHECKING:
+    from fedlt.federation import Federation
+
+__all__ = ["FlowerStrategy", "NoUsableUpdateError", "ServerHalf"]
+
+
+class NoUsableUpdateError(RunError):
+    """No client of a cohort sent a finite update; the run stops with its checkpoint intact."""
+
+
+class ServerHalf(FlowerBase):
+    """What the round loop drives: a Flower strategy whose state can be saved, restored and scored."""
+
+    reduces: bool  # replies may arrive as sums over parts of the cohort
+
+    def __init__(self, federation: Federation, model: Model, state: ServerState) -> None:
+        self.federation, self.model = federation, model
+        self.state = state
+        self.fixed = array_record(state.fixed)  # one object: engines send it once
+        self.heard = np.zeros(federation.num_clients, dtype=np.bool_)  # sampled so far
+        self.cohort: list[int] = []  # of the last round
+        self.finite: list[int] = []  # of those, the clients in the sum
+        self._moments = batchnorm_statistics(model, "shared")
+        integers = set(model.integer_names())
+        self._buffers = [n for n in model.buffer_names("shared") if n not in integers]
+
+    @property
+    def excluded(self) -> list[int]:
+        """The clients of the last round whose update was not finite."""
+        kept = set(self.finite)
+        return [cid for cid in self.cohort if cid not in kept]
+
+    def sample(self, round_: int, node_ids: list[int]) -> list[int]:
+        """Return the cohort of a round: sorted, a function of (seed, round) and the nodes."""
+        size = self.federation.config.clients_per_round or len(node_ids)
+        generator = numpy_generator(self.federation.seed, "cohort", round_)
+        chosen = generator.choice(len(node_ids), size=min(size, len(node_ids)), replace=False)
+        return [node_ids[position] for position in sorted(chosen.tolist())]
+
+    def round_config(self, round_: int, cohort: list[int]) -> ConfigRecord:
+        """Return the settings of one round that travel with every message."""
+        config = ConfigRecord({"server-round": round_, "reduce": self.reduces})
+        counts = self.prior_counts(cohort)
+        if counts is not None:
+            config["global-counts"] = counts.tolist()
+        return config
+
+    def prior_counts(self, cohort: list[int]) -> npt.NDArray[np.int64] | None:
+        """Return the class counts (C,) that the server may know, by ``prior.source``.
+
+        ``secure_sum`` is the sum over the clients heard so far, this cohort among them, each once.
+        """
+        source, data = self.federation.config.prior.source, self.federation.data
+        if source == "own":
+            return None
+        if source == "oracle":
+            return data.class_counts
+        heard = self.heard.copy()
+        heard[cohort] = True
+        total: npt.NDArray[np.int64] = data.client_counts[heard].sum(axis=0)
+        return total
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Return one message per client of the cohort; they share their array records."""
+        cohort = self.sample(server_round, sorted(grid.get_node_ids()))
+        content = RecordDict(
+            {"arrays": arrays, "fixed": self.fixed, "config": self.round_config(server_round, cohort)}
+        )
+        return [
+            Message(
+                RecordDict(dict(content)),
+                message_type=MessageType.TRAIN,
+                dst_node_id=node,
+                group_id=str(server_round),
+            )
+            for node in cohort
+        ]
+
+    def note_cohort(self, lists: dict[str, list[float]]) -> None:
+        """Remember who answered, from the replies' metric lists."""
+        self.cohort = [int(cid) for cid in lists["cid"]]
+        good = [cid for cid, ok in zip(self.cohort, lists["finite"], strict=True) if ok]
+        if not good:
+            raise NoUsableUpdateError(
+                f"round {self.state.round + 1}: no usable update: "
+                f"the updates of clients {self.cohort} are not finite"
+            )
+        self.finite = good
+        self.heard[self.cohort] = True
+
+    def average_buffers(self, sums: Tensors, weight: float) -> Tensors:
+        """Take the BatchNorm buffers out of ``sums`` and return their mean by the run's policy."""
+        means = {name: sums.pop(name) / weight for name in self._buffers if name in sums}
+        pooled = self.federation.config.batchnorm == "pooled"
+        return from_moments(means, self._moments) if pooled else means
+
+    @abstractmethod
+    def snapshot(self) -> tuple[dict[str, Tensors], dict[str, object]]:
+        """Return what a checkpoint must hold: groups of tensors, and JSON values."""
+
+    @abstractmethod
+    def restore(self, tensors: dict[str, Tensors], values: dict[str, object]) -> None:
+        """Take back a snapshot."""
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Return nothing: evaluation is fedlt's own."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
+        """Return nothing: evaluation is fedlt's own."""
+
+    def summary(self) -> None:
+        """Log nothing: the run directory holds the configuration."""
+
+
+class FlowerStrategy(ServerHalf):
+    """The adapter: ``FlowerStrategy(strategy, model)`` with the state of one run."""
+
+    def __init__(self, strategy: Strategy, model: Model, federation: Federation) -> None:
+        super().__init__(federation, model, strategy.init(model))
+        self.strategy = strategy
+        self.reduces = strategy.reduces
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Add the replies in order and take the strategy's step."""
+        total, buffers, lists = self._reduce(replies) if self.reduces else self._collect(replies)
+        state = self.strategy.aggregate(self.state, total)
+        self.state = replace(
+            state, round=server_round, broadcast={**state.broadcast, **buffers}
+        )
+        return array_record(self.state.broadcast), MetricRecord(dict(lists))
+
+    def _reduce(self, replies: Iterable[Message]) -> tuple[Total, Tensors, dict[str, list[float]]]:
+        reply = sum_replies(replies)
+        lists = metric_lists(reply)
+        self.note_cohort(lists)
+        pairs = zip(lists["weight"], lists["finite"], strict=True)
+        weight = sum(weight for weight, ok in pairs if ok)
+        sums = dict(tensors_of(reply.content.array_records["arrays"]))
+        buffers = self.average_buffers(sums, weight)
+        total = Total(sums, weight, tuple(self.finite), self.federation.num_clients)
+        return total, buffers, lists
+
+    def _collect(self, replies: Iterable[Message]) -> tuple[Total, Tensors, dict[str, list[float]]]:
+        lists: dict[str, list[float]] = {}
+        updates: list[Update] = []
+        sums: Tensors = {}
+        for update, own in self._updates(replies, lists):
+            updates.append(update)
+            for name in self._buffers:
+                if name in own:
+                    scaled = own[name] * update.weight
+                    sums[name] = sums[name] + scaled if name in sums else scaled
+        self.note_cohort(lists)
+        weight = sum(update.weight for update in updates)
+        buffers = self.average_buffers(sums, weight)
+        total = Total(
+            {}, weight, tuple(self.finite), self.federation.num_clients, updates=tuple(updates)
+        )
+        return total, buffers, lists
+
+    def _updates(
+        self, replies: Iterable[Message], lists: dict[str, list[float]]
+    ) -> Iterator[tuple[Update, Tensors]]:
+        """Yield the finite updates without buffers, and their tensors with them; join the metrics."""
+        for reply in replies:
+            for name, values in metric_lists(reply).items():
+                lists.setdefault(name, []).extend(values)
+            if "arrays" in reply.content:
+                update = unpack_update(reply)
+                rest = {n: t for n, t in update.sums.items() if n not in set(self._buffers)}
+                yield replace(update, sums=rest), update.sums
+
+    def snapshot(self) -> tuple[dict[str, Tensors], dict[str, object]]:
+        """Return the server state."""
+        state = self.state
+        groups = {"broadcast": state.broadcast, "private": state.private, "fixed": state.fixed}
+        return groups, {"round": state.round}
+
+    def restore(self, tensors: dict[str, Tensors], values: dict[str, object]) -> None:
+        """Take back the server state."""
+        self.state = ServerState(int(str(values["round"])), **tensors)
+        self.fixed = array_record(self.state.fixed)

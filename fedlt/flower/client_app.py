@@ -1,0 +1,91 @@
+"""The client half as a Flower ``ClientApp``: message in, one client task, message out.
+
+Personal state lives in ``Context.state["personal"]``; which client this is says the node's
+``partition-id``. The same app runs on fedlt's engines, under Flower's own simulation, and deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.replies import hits_record, pack_reply
+from fedlt.strategy import Tensors
+
+if TYPE_CHECKING:
+    from fedlt.client import Client
+    from fedlt.worker import Worker
+
+__all__ = ["make_client_app", "personal_of"]
+
+
+def personal_of(context: Context) -> Tensors:
+    """Return the personal tensors of a context; empty before the client's first round."""
+    record = context.state.array_records.get("personal")
+    return {} if record is None else tensors_of(record)
+
+
+def _client(worker: Worker, message: Message, context: Context) -> Client:
+    """Read one message: load the model and return the client that it is for."""
+    content = message.content
+    config = content.config_records["config"]
+    counts = config.get("global-counts")
+    return worker.client(
+        int(cast(int, context.node_config["partition-id"])),
+        int(cast(int, config["server-round"])),
+        tensors_of(content.array_records["arrays"]),
+        fixed=tensors_of(content.array_records["fixed"]),
+        personal=personal_of(context),
+        global_counts=None if counts is None else np.asarray(counts, dtype=np.int64),
+    )
+
+
+def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
+    """Return the client app; ``get_worker`` gives this process's worker, made once."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        worker = get_worker()
+        client = _client(worker, message, context)
+        update = worker.train(client)
+        reduce = bool(message.content.config_records["config"]["reduce"])
+        reply = pack_reply(update, client.cid, reduce=reduce, reply_to=message)
+        if update.personal:
+            own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}
+            context.state["personal"] = array_record(own)
+        return reply
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        cid = int(cast(int, context.node_config["partition-id"]))
+        content = message.content
+        request = ScoreRequest(
+            round=int(cast(int, content.config_records["config"]["server-round"])),
+            broadcast=tensors_of(content.array_records["arrays"]),
+            fixed=tensors_of(content.array_records["fixed"]),
+            private_mean=tensors_of(content.array_records["private-mean"]),
+            start=0,
+            stop=int(cast(int, content.config_records["config"]["images"])),
+            generic=False,
+            keep_logits=False,
+            clients=(ClientRequest(cid, personal_of(context) or None),),
+        )
+        own, generic = get_worker().score(request).clients[cid]
+        reply = RecordDict({"metrics": MetricRecord({"cid": [cid]}), "generic": hits_record(generic)})
+        if own is not None:
+            reply["personal"] = hits_record(own)
+        return Message(reply, reply_to=message)
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        cid = int(cast(int, context.node_config["partition-id"]))
+        return Message(RecordDict({"metrics": MetricRecord({"cid": [cid]})}), reply_to=message)
+
+    return app

@@ -1,0 +1,78 @@
+"""Flower records that hold tensors and serialise them only when they cross a wire.
+
+``flwr.app.Array`` keeps serialised bytes. :class:`TensorArray` keeps the tensor: building a record
+and reading it back copies nothing, pickling hands the buffer over out of band (Ray maps it), and the
+bytes are made only if somebody asks for them (a SuperLink, ``count_bytes``). A tensor in a record is
+never written again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from flwr.common.constant import SType
+from torch import Tensor
+
+from fedlt.memory import as_tensor
+
+__all__ = ["TensorArray", "array_record", "tensors_of"]
+
+
+def _rebuild(array: np.ndarray[Any, Any]) -> TensorArray:
+    return TensorArray(as_tensor(array))
+
+
+class TensorArray(Array):
+    """A Flower ``Array`` around a CPU tensor of any shape; equal on the wire to a plain one."""
+
+    tensor: Tensor
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.__dict__["tensor"] = tensor.detach()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (the fields of Flower's dataclass)
+        if name == "dtype":
+            return str(self.tensor.dtype).removeprefix("torch.")
+        if name == "shape":
+            return tuple(self.tensor.shape)
+        if name == "stype":
+            return SType.NUMPY
+        if name == "data":
+            buffer = io.BytesIO()
+            np.save(buffer, self.numpy(), allow_pickle=False)
+            self.__dict__["data"] = buffer.getvalue()
+            return self.__dict__["data"]
+        raise AttributeError(name)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return the tensor's memory as an array."""
+        return self.tensor.cpu().numpy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        array = self.numpy()
+        return _rebuild, (array if array.flags.c_contiguous else array.copy(),)
+
+
+# Flower names a type on the wire by its qualified name and looks that name up to inflate it.
+TensorArray.__qualname__ = "Array"
+
+
+def array_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return a record of ``tensors``, sharing their memory."""
+    record = ArrayRecord()  # filled item by item: its constructor would rebuild plain arrays
+    for name, tensor in tensors.items():
+        record[name] = TensorArray(tensor)
+    return record
+
+
+def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:
+    """Return a record's tensors by name: shared where they can be, read from plain arrays otherwise."""
+    return {
+        name: array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy())
+        for name, array in record.items()
+    }

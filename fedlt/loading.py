@@ -1,0 +1,98 @@
+"""Load a user's class or function from ``path/to/file.py:Name`` or ``package.module:Name``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fedlt.errors import FedltError, nearest
+
+__all__ = ["absolute_spec", "check_packages", "is_spec", "load_object", "user_modules"]
+
+_USER_PREFIX = "fedlt_user_"
+
+
+def is_spec(name: str) -> bool:
+    """Say whether ``name`` is ``file.py:Name`` or ``module:Name`` rather than a built-in name."""
+    return ":" in name
+
+
+def absolute_spec(name: str) -> str:
+    """Return ``name`` with the file part, if it has one, as an absolute path."""
+    source, _, attribute = name.rpartition(":")
+    return f"{Path(source).absolute()}:{attribute}" if source.endswith(".py") else name
+
+
+def _import_file(path: Path, where: str) -> ModuleType:
+    if not path.is_file():
+        raise FedltError(f"{where}: no file {str(path)!r}")
+    digest = hashlib.blake2b(str(path.absolute()).encode(), digest_size=6).hexdigest()
+    name = f"{_USER_PREFIX}{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FedltError(f"{where}: {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise FedltError(f"{where}: {path.name} fails on import: {error!r}") from error
+    return module
+
+
+def user_modules() -> list[ModuleType]:
+    """Return the modules loaded from users' files; their classes must travel by value."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+
+
+def check_packages() -> None:
+    """Refuse a ``strategies`` or ``clients`` package that is not ours.
+
+    The two names are generic: a folder of that name in the working directory may come first on the
+    import path.
+
+    Raises:
+        FedltError: If one of them would be, or was, imported from elsewhere.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for name in ("strategies", "clients"):
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec is not None else None
+        if origin is None or Path(origin).resolve().parent.parent != home:
+            where = origin or next(iter((spec and spec.submodule_search_locations) or ["nowhere"]))
+            raise FedltError(
+                f"import: package {name!r} comes from {where!r}, not from {str(home)!r}: "
+                "run from another folder, or rename that one"
+            )
+
+
+def load_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or function of a user)
+    """Return what ``spec`` names.
+
+    Args:
+        spec: ``path/to/file.py:Name`` or ``package.module:Name``.
+        where: The configuration key, for the error line.
+
+    Raises:
+        FedltError: If the file, the module or the name in it cannot be had.
+    """
+    source, _, attribute = spec.rpartition(":")
+    if source.endswith(".py"):
+        module = _import_file(Path(source), where)
+    else:
+        try:
+            module = importlib.import_module(source)
+        except ImportError as error:
+            raise FedltError(f"{where}: cannot import {source!r}: {error}") from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise FedltError(f"{where}: {source!r} has no {attribute!r}{nearest(attribute, public)}")
+    return getattr(module, attribute)

@@ -1,0 +1,20 @@
+"""Models: backbones, heads, and ``Model``, which joins them."""
+
+from __future__ import annotations
+
+from fedlt.models.backbones import BACKBONES, build_backbone
+from fedlt.models.factory import build_model
+from fedlt.models.heads import CosineHead, FixedHead, LinearHead
+from fedlt.models.model import GROUPS, Group, Model
+
+__all__ = [
+    "BACKBONES",
+    "GROUPS",
+    "CosineHead",
+    "FixedHead",
+    "Group",
+    "LinearHead",
+    "Model",
+    "build_backbone",
+    "build_model",
+]

@@ -1,0 +1,93 @@
+"""The backbones a configuration can name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from torch import nn
+
+from fedlt.errors import FedltError, nearest
+from fedlt.loading import is_spec, load_object
+from fedlt.models.cnn import Cnn
+from fedlt.models.resnet import ResNet
+
+__all__ = ["BACKBONES", "BackboneSpec", "build_backbone"]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How a named backbone is made."""
+
+    make: Callable[[int, int, str], nn.Module]  # (in_channels, width, norm) -> backbone
+    width: int  # channels of the first stage in the published network
+    min_size: int  # smallest image side it takes, pixels
+    summary: str  # one line for ``fedlt list models``
+
+
+def _resnet(depths: tuple[int, ...], width: int, summary: str) -> BackboneSpec:
+    projects = len(depths) == 4
+
+    def make(in_channels: int, width: int, norm: str) -> nn.Module:
+        return ResNet(in_channels, depths, width=width, norm=norm, projects=projects)
+
+    return BackboneSpec(make, width, 2 ** (len(depths) - 1), summary)
+
+
+def _cnn(in_channels: int, width: int, norm: str) -> nn.Module:
+    return Cnn(in_channels, width=width, norm=norm)
+
+
+BACKBONES: Final[dict[str, BackboneSpec]] = {
+    "cnn": BackboneSpec(_cnn, 16, 4, "3 convolutions, D = 4 * width: for CPUs"),
+    "resnet8": _resnet((1, 1, 1), 16, "CIFAR ResNet-8, D = 4 * width"),
+    "resnet20": _resnet((3, 3, 3), 16, "CIFAR ResNet-20, D = 4 * width, 0.27 M parameters"),
+    "resnet32": _resnet((5, 5, 5), 16, "CIFAR ResNet-32, D = 4 * width, 0.46 M parameters"),
+    "resnet18": _resnet((2, 2, 2, 2), 64, "ResNet-18, 3x3 stem, D = 8 * width, 11.2 M parameters"),
+    "resnet34": _resnet((3, 4, 6, 3), 64, "ResNet-34, 3x3 stem, D = 8 * width, 21.3 M parameters"),
+}
+
+
+def build_backbone(
+    name: str,
+    *,
+    in_channels: int,
+    image_size: int,
+    width: int | None = None,
+    norm: str = "batch",
+) -> nn.Module:
+    """Build a backbone, initialised from torch's global generator.
+
+    Args:
+        name: A key of ``BACKBONES``, or ``file.py:Name`` / ``module:Name`` of a callable that
+            takes the same keywords and returns a module with ``num_features``, ``num_streams``.
+        in_channels: Image channels Ch.
+        image_size: Image side, pixels.
+        width: Channels of the first stage; ``None`` for the published network's.
+        norm: ``batch`` or ``group``.
+
+    Returns:
+        A module ``(B, Ch, H, W) -> (B, S, D)``.
+
+    Raises:
+        FedltError: If the name or norm is unknown, or a size is too small.
+    """
+    if is_spec(name):
+        make = load_object(name, "model.name")
+        built: nn.Module = make(
+            in_channels=in_channels, image_size=image_size, width=width, norm=norm
+        )
+        return built
+    if name not in BACKBONES:
+        raise FedltError(f"model.name: unknown backbone {name!r}{nearest(name, BACKBONES)}")
+    spec = BACKBONES[name]
+    chosen = spec.width if width is None else width
+    if chosen < 1 or in_channels < 1:
+        raise FedltError(f"model: width {chosen} and in_channels {in_channels} must be at least 1")
+    if image_size < spec.min_size:
+        raise FedltError(
+            f"model.name: {name} needs images of at least {spec.min_size} pixels a side, "
+            f"got {image_size}"
+        )
+    return spec.make(in_channels, chosen, norm)

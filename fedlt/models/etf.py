@@ -1,0 +1,220 @@
+"""SSE-C, the sparse simplex equiangular tight frame classifier of FedLoGe.
+
+FedLoGe: Xiao et al., ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH. A dense simplex frame
+is made sparse at random; then the survivors are optimised until all class vectors have (nearly)
+equal norms and equal angles again. Weights have one row per class, (C, D).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fedlt.errors import FedltError
+from fedlt.models.etf_cache import cached_tensor
+from fedlt.rng import torch_generator
+
+__all__ = ["EtfStatistics", "dense_etf", "etf_statistics", "repair", "sparse_etf", "sparse_mask"]
+
+MAX_ANGLE_VARIANCE: Final = 1.0  # deg^2: a frame worse than this is refused
+_LARGEST_FEATURES: Final = 4096  # where the search for a width that works gives up
+_COS_LIMIT: Final = 0.99999  # the angle term has no gradient beyond
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # Adam's defaults
+
+
+@dataclass(frozen=True)
+class EtfStatistics:
+    """How near class vectors are to a simplex frame; population variances."""
+
+    angle_mean: float  # over all pairs of classes, degrees; arccos(-1/(C-1)) for a simplex
+    angle_var: float  # degrees^2
+    norm_mean: float  # over classes
+    norm_var: float
+
+
+def etf_statistics(weight: Tensor) -> EtfStatistics:
+    """Measure the pairwise angles and the norms of class vectors.
+
+    Args:
+        weight: Class vectors (C, D), C >= 2, none of them zero.
+    """
+    rows = weight.detach().double()
+    norms = rows.norm(dim=1)
+    units = rows / norms[:, None]
+    first, second = torch.triu_indices(len(rows), len(rows), offset=1)
+    cosines = (units @ units.T)[first, second].clamp(-1, 1)
+    angles = torch.rad2deg(torch.arccos(cosines))
+    values = (angles.mean(), angles.var(correction=0), norms.mean(), norms.var(correction=0))
+    return EtfStatistics(*(float(value) for value in values))
+
+
+def dense_etf(num_features: int, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Return a simplex equiangular tight frame in a random orientation.
+
+    ``sqrt(C/(C-1)) (I - 11^T/C) P^T``, where P (D, C) has orthonormal columns, from the QR
+    decomposition of a matrix uniform on [0, 1). Rows have norm 1, every pair has cosine -1/(C-1).
+
+    Args:
+        num_features: D, at least C.
+        num_classes: C, at least 2.
+        generator: Source of the orientation.
+
+    Returns:
+        Class vectors (C, D), float32.
+
+    Raises:
+        FedltError: If there are fewer features than classes, or fewer than two classes.
+    """
+    if num_classes < 2:
+        raise FedltError(f"sparse_etf: needs at least 2 classes, got {num_classes}")
+    if num_features < num_classes:
+        raise FedltError(
+            f"sparse_etf: needs at least as many features as classes, got {num_features} features "
+            f"for {num_classes} classes; take a wider backbone (model.width) or model.name resnet18"
+        )
+    start = torch.rand(num_features, num_classes, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(start).Q  # (D, C)
+    scale = math.sqrt(num_classes / (num_classes - 1))
+    return (scale * (basis - basis.mean(dim=1, keepdim=True))).T.float().contiguous()
+
+
+def sparse_mask(
+    num_features: int, num_classes: int, sparsity: float, generator: torch.Generator
+) -> Tensor:
+    """Choose exactly ``int(sparsity * D * C)`` entries of the whole matrix to be zero.
+
+    Args:
+        num_features: D.
+        num_classes: C.
+        sparsity: Share of zeros, in [0, 1).
+        generator: Source of the choice.
+
+    Returns:
+        Mask (C, D), bool: True where an entry survives.
+
+    Raises:
+        FedltError: If the sparsity is outside [0, 1).
+    """
+    if not 0 <= sparsity < 1:
+        raise FedltError(f"sparse_etf: sparsity must be in [0, 1), got {sparsity}")
+    size = num_features * num_classes
+    mask = torch.ones(size, dtype=torch.bool)
+    mask[torch.randperm(size, generator=generator)[: int(sparsity * size)]] = False
+    return mask.view(num_classes, num_features)
+
+
+def _gradient(weight: Tensor, norm: float) -> Tensor:
+    """Return the gradient (C, D) of ``repair``'s loss, by hand."""
+    norms = weight.norm(dim=1, keepdim=True)  # (C, 1)
+    units = weight / norms
+    cosines = (units @ units.T).fill_diagonal_(-1)  # (C, C)
+    nearest, partner = cosines.max(dim=1, keepdim=True)  # (C, 1)
+    # d(-arccos(m)/C)/dm = 1/(C sqrt(1 - m^2)), for the nearest class only
+    slope = (1 - nearest.square()).rsqrt() / len(weight) * (nearest.abs() < _COS_LIMIT)
+    pull = torch.zeros_like(cosines).scatter_(1, partner, slope)
+    pull = pull + pull.T
+    radial = (pull * cosines).sum(dim=1, keepdim=True)
+    return (pull @ units - radial * units) / norms + 2 * (norms - norm) * units
+
+
+def repair(
+    weight: Tensor, mask: Tensor, *, norm: float, steps: int, learning_rate: float = 1e-4
+) -> Tensor:
+    """Optimise the surviving entries towards equal norms and equal, maximal angles.
+
+    The loss is ``sum_c (|w_c| - norm)^2 - (1/C) sum_c arccos(max_{j != c} cos(w_c, w_j))``. Every
+    step is one of Adam's (Kingma and Ba, ICLR 2015, https://arxiv.org/abs/1412.6980) with its
+    default moments and a masked gradient, so zeros stay exactly zero.
+
+    Args:
+        weight: Start (C, D), zero outside the mask; not written.
+        mask: Entries that may change (C, D), bool.
+        norm: Norm that every class vector should get.
+        steps: Number of Adam steps.
+        learning_rate: Adam's step size.
+
+    Returns:
+        Class vectors (C, D).
+    """
+    weight = weight.clone()
+    allowed = mask.to(weight.dtype)
+    first, second = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in range(1, steps + 1):
+        gradient = _gradient(weight, norm).mul_(allowed)
+        first.lerp_(gradient, 1 - _BETA1)
+        second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+        scale = second.sqrt().div_(math.sqrt(1 - _BETA2**step)).add_(_EPS)
+        weight.addcdiv_(first, scale, value=-learning_rate / (1 - _BETA1**step))
+    return weight
+
+
+def _attempt(
+    num_features: int, num_classes: int, *, sparsity: float, norm: float, seed: int, steps: int
+) -> Tensor:
+    generator = torch_generator(seed, "sparse_etf")
+    dense = dense_etf(num_features, num_classes, generator)
+    mask = sparse_mask(num_features, num_classes, sparsity, generator)
+    return repair(dense * mask, mask, norm=norm, steps=steps)
+
+
+def _is_equiangular(weight: Tensor) -> bool:
+    return etf_statistics(weight).angle_var <= MAX_ANGLE_VARIANCE  # False for NaN
+
+
+def sparse_etf(
+    num_features: int,
+    num_classes: int,
+    *,
+    sparsity: float = 0.6,
+    norm: float = 0.1,
+    seed: int,
+    steps: int = 10_000,
+) -> Tensor:
+    """Return the class vectors of SSE-C, from the disk cache if they were made before.
+
+    Args:
+        num_features: Features per stream, D, at least C.
+        num_classes: Number of classes, C, at least 2.
+        sparsity: Share of zeros, in [0, 1); the paper's beta.
+        norm: Norm of every class vector, above 0; the paper's gamma.
+        seed: The run's seed.
+        steps: Adam steps of the repair.
+
+    Returns:
+        Class vectors (C, D), float32; the caller's own.
+
+    Raises:
+        FedltError: If a value is out of range, or if the repaired angles still vary by more than
+            1 deg^2: too few features survive for so many classes.
+    """
+    if not (norm > 0 and math.isfinite(norm)):
+        raise FedltError(f"sparse_etf: norm must be finite and above 0, got {norm}")
+
+    def make(features: int) -> Tensor:
+        inputs = {"sparsity": sparsity, "norm": norm, "seed": seed, "steps": steps}
+        key = {"features": features, "classes": num_classes, **inputs}
+        return cached_tensor(
+            "sparse-etf",
+            key,
+            (num_classes, features),
+            lambda: _attempt(
+                features, num_classes, sparsity=sparsity, norm=norm, seed=seed, steps=steps
+            ),
+        )
+
+    weight = make(num_features)
+    if _is_equiangular(weight):
+        return weight
+    wider = num_features * 2
+    while wider <= _LARGEST_FEATURES and not _is_equiangular(make(wider)):
+        wider *= 2
+    remedy = f"{wider} features work (model.width)" if wider <= _LARGEST_FEATURES else "raise steps"
+    raise FedltError(
+        f"sparse_etf: {num_features} features are too few for {num_classes} classes at sparsity "
+        f"{sparsity}: angles vary by {etf_statistics(weight).angle_var:.2g} deg^2 after {steps} "
+        f"steps; {remedy}, or lower the sparsity"
+    )

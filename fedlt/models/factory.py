@@ -1,0 +1,43 @@
+"""Build a model's backbone from its name, with weights that depend on the seed only."""
+
+from __future__ import annotations
+
+from fedlt.models.backbones import build_backbone
+from fedlt.models.model import Model
+from fedlt.rng import seed_torch
+
+__all__ = ["build_model"]
+
+
+def build_model(
+    name: str,
+    *,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    width: int | None = None,
+    norm: str = "batch",
+    seed: int,
+) -> Model:
+    """Build a model without heads; plugins and strategies add theirs next.
+
+    Torch's global generator is seeded by ``(seed, "model")`` and left where the backbone's
+    initialisation ended, so heads built right after depend on the seed as well.
+
+    Args:
+        name: Backbone name, see ``fedlt.models.backbones.BACKBONES``.
+        in_channels: Image channels Ch.
+        image_size: Image side, pixels.
+        num_classes: Number of classes C.
+        width: Channels of the first stage; ``None`` for the published network's.
+        norm: ``batch`` or ``group``.
+        seed: The run's seed.
+
+    Raises:
+        FedltError: If a name is unknown or a size does not fit.
+    """
+    seed_torch(seed, "model")
+    backbone = build_backbone(
+        name, in_channels=in_channels, image_size=image_size, width=width, norm=norm
+    )
+    return Model(backbone, num_classes)

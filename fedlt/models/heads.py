@@ -1,0 +1,89 @@
+"""Classifier heads: features (B, S, D) to logits (B, S, C).
+
+Weights are stored one row per class, (C, D), as ``nn.Linear`` has them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fedlt.errors import FedltError
+from fedlt.models.index import Group
+
+__all__ = ["CosineHead", "FixedHead", "LinearHead"]
+
+
+class LinearHead(nn.Linear):
+    """A linear classifier with PyTorch's default initialisation, U(-1/sqrt(D), 1/sqrt(D)).
+
+    Args:
+        num_features: Features per stream, D.
+        num_classes: Number of classes, C.
+        bias: Whether it adds a bias (C,).
+    """
+
+    default_group: Group = "shared"
+
+    def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:
+        super().__init__(num_features, num_classes, bias=bias)
+
+
+class CosineHead(nn.Module):
+    """A cosine classifier without bias: ``scale * cos(features, class vector)``.
+
+    The class vectors start uniform on (-1, 1), scaled to unit norm (the NormedLinear of
+    LDAM-DRW, Cao et al., NeurIPS 2019, https://arxiv.org/abs/1906.07413).
+
+    Args:
+        num_features: Features per stream, D.
+        num_classes: Number of classes, C.
+        scale: Largest absolute logit, above 0.
+    """
+
+    default_group: Group = "shared"
+
+    def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
+        super().__init__()
+        if not (scale > 0 and math.isfinite(scale)):
+            raise FedltError(f"cosine head: scale must be finite and above 0, got {scale}")
+        self.in_features, self.out_features, self.scale = num_features, num_classes, scale
+        start = torch.empty(num_classes, num_features).uniform_(-1, 1)
+        self.weight = nn.Parameter(F.normalize(start, dim=-1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, S, D) to logits (B, S, C)."""
+        classes = F.normalize(self.weight, dim=-1)
+        return self.scale * F.linear(F.normalize(features, dim=-1), classes)
+
+
+class FixedHead(nn.Module):
+    """A linear classifier that is never trained: its weight and bias are buffers.
+
+    Args:
+        weight: Class vectors (C, D); copied.
+        bias: Biases (C,), or ``None`` for no bias; copied.
+
+    Raises:
+        FedltError: If a shape does not fit.
+    """
+
+    default_group: Group = "fixed"
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+            shapes = [tuple(t.shape) for t in (weight, bias) if t is not None]
+            raise FedltError(f"fixed head: needs weight (C, D) and bias (C,), got {shapes}")
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("weight", weight.detach().clone())
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, S, D) to logits (B, S, C)."""
+        return F.linear(features, self.weight, self.bias)

@@ -1,0 +1,139 @@
+"""The cached view of a model that makes reading and loading its state cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedlt.errors import FedltError
+
+__all__ = ["GROUPS", "Group", "Index", "Kind", "Part", "find_parts", "lies_under", "resolve_group"]
+
+Group = Literal["shared", "personal", "fixed"]
+Kind = Literal["all", "parameter", "buffer", "integer"]
+GROUPS: Final[tuple[Group, ...]] = ("shared", "personal", "fixed")
+
+_MAX_CACHED_TARGETS: Final = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter or buffer of a model."""
+
+    name: str  # dotted name from the model's root
+    owner: Mapping[str, Tensor | None]  # the module's own table that holds it
+    key: str  # its name in that table
+    tensor: Tensor  # the live tensor
+    is_parameter: bool  # else a persistent buffer
+
+    def is_of(self, kind: Kind) -> bool:
+        """Say whether it is a parameter, a buffer or an integer buffer, as ``kind`` asks."""
+        if kind == "integer":
+            return not self.is_parameter and not self.tensor.is_floating_point()
+        return kind == "all" or self.is_parameter == (kind == "parameter")
+
+
+def find_parts(model: nn.Module) -> list[Part]:
+    """List parameters and persistent buffers in state_dict order, tied tensors once."""
+    parts: list[Part] = []
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        transient = module._non_persistent_buffers_set
+        tables = ((True, module._parameters), (False, module._buffers))
+        for is_parameter, table in tables:
+            for key, tensor in table.items():
+                if tensor is None or id(tensor) in seen or (not is_parameter and key in transient):
+                    continue
+                seen.add(id(tensor))
+                name = f"{path}.{key}" if path else key
+                owner = cast("Mapping[str, Tensor | None]", table)
+                parts.append(Part(name, owner, key, tensor, is_parameter))
+    return parts
+
+
+def lies_under(name: str, prefix: str) -> bool:
+    """Say whether a dotted name lies under a dotted prefix; ``""`` is above every name."""
+    return not prefix or name == prefix or name.startswith(f"{prefix}.")
+
+
+def resolve_group(name: str, groups: Mapping[str, Group]) -> Group:
+    """Return the group that the longest declared prefix gives to ``name``."""
+    return groups[max((prefix for prefix in groups if lies_under(name, prefix)), key=len)]
+
+
+class Index:
+    """Names, groups and live tensors of a model at one moment.
+
+    Args:
+        model: The model to read.
+        groups: Declared prefixes and their groups; must hold the prefix ``""``.
+    """
+
+    def __init__(self, model: nn.Module, groups: Mapping[str, Group]) -> None:
+        self.parts = find_parts(model)
+        self.live = {part.name: part.tensor.detach() for part in self.parts}
+        self.order = tuple(self.live)
+        self.groups = {name: resolve_group(name, groups) for name in self.order}
+        self._addresses = [
+            (part.owner, part.key, part.tensor, part.tensor.data_ptr()) for part in self.parts
+        ]
+        self._names: dict[tuple[Group | None, Kind], tuple[str, ...]] = {}
+        self._targets: dict[tuple[str, ...], list[Tensor]] = {}
+
+    def is_live(self) -> bool:
+        """Say whether every tensor is still the model's own and lies where it lay."""
+        for owner, key, tensor, address in self._addresses:
+            if owner.get(key) is not tensor or tensor.data_ptr() != address:
+                return False
+        return True
+
+    def names(self, group: Group | None, kind: Kind) -> tuple[str, ...]:
+        """Return the names of one group (``None``: all) and kind, in state_dict order."""
+        found = self._names.get((group, kind))
+        if found is None:
+            found = tuple(
+                part.name
+                for part in self.parts
+                if group in (None, self.groups[part.name]) and part.is_of(kind)
+            )
+            self._names[group, kind] = found
+        return found
+
+    def copy(self, tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> None:
+        """Copy ``tensors[name]`` into the live tensor, for each name; all are checked first.
+
+        Raises:
+            FedltError: If a name is missing or unknown, or a shape or number kind differs.
+        """
+        targets = self._targets_of(names)
+        try:
+            sources = [tensors[name] for name in names]
+        except KeyError as error:
+            raise FedltError(f"model: no value given for {error.args[0]!r}") from None
+        for name, source, target in zip(names, sources, targets, strict=True):
+            if source.shape != target.shape or (
+                source.dtype != target.dtype
+                and source.is_floating_point() != target.is_floating_point()
+            ):
+                raise FedltError(
+                    f"model: {name!r} is {target.dtype} {tuple(target.shape)}, "
+                    f"got {source.dtype} {tuple(source.shape)}"
+                )
+        if sources:
+            with torch.no_grad():
+                torch._foreach_copy_(targets, sources)
+
+    def _targets_of(self, names: tuple[str, ...]) -> list[Tensor]:
+        found = self._targets.get(names)
+        if found is None:
+            unknown = [name for name in names if name not in self.live]
+            if unknown:
+                raise FedltError(f"model: no parameter or buffer {unknown[0]!r}")
+            if len(self._targets) >= _MAX_CACHED_TARGETS:
+                self._targets.clear()
+            found = self._targets[names] = [self.live[name] for name in names]
+        return found

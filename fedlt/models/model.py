@@ -1,0 +1,202 @@
+"""``Model``: one backbone, named heads, and the group of every parameter and buffer.
+
+A group says where a tensor lives: ``shared`` tensors travel and are averaged, ``personal`` ones
+stay with their client, ``fixed`` ones are never trained and never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlt.errors import FedltError, nearest
+from fedlt.models.index import GROUPS, Group, Index, find_parts, lies_under, resolve_group
+
+__all__ = ["GROUPS", "Group", "Model"]
+
+
+class Model(nn.Module):
+    """A backbone with named heads; the first head added is the one ``forward`` uses.
+
+    Parameters and buffers keep their names once the model is built. Buffers must be updated in
+    place. Non-persistent buffers are constants of a module and belong to no group.
+
+    Args:
+        backbone: Module ``(B, Ch, H, W) -> (B, S, D)`` with the integer attributes
+            ``num_features`` (D) and ``num_streams`` (S).
+        num_classes: Number of classes C.
+
+    Raises:
+        FedltError: If the backbone lacks an attribute, or fewer than two classes are asked for.
+    """
+
+    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        for attribute in ("num_features", "num_streams"):
+            if not isinstance(getattr(backbone, attribute, None), int):
+                kind = type(backbone).__name__
+                raise FedltError(f"backbone {kind}: needs an integer attribute {attribute!r}")
+        if num_classes < 2:
+            raise FedltError(f"model: num_classes must be at least 2, got {num_classes}")
+        self.num_classes = num_classes
+        self._groups: dict[str, Group] = {"": "shared"}
+        self._index: Index | None = None
+        self.backbone = backbone
+        self.heads = nn.ModuleDict()
+
+    @property
+    def num_features(self) -> int:
+        """Features per stream, D."""
+        return int(self.backbone.num_features)  # type: ignore[arg-type]
+
+    @property
+    def num_streams(self) -> int:
+        """Streams (experts or tokens) per image, S."""
+        return int(self.backbone.num_streams)  # type: ignore[arg-type]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to features (B, S, D)."""
+        output: Tensor = self.backbone(x)
+        return output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to the first head's logits (B, S, C).
+
+        Raises:
+            FedltError: If the model has no head yet.
+        """
+        for head in self.heads.values():
+            logits: Tensor = head(self.features(x))
+            return logits
+        raise FedltError("model: has no head; add one with add_head() before calling it")
+
+    def add_head(self, name: str, head: nn.Module, *, group: Group | None = None) -> None:
+        """Add a head ``(B, S, D) -> (B, S, C)`` and declare its group.
+
+        Args:
+            name: Its name, a new identifier.
+            head: The module; ``in_features`` and ``out_features`` are checked where it has them.
+            group: Its group; ``None`` means the head's own ``default_group``, or ``shared``.
+
+        Raises:
+            FedltError: If the name is taken or not an identifier, or a size does not fit.
+        """
+        if not name.isidentifier() or name in self.heads or hasattr(self.heads, name):
+            raise FedltError(f"model: head name {name!r} must be a new identifier")
+        for attribute, size in (
+            ("in_features", self.num_features),
+            ("out_features", self.num_classes),
+        ):
+            given = getattr(head, attribute, size)
+            if given != size:
+                raise FedltError(f"head {name!r}: {attribute} is {given}, the model has {size}")
+        self.heads[name] = head
+        self._index = None
+        chosen = group or getattr(head, "default_group", "shared")
+        if head.state_dict():
+            self.set_group(f"heads.{name}", chosen)
+
+    def set_group(self, prefix: str, group: Group) -> None:
+        """Declare the group of every parameter and buffer under a dotted prefix.
+
+        The longest declared prefix of a name decides; ``""`` stands for the whole model.
+        Parameters that become ``fixed`` no longer require gradients.
+
+        Raises:
+            FedltError: If the group is unknown or nothing lies under the prefix.
+        """
+        if group not in GROUPS:
+            raise FedltError(f"group {group!r} of {prefix!r} is unknown{nearest(group, GROUPS)}")
+        self._index = None
+        below = [part for part in find_parts(self) if lies_under(part.name, prefix)]
+        if not below:
+            heads = ("backbone", *(f"heads.{name}" for name in self.heads))
+            raise FedltError(f"model: nothing lies under {prefix!r}{nearest(prefix, heads)}")
+        self._groups[prefix] = group
+        for part in below:
+            if part.is_parameter and resolve_group(part.name, self._groups) == "fixed":
+                part.tensor.requires_grad_(False)
+
+    def group_of(self, name: str) -> Group:
+        """Return the group of a parameter or buffer.
+
+        Raises:
+            FedltError: If the model has no tensor of that name.
+        """
+        groups = self._current().groups
+        if name not in groups:
+            raise FedltError(f"model: no parameter or buffer {name!r}{nearest(name, groups)}")
+        return groups[name]
+
+    def names(self, group: Group | None = None) -> tuple[str, ...]:
+        """Return the names of a group (``None``: all), in state_dict order."""
+        return self._current().names(group, "all")
+
+    def parameter_names(self, group: Group | None = None) -> tuple[str, ...]:
+        """Return the names of a group's parameters, in state_dict order."""
+        return self._current().names(group, "parameter")
+
+    def buffer_names(self, group: Group | None = None) -> tuple[str, ...]:
+        """Return the names of a group's buffers, integer ones included, in state_dict order."""
+        return self._current().names(group, "buffer")
+
+    def integer_names(self, group: Group | None = None) -> tuple[str, ...]:
+        """Return the names of buffers that are not floating point, and so are never averaged."""
+        return self._current().names(group, "integer")
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Return the shape of every parameter and buffer by name."""
+        return {name: tensor.shape for name, tensor in self.state().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the live tensors by name: detached, not cloned, in state_dict order.
+
+        The tensors are cached and change with the model; the dictionary is the caller's own.
+        """
+        return dict(self._fresh().live)
+
+    def load(self, tensors: Mapping[str, Tensor], names: Iterable[str] | None = None) -> None:
+        """Copy values into the live tensors.
+
+        Args:
+            tensors: Sources by name; never written, so they may lie in read-only memory.
+            names: What to load; further entries of ``tensors`` are then ignored. ``None`` loads
+                everything, and then ``tensors`` must hold exactly the model's names.
+
+        Raises:
+            FedltError: If a name is missing or unknown, or a shape or number kind differs. Nothing
+                has been written then.
+        """
+        index = self._fresh()
+        wanted = index.order if names is None else tuple(names)
+        if names is None and len(tensors) != len(wanted):
+            for name in sorted(set(tensors) - set(wanted)):
+                raise FedltError(f"model: unknown tensor {name!r}{nearest(name, wanted)}")
+        index.copy(tensors, wanted)
+
+    def invalidate(self) -> None:
+        """Forget the cached names; needed only after replacing a module inside the backbone."""
+        self._index = None
+
+    def _current(self) -> Index:
+        if self._index is None:
+            self._index = Index(self, self._groups)
+        return self._index
+
+    def _fresh(self) -> Index:
+        if self._index is not None and not self._index.is_live():
+            self._index = None
+        return self._current()
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - as nn.Module has it
+        """Set an attribute; a replaced module invalidates the cached names."""
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            self.__dict__["_index"] = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the cache out of pickles and copies: it points into this model's memory."""
+        return {**self.__dict__, "_index": None}

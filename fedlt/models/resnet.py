@@ -1,0 +1,108 @@
+"""Residual networks for small images: He et al., CVPR 2016, https://arxiv.org/abs/1512.03385.
+
+The three-stage networks (ResNet-8, -20, -32) follow the paper's CIFAR section, with
+parameter-free option-A shortcuts; the four-stage ones (ResNet-18, -34) are the paper's ImageNet
+networks as the CIFAR literature uses them: 3x3 stem, no max-pooling, 1x1 projection shortcuts.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fedlt.models.layers import (
+    Backbone,
+    channels_last_on_cpu,
+    conv3x3,
+    make_norm,
+    reset_parameters,
+)
+
+__all__ = ["BasicBlock", "PadShortcut", "ResNet"]
+
+
+class PadShortcut(nn.Module):
+    """Option A: subsample the image and pad the new channels with zeros, half on each side."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        before = (out_channels - in_channels) // 2
+        self.stride = stride
+        self.padding = (0, 0, 0, 0, before, out_channels - in_channels - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, H/stride, W/stride)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with norms around a shortcut.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the first convolution and of the shortcut.
+        norm: ``batch`` or ``group``.
+        projects: Whether a changed shape is met by a 1x1 convolution (option B) or by padding
+            with zeros (option A).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, norm: str, projects: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride=stride)
+        self.norm1 = make_norm(norm, out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.norm2 = make_norm(norm, out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = PadShortcut(in_channels, out_channels, stride=stride)
+            if projects:
+                project = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+                self.shortcut = nn.Sequential(project, make_norm(norm, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, H/stride, W/stride)."""
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class ResNet(Backbone):
+    """A residual network of basic blocks; each stage after the first halves the image.
+
+    Args:
+        in_channels: Image channels Ch.
+        depths: Blocks per stage.
+        width: Channels of the first stage; each further stage doubles them.
+        norm: ``batch`` or ``group``.
+        projects: Option B shortcuts (1x1 convolutions) instead of option A (zero padding).
+    """
+
+    def __init__(
+        self, in_channels: int, depths: tuple[int, ...], *, width: int, norm: str, projects: bool
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            conv3x3(in_channels, width), make_norm(norm, width), nn.ReLU(inplace=True)
+        )
+        stages: list[nn.Module] = []
+        channels = width
+        for number, depth in enumerate(depths):
+            blocks: list[nn.Module] = []
+            for block in range(depth):
+                out = width * 2**number
+                stride = 2 if number and not block else 1
+                blocks.append(
+                    BasicBlock(channels, out, stride=stride, norm=norm, projects=projects)
+                )
+                channels = out
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.num_features = channels
+        reset_parameters(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to features (B, 1, D)."""
+        maps: Tensor = self.stages(self.stem(channels_last_on_cpu(x)))  # (B, D, h, w)
+        return maps.mean((2, 3)).unsqueeze(1)

@@ -1,0 +1,263 @@
+"""A partition drawn: which client holds how many images of which class, and what a round costs.
+
+The heat map uses cividis, which keeps its order for every kind of colour vision and in grey (Nuñez,
+Anderton and Renslow, PLOS ONE 2018, doi:10.1371/journal.pone.0199239); empty cells are white, and
+the counts are written into the cells where they fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fedlt.errors import FedltError
+from fedlt.report.tables import DASH, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "Cost",
+    "PartitionView",
+    "cost_text",
+    "draw_partition",
+    "estimate_cost",
+    "show_partition",
+]
+
+_MAX_CLIENTS = 40  # rows on a terminal
+_MAX_CLASSES = 20  # columns of numbers on a terminal; more are shades
+_MAX_WRITTEN = 800  # cells with numbers in the PNG
+_SHADES = " ░▒▓█"
+_HATCHES = {"many": "", "medium": "//", "few": "xx"}
+
+
+@dataclass(frozen=True)
+class PartitionView:
+    """What is drawn of a partition."""
+
+    counts: npt.NDArray[np.int64]  # (K, C) training images by client and class
+    class_names: Sequence[str]  # (C,)
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # shot group -> class ids
+    title: str = ""
+
+    def group_of(self, label: int) -> str:
+        """Return the shot group of a class, or a dash."""
+        return next((name for name, classes in self.groups.items() if label in classes), DASH)
+
+    def majority_shares(self) -> npt.NDArray[np.float64]:
+        """Return (K,) the share of each client's largest class; 0 for an empty client."""
+        shares: npt.NDArray[np.float64] = self.counts.max(axis=1) / np.maximum(
+            self.counts.sum(axis=1), 1
+        )
+        return shares
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one round moves, in the mean over cohorts."""
+
+    images: float  # images through forward and backward passes, all clients of a cohort together
+    bytes_down: int | None  # server to clients, all together; None: unknown model
+    bytes_up: int | None
+
+
+def estimate_cost(
+    counts: npt.NDArray[np.int64],
+    *,
+    clients_per_round: int | None,
+    epochs: int,
+    model_bytes: int | None = None,
+) -> Cost:
+    """Estimate a round's cost.
+
+    Args:
+        counts: (K, C) training images.
+        clients_per_round: Size of a cohort; None: all clients.
+        epochs: Passes over a client's images.
+        model_bytes: Size of the shared part of the model.
+    """
+    clients = len(counts)
+    cohort = clients if clients_per_round is None else clients_per_round
+    images = float(counts.sum()) * epochs * cohort / clients
+    moved = None if model_bytes is None else model_bytes * cohort
+    return Cost(images, moved, moved)
+
+
+def cost_text(cost: Cost, rounds: int) -> str:
+    """Return ``cost`` as one line."""
+    line = f"per round {cost.images:,.0f} images; in {rounds} rounds {cost.images * rounds:,.0f}"
+    if cost.bytes_down is None or cost.bytes_up is None:
+        return line
+    return f"{line}; per round {_mib(cost.bytes_down)} down, {_mib(cost.bytes_up)} up"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.2f} MiB"
+
+
+def show_partition(view: PartitionView) -> RenderableType:
+    """Return the partition as tables for the terminal: clients, classes, shot groups."""
+    parts: list[RenderableType] = [Text(view.title)] if view.title else []
+    parts += [_client_table(view), _summary(view)]
+    if len(view.class_names) <= _MAX_CLASSES:
+        parts.append(_class_table(view))
+    if any(view.groups.values()):
+        parts.append(_group_table(view))
+    return Group(*parts)
+
+
+def _client_table(view: PartitionView) -> Table:
+    clients, classes = view.counts.shape
+    numbers = classes <= _MAX_CLASSES
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("cid", "images", "classes", "majority %"):
+        table.add_column(heading, justify="right")
+    for heading in map(str, range(classes)) if numbers else (f"classes 0 to {classes - 1}",):
+        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+    shares, peak = view.majority_shares(), int(view.counts.max(initial=1))
+    for cid, row in enumerate(view.counts[:_MAX_CLIENTS]):
+        cells = map(_count, row) if numbers else (_shades(row, peak),)
+        held = int((row > 0).sum())
+        table.add_row(str(cid), str(row.sum()), str(held), percent(shares[cid]), *cells)
+    if clients > _MAX_CLIENTS:
+        table.caption = f"and {clients - _MAX_CLIENTS} more clients"
+    return table
+
+
+def _count(number: int) -> str:
+    return str(number) if number else "·"
+
+
+def _shades(row: npt.NDArray[np.int64], peak: int) -> str:
+    """Return one character per class, darker for more images, on a logarithmic scale."""
+    level = np.ceil(np.log1p(row) / np.log1p(peak) * (len(_SHADES) - 1)).astype(int)
+    return "".join(_SHADES[i] for i in level)
+
+
+def _summary(view: PartitionView) -> Text:
+    sizes, held = view.counts.sum(axis=1), (view.counts > 0).sum(axis=1)
+    words = [
+        f"{len(sizes)} clients, {sizes.sum():,} images",
+        f"images per client {sizes.min()} to {sizes.max()}, median {np.median(sizes):g}",
+        f"classes per client {held.min()} to {held.max()}, median {np.median(held):g}",
+        f"mean majority share {percent(float(view.majority_shares().mean()))} %",
+    ]
+    if empty := int((sizes == 0).sum()):
+        words.append(f"{empty} clients without images")
+    return Text("; ".join(words))
+
+
+def _class_table(view: PartitionView) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("class", "name", "images", "group", "clients"):
+        table.add_column(heading, justify="left" if heading in ("name", "group") else "right")
+    totals, owners = view.counts.sum(axis=0), (view.counts > 0).sum(axis=0)
+    for label, name in enumerate(view.class_names):
+        row = (str(label), str(name), str(totals[label]), view.group_of(label), str(owners[label]))
+        table.add_row(*row)
+    return table
+
+
+def _group_table(view: PartitionView) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("group", "classes", "images", "images per class"):
+        table.add_column(heading, justify="left" if heading == "group" else "right")
+    totals = view.counts.sum(axis=0)
+    for name, classes in view.groups.items():
+        if not classes:
+            table.add_row(name, DASH, DASH, DASH)
+            continue
+        part = totals[list(classes)]
+        table.add_row(name, str(len(part)), str(part.sum()), f"{part.min()} to {part.max()}")
+    return table
+
+
+def draw_partition(view: PartitionView, path: Path) -> None:
+    """Write the heat map with class totals above and client sizes at the right, as PNG.
+
+    Raises:
+        FedltError: If ``path`` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    clients, classes = view.counts.shape
+    width, height = _clip(4 + 0.45 * classes, 24), _clip(3 + 0.3 * clients, 30)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        2, 2, width_ratios=(width - 1.5, 1.5), height_ratios=(1.2, height - 1.2)
+    )
+    main = figure.add_subplot(grid[1, 0])
+    _draw_heat(main, view)
+    _draw_totals(figure.add_subplot(grid[0, 0], sharex=main), view)
+    _draw_sizes(figure.add_subplot(grid[1, 1], sharey=main), view)
+    if view.title:
+        figure.suptitle(view.title)
+    try:
+        figure.savefig(path, format="png", dpi=120)
+    except OSError as error:
+        raise FedltError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _clip(inches: float, most: float) -> float:
+    return min(max(inches, 4.0), most)
+
+
+def _draw_heat(axes: Axes, view: PartitionView) -> None:
+    from matplotlib.colors import LogNorm
+
+    clients, classes = view.counts.shape
+    peak = max(int(view.counts.max(initial=1)), 2)
+    shown = np.ma.masked_equal(view.counts, 0)
+    image = axes.imshow(
+        shown, aspect="auto", cmap="cividis_r", norm=LogNorm(1, peak), interpolation="none"
+    )
+    if view.counts.size <= _MAX_WRITTEN:
+        _write_counts(axes, view.counts, peak)
+    axes.figure.colorbar(image, ax=axes, label="images (log scale; white: none)", location="bottom")
+    axes.set_ylabel("client")
+    step, every = max(1, classes // 25), max(1, clients // 40)
+    labels = [
+        f"{c} {view.class_names[c]}" if step == 1 else str(c) for c in range(0, classes, step)
+    ]
+    axes.set_xticks(range(0, classes, step), labels, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(0, clients, every), map(str, range(0, clients, every)), fontsize=8)
+
+
+def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], peak: int) -> None:
+    for cid, label in np.argwhere(counts):
+        number = int(counts[cid, label])
+        dark = np.log(number) > 0.5 * np.log(peak)
+        axes.text(
+            label, cid, str(number), ha="center", va="center", fontsize=6, color="w" if dark else "k"
+        )
+
+
+def _draw_totals(axes: Axes, view: PartitionView) -> None:
+    totals = view.counts.sum(axis=0)
+    named = {name: list(classes) for name, classes in view.groups.items() if classes}
+    for name, classes in (named or {"": list(range(len(totals)))}).items():
+        hatch = _HATCHES.get(name, "")
+        style: dict[str, Any] = {"color": "0.85", "edgecolor": "0.2", "linewidth": 0.5}
+        axes.bar(classes, totals[classes], hatch=hatch, label=name or None, **style)
+    axes.set_ylabel("images")
+    axes.tick_params(labelbottom=False)
+    if named:
+        axes.legend(fontsize=7, ncols=3)
+
+
+def _draw_sizes(axes: Axes, view: PartitionView) -> None:
+    axes.barh(range(len(view.counts)), view.counts.sum(axis=1), color="0.6")
+    axes.set_xlabel("images")
+    axes.tick_params(labelleft=False)

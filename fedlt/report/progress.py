@@ -1,0 +1,139 @@
+"""Progress of a run: a live bar with the remaining time, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+__all__ = ["LineProgress", "LiveProgress", "Progress", "SilentProgress", "make_progress"]
+
+
+class Progress(Protocol):
+    """What a run tells about itself while it goes."""
+
+    def start(self, total_rounds: int, done: int = 0) -> None:
+        """Begin, with ``done`` of ``total_rounds`` rounds behind a resumed run."""
+
+    def advance(self, round: int, text: str = "") -> None:
+        """Say that ``round`` is finished; ``text`` holds the last accuracies, "" keeps the old."""
+
+    def note(self, line: str) -> None:
+        """Say one line beside the progress, such as a client that was left out."""
+
+    def stop(self) -> None:
+        """End; may be called twice."""
+
+
+class SilentProgress:
+    """Says nothing."""
+
+    def start(self, total_rounds: int, done: int = 0) -> None:
+        """Begin."""
+
+    def advance(self, round: int, text: str = "") -> None:
+        """Go on."""
+
+    def note(self, line: str) -> None:
+        """Ignore ``line``."""
+
+    def stop(self) -> None:
+        """End."""
+
+
+class LiveProgress:
+    """A bar in the terminal: rounds, elapsed and remaining time, and the last accuracies."""
+
+    def __init__(self, console: Console, label: str = "") -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task(label or "round", total=None, text="")
+
+    def start(self, total_rounds: int, done: int = 0) -> None:
+        """Show the bar."""
+        self._bar.reset(self._task, total=total_rounds, completed=done)
+        self._bar.start()
+
+    def advance(self, round: int, text: str = "") -> None:
+        """Move the bar to ``round``."""
+        self._bar.update(self._task, completed=round)
+        if text:
+            self._bar.update(self._task, text=text)
+
+    def note(self, line: str) -> None:
+        """Print ``line`` above the bar."""
+        self._console.print(line, markup=False, highlight=False)
+
+    def stop(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+
+class LineProgress:
+    """One line per tenth of the rounds, for logs and pipes."""
+
+    def __init__(self, console: Console, label: str = "") -> None:
+        self._console = console
+        self._label = f"{label}: " if label else ""
+        self._total = self._done = 0
+        self._began = time.monotonic()
+        self._text = ""
+
+    def start(self, total_rounds: int, done: int = 0) -> None:
+        """Note where the run begins."""
+        self._total, self._done = total_rounds, done
+        self._began = time.monotonic()
+        if done:
+            self.note(f"{self._label}going on after round {done} of {total_rounds}")
+
+    def advance(self, round: int, text: str = "") -> None:
+        """Print a line if ``round`` completes a tenth of the rounds."""
+        self._text = text or self._text
+        if 10 * round // self._total == 10 * (round - 1) // self._total:
+            return
+        seconds = (time.monotonic() - self._began) / max(round - self._done, 1)
+        left = round_time(seconds * (self._total - round))
+        words = f"{self._label}round {round} of {self._total}, {left} left"
+        self.note(f"{words}, {self._text}" if self._text else words)
+
+    def note(self, line: str) -> None:
+        """Print ``line``."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """End."""
+
+
+def round_time(seconds: float) -> str:
+    """Return a duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def make_progress(console: Console, label: str = "") -> Progress:
+    """Return a live bar on a terminal, lines elsewhere.
+
+    Args:
+        console: Where to write.
+        label: What runs, such as ``seed 2``.
+    """
+    return LiveProgress(console, label) if console.is_terminal else LineProgress(console, label)

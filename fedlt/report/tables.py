@@ -1,0 +1,123 @@
+"""Result tables for the terminal: both views, primary heads first and alone in bold.
+
+Numbers are percentages with one decimal; what a run does not have (an absent shot group, a view that
+was not scored) is a dash. Heads other than the primary ones are listed for information only
+(EVALUATION section 2).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["DASH", "percent", "result_table", "seeds_table"]
+
+DASH = "-"
+
+_GENERIC = {"all": "accuracy", "many": "many", "medium": "medium", "few": "few"}
+_PERSONAL = {
+    "accuracy": "accuracy",
+    "p10": "p10",
+    "worst": "worst",
+    "gain": "gain",
+    "majority guess": "majority_guess",
+    "held classes": "accuracy_held",
+}
+_SIGNED = {"personal/gain"}
+
+Cell = Callable[[str], str]  # metric name -> text
+
+
+def percent(value: float | None, *, signed: bool = False) -> str:
+    """Return a share as a percentage with one decimal; None and NaN are a dash."""
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{100 * value:{'+' if signed else ''}.1f}"
+
+
+def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableType:
+    """Return the two views of one run.
+
+    Args:
+        result: The content of ``result.json``.
+        which: ``final``, ``last_k``, ``selected`` or ``best_on_test``.
+    """
+    metrics: Mapping[str, Any] = result.get(which) or {}
+
+    def cell(name: str) -> str:
+        return percent(metrics.get(name), signed=name in _SIGNED)
+
+    title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
+    return _views(title, list(metrics), cell)
+
+
+def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
+    """Return the two views as mean and standard deviation (n - 1) over the seeds.
+
+    A number that one of the runs does not have is a dash.
+
+    Args:
+        results: The contents of ``result.json``, one per seed, of the same configuration.
+        which: As in `result_table`.
+    """
+    every = [result.get(which) or {} for result in results]
+
+    def cell(name: str) -> str:
+        values = [metrics.get(name) for metrics in every]
+        known = [value for value in values if value is not None and not math.isnan(value)]
+        if not values or len(known) < len(values):
+            return DASH
+        mean = percent(statistics.fmean(known), signed=name in _SIGNED)
+        return f"{mean} ± {percent(statistics.stdev(known))}" if len(known) > 1 else mean
+
+    names = list(dict.fromkeys(name for metrics in every for name in metrics))
+    seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
+    method = _method(results[0]) if results else DASH
+    moment = _moment(results[0], which) if results else which
+    return _views(f"{method}, seeds {seeds}, {moment}: mean ± deviation", names, cell)
+
+
+def _method(result: Mapping[str, Any]) -> str:
+    parts = (result.get(part, DASH) for part in ("strategy", "client"))
+    return " + ".join(str(p.get("name", DASH)) if isinstance(p, Mapping) else str(p) for p in parts)
+
+
+def _moment(result: Mapping[str, Any], which: str) -> str:
+    rounds = result.get("rounds", DASH)
+    return f"round {rounds}" if which == "final" else f"{which} of {rounds} rounds"
+
+
+def _views(title: str, names: Sequence[str], cell: Cell) -> RenderableType:
+    generic = _view("generic", _GENERIC, names, cell)
+    personal = _view("personal", _PERSONAL, names, cell)
+    return Group(Text(f"{title} (accuracies in %)"), generic, personal)
+
+
+def _view(view: str, columns: Mapping[str, str], names: Sequence[str], cell: Cell) -> Table:
+    table = Table(show_edge=False, pad_edge=False, title_justify="left")
+    table.add_column(view, min_width=20)
+    for heading in columns:
+        table.add_column(heading, justify="right", min_width=6)
+    primary = [cell(f"{view}/{metric}") for metric in columns.values()]
+    table.add_row("primary head", *primary, style="bold")
+    for head in _other_heads(view, names):
+        table.add_row(head, *(cell(f"{view}/{head}/{metric}") for metric in columns.values()))
+    if view == "personal":
+        table.add_row("generic model", cell("personal/generic"), *[""] * (len(columns) - 1))
+    return table
+
+
+def _other_heads(view: str, names: Sequence[str]) -> list[str]:
+    """Return the heads that have ``<view>/<head>/accuracy``, in the order of the result."""
+    start, end = f"{view}/", "/accuracy"
+    return [
+        name[len(start) : -len(end)]
+        for name in names
+        if name.startswith(start) and name.endswith(end) and name.count("/") == 2
+    ]

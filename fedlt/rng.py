@@ -1,0 +1,42 @@
+"""Randomness: every draw is keyed by (seed, purpose, round, client, ...).
+
+A key is hashed with BLAKE2b, so it is the same in every process and on every machine; Python's own
+``hash`` is salted per process and never used. Draws that share no key share no stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+__all__ = ["key", "numpy_generator", "seed_torch", "torch_generator"]
+
+
+def key(seed: int, purpose: str, *parts: int) -> int:
+    """Return a stable 63-bit integer for ``(seed, purpose, *parts)``.
+
+    Args:
+        seed: The run's seed.
+        purpose: What the draw is for, such as ``"cohort"`` or ``"batches"``.
+        parts: Further integers, usually the round and the client id.
+    """
+    text = "/".join([str(seed), purpose, *map(str, parts)])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def numpy_generator(seed: int, purpose: str, *parts: int) -> np.random.Generator:
+    """Return a NumPy generator for the key ``(seed, purpose, *parts)``."""
+    return np.random.default_rng(key(seed, purpose, *parts))
+
+
+def torch_generator(seed: int, purpose: str, *parts: int) -> torch.Generator:
+    """Return a CPU torch generator for the key ``(seed, purpose, *parts)``."""
+    return torch.Generator().manual_seed(key(seed, purpose, *parts))
+
+
+def seed_torch(seed: int, purpose: str, *parts: int) -> None:
+    """Seed torch's global generator, for libraries (initialisers, dropout) that insist on it."""
+    torch.manual_seed(key(seed, purpose, *parts))

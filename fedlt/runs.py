@@ -1,0 +1,271 @@
+"""The run directory ``output/name/seed``: what it holds, and when it may be written.
+
+    config.yaml        the resolved configuration      environment.json   versions and machine
+    partition.json     which client has which images   evaluations/       one .npz per evaluation
+    rounds.jsonl       one line per evaluated round    checkpoints/       see fedlt.checkpoints
+    result.json        written last: it makes the run finished
+
+A directory appears whole (it is prepared under another name); JSON files are replaced atomically.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fedlt.config import (
+    Config,
+    config_hash,
+    differing_keys,
+    file_digests,
+    load_config,
+    to_yaml,
+)
+from fedlt.errors import FedltError
+
+if TYPE_CHECKING:
+    from fedlt.data import Partition
+
+__all__ = ["Action", "RunDirectory", "RunState", "environment", "fedlt_version", "plain"]
+
+RunState = Literal["absent", "unfinished", "finished"]
+Action = Literal["start", "resume", "show"]
+
+_PACKAGES = ("torch", "torchvision", "flwr", "ray", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's directory. It is not touched before `create`."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: Config) -> RunDirectory:
+        """Return the directory of ``config``, whose ``seed`` is the run's."""
+        return cls(Path(config.output) / config.name / str(config.seed))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that `fedlt.checkpoints` reads and writes."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of ``round_R.npz`` files."""
+        return self.path / "evaluations"
+
+    @property
+    def state(self) -> RunState:
+        """Whether there is a run here, and whether it has its result."""
+        if (self.path / "result.json").is_file():
+            return "finished"
+        return "unfinished" if self._is_occupied() else "absent"
+
+    def _is_occupied(self) -> bool:
+        return self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+
+    def _is_run(self) -> bool:
+        return (self.path / "config.yaml").is_file()
+
+    def decide(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> Action:
+        """Say what running ``config`` here means. Nothing is written.
+
+        Returns:
+            ``"start"`` (nothing here yet, or ``overwrite``), ``"resume"`` (an unfinished run of the
+            same configuration), or ``"show"`` (finished: its stored result answers the question).
+
+        Raises:
+            FedltError: If the directory holds an unfinished run and ``resume`` is not set, a run
+                of another configuration, or something that is not a run.
+        """
+        if resume and overwrite:
+            raise FedltError("give --resume or --overwrite, not both")
+        state = self.state
+        if state == "absent":
+            return "start"
+        if not self._is_run():
+            raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        if overwrite:
+            return "start"
+        self._check_same(config, resume=resume)
+        if state == "finished":
+            return "show"
+        if resume:
+            return "resume"
+        raise FedltError(
+            f"{self.path} holds an unfinished run; --resume continues it, --overwrite starts again"
+        )
+
+    def _check_same(self, config: Config, *, resume: bool) -> None:
+        stored, digests = self.config(), self._json("environment.json").get("files", {})
+        if config_hash(stored, digests) == config_hash(config):
+            return
+        keys = ", ".join(
+            f"{key} (its file has changed)" if key in digests else key
+            for key in differing_keys(config, stored, digests)
+        )
+        if resume:
+            raise FedltError(f"{self.path} cannot be resumed: it was run with another {keys}")
+        raise FedltError(
+            f"{self.path} holds a run with another {keys}; "
+            "name=... keeps both, --overwrite replaces it"
+        )
+
+    def create(self, config: Config, partition: Partition) -> None:
+        """Make the directory, in place of a run that is there.
+
+        Call it when everything is validated and `decide` says ``"start"``.
+        """
+        if self._is_occupied() and not self._is_run():
+            raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            new.mkdir(parents=True)
+        except OSError as error:
+            raise FedltError(f"{self.path} cannot be made: {error.strerror}") from error
+        try:
+            _fill(new, config, partition)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        new.rename(self.path)
+
+    def config(self) -> Config:
+        """Return the stored configuration."""
+        try:
+            return load_config(self.path / "config.yaml")
+        except FedltError as error:
+            raise FedltError(f"{error}; --overwrite starts again") from error
+
+    def append_round(self, row: Mapping[str, Any]) -> int:
+        """Append one line to ``rounds.jsonl`` and return the file's new length in bytes."""
+        line = json.dumps(plain(row), allow_nan=False) + "\n"
+        with (self.path / "rounds.jsonl").open("ab") as file:
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def rounds_length(self) -> int:
+        """Return the length of ``rounds.jsonl`` in bytes: what a checkpoint stores."""
+        return (self.path / "rounds.jsonl").stat().st_size
+
+    def truncate(self, length: int) -> None:
+        """Cut ``rounds.jsonl`` at the length that a checkpoint stored.
+
+        Raises:
+            FedltError: If the file is missing or shorter than that.
+        """
+        path = self.path / "rounds.jsonl"
+        found = path.stat().st_size if path.is_file() else 0
+        if found < length:
+            raise FedltError(
+                f"{path} has {found} bytes, the checkpoint needs {length}; --overwrite starts again"
+            )
+        if path.is_file():
+            os.truncate(path, length)
+        else:
+            path.touch()
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the rows of ``rounds.jsonl``, without a last line that was cut off."""
+        text = (self.path / "rounds.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``, which makes the run finished."""
+        _write_json(self.path / "result.json", result)
+
+    def result(self) -> dict[str, Any]:
+        """Return the stored result of a finished run."""
+        return self._json("result.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FedltError(f"{path} cannot be read; --overwrite starts again") from error
+        if not isinstance(content, dict):
+            raise FedltError(f"{path} is damaged; --overwrite starts again")
+        return content
+
+
+def _fill(folder: Path, config: Config, partition: Partition) -> None:
+    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    partition.save(folder / "partition.json")
+    _write_json(folder / "environment.json", environment() | {"files": file_digests(config)})
+    (folder / "rounds.jsonl").touch()
+    (folder / "checkpoints").mkdir()
+    (folder / "evaluations").mkdir()
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
+    """Return ``value`` for JSON: NumPy becomes Python, a number that is not finite None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace ``path`` atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(plain(content), file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def fedlt_version() -> str:
+    """Return fedlt's version, or ``"unknown"`` where it is used without being installed."""
+    return _version("fedlt") or "unknown"
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and hardware, without names of hosts, users or folders."""
+    return {
+        "python": platform.python_version(),
+        "fedlt": fedlt_version(),
+        **{package: _version(package) for package in _PACKAGES},
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line)
+    return next(models, platform.machine())

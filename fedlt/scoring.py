@@ -1,0 +1,124 @@
+"""A worker's second task: score the generic model and personal models on a piece of the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedlt.data.augment import normalize
+from fedlt.evaluation.local_test import draw_images, local_test
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.scores import ClientHits
+from fedlt.evaluation.scoring import score_client, score_generic
+from fedlt.memory import as_tensor
+from fedlt.strategy import HeadFunction
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedlt.federation import Federation
+    from fedlt.models import Model
+
+__all__ = ["Scorer", "touches_backbone"]
+
+
+def touches_backbone(names: Mapping[str, Tensor]) -> bool:
+    """Say whether a personal model has a backbone of its own, which costs a pass of its own."""
+    return any(name.startswith("backbone.") for name in names)
+
+
+class Scorer:
+    """Scores models on the evaluation images with one scratch model."""
+
+    def __init__(self, federation: Federation, model: Model) -> None:
+        data, config = federation.data, federation.config
+        self.federation, self.model = federation, model
+        self._images, self._labels = as_tensor(data.eval_images), as_tensor(data.eval_labels)
+        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
+        self._view = local_test(
+            data.client_counts,
+            torch.bincount(self._labels, minlength=data.num_classes).numpy(),
+            scheme=config.evaluate.local_test,
+            seed=config.seed,
+        )
+        self._block = config.evaluate.batch_size
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """Answer one request. The backbone runs once, and again for each client with its own."""
+        self._load_generic(request)
+        heads = self.federation.strategy.generic(self.model, request.broadcast)
+        features = self._features(request)
+        labels = self._labels[request.start : request.stop]
+        predict = self.federation.plugin.predict
+        generic = None
+        if request.generic:
+            generic = score_generic(
+                features,
+                labels,
+                heads,
+                predict,
+                block_size=self._block,
+                keep_logits=request.keep_logits,
+            )
+        primary = dict(list(heads.items())[:1])
+        bases = {c.cid: self._hits(features, request, c.cid, primary) for c in request.clients}
+        answers = {c.cid: (self._own(features, request, c), bases[c.cid]) for c in request.clients}
+        return Scores(generic, answers)
+
+    def _load_generic(self, request: ScoreRequest) -> None:
+        model = self.model
+        model.load(request.fixed, model.names("fixed"))
+        model.load(request.broadcast, model.names("shared"))
+        model.load({**self._initial, **request.private_mean}, model.names("personal"))
+
+    @torch.no_grad()
+    def _features(self, request: ScoreRequest) -> Tensor:
+        """Return the features (B, S, D) of the request's images, in blocks of a fixed size."""
+        self.model.eval()
+        images = self._images[request.start : request.stop]
+        blocks = [
+            self.model.features(normalize(block, self._mean, self._std))
+            for block in images.split(self._block)
+        ]
+        return torch.cat(blocks)
+
+    def _own(
+        self, features: Tensor, request: ScoreRequest, client: ClientRequest
+    ) -> ClientHits | None:
+        """Return the hits of a client's own heads; leaves the scratch model as it was."""
+        if client.personal is None:
+            return None
+        strategy, broadcast = self.federation.strategy, request.broadcast
+        weights = strategy.personal_weights(self.model, broadcast, client.personal)
+        before = {name: self.model.state()[name].clone() for name in weights}
+        self.model.load(weights, weights)
+        own = self._features(request) if touches_backbone(weights) else features
+        heads = strategy.personal(self.model, broadcast, client.personal)
+        hits = self._hits(own, request, client.cid, heads)
+        self.model.load(before, before)
+        return hits
+
+    def _hits(
+        self, features: Tensor, request: ScoreRequest, cid: int, heads: Mapping[str, HeadFunction]
+    ) -> ClientHits:
+        return score_client(
+            features,
+            self._labels[request.start : request.stop],
+            heads,
+            self.federation.plugin.predict,
+            class_counts=self.federation.data.client_counts[cid],
+            block_size=self._block,
+            test_mask=self._view.test_mask(cid),
+            drawn=self._drawn(request, cid),
+        )
+
+    def _drawn(self, request: ScoreRequest, cid: int) -> np.ndarray | None:
+        """Return which of the request's images count for a client, under ``sampled``."""
+        drawn = draw_images(self._view, cid, self.federation.data.eval_labels)
+        if drawn is None:
+            return None
+        return drawn[(drawn >= request.start) & (drawn < request.stop)] - request.start

@@ -1,0 +1,265 @@
+"""Read this first: from a configuration to a finished run.
+
+    config -> strategy, plugin -> federation (data, partition) -> server half, engine -> rounds -> result
+
+One round:
+
+    server   configure_train: sample the cohort, one message a client      (flower/adapter.py)
+    engine   map_reduce: client tasks, sums over parts of the cohort       (engines/, flower/client_app.py)
+    server   aggregate_train: add the sums, the strategy's step            (flower/adapter.py, strategies/)
+    engine   commit: the personal states of the clients in the sum
+    driver   evaluate, write rounds.jsonl, checkpoint                      (evaluation/, runs.py)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedlt.checkpoints import load_checkpoint, save_checkpoint
+from fedlt.config import Config, config_hash
+from fedlt.config.plugins import resolve_client, resolve_strategy
+from fedlt.engines import engine_class
+from fedlt.engines.base import Engine
+from fedlt.engines.foreign import as_engine
+from fedlt.errors import FedltError, RunError
+from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluation, summarise
+from fedlt.evaluation.evaluator import Evaluator, Standing
+from fedlt.federation import Federation, prepare_federation
+from fedlt.flower.adapter import ServerHalf
+from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.server_app import make_server_app
+from fedlt.flower.server_half import make_server_half
+from fedlt.report.progress import Progress, SilentProgress
+from fedlt.runs import RunDirectory
+from fedlt.scoring import touches_backbone
+from fedlt.worker import prepare_process
+
+if TYPE_CHECKING:
+    from fedlt.evaluation import Metric
+
+__all__ = ["Simulation", "run"]
+
+
+def run(
+    config: Config,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run one configuration (one seed) and return the content of its ``result.json``.
+
+    Nothing is written before everything that can be wrong with the configuration was tried.
+
+    Args:
+        config: The run; its ``seeds`` must be None.
+        resume: Go on from the newest checkpoint of an unfinished run.
+        overwrite: Start again where a run exists.
+        progress: Is told about rounds; silent by default.
+
+    Raises:
+        FedltError: If the configuration cannot be run.
+        RunError: If the run cannot go on; its last checkpoint is intact.
+    """
+    prepare_process()
+    strategy, plugin = resolve_strategy(config), resolve_client(config)
+    directory = RunDirectory.of(config)
+    action = directory.decide(config, resume=resume, overwrite=overwrite)
+    if action == "show":
+        return directory.result()
+    kind = engine_class(config.engine.name)
+    wait = kind.prepare(config.engine)
+    try:
+        federation = prepare_federation(config, strategy, plugin)
+        server = make_server_half(federation)
+    finally:
+        wait()
+    with kind(federation) as engine:
+        if action == "start":
+            directory.create(config, federation.data.partition)
+        simulation = Simulation(server, directory, progress or SilentProgress())
+        if action == "resume":
+            simulation.restore(engine)
+        context = Context(1, 1, {}, RecordDict(), {})
+        make_server_app(simulation.main)(engine, context)
+    return directory.result()
+
+
+@dataclass
+class Simulation:
+    """One run: the loop, and what it remembers besides the server's state."""
+
+    server: ServerHalf
+    directory: RunDirectory
+    progress: Progress
+    seconds: float = 0.0  # of training and evaluation, over all sessions of the run
+    excluded: list[list[int]] = field(default_factory=list)  # [round, cid] of dropped updates
+    bytes_up: int = 0  # a client's answer of one round, largest so far
+
+    def __post_init__(self) -> None:
+        """Make the evaluator and the per-client counts."""
+        self.config: Config = self.federation.config
+        self.evaluator = Evaluator(self.federation, self._has_own_backbone)
+        self.steps = np.zeros(self.federation.num_clients, dtype=np.int64)
+
+    @property
+    def federation(self) -> Federation:
+        """The federation of the server half."""
+        return self.server.federation
+
+    def main(self, grid: Grid, context: Context) -> None:
+        """Run the rounds that are left on any Flower grid: this is the loop."""
+        server, rounds = self.server, self.config.rounds
+        engine = as_engine(grid, self.federation)
+        every, personal_every = self.config.evaluate.every, self.config.evaluate.personal_every
+        generic, personal = rounds_to_evaluate(rounds, every=every, personal_every=personal_every)
+        arrays = array_record(server.state.broadcast)
+        self.progress.start(rounds, server.state.round)
+        start = time.perf_counter() - self.seconds
+        try:
+            for round_ in range(server.state.round + 1, rounds + 1):
+                messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
+                send = engine.map_reduce if server.reduces else engine.send_and_receive
+                arrays, metrics = server.aggregate_train(round_, send(messages))
+                engine.commit(server.finite)
+                self._note(round_, metrics)
+                text = ""
+                if round_ in generic:
+                    text = self._evaluate(engine, round_, metrics, personal=round_ in personal)
+                self.seconds = time.perf_counter() - start
+                if round_ % self.config.checkpoint.every == 0 or round_ == rounds:
+                    self.save(engine)
+                self.progress.advance(round_, text)
+        except RunError:
+            self.save(engine)  # of the last good round
+            raise
+        finally:
+            self.progress.stop()
+        self.directory.write_result(self._result())
+
+    def _note(self, round_: int, metrics: MetricRecord) -> None:
+        """Remember steps and excluded clients of a round."""
+        lists: dict[str, Any] = dict(metrics)
+        if "steps" in lists:
+            self.steps[lists["cid"]] = lists["steps"]
+        for cid in self.server.excluded:
+            self.excluded.append([round_, cid])
+            self.progress.note(f"round {round_}: client {cid}: update not finite, left out")
+
+    def _standing(self, engine: Engine, round_: int) -> Standing:
+        personal = {
+            cid: tensors_of(state.array_records["personal"])
+            for cid, state in engine.states().items()
+        }
+        steps = self.steps if personal else np.zeros_like(self.steps)
+        state = self.server.state
+        return Standing(round_, state.broadcast, state.fixed, personal, self.server.heard, steps)
+
+    def _has_own_backbone(self, standing: Standing) -> bool:
+        """Say whether personal models have backbones of their own, from one client's."""
+        strategy = self.federation.strategy
+        for personal in standing.personal.values():
+            model = self.server.model
+            return touches_backbone(
+                strategy.personal_weights(model, standing.broadcast, personal)
+            )
+        return False
+
+    def _evaluate(
+        self, engine: Engine, round_: int, metrics: MetricRecord, *, personal: bool
+    ) -> str:
+        """Score the models after a round, write its line, and return a word for the progress bar."""
+        values, evaluation = self.evaluator.evaluate(
+            self._standing(engine, round_),
+            engine.run_scores,
+            personal=personal,
+            keep_logits=round_ == self.config.rounds,
+        )
+        save_evaluation(evaluation_path(self.directory.path, round_), evaluation)
+        row = {"round": round_, **values, **_train_metrics(metrics, self.server.finite)}
+        self.directory.append_round({**row, "train/excluded": len(self.excluded), "seconds": self.seconds})
+        shown = {"generic": values["generic/accuracy"], "personal": values.get("personal/accuracy")}
+        return "  ".join(f"{view} {_percent(value)}" for view, value in shown.items() if value)
+
+    def save(self, engine: Engine) -> None:
+        """Write a checkpoint of the last finished round."""
+        tensors, values = self.server.snapshot()
+        for cid, state in engine.states().items():
+            tensors[f"personal/{cid}"] = tensors_of(state.array_records["personal"])
+        save_checkpoint(
+            self.directory.checkpoints,
+            round=self.server.state.round,
+            tensors=tensors,
+            meta={
+                "server": values,
+                "heard": np.flatnonzero(self.server.heard).tolist(),
+                "steps": self.steps.tolist(),
+                "excluded": self.excluded,
+                "seconds": self.seconds,
+                "rounds_length": self.directory.rounds_length(),
+            },
+        )
+
+    def restore(self, engine: Engine) -> None:
+        """Go back to the newest checkpoint; the start of the run where there is none."""
+        checkpoint = load_checkpoint(self.directory.checkpoints)
+        if checkpoint is None:
+            self.directory.truncate(0)
+            return
+        meta, tensors = checkpoint.meta, checkpoint.tensors
+        states = {
+            int(name.removeprefix("personal/")): RecordDict({"personal": array_record(group)})
+            for name, group in tensors.items()
+            if name.startswith("personal/")
+        }
+        engine.restore(states)
+        server = {name: group for name, group in tensors.items() if not name.startswith("personal/")}
+        self.server.restore(server, meta["server"])
+        self.server.heard[meta["heard"]] = True
+        self.steps = np.asarray(meta["steps"], dtype=np.int64)
+        self.excluded, self.seconds = meta["excluded"], meta["seconds"]
+        self.directory.truncate(meta["rounds_length"])
+
+    def _result(self) -> dict[str, Any]:
+        config, data = self.config, self.federation.data
+        state = self.server.state
+        return {
+            "name": config.name,
+            "strategy": config.strategy.name,
+            "client": config.client.name,
+            "seed": config.seed,
+            "rounds": config.rounds,
+            "status": "finished",
+            "split": config.data.split,
+            "shots": self.evaluator.shots.to_json(),
+            "prior": config.prior.model_dump(),
+            "batchnorm": config.batchnorm,
+            **summarise(self.directory.rounds(), config.rounds),
+            "excluded": self.excluded,
+            "bytes_down": sum(t.nbytes for t in state.broadcast.values()),
+            "bytes_once": sum(t.nbytes for t in state.fixed.values()),
+            "seconds": self.seconds,
+            "partition_hash": data.partition.hash(),
+            "config_hash": config_hash(config),
+        }
+
+
+def _train_metrics(metrics: MetricRecord, finite: list[int]) -> dict[str, Metric]:
+    """Return ``train/...``: sums over the clients in the round's sum, divided by their examples."""
+    lists: dict[str, Any] = dict(metrics)
+    keep = np.isin(lists["cid"], finite)
+    sums = {name: float(np.asarray(values)[keep].sum()) for name, values in lists.items()}
+    examples = sums.get("examples", 0.0)
+    skipped = {"cid", "finite", "weight", "examples", "steps"}
+    ratios = {f"train/{n}": v / examples for n, v in sums.items() if n not in skipped and examples}
+    return {**ratios, "train/clients": len(finite)}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

@@ -1,0 +1,127 @@
+"""The contract of a federated method: a frozen dataclass of hyperparameters with verbs for both halves.
+
+    server   state = init(model)
+    server   state.broadcast ------------------------------> every client of the cohort
+    client   local_update(client): objective(client, batch), step, step, ... -> Update
+    engine   total = sum over the cohort of weight * sums    (fixed order: same bits everywhere)
+    server   state = aggregate(state, total)
+
+A strategy keeps nothing between calls: what the server remembers is in :class:`ServerState`, what a
+client remembers is its ``personal`` tensors. The base class is complete: subclass it and override what
+differs. As it stands it is federated averaging (McMahan et al., AISTATS 2017, arXiv:1602.05629).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from fedlt.models import LinearHead, Model
+
+if TYPE_CHECKING:
+    from fedlt.client import Batch, Client
+
+__all__ = ["HeadFunction", "ServerState", "Strategy", "Tensors", "Total", "Update"]
+
+Tensors = dict[str, Tensor]  # name -> tensor; model tensors go by their state_dict names
+HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """Everything the server knows between rounds; checkpointed whole. Its tensors are never written."""
+
+    round: int  # rounds finished
+    broadcast: Tensors  # what every client gets: the shared part of the model, and extras
+    private: Tensors = field(default_factory=dict)  # what only the server keeps: momentum, sums
+    fixed: Tensors = field(default_factory=dict)  # the model's fixed part: sent once, never changed
+
+
+@dataclass(frozen=True)
+class Update:
+    """One client's answer to one round."""
+
+    sums: Tensors  # reduced over the cohort as a weighted sum: shared tensors, and extras
+    weight: float  # usually the number of examples
+    metrics: dict[str, float]  # sums over examples; the server divides by their "examples"
+    personal: Tensors  # the client's own state, committed together with the round
+
+
+@dataclass(frozen=True)
+class Total:
+    """The cohort's answers, reduced. Buffers are not in it: fedlt averages them (``batchnorm:``)."""
+
+    sums: Tensors  # sum over clients of weight * sums; empty where the strategy does not reduce
+    weight: float  # sum of the weights
+    cids: tuple[int, ...]  # the clients in it, in cohort order
+    num_clients: int  # clients in the population
+    updates: tuple[Update, ...] = ()  # single updates in cohort order, where ``reduces`` is False
+
+    def mean(self) -> Tensors:
+        """Return the weighted mean of every sum."""
+        return {name: value / self.weight for name, value in self.sums.items()}
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A federated method. The defaults are FedAvg with one shared linear head called ``head``."""
+
+    reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead
+
+    def build(self, model: Model) -> None:
+        """Add this method's heads to ``model`` and declare their groups (server and clients)."""
+        model.add_head("head", LinearHead(model.num_features, model.num_classes))
+
+    def init(self, model: Model) -> ServerState:
+        """Return the state before the first round (server)."""
+        tensors = {name: value.clone() for name, value in model.state().items()}
+        return ServerState(
+            round=0,
+            broadcast={name: tensors[name] for name in model.names("shared")},
+            fixed={name: tensors[name] for name in model.names("fixed")},
+        )
+
+    def init_personal(self, client: Client) -> Tensors:
+        """Return a client's first personal state, a pure function of (seed, cid).
+
+        The default is the common initial value of every personal tensor of the model.
+        """
+        state = client.model.state()
+        return {name: state[name].clone() for name in client.model.names("personal")}
+
+    def local_update(self, client: Client) -> Update:
+        """Do one client's whole task of a round (client)."""
+        return client.update(client.train(self.objective))
+
+    def objective(self, client: Client, batch: Batch) -> Tensor:
+        """Return the loss of one batch, pure in (parameters, batch, ``client.tensors``)."""
+        return client.plugin.loss(client.model(batch.images), batch, client)
+
+    def aggregate(self, state: ServerState, total: Total) -> ServerState:
+        """Return the next state from the weighted sums over the cohort (server)."""
+        return replace(state, broadcast={**state.broadcast, **total.mean()})
+
+    def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
+        """Return the generic model's heads by name; the first is the primary head."""
+        return dict(model.heads.items())
+
+    def personal(
+        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
+    ) -> dict[str, HeadFunction]:
+        """Return one client's heads by name; the first is the primary head.
+
+        ``model`` holds the broadcast and, on top of it, :meth:`personal_weights`.
+        """
+        return dict(model.heads.items())
+
+    def personal_weights(
+        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
+    ) -> Tensors:
+        """Return the model tensors in which this client's model differs from the broadcast one.
+
+        Where none lies in the backbone, all clients are scored from one pass of the backbone.
+        """
+        return {name: personal[name] for name in model.names("personal")}

@@ -1,0 +1,131 @@
+"""One process's scratch model, and the client tasks done with it one after another.
+
+Every tensor of the scratch model is overwritten before a task, and every draw is keyed, so a task's
+result does not depend on the tasks before it or on the process it runs in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedlt.client import Client, ClientData
+from fedlt.data.prior import log_prior
+from fedlt.evaluation.request import ScoreRequest, Scores
+from fedlt.memory import as_tensor
+from fedlt.models.batchnorm import batchnorm_statistics, to_moments
+from fedlt.rng import seed_torch
+from fedlt.scoring import Scorer
+from fedlt.strategy import Tensors, Update
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedlt.federation import Federation
+
+__all__ = ["Worker", "prepare_process"]
+
+
+def prepare_process() -> None:
+    """Set one torch thread and flush denormals: first thing in every process that trains.
+
+    More threads than free cores slow small convolutions down many times over. The tiny gradients that
+    a small classifier norm makes fall into denormal floats, which a CPU computes in microcode.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+class Worker:
+    """Does client tasks of one federation."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.model = model = federation.build_model()
+        data = federation.data
+        self._images, self._labels = as_tensor(data.train_images), as_tensor(data.train_labels)
+        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
+        self._moments = batchnorm_statistics(model, "shared")
+        self._scorer = Scorer(federation, model)
+
+    def client_data(self, cid: int) -> ClientData:
+        """Return client ``cid``'s share of the data."""
+        data = self.federation.data
+        return ClientData(
+            images=self._images,
+            labels=self._labels,
+            indices=as_tensor(data.partition.clients[cid]),
+            class_counts=as_tensor(data.client_counts[cid]),
+            mean=self._mean,
+            std=self._std,
+        )
+
+    def client(
+        self,
+        cid: int,
+        round_: int,
+        broadcast: Mapping[str, Tensor],
+        *,
+        fixed: Mapping[str, Tensor],
+        personal: Tensors,
+        global_counts: np.ndarray | None = None,
+    ) -> Client:
+        """Return client ``cid`` with the scratch model loaded.
+
+        Args:
+            cid: The client.
+            round_: The global round, from 1.
+            broadcast: The shared part of the model, and extras.
+            fixed: The fixed part of the model.
+            personal: What this client stored; empty before its first round: it is drawn then.
+            global_counts: (C,) class counts that the server may know, where ``prior`` asks for them.
+        """
+        federation, model = self.federation, self.model
+        data = self.client_data(cid)
+        client = Client(
+            cid=cid,
+            round=round_,
+            rounds=federation.config.rounds,
+            seed=federation.seed,
+            model=model,
+            broadcast=broadcast,
+            personal=personal,
+            data=data,
+            local=federation.config.local,
+            plugin=federation.plugin,
+            tensors={
+                "class_counts": data.class_counts,
+                "log_prior": self._log_prior(cid, global_counts),
+            },
+        )
+        model.load(fixed, model.names("fixed"))
+        model.load(broadcast, model.names("shared"))
+        model.load(self._initial, self._initial)
+        if not personal:
+            client.personal = federation.strategy.init_personal(client)
+        model.load(client.personal, model.names("personal"))
+        federation.plugin.setup(client)
+        seed_torch(federation.seed, "task", round_, cid)
+        return client
+
+    def _log_prior(self, cid: int, global_counts: np.ndarray | None) -> Tensor:
+        """Return the log class prior (C,) that this client's losses use, by the run's policy."""
+        prior = self.federation.config.prior
+        own = self.federation.data.client_counts[cid]
+        return torch.as_tensor(log_prior(own, global_counts, use=prior.use, gamma=prior.gamma))
+
+    def train(self, client: Client) -> Update:
+        """Do one client's task; the update's tensors live in the scratch model."""
+        update = self.federation.strategy.local_update(client)
+        if self.federation.config.batchnorm == "pooled":
+            update = replace(update, sums=to_moments(update.sums, self._moments))
+        return update
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """Score models on a piece of the test set."""
+        return self._scorer.score(request)

@@ -1,0 +1,14 @@
+"""Federated strategies: one algorithm per file, both halves. This table is the only registry."""
+
+from __future__ import annotations
+
+from fedlt.strategy import Strategy
+from strategies.fedavg import FedAvg
+from strategies.fedloge import FedLoGe
+
+__all__ = ["STRATEGIES", "FedAvg", "FedLoGe"]
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "fedavg": FedAvg,
+    "fedloge": FedLoGe,
+}

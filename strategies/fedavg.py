@@ -1,0 +1,20 @@
+"""FedAvg: McMahan et al., Communication-efficient learning of deep networks, AISTATS 2017.
+
+https://arxiv.org/abs/1602.05629
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedlt.strategy import Strategy
+
+__all__ = ["FedAvg"]
+
+
+@dataclass(frozen=True)
+class FedAvg(Strategy):
+    """Local SGD, then the mean of the models weighted by examples: the contract's own defaults.
+
+    The personal model is the generic one.
+    """

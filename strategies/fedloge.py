@@ -1,0 +1,129 @@
+"""FedLoGe: Xiao et al., FedLoGe: joint local and generic federated learning under long-tailed data,
+ICLR 2024. https://arxiv.org/abs/2401.08977
+
+Backbone theta learns through a frozen sparse ETF classifier (SSE-C). Two more heads learn on detached
+features: the auxiliary head psi, averaged by the server, and the local head phi_k, which never leaves
+its client. After training, GLA-FR realigns their norms: psi for the generic model, psi with the norms
+of phi_k for client k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedlt.losses import cross_entropy
+from fedlt.models import FixedHead, LinearHead, Model
+from fedlt.models.etf import sparse_etf
+from fedlt.models.realign import global_realign, local_realign
+from fedlt.rng import seed_torch
+from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Update
+
+if TYPE_CHECKING:
+    from fedlt.client import Batch, Client
+
+__all__ = ["FedLoGe"]
+
+
+@dataclass(frozen=True)
+class FedLoGe(Strategy):
+    """SSE-C, an auxiliary and a local head trained in one backward pass, and GLA-FR.
+
+    ``profile: reference`` is the authors' public code where it differs from the paper: SSE-C keeps a
+    random bias, psi is realigned to norm 1.7, and the personal logits add the local head's (V2).
+    """
+
+    sparsity: float = 0.6  # beta: share of the classifier's entries that are zero
+    etf_norm: float = 0.1  # gamma: target norm of each class vector
+    etf_seed: int = 0  # draws the classifier; the same one for every seed of a run
+    profile: Literal["paper", "reference"] = "paper"
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(f"sparsity: {self.sparsity} is not in [0, 1)")
+        if self.etf_norm <= 0:
+            raise ValueError(f"etf_norm: {self.etf_norm} is not above 0")
+
+    def build(self, model: Model) -> None:
+        """Add the heads ``sse_c`` (fixed), ``auxiliary`` (shared) and ``local`` (personal)."""
+        size = (model.num_features, model.num_classes)
+        bias = torch.zeros(model.num_classes) if self.profile == "reference" else None
+        empty = torch.zeros(model.num_classes, model.num_features)  # init() makes the classifier
+        model.add_head("sse_c", FixedHead(empty, bias), group="fixed")
+        model.add_head("auxiliary", LinearHead(*size))
+        model.add_head("local", LinearHead(*size), group="personal")
+
+    def init(self, model: Model) -> ServerState:
+        """Make SSE-C (once, on the server) and return the first state."""
+        state = super().init(model)
+        weight = sparse_etf(
+            model.num_features,
+            model.num_classes,
+            sparsity=self.sparsity,
+            norm=self.etf_norm,
+            seed=self.etf_seed,
+        )  # (C, D)
+        fixed = {**state.fixed, "heads.sse_c.weight": weight}
+        if self.profile == "reference":
+            seed_torch(self.etf_seed, "sse_c bias")
+            fixed["heads.sse_c.bias"] = LinearHead(*weight.shape[::-1]).bias.detach().clone()
+        return replace(state, fixed=fixed)
+
+    def init_personal(self, client: Client) -> Tensors:
+        """Draw this client's own local head."""
+        seed_torch(client.seed, "local head", client.cid)
+        head = LinearHead(client.model.num_features, client.model.num_classes)
+        drawn = {f"heads.local.{name}": value for name, value in head.state_dict().items()}
+        return {**super().init_personal(client), **drawn}
+
+    def local_update(self, client: Client) -> Update:
+        """Train all three parts at once; weight decay would rewrite the norms that GLA-FR reads."""
+        return client.update(client.train(self.objective, no_decay=("heads.local.",)))
+
+    def objective(self, client: Client, batch: Batch) -> Tensor:
+        """Return L_theta + L_psi + L_phi: disjoint parameters, so one backward pass serves all."""
+        heads, plugin = client.model.heads, client.plugin
+        features = client.model.features(batch.images)  # (B, S, D)
+        detached = features.detach()
+        backbone = plugin.loss(heads["sse_c"](features), batch, client)
+        auxiliary = plugin.loss(heads["auxiliary"](detached), batch, client)
+        return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
+
+    def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
+        """Return the realigned auxiliary head (GA-FR), then SSE-C and the auxiliary head as trained."""
+        weight, bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
+        scale = 1.7 if self.profile == "reference" else 1.0
+        return {
+            "realigned": partial(
+                functional.linear, weight=global_realign(weight, scale), bias=bias
+            ),
+            "sse_c": model.heads["sse_c"],
+            "auxiliary": partial(functional.linear, weight=weight, bias=bias),
+        }
+
+    def personal(
+        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
+    ) -> dict[str, HeadFunction]:
+        """Return LA-FR's heads: V1 of the paper, V2 of the public code, and both heads as trained."""
+        psi, psi_bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
+        phi, phi_bias = personal["heads.local.weight"], personal["heads.local.bias"]
+        realigned = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|
+        heads = {
+            "realigned_v1": (realigned, psi_bias),
+            "realigned_v2": (realigned + phi, psi_bias + phi_bias),
+            "local": (phi, phi_bias),
+            "auxiliary": (psi, psi_bias),
+        }
+        first = "realigned_v2" if self.profile == "reference" else "realigned_v1"
+        order = [first, *(name for name in heads if name != first)]
+        return {
+            name: partial(functional.linear, weight=heads[name][0], bias=heads[name][1])
+            for name in order
+        }

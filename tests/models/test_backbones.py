@@ -1,0 +1,151 @@
+"""Backbones: published sizes, shapes, and torchvision as a second implementation."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from fedlt.errors import FedltError
+from fedlt.models import BACKBONES, LinearHead, build_backbone, build_model
+from fedlt.models.layers import channels_last_on_cpu, group_count
+from fedlt.models.resnet import PadShortcut
+
+
+def make(name: str, channels: int = 3, size: int = 32, **options) -> nn.Module:
+    return build_backbone(name, in_channels=channels, image_size=size, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # He et al., table 6: 0.27 M and 0.46 M; the exact values by hand for ResNet-20: stem
+        # 432 + 32, stages 6 * (2304 + 32), 4608 + 64 + 5 * (9216 + 64), 18432 + 128 +
+        # 5 * (36864 + 128), classifier 650, which sum to 269,722
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        # torchvision's 11,689,512 and 21,797,672, with the 7x7 stem (9,408) and the 1000-class
+        # classifier (513,000) replaced by a 3x3 stem (1,728) and 10 classes (5,130)
+        ("resnet18", 11_689_512 - 9_408 + 1_728 - 513_000 + 5_130),
+        ("resnet34", 21_797_672 - 9_408 + 1_728 - 513_000 + 5_130),
+        # 27w + 18w^2 + 72w^2 + 2(w + 2w + 4w) + 40w + 10 at w = 16
+        ("cnn", 27 * 16 + 90 * 256 + 14 * 16 + 650),
+    ],
+)
+def test_parameter_counts(name: str, published: int) -> None:
+    model = build_model(name, in_channels=3, image_size=32, num_classes=10, seed=1)
+    model.add_head("main", LinearHead(model.num_features, 10))
+    assert sum(parameter.numel() for parameter in model.parameters()) == published
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_takes_every_image_size(name: str, norm: str) -> None:
+    width = 6
+    backbone = make(name, width=width, norm=norm)
+    factor = 8 if name in ("resnet18", "resnet34") else 4
+    assert backbone.num_features == factor * width
+    assert backbone.num_streams == 1
+    for size in (8, 28, 32):
+        features = backbone(torch.rand(2, 3, size, size))
+        assert features.shape == (2, 1, factor * width)
+        assert features.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_resnet_agrees_with_torchvision(name: str) -> None:
+    """Our weights in torchvision's network, with the CIFAR stem, give the same features."""
+    ours = make(name)
+    theirs = getattr(torchvision.models, name)(weights=None)
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    theirs.maxpool, theirs.fc = nn.Identity(), nn.Identity()
+    names = list(theirs.state_dict())
+    theirs.load_state_dict(dict(zip(names, ours.state_dict().values(), strict=True)))
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(ours(images)[:, 0], theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_option_a_shortcut_pads_both_sides() -> None:
+    """16 -> 24 channels pads 4 + 4 zeros, and every second pixel is kept."""
+    x = torch.arange(16 * 16.0).view(1, 16, 4, 4)
+    y = PadShortcut(16, 24, stride=2)(x)
+    assert y.shape == (1, 24, 2, 2)
+    assert y[0, :4].eq(0).all()
+    assert y[0, 20:].eq(0).all()
+    assert torch.equal(y[0, 4:20], x[0][:, [0, 2]][:, :, [0, 2]])
+
+
+def test_cnn_features_of_a_constant_are_its_analytic_value() -> None:
+    """1x1-like kernels (centre only, value 2), norms at their start in eval mode, input 1.
+
+    Every block doubles the sum over its input channels: 2, then 2 * w * 2, then 2 * 2w * 4w, with
+    the eval norm dividing by sqrt(1 + 1e-5) each time. With w = 1: 2, 4, 16.
+    """
+    backbone = make("cnn", channels=1, size=8, width=1).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.weight)
+            module.weight.data[:, :, 1, 1] = 2.0
+    expected = torch.full((1, 1, 4), 16.0 / (1 + 1e-5) ** 1.5)
+    torch.testing.assert_close(backbone(torch.ones(1, 1, 8, 8)), expected)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(1, 1), (7, 1), (6, 1), (10, 2), (16, 4), (24, 6), (128, 32), (512, 32)],
+)
+def test_group_count(channels: int, groups: int) -> None:
+    assert group_count(channels) == groups
+    assert channels % groups == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_changes_layout_only(channels: int) -> None:
+    x = torch.rand(2, channels, 4, 6)
+    y = channels_last_on_cpu(x)
+    assert torch.equal(x, y)
+    assert y.stride() == (channels * 24, 1, channels * 6, channels)
+    assert channels_last_on_cpu(y).data_ptr() == y.data_ptr()
+
+
+def test_weights_depend_on_the_seed_only() -> None:
+    def draw(seed: int) -> torch.Tensor:
+        torch.rand(3)
+        model = build_model("resnet8", in_channels=1, image_size=8, num_classes=4, seed=seed)
+        model.add_head("main", LinearHead(model.num_features, 4))
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+def test_convolutions_start_with_he_variance() -> None:
+    """fan-out of 64 channels times 9: standard deviation sqrt(2 / 576), 36,864 draws (1 %)."""
+    weight = make("resnet18").stages[0][0].conv1.weight
+    assert weight.std().item() == pytest.approx((2 / 576) ** 0.5, rel=0.02)
+
+
+def test_a_backbone_from_a_file(tmp_path) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text(
+        "from torch import nn\n"
+        "class Mine(nn.Module):\n"
+        "    num_streams = 1\n"
+        "    def __init__(self, *, in_channels, image_size, width, norm):\n"
+        "        super().__init__()\n"
+        "        self.num_features = in_channels * image_size\n"
+        "    def forward(self, x):\n"
+        "        return x.mean(3).flatten(1).unsqueeze(1)\n"
+    )
+    model = build_model(f"{source}:Mine", in_channels=2, image_size=5, num_classes=3, seed=1)
+    assert model.features(torch.rand(4, 2, 5, 5)).shape == (4, 1, 10)
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(FedltError, match=r"unknown backbone 'resnet19'; nearest: 'resnet18'"):
+        make("resnet19")
+    with pytest.raises(FedltError, match=r"unknown norm 'layer'.*known: batch, group"):
+        make("cnn", norm="layer")
+    with pytest.raises(FedltError, match="at least 4 pixels a side, got 2"):
+        make("cnn", size=2)
+    with pytest.raises(FedltError, match="width 0"):
+        make("cnn", width=0)

@@ -1,0 +1,101 @@
+"""BatchNorm under averaging: found by type, pooled exactly, kept with the client."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedlt.errors import FedltError
+from fedlt.models import LinearHead, Model, build_model
+from fedlt.models.batchnorm import apply_policy, batchnorm_statistics, from_moments, to_moments
+
+
+def make(name: str = "resnet18", norm: str = "batch") -> Model:
+    model = build_model(
+        name, in_channels=3, image_size=8, num_classes=3, width=2, norm=norm, seed=1
+    )
+    model.add_head("main", LinearHead(model.num_features, 3))
+    return model
+
+
+def test_found_by_type_shortcuts_included() -> None:
+    """ResNet-18: 1 stem + 8 blocks of 2 + 3 projections = 20 BatchNorms; none is called bn."""
+    pairs = batchnorm_statistics(make())
+    assert len(pairs) == 20
+    assert sum(".shortcut." in mean for mean, _ in pairs) == 3
+    names = make().names()
+    assert all(mean in names and var in names for mean, var in pairs)
+    assert batchnorm_statistics(make(norm="group")) == []
+
+
+def test_a_norm_without_statistics_has_no_pair() -> None:
+    model = make("cnn")
+    model.backbone.layers.append(nn.BatchNorm2d(8, track_running_stats=False))
+    model.invalidate()
+    assert len(batchnorm_statistics(model)) == 3
+
+
+def test_pooled_variance_is_that_of_the_pooled_sample() -> None:
+    """Clients of 30 and 70 values: weights 0.3 and 0.7 give the population variance of all 100."""
+    values = torch.randn(100, 5, dtype=torch.float64) * 3 + torch.arange(5)
+    clients = [values[:30] + 4, values[30:]]
+    pairs = [("m", "v")]
+    moments = [
+        to_moments({"m": c.mean(0), "v": c.var(0, correction=0), "w": c[0]}, pairs) for c in clients
+    ]
+    averaged = {name: 0.3 * moments[0][name] + 0.7 * moments[1][name] for name in moments[0]}
+    pooled = from_moments(averaged, pairs)
+    everything = torch.cat(clients)
+    torch.testing.assert_close(pooled["m"], everything.mean(0))
+    torch.testing.assert_close(pooled["v"], everything.var(0, correction=0))
+    torch.testing.assert_close(pooled["w"], averaged["w"])
+
+
+def test_by_hand() -> None:
+    """Means 0 and 2, variances 1 and 3, equal weights: (1 + 3 + 4) / 2 - 1 = 3, not 2."""
+    tensors = [{"m": torch.tensor([0.0]), "v": torch.tensor([1.0])}]
+    tensors.append({"m": torch.tensor([2.0]), "v": torch.tensor([3.0])})
+    first, second = (to_moments(t, [("m", "v")]) for t in tensors)
+    mean = {name: (first[name] + second[name]) / 2 for name in first}
+    assert from_moments(mean, [("m", "v")]) == {"m": torch.tensor([1.0]), "v": torch.tensor([3.0])}
+
+
+def test_variance_never_turns_negative_and_inputs_are_not_written() -> None:
+    tensors = {"m": torch.tensor([2.0]), "v": torch.tensor([1.0])}
+    assert from_moments(tensors, [("m", "v")])["v"].item() == 0
+    assert to_moments(tensors, [("m", "v")])["v"].item() == 5
+    assert tensors == {"m": torch.tensor([2.0]), "v": torch.tensor([1.0])}
+
+
+def test_local_makes_every_batchnorm_personal_and_nothing_else() -> None:
+    model = make()
+    apply_policy(model, "local")
+    personal = model.names("personal")
+    assert len(personal) == 20 * 5  # weight, bias, mean, variance, counter
+    norms = {
+        f"{path}.{key}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for key in module.state_dict()
+    }
+    assert set(personal) == norms
+    assert batchnorm_statistics(model, "shared") == []
+    assert len(batchnorm_statistics(model, "personal")) == 20
+
+
+def test_fixed_stays_fixed() -> None:
+    model = make("cnn")
+    model.set_group("backbone", "fixed")
+    apply_policy(model, "local")
+    assert model.names("personal") == ()
+
+
+@pytest.mark.parametrize("policy", ["average", "pooled"])
+def test_the_other_policies_share(policy: str) -> None:
+    model = make()
+    apply_policy(model, policy)
+    assert model.names("personal") == ()
+
+
+def test_unknown_policy_is_named() -> None:
+    with pytest.raises(FedltError, match="unknown policy 'locl'; nearest: 'local'"):
+        apply_policy(make("cnn"), "locl")
