@@ -21,7 +21,7 @@ import typer
 from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.run import run
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, RunError
 
 __all__ = ["app", "main"]
 
@@ -56,9 +56,9 @@ def _options(
     pass
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     typer.echo(f"error: {' '.join(message.split())}", err=True)
-    return 2
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,13 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Instead of ``sys.argv[1:]``.
 
     Returns:
-        0; 2 after a mistake of the user's (one line on standard error); 130 after Ctrl-C.
+        0; 2 after a mistake of the user's and 1 after a run that could not go on (one line on
+        standard error each); 130 after Ctrl-C.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = sys.argv[1:] if arguments is None else [*arguments]  # `list` is a verb here
     try:
         code = app(args=given, prog_name="fedlt", standalone_mode=False)
     except FedltError as error:
         return _fail(str(error))
+    except RunError as error:
+        return _fail(str(error), 1)
     except click.exceptions.NoArgsIsHelpError as error:
         typer.echo(error.format_message())
         return 2

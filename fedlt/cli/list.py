@@ -60,7 +60,7 @@ def _names(what: Kind) -> dict[str, str]:
 
 def _first_line(of: object) -> str:
     if isinstance(of, functools.partial):
-        return "Read from data.root."
+        return "Read from data.root; downloaded if missing."
     return (inspect.getdoc(of) or "").partition("\n")[0]
 
 

@@ -1,7 +1,7 @@
 """What a configuration file may say: one frozen model per section, one comment per field.
 
 Types are strict (text is not a number, true is not 1), unknown keys are refused, and numbers are
-finite. Field names follow DESIGN section 8; meanings of what is measured follow EVALUATION.
+finite. Field names follow the project's vocabulary; what is measured is in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pydantic import (
     Field,
     StrictInt,
     StrictStr,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -45,6 +47,9 @@ Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
 
 
 class DataConfig(_Section):
@@ -119,7 +124,7 @@ class LocalConfig(_Section):
 
 
 class PriorConfig(_Section):
-    """Which class prior a loss uses, and where a global one comes from (EVALUATION section 9)."""
+    """Which class prior a loss uses, and where a global one comes from."""
 
     use: Literal["local_masked", "local_floor1", "global", "mix"] = "local_masked"
     gamma: Share = 0.5  # the local share of `mix`
@@ -139,8 +144,10 @@ class EvaluateConfig(_Section):
 
     every: Count = 1  # rounds between generic evaluations; the last round always has one
     personal_every: Count | None = None  # rounds between personal evaluations; None: as `every`
-    shots: Literal["auto", "count", "rank", "cumulative"] = "auto"  # EVALUATION section 3
-    local_test: Literal["exact", "sampled", "reference"] = "exact"  # EVALUATION section 5
+    shots: Literal["auto", "count", "rank", "cumulative"] = (
+        "auto"  # how many / medium / few are cut
+    )
+    local_test: Literal["exact", "sampled", "reference"] = "exact"  # each client's test view
     clients: Literal["all"] | Count = "all"  # clients in the personal view
     batch_size: Count = 500  # images per forward pass
 
@@ -184,16 +191,23 @@ class Config(_Section):
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig = ModelConfig()
-    strategy: PluginConfig = PluginConfig(name="fedavg")
-    client: PluginConfig = PluginConfig(name="cross_entropy")
+    strategy: PluginConfig = PluginConfig(name=_DEFAULT["strategy"])
+    client: PluginConfig = PluginConfig(name=_DEFAULT["client"])
     local: LocalConfig = LocalConfig()
-    batchnorm: Literal["average", "pooled", "local"] = "average"  # EVALUATION section 10
+    batchnorm: Literal["average", "pooled", "local"] = "average"  # statistics under aggregation
     prior: PriorConfig = PriorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     personal: PersonalConfig = PersonalConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     output: StrictStr = "runs"  # folder of all run directories
+
+    @field_validator("strategy", "client", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 (whatever is given)
+        if isinstance(value, Mapping) and "name" not in value and info.field_name:
+            return {"name": _DEFAULT[info.field_name], **value}
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

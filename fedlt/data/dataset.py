@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlt.errors import FedltError
 
-__all__ = ["Dataset", "channel_moments", "dataset_from_arrays"]
+__all__ = ["Dataset", "channel_moments", "dataset_from_arrays", "read_only"]
 
 _CHUNK = 4096  # images counted at a time, so that statistics need little memory
 
@@ -93,8 +93,8 @@ def _check_part(data: Dataset, part: str, shape: tuple[int, ...] | None) -> tupl
     if labels.min() < 0 or labels.max() >= data.num_classes:
         span = f"{labels.min()}..{labels.max()}"
         raise data._error(f"{part} labels span {span}, not 0..{data.num_classes - 1}")
-    object.__setattr__(data, f"{part}_images", _read_only(images))
-    object.__setattr__(data, f"{part}_labels", _read_only(labels))
+    object.__setattr__(data, f"{part}_images", read_only(images))
+    object.__setattr__(data, f"{part}_labels", read_only(labels))
     size: tuple[int, ...] = images.shape[1:]
     return size
 
@@ -105,7 +105,8 @@ def _describe(value: object) -> str:
     return type(value).__name__
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a contiguous read-only view; the array itself stays as it is."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlt.data.dataset import Dataset
+from fedlt.data.dataset import Dataset, read_only
 from fedlt.data.datasets import load_dataset
 from fedlt.data.longtail import long_tail
 from fedlt.data.partition import Partition
@@ -47,9 +47,9 @@ class FederatedData:
     client_counts: NDArray[np.int64]  # (K, C), training counts by client
 
     def __post_init__(self) -> None:
-        for array in vars(self).values():
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = False
+        for name, value in list(vars(self).items()):
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, name, read_only(value))
 
 
 def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> FederatedData:

@@ -123,17 +123,28 @@ def dirichlet(
 
     Returns:
         Cid of each image (N,).
+
+    Raises:
+        FedltError: If alpha is outside what the generator can do.
     """
     owner = np.empty(len(labels), np.int64)
     cids = np.arange(num_clients)
     for positions in by_class(labels, num_classes):
-        shares = rng.dirichlet(np.full(num_clients, alpha))
+        shares = _checked(rng.dirichlet(np.full(num_clients, alpha)), alpha)
         rng.shuffle(positions)
         cuts = np.floor(np.cumsum(shares) * len(positions)).astype(np.int64)
         cuts[-1] = len(positions)
         ends = np.minimum(cuts, len(positions))
         owner[positions] = np.repeat(cids, np.diff(ends, prepend=0))
     return owner
+
+
+def _checked(shares: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    if not abs(shares.sum() - 1) < 1e-6:  # also where it is not a number
+        raise FedltError(
+            f"partition.dirichlet_alpha: {alpha:g} is too small or too large for this variant"
+        )
+    return shares
 
 
 def dirichlet_reference(
@@ -165,11 +176,7 @@ def dirichlet_reference(
     owner = np.empty(len(labels), np.int64)
     for positions in by_class(labels, num_classes):
         with np.errstate(invalid="ignore"):
-            shares = rng.dirichlet([alpha] * num_clients)
-        if not np.isfinite(shares).all():
-            raise FedltError(
-                f"partition.dirichlet_alpha: {alpha:g} is too small for variant reference"
-            )
+            shares = _checked(rng.dirichlet([alpha] * num_clients), alpha)
         owner[positions] = rng.choice(num_clients, size=len(positions), p=shares)
     return owner
 

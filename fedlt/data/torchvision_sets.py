@@ -114,9 +114,9 @@ def _download(name: str, source: _Source, folder: Path) -> None:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise FedltError(
-            f"data.root: {name} is not in {str(folder)!r} and cannot be downloaded ({_line(error)}); set"
-            " data.root or FEDLT_DATA to a folder that holds torchvision's files of it, or go"
-            " online once"
+            f"data.root: {name} is not in {str(folder)!r} and cannot be downloaded"
+            f" ({_line(error)}); set data.root or FEDLT_DATA to a folder that holds torchvision's"
+            " files of it, or go online once"
         ) from error
 
 

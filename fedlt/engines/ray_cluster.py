@@ -23,7 +23,7 @@ __all__ = ["Start", "start_ray"]
 class Start:
     """Ray on its way up. :meth:`wait` returns when it is there."""
 
-    thread: threading.Thread | None = None
+    done: threading.Event = field(default_factory=threading.Event)
     home: Path | None = None  # where the process stood before
     errors: list[BaseException] = field(default_factory=list)
 
@@ -33,9 +33,7 @@ class Start:
         Raises:
             BaseException: Whatever made Ray fail.
         """
-        if self.thread is not None:
-            self.thread.join()
-            self.thread = None
+        self.done.wait()
         if self.home is not None:
             os.chdir(self.home)
             self.home = None
@@ -50,6 +48,8 @@ def _init(start: Start, options: dict[str, Any]) -> None:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
         start.errors.append(error)
+    start.done.set()
+    threading.Event().wait()  # Ray's client hangs once the thread that made it has ended
 
 
 def start_ray(workers: int, address: str | None = None) -> Start:
@@ -63,8 +63,10 @@ def start_ray(workers: int, address: str | None = None) -> Start:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    start = Start()
     if ray.is_initialized():
-        return Start()
+        start.done.set()
+        return start
     options: dict[str, Any] = {"address": address}
     if address is None:
         options = {
@@ -72,8 +74,7 @@ def start_ray(workers: int, address: str | None = None) -> Start:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
-    start = Start(home=Path.cwd())
+    start.home = Path.cwd()
     os.chdir(tempfile.mkdtemp(prefix="fedlt-"))
-    start.thread = threading.Thread(target=_init, args=(start, options), daemon=True)
-    start.thread.start()
+    threading.Thread(target=_init, args=(start, options), daemon=True).start()
     return start

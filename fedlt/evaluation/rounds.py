@@ -11,6 +11,7 @@ from typing import Any
 
 from fedlt.errors import FedltError
 from fedlt.evaluation.generic import Metric
+from fedlt.evaluation.shots import GROUPS
 
 __all__ = [
     "best_on_test",
@@ -100,12 +101,11 @@ def last_k(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
     return means | {name: _mean([record[name] for record in tail]) for name in names}
 
 
-def _last_word(name: str) -> str:
+def _kind(name: str) -> str:
+    """Return the last word of a name, without the group of ``many_nll`` or ``few_clients``."""
     word = name.rsplit("/", 1)[-1]
-    for ending in (*LOWER_IS_BETTER, *COUNTS):
-        if word.endswith(f"_{ending}"):
-            return ending
-    return word
+    group, _, rest = word.partition("_")
+    return rest if group in GROUPS and rest in ("nll", "ece", "clients") else word
 
 
 def best_on_test(records: Iterable[Record]) -> dict[str, Metric]:
@@ -121,9 +121,9 @@ def best_on_test(records: Iterable[Record]) -> dict[str, Metric]:
             if view in ("generic", "personal") and value is not None:
                 values.setdefault(name, []).append(value)
     return {
-        name: (min if _last_word(name) in LOWER_IS_BETTER else max)(seen)
+        name: (min if _kind(name) in LOWER_IS_BETTER else max)(seen)
         for name, seen in values.items()
-        if _last_word(name) not in COUNTS
+        if _kind(name) not in COUNTS
     }
 
 

@@ -82,6 +82,17 @@ class ClientHits:
     hits_held: IntArray  # (H, C) prediction restricted to classes the client trains on
     hits_test: IntArray | None = None  # (H, C) restricted to its test classes: ``reference`` only
 
+    def __add__(self, other: ClientHits) -> ClientHits:
+        """Return the hits on both sets of images together."""
+        if self.heads != other.heads or (self.hits_test is None) != (other.hits_test is None):
+            raise FedltError(f"hits of heads {self.heads} and {other.heads} cannot be added")
+        test = None
+        if self.hits_test is not None and other.hits_test is not None:
+            test = self.hits_test + other.hits_test
+        return ClientHits(
+            self.heads, self.hits + other.hits, self.hits_held + other.hits_held, test
+        )
+
 
 @dataclass(frozen=True)
 class PersonalScores:

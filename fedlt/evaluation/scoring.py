@@ -145,7 +145,7 @@ def count_hits(
         logits: (B, C) fused logits.
         labels: (B,) int64.
         classes: (C,) the classes a prediction may name: the others' logits become -inf; None: all.
-        drawn: (M,) positions of the images that count; None: all.
+        drawn: (M,) positions among these images of those that count; None: all.
 
     Returns:
         (C,) int64. A mask without any class hits nothing.
@@ -154,10 +154,10 @@ def count_hits(
     if classes is not None:
         if not classes.any():
             return np.zeros(size, dtype=np.int64)
-        barred = torch.from_numpy(~classes).to(logits.device)
+        barred = torch.tensor(~classes, device=logits.device)
         logits = logits.masked_fill(barred, float("-inf"))
     if drawn is not None:
-        chosen = torch.from_numpy(drawn).to(logits.device)
+        chosen = torch.tensor(drawn, device=logits.device)
         logits, labels = logits[chosen], labels[chosen]
     hit = labels[logits.argmax(dim=1) == labels]
     counts: IntArray = torch.bincount(hit, minlength=size).cpu().numpy()

@@ -43,7 +43,7 @@ def etf_statistics(weight: Tensor) -> EtfStatistics:
         weight: Class vectors (C, D), C >= 2, none of them zero.
     """
     rows = weight.detach().double()
-    norms = rows.norm(dim=1)
+    norms = torch.linalg.vector_norm(rows, dim=1)
     units = rows / norms[:, None]
     first, second = torch.triu_indices(len(rows), len(rows), offset=1)
     cosines = (units @ units.T)[first, second].clamp(-1, 1)
@@ -77,7 +77,7 @@ def dense_etf(num_features: int, num_classes: int, generator: torch.Generator) -
             f"for {num_classes} classes; take a wider backbone (model.width) or model.name resnet18"
         )
     start = torch.rand(num_features, num_classes, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(start).Q  # (D, C)
+    basis: Tensor = torch.linalg.qr(start).Q  # (D, C)
     scale = math.sqrt(num_classes / (num_classes - 1))
     return (scale * (basis - basis.mean(dim=1, keepdim=True))).T.float().contiguous()
 
@@ -109,7 +109,7 @@ def sparse_mask(
 
 def _gradient(weight: Tensor, norm: float) -> Tensor:
     """Return the gradient (C, D) of ``repair``'s loss, by hand."""
-    norms = weight.norm(dim=1, keepdim=True)  # (C, 1)
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)  # (C, 1)
     units = weight / norms
     cosines = (units @ units.T).fill_diagonal_(-1)  # (C, C)
     nearest, partner = cosines.max(dim=1, keepdim=True)  # (C, 1)
@@ -158,6 +158,8 @@ def _attempt(
     generator = torch_generator(seed, "sparse_etf")
     dense = dense_etf(num_features, num_classes, generator)
     mask = sparse_mask(num_features, num_classes, sparsity, generator)
+    if bool(mask.all()):
+        return norm * dense  # the minimum in closed form
     return repair(dense * mask, mask, norm=norm, steps=steps)
 
 
@@ -179,7 +181,7 @@ def sparse_etf(
     Args:
         num_features: Features per stream, D, at least C.
         num_classes: Number of classes, C, at least 2.
-        sparsity: Share of zeros, in [0, 1); the paper's beta.
+        sparsity: Share of zeros, in [0, 1); the paper's beta. 0 gives the exact simplex frame.
         norm: Norm of every class vector, above 0; the paper's gamma.
         seed: The run's seed.
         steps: Adam steps of the repair.

@@ -66,8 +66,9 @@ def channels_last_on_cpu(x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu":
         return x
+    batch, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).flatten(2)  # (B, H, W * Ch)
-    return rows.unflatten(2, (x.shape[3], x.shape[1])).permute(0, 3, 1, 2)
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:

@@ -95,15 +95,16 @@ class Model(nn.Module):
                 raise FedltError(f"head {name!r}: {attribute} is {given}, the model has {size}")
         self.heads[name] = head
         self._index = None
-        chosen = group or getattr(head, "default_group", "shared")
+        default: Group = getattr(head, "default_group", "shared")
         if head.state_dict():
-            self.set_group(f"heads.{name}", chosen)
+            self.set_group(f"heads.{name}", group or default)
 
     def set_group(self, prefix: str, group: Group) -> None:
         """Declare the group of every parameter and buffer under a dotted prefix.
 
         The longest declared prefix of a name decides; ``""`` stands for the whole model.
-        Parameters that become ``fixed`` no longer require gradients.
+        Parameters that become ``fixed`` no longer require gradients, for good. A tensor that the
+        model knows by several names has the group of its first one.
 
         Raises:
             FedltError: If the group is unknown or nothing lies under the prefix.
@@ -111,12 +112,11 @@ class Model(nn.Module):
         if group not in GROUPS:
             raise FedltError(f"group {group!r} of {prefix!r} is unknown{nearest(group, GROUPS)}")
         self._index = None
-        below = [part for part in find_parts(self) if lies_under(part.name, prefix)]
-        if not below:
+        if not any(lies_under(name, prefix) for name in self.state_dict()):
             heads = ("backbone", *(f"heads.{name}" for name in self.heads))
             raise FedltError(f"model: nothing lies under {prefix!r}{nearest(prefix, heads)}")
         self._groups[prefix] = group
-        for part in below:
+        for part in find_parts(self):
             if part.is_parameter and resolve_group(part.name, self._groups) == "fixed":
                 part.tensor.requires_grad_(False)
 

@@ -16,7 +16,8 @@ __all__ = ["global_realign", "local_realign", "tau_norm"]
 
 
 def _row_norms(weight: Tensor) -> Tensor:
-    return weight.norm(dim=-1, keepdim=True)  # (C, 1)
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
+    return norms  # (C, 1)
 
 
 def tau_norm(weight: Tensor, tau: float) -> Tensor:

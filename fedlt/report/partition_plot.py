@@ -153,7 +153,7 @@ def _summary(view: PartitionView) -> Text:
         f"mean majority share {percent(float(view.majority_shares().mean()))} %",
     ]
     if empty := int((sizes == 0).sum()):
-        words.append(f"{empty} clients without images")
+        words.append(f"clients without images: {empty}")
     return Text("; ".join(words))
 
 
@@ -228,11 +228,14 @@ def _draw_heat(axes: Axes, view: PartitionView) -> None:
     axes.figure.colorbar(image, ax=axes, label="images (log scale; white: none)", location="bottom")
     axes.set_ylabel("client")
     step, every = max(1, classes // 25), max(1, clients // 40)
-    labels = [
-        f"{c} {view.class_names[c]}" if step == 1 else str(c) for c in range(0, classes, step)
-    ]
+    labels = [_label(view, c) if step == 1 else str(c) for c in range(0, classes, step)]
     axes.set_xticks(range(0, classes, step), labels, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(0, clients, every), map(str, range(0, clients, every)), fontsize=8)
+
+
+def _label(view: PartitionView, label: int) -> str:
+    name = str(view.class_names[label])
+    return name if name == str(label) else f"{label} {name}"
 
 
 def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], peak: int) -> None:
@@ -240,7 +243,13 @@ def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], peak: int) -> None:
         number = int(counts[cid, label])
         dark = np.log(number) > 0.5 * np.log(peak)
         axes.text(
-            label, cid, str(number), ha="center", va="center", fontsize=6, color="w" if dark else "k"
+            label,
+            cid,
+            str(number),
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="w" if dark else "k",
         )
 
 

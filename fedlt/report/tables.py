@@ -1,8 +1,7 @@
 """Result tables for the terminal: both views, primary heads first and alone in bold.
 
-Numbers are percentages with one decimal; what a run does not have (an absent shot group, a view that
-was not scored) is a dash. Heads other than the primary ones are listed for information only
-(EVALUATION section 2).
+Numbers are percentages with one decimal; what a run does not have (an absent shot group, a view
+that was not scored) is a dash. Heads other than the primary ones are listed for information only.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -26,8 +26,8 @@ _PERSONAL = {
     "p10": "p10",
     "worst": "worst",
     "gain": "gain",
-    "majority guess": "majority_guess",
-    "held classes": "accuracy_held",
+    "majority": "majority_guess",
+    "held": "accuracy_held",
 }
 _SIGNED = {"personal/gain"}
 
@@ -74,13 +74,13 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
         if not values or len(known) < len(values):
             return DASH
         mean = percent(statistics.fmean(known), signed=name in _SIGNED)
-        return f"{mean} ± {percent(statistics.stdev(known))}" if len(known) > 1 else mean
+        return f"{mean}±{percent(statistics.stdev(known))}" if len(known) > 1 else mean
 
     names = list(dict.fromkeys(name for metrics in every for name in metrics))
     seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
     method = _method(results[0]) if results else DASH
     moment = _moment(results[0], which) if results else which
-    return _views(f"{method}, seeds {seeds}, {moment}: mean ± deviation", names, cell)
+    return _views(f"{method}, seeds {seeds}, {moment}: mean±deviation", names, cell)
 
 
 def _method(result: Mapping[str, Any]) -> str:
@@ -96,14 +96,14 @@ def _moment(result: Mapping[str, Any], which: str) -> str:
 def _views(title: str, names: Sequence[str], cell: Cell) -> RenderableType:
     generic = _view("generic", _GENERIC, names, cell)
     personal = _view("personal", _PERSONAL, names, cell)
-    return Group(Text(f"{title} (accuracies in %)"), generic, personal)
+    return Group(Text(f"{title} (accuracies in %)"), "", generic, "", personal)
 
 
 def _view(view: str, columns: Mapping[str, str], names: Sequence[str], cell: Cell) -> Table:
-    table = Table(show_edge=False, pad_edge=False, title_justify="left")
-    table.add_column(view, min_width=20)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(view, min_width=13)
     for heading in columns:
-        table.add_column(heading, justify="right", min_width=6)
+        table.add_column(heading, justify="right", min_width=8, no_wrap=True)
     primary = [cell(f"{view}/{metric}") for metric in columns.values()]
     table.add_row("primary head", *primary, style="bold")
     for head in _other_heads(view, names):

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fedlt.config import Config, PluginConfig, config_hash, differing_keys, file_digests
-from fedlt.config import load_config, to_yaml
+from fedlt.config import (
+    Config,
+    PluginConfig,
+    config_hash,
+    differing_keys,
+    file_digests,
+    load_config,
+    to_yaml,
+)
 from fedlt.errors import FedltError
 
 BASE = "name: a\nrounds: 3\n"
@@ -32,7 +39,7 @@ partition: {scheme: dirichlet, dirichlet_alpha: 0.5, num_clients: 20, min_sample
 model: {name: cnn, width: 16, norm: batch}
 strategy: {name: fedloge, sparsity: 0.6, profile: paper}
 client: {name: cross_entropy}
-local: {epochs: 2, batch_size: 32, lr: 0.5, head_lr: 0.1, momentum: 0.5, weight_decay: 0.0, augment: crop_flip}
+local: {epochs: 2, batch_size: 32, lr: 0.5, head_lr: 0.1, momentum: 0.5, augment: crop_flip}
 rounds: 150
 clients_per_round: 8
 batchnorm: average
@@ -79,6 +86,7 @@ def test_plugin_short_form():
     assert load(f"{BASE}strategy: fedprox", "strategy.mu=0.1").strategy == PluginConfig(
         name="fedprox", options={"mu": 0.1}
     )
+    assert load(BASE, "strategy.mu=1").strategy == PluginConfig(name="fedavg", options={"mu": 1})
     assert load(f"{BASE}strategy: {{name: fedprox, mu: 1}}", "strategy=fedavg").strategy == (
         PluginConfig(name="fedavg")
     )
@@ -119,7 +127,9 @@ def test_paths_are_absolute_current_directory_first():
     for folder in (Path(), elsewhere):
         (folder / "both.py").write_text("")
     (elsewhere / "beside.py").write_text("")
-    text = f"{BASE}strategy: both.py:S\nclient: beside.py:C\ndata: {{root: gone, dataset: digits}}\n"
+    text = (
+        f"{BASE}strategy: both.py:S\nclient: beside.py:C\ndata: {{root: gone, dataset: digits}}\n"
+    )
     (elsewhere / "a.yaml").write_text(text)
     config = load_config(elsewhere / "a.yaml")
     assert config.strategy.name == f"{Path.cwd()}/both.py:S"

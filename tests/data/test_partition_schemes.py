@@ -172,7 +172,8 @@ def test_repair_is_quick_for_many_clients_and_ends_when_just_possible():
         ({"variant": "refrence"}, "nearest: 'reference'"),
         ({"variant": "reference", "scheme": "iid"}, "reference is a dirichlet, not 'iid'"),
         ({"scheme": "shards", "shards_per_client": 11}, "1 to 10 here"),
-        ({"variant": "reference", "dirichlet_alpha": 1e-9}, "too small for variant reference"),
+        ({"variant": "reference", "dirichlet_alpha": 1e-9}, "1e-09 is too small"),
+        ({"dirichlet_alpha": 1e308}, "too large"),
         ({"file": "/no/such.json"}, "cannot be read"),
     ],
 )

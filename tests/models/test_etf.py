@@ -1,4 +1,4 @@
-"""SSE-C: the simplex's closed form, autograd and torch's Adam as oracles, FedLoGe's logged goldens."""
+"""SSE-C: the simplex in closed form, autograd and torch's Adam as oracles, FedLoGe's goldens."""
 
 import math
 
@@ -118,18 +118,16 @@ def test_repaired_frame_of_a_hundred_classes() -> None:
     assert (units @ units.T - 2 * torch.eye(100)).max() < -0.003
 
 
-def test_without_sparsity_nothing_is_masked() -> None:
-    weight = sparse_etf(12, 4, sparsity=0.0, seed=1, steps=2000)
-    assert weight.ne(0).all()
-    assert etf_statistics(weight).angle_mean == pytest.approx(
-        math.degrees(math.acos(-1 / 3)), abs=0.05
-    )
+def test_without_sparsity_it_is_the_exact_simplex() -> None:
+    weight = sparse_etf(12, 4, sparsity=0.0, norm=0.5, seed=1).double()
+    simplex = 0.25 * 4 / 3 * (torch.eye(4) - 1 / 4)  # norm^2 C/(C-1) (I - 11^T/C)
+    torch.testing.assert_close(weight @ weight.T, simplex.double(), rtol=0, atol=1e-6)
 
 
 def test_same_inputs_same_bits_without_the_cache(monkeypatch) -> None:
     def fresh(name: str, seed: int) -> Tensor:
         monkeypatch.setenv("FEDLT_CACHE", f"/dev/null/{name}")
-        return sparse_etf(64, 5, seed=seed, steps=200)
+        return sparse_etf(64, 5, seed=seed, steps=2000)
 
     assert torch.equal(fresh("a", 1), fresh("b", 1))
     assert not torch.equal(fresh("a", 1), fresh("a", 2))

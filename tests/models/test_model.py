@@ -67,7 +67,7 @@ def test_longest_prefix_wins_at_dots_only(model: Model) -> None:
     assert model.group_of("backbone.layers.4.weight") == "personal"
     model.set_group("", "shared")
     assert model.group_of("backbone.layers.4.weight") == "personal"
-    with pytest.raises(FedltError, match="nothing lies under 'backbone.lay'"):
+    with pytest.raises(FedltError, match=r"nothing lies under 'backbone\.lay'"):
         model.set_group("backbone.lay", "shared")
 
 
