@@ -117,8 +117,7 @@ class Simulation:
         """Run the rounds that are left on any Flower grid: this is the loop."""
         server, rounds = self.server, self.config.rounds
         engine = as_engine(grid, self.federation)
-        every, personal_every = self.config.evaluate.every, self.config.evaluate.personal_every
-        generic, personal = rounds_to_evaluate(rounds, every=every, personal_every=personal_every)
+        generic, personal = self._schedule()
         arrays = array_record(server.state.broadcast)
         self.progress.start(rounds, server.state.round)
         start = time.perf_counter() - self.seconds
@@ -142,6 +141,15 @@ class Simulation:
         finally:
             self.progress.stop()
         self.directory.write_result(self._result())
+
+    def _schedule(self) -> tuple[set[int], set[int]]:
+        """Return the rounds after which the generic and the personal view are scored."""
+        evaluate = self.config.evaluate
+        generic, personal = rounds_to_evaluate(
+            self.config.rounds, every=evaluate.every, personal_every=evaluate.personal_every
+        )
+        chosen = {evaluate.selected_round} if evaluate.selected_round else set()
+        return generic | chosen, personal | chosen
 
     def _note(self, round_: int, metrics: MetricRecord) -> None:
         """Remember steps and excluded clients of a round."""
@@ -240,7 +248,11 @@ class Simulation:
             "shots": self.evaluator.shots.to_json(),
             "prior": config.prior.model_dump(),
             "batchnorm": config.batchnorm,
-            **summarise(self.directory.rounds(), config.rounds),
+            **summarise(
+                self.directory.rounds(),
+                config.rounds,
+                selected_round=config.evaluate.selected_round,
+            ),
             "excluded": self.excluded,
             "bytes_down": sum(t.nbytes for t in state.broadcast.values()),
             "bytes_once": sum(t.nbytes for t in state.fixed.values()),

@@ -80,7 +80,7 @@ class ModelConfig(_Section):
     """The backbone."""
 
     name: StrictStr = "cnn"  # built-in name, or file.py:function, package.module:function
-    width: Count = 16  # channels of the first stage
+    width: Count | None = None  # channels of the first stage; None: the published width
     norm: Literal["batch", "group"] = "batch"
 
 
@@ -117,7 +117,7 @@ class LocalConfig(_Section):
     epochs: Count = 1  # passes over the client's images per round
     batch_size: Count = 32
     lr: Positive = 0.1
-    head_lr: Positive | None = None  # of personal heads where the method has one; None: lr
+    head_lr: Positive | None = None  # of every head; None: lr
     momentum: NotNegative = 0.0
     weight_decay: NotNegative = 0.0
     augment: Literal["none", "crop_flip", "crop"] = "none"
@@ -149,6 +149,7 @@ class EvaluateConfig(_Section):
     )
     local_test: Literal["exact", "sampled", "reference"] = "exact"  # each client's test view
     clients: Literal["all"] | Count = "all"  # clients in the personal view
+    selected_round: Count | None = None  # a round fixed on data.split: tune, reported as `selected`
     batch_size: Count = 500  # images per forward pass
 
 
@@ -168,7 +169,7 @@ class PersonalConfig(_Section):
 class EngineConfig(_Section):
     """Where client tasks run; never changes a result."""
 
-    name: Literal["serial", "ray"] = "ray"
+    name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
 

@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedlt.engines.base import Engine, Job, JobResult, run_job
 from fedlt.engines.ray_cluster import Start, start_ray
+from fedlt.flower.records import array_record, tensors_of
 from fedlt.loading import check_packages, user_modules
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ class RayWorker:
         result = run_job(self._app, job)
         return JobResult(result.replies, result.contexts)
 
-    def score(self, request: ScoreRequest, refs: SharedRefs) -> Scores:
-        """Score one request."""
-        return self._worker.score(replace(request, **self._shared(refs)))
+    def score(self, request: ScoreRequest, personal: list[ArrayRecord], refs: SharedRefs) -> Scores:
+        """Score one request, whose tensors travel beside it."""
+        shared = {name: tensors_of(record) for name, record in self._shared(refs).items()}
+        records = iter(personal)
+        clients = tuple(
+            c if c.personal is None else replace(c, personal=tensors_of(next(records)))
+            for c in request.clients
+        )
+        return self._worker.score(replace(request, clients=clients, **shared))
 
 
 class RayEngine(Engine):
@@ -125,12 +132,15 @@ class RayEngine(Engine):
         """Score the requests and yield the answers in order."""
         if not requests:
             return
-        refs = self._share({"arrays": requests[0].arrays, "fixed": requests[0].fixed})
-        empty = ArrayRecord()
+        models = ("broadcast", "fixed", "private_mean")
+        refs = self._share({name: array_record(getattr(requests[0], name)) for name in models})
 
-        def submit(worker: Any, position: int) -> Any:  # noqa: ANN401
-            light = replace(requests[position], arrays=empty, fixed=empty)
-            return worker.score.remote(light, refs)
+        def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
+            request = requests[position]
+            own = [array_record(c.personal) for c in request.clients if c.personal is not None]
+            bare = tuple(replace(c, personal=None if c.personal is None else {}) for c in request.clients)
+            light = replace(request, clients=bare, broadcast={}, fixed={}, private_mean={})
+            return worker.score.remote(light, own, refs)
 
         yield from self._dispatch(submit, list(range(len(requests))))
 

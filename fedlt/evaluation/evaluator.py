@@ -178,11 +178,5 @@ def _add(
 ) -> tuple[ClientHits | None, ClientHits]:
     """Add the hits on two pieces of the test set."""
     mine = sofar[0]
-    return (None if mine is None or own is None else _sum(mine, own)), _sum(sofar[1], base)
+    return (None if mine is None or own is None else mine + own), sofar[1] + base
 
-
-def _sum(a: ClientHits, b: ClientHits) -> ClientHits:
-    test = None
-    if a.hits_test is not None and b.hits_test is not None:
-        test = a.hits_test + b.hits_test
-    return ClientHits(a.heads, a.hits + b.hits, a.hits_held + b.hits_held, test)
