@@ -1,0 +1,1 @@
+"""fedlt: a federated long-tail learning simulator. Start reading at ``fedlt.simulate``."""

@@ -109,7 +109,9 @@ class Client:
                 parameter.requires_grad_(True)
         return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
 
-    def _optimizer(self, trained: Mapping[str, Tensor], no_decay: tuple[str, ...]) -> torch.optim.SGD:
+    def _optimizer(
+        self, trained: Mapping[str, Tensor], no_decay: tuple[str, ...]
+    ) -> torch.optim.SGD:
         """Return SGD with one group per (learning rate, weight decay)."""
         local = self.local
         head_lr = local.lr if local.head_lr is None else local.head_lr
@@ -160,7 +162,7 @@ class ClientPlugin:
     """A local-training method. The defaults are plain cross-entropy on plain batches."""
 
     def build(self, model: Model) -> None:
-        """Add experts, tokens or other streams to ``model``; runs before the strategy's ``build``."""
+        """Add experts, tokens or other streams to ``model``, before the strategy's ``build``."""
 
     def setup(self, client: Client) -> None:
         """Put per-client tensors into ``client.tensors`` before the task starts."""

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that says what, where, and the nearest valid choice."""
+"""Errors for the user to mend: one line with what, where, and the nearest valid choice."""
 
 from __future__ import annotations
 

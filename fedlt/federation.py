@@ -1,4 +1,4 @@
-"""A federation: the configuration, its data, strategy and plugin. Everything a process needs to take part."""
+"""A federation: configuration, data, strategy, plugin: what a process needs to take part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Federation", "prepare_federation"]
 
 @dataclass(frozen=True)
 class Federation:
-    """What the server and every worker share. Picklable; the images travel as plain NumPy arrays."""
+    """What the server and every worker share. Picklable; images travel as NumPy arrays."""
 
     config: Config
     data: FederatedData
@@ -34,12 +34,12 @@ class Federation:
 
     @property
     def seed(self) -> int:
-        """The key of every draw but the partition's: ``seed``, or a fresh one for each ``rng_salt``."""
+        """Keys every draw but the partition's: ``seed``, or another for each ``rng_salt``."""
         config = self.config
         return key(config.seed, "salt", config.rng_salt) if config.rng_salt else config.seed
 
     def build_model(self) -> Model:
-        """Return the initial model: backbone, then the plugin's parts, then the strategy's heads."""
+        """Return the initial model: backbone, the plugin's parts, then the strategy's heads."""
         data, settings = self.data, self.config.model
         channels, *image_size = data.train_images.shape[1:]
         model = build_model(

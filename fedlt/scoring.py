@@ -1,4 +1,4 @@
-"""A worker's second task: score the generic model and personal models on a piece of the test set."""
+"""A worker's second task: score generic and personal models on a piece of the test set."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Scorer:
         images = self._images[request.start : request.stop]
         blocks = [
             self.model.features(normalize(block, self._mean, self._std))
-            for block in images.split(self._block)
+            for block in torch.split(images, self._block)
         ]
         return torch.cat(blocks)
 

@@ -1,14 +1,14 @@
 """Read this first: from a configuration to a finished run.
 
-    config -> strategy, plugin -> federation (data, partition) -> server half, engine -> rounds -> result
+    config -> strategy, plugin -> federation (data, partition) -> server, engine -> rounds -> result
 
 One round:
 
-    server   configure_train: sample the cohort, one message a client      (flower/adapter.py)
-    engine   map_reduce: client tasks, sums over parts of the cohort       (engines/, flower/client_app.py)
-    server   aggregate_train: add the sums, the strategy's step            (flower/adapter.py, strategies/)
-    engine   commit: the personal states of the clients in the sum
-    driver   evaluate, write rounds.jsonl, checkpoint                      (evaluation/, runs.py)
+    server  configure_train: sample the cohort, one message a client   flower/adapter.py
+    engine  map_reduce: client tasks, sums over parts of the cohort    engines/, flower/client_app.py
+    server  aggregate_train: add the sums, the strategy's step         flower/adapter.py, strategies/
+    engine  commit: the personal states of the clients in the sum      engines/base.py
+    driver  evaluate, write rounds.jsonl, checkpoint                   evaluation/, runs.py
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
 from fedlt.engines.base import Engine
 from fedlt.engines.foreign import as_engine
-from fedlt.errors import FedltError, RunError
+from fedlt.errors import RunError
 from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluation, summarise
 from fedlt.evaluation.evaluator import Evaluator, Standing
 from fedlt.federation import Federation, prepare_federation
@@ -174,15 +174,13 @@ class Simulation:
         strategy = self.federation.strategy
         for personal in standing.personal.values():
             model = self.server.model
-            return touches_backbone(
-                strategy.personal_weights(model, standing.broadcast, personal)
-            )
+            return touches_backbone(strategy.personal_weights(model, standing.broadcast, personal))
         return False
 
     def _evaluate(
         self, engine: Engine, round_: int, metrics: MetricRecord, *, personal: bool
     ) -> str:
-        """Score the models after a round, write its line, and return a word for the progress bar."""
+        """Score the models after a round, write its line, and return words for the progress."""
         values, evaluation = self.evaluator.evaluate(
             self._standing(engine, round_),
             engine.run_scores,
@@ -191,7 +189,9 @@ class Simulation:
         )
         save_evaluation(evaluation_path(self.directory.path, round_), evaluation)
         row = {"round": round_, **values, **_train_metrics(metrics, self.server.finite)}
-        self.directory.append_round({**row, "train/excluded": len(self.excluded), "seconds": self.seconds})
+        self.directory.append_round(
+            {**row, "train/excluded": len(self.excluded), "seconds": self.seconds}
+        )
         shown = {"generic": values["generic/accuracy"], "personal": values.get("personal/accuracy")}
         return "  ".join(f"{view} {_percent(value)}" for view, value in shown.items() if value)
 
@@ -227,7 +227,9 @@ class Simulation:
             if name.startswith("personal/")
         }
         engine.restore(states)
-        server = {name: group for name, group in tensors.items() if not name.startswith("personal/")}
+        server = {
+            name: group for name, group in tensors.items() if not name.startswith("personal/")
+        }
         self.server.restore(server, meta["server"])
         self.server.heard[meta["heard"]] = True
         self.steps = np.asarray(meta["steps"], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The contract of a federated method: a frozen dataclass of hyperparameters with verbs for both halves.
+"""The contract of a federated method: a frozen dataclass with verbs for both halves.
 
     server   state = init(model)
     server   state.broadcast ------------------------------> every client of the cohort
@@ -7,8 +7,9 @@
     server   state = aggregate(state, total)
 
 A strategy keeps nothing between calls: what the server remembers is in :class:`ServerState`, what a
-client remembers is its ``personal`` tensors. The base class is complete: subclass it and override what
-differs. As it stands it is federated averaging (McMahan et al., AISTATS 2017, arXiv:1602.05629).
+client remembers is its ``personal`` tensors. The base class is complete: subclass it and override
+what differs. As it stands it is federated averaging (McMahan et al., AISTATS 2017,
+arXiv:1602.05629).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S,
 
 @dataclass(frozen=True)
 class ServerState:
-    """Everything the server knows between rounds; checkpointed whole. Its tensors are never written."""
+    """Everything the server knows between rounds; checkpointed whole; never written in place."""
 
     round: int  # rounds finished
     broadcast: Tensors  # what every client gets: the shared part of the model, and extras
@@ -52,7 +53,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Total:
-    """The cohort's answers, reduced. Buffers are not in it: fedlt averages them (``batchnorm:``)."""
+    """The cohort's answers, reduced. Buffers are not in it: ``batchnorm:`` averages them."""
 
     sums: Tensors  # sum over clients of weight * sums; empty where the strategy does not reduce
     weight: float  # sum of the weights

@@ -33,8 +33,8 @@ __all__ = ["Worker", "prepare_process"]
 def prepare_process() -> None:
     """Set one torch thread and flush denormals: first thing in every process that trains.
 
-    More threads than free cores slow small convolutions down many times over. The tiny gradients that
-    a small classifier norm makes fall into denormal floats, which a CPU computes in microcode.
+    More threads than free cores slow small convolutions down many times over. The tiny gradients
+    that a small classifier norm makes fall into denormal floats, which a CPU computes in microcode.
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -83,7 +83,8 @@ class Worker:
             broadcast: The shared part of the model, and extras.
             fixed: The fixed part of the model.
             personal: What this client stored; empty before its first round: it is drawn then.
-            global_counts: (C,) class counts that the server may know, where ``prior`` asks for them.
+            global_counts: (C,) class counts that the server may know, where ``prior`` asks for
+                them.
         """
         federation, model = self.federation, self.model
         data = self.client_data(cid)

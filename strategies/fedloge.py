@@ -1,10 +1,11 @@
-"""FedLoGe: Xiao et al., FedLoGe: joint local and generic federated learning under long-tailed data,
-ICLR 2024. https://arxiv.org/abs/2401.08977
+"""FedLoGe: joint local and generic federated learning under long-tailed data.
 
-Backbone theta learns through a frozen sparse ETF classifier (SSE-C). Two more heads learn on detached
-features: the auxiliary head psi, averaged by the server, and the local head phi_k, which never leaves
-its client. After training, GLA-FR realigns their norms: psi for the generic model, psi with the norms
-of phi_k for client k.
+Xiao et al., ICLR 2024. https://arxiv.org/abs/2401.08977
+
+The backbone learns through a frozen sparse ETF classifier (SSE-C). Two more heads learn on detached
+features: the auxiliary head psi, averaged by the server, and the local head phi_k, which never
+leaves its client. GLA-FR realigns their norms: psi for the generic model, psi with the norms of
+phi_k for client k.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ __all__ = ["FedLoGe"]
 class FedLoGe(Strategy):
     """SSE-C, an auxiliary and a local head trained in one backward pass, and GLA-FR.
 
-    ``profile: reference`` is the authors' public code where it differs from the paper: SSE-C keeps a
-    random bias, psi is realigned to norm 1.7, and the personal logits add the local head's (V2).
+    ``profile: reference`` is the authors' public code where it differs from the paper: SSE-C keeps
+    a random bias, psi is realigned to norm 1.7, and the personal logits add the local head's (V2).
     """
 
     sparsity: float = 0.6  # beta: share of the classifier's entries that are zero
@@ -97,7 +98,7 @@ class FedLoGe(Strategy):
         return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return the realigned auxiliary head (GA-FR), then SSE-C and the auxiliary head as trained."""
+        """Return the realigned auxiliary head (GA-FR), then both heads as trained."""
         weight, bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         scale = 1.7 if self.profile == "reference" else 1.0
         return {
@@ -111,7 +112,7 @@ class FedLoGe(Strategy):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return LA-FR's heads: V1 of the paper, V2 of the public code, and both heads as trained."""
+        """Return LA-FR's heads: V1 of the paper, V2 of the public code; and both as trained."""
         psi, psi_bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         phi, phi_bias = personal["heads.local.weight"], personal["heads.local.bias"]
         realigned = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|

@@ -1,4 +1,4 @@
-"""Engines: where client tasks run. This table is the only registry; the classes load when asked for."""
+"""Engines: where client tasks run. This table is the only registry; classes load when asked for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def engine_class(name: str) -> type[Engine]:
     if is_spec(name):
         found = load_object(name, "engine.name")
         if not (isinstance(found, type) and issubclass(found, Engine)):
-            raise FedltError(f"engine.name: {name!r} is not a subclass of fedlt.engines.base.Engine")
+            raise FedltError(
+                f"engine.name: {name!r} is not a subclass of fedlt.engines.base.Engine"
+            )
         return found
     if name not in ENGINES:
         raise FedltError(f"engine.name: no engine {name!r}{nearest(name, ENGINES)}")

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from flwr.app import Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -102,7 +103,7 @@ class Engine(Grid):
         """Score every request and yield the results in the order of the requests."""
 
     def map_reduce(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """Send messages and yield their replies, summed in chunks of contiguous cohort positions."""
+        """Send messages and yield their replies, summed in chunks of contiguous positions."""
         listed = list(messages)
         size = chunk_size(len(listed))
         pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
@@ -133,7 +134,10 @@ class Engine(Grid):
 
     def context(self, cid: int) -> Context:
         """Return a copy of client ``cid``'s context."""
-        config = {"partition-id": cid, "num-partitions": self.federation.num_clients}
+        config: UserConfig = {
+            "partition-id": cid,
+            "num-partitions": self.federation.num_clients,
+        }
         state = RecordDict(dict(self._states.get(cid, {})))
         return Context(
             run_id=self._run.run_id, node_id=cid, node_config=config, state=state, run_config={}
@@ -181,4 +185,3 @@ class Engine(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return and forget the replies to these messages."""
         return [self._replies.pop(i) for i in message_ids if i in self._replies]
-

@@ -1,8 +1,8 @@
 """Any other Flower ``Grid`` (Flower's own simulation, a deployment) behind fedlt's verbs.
 
-Node ids there are random 64-bit numbers, so the nodes are asked once which client they are. Personal
-states stay on the nodes: they cannot be checkpointed from here, and nodes score their own personal
-models. No promise of bits: the nodes are not ours.
+Node ids there are random 64-bit numbers, so the nodes are asked once which client they are.
+Personal states stay on the nodes: they cannot be checkpointed from here, and nodes score their own
+personal models. No promise of bits: the nodes are not ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedlt.engines.base import Engine, Job, JobResult
@@ -93,14 +93,14 @@ class ForeignEngine(Engine):
     def _ask_clients(self, answer: Scores, request: ScoreRequest) -> Scores:
         """Add the clients' hits on the whole test set to an answer."""
         images = len(self.federation.data.eval_labels)
-        content = {
+        content: dict[str, ArrayRecord | ConfigRecord] = {
             "arrays": array_record(dict(request.broadcast)),
             "fixed": array_record(dict(request.fixed)),
             "private-mean": array_record(dict(request.private_mean)),
             "config": ConfigRecord({"server-round": request.round, "images": images}),
         }
         asked = [
-            Message(RecordDict(dict(content)), self._nodes[client.cid], MessageType.EVALUATE)
+            Message(RecordDict({**content}), self._nodes[client.cid], MessageType.EVALUATE)
             for client in request.clients
         ]
         clients = {}

@@ -1,8 +1,8 @@
 """The Ray engine: one actor per worker, each with one scratch model.
 
-Records that every message of a round shares (the broadcast, the fixed part) go into the object store
-once and are mapped by the workers without a copy; a record that did not change is not put again.
-Replies come back as buffers that the driver maps. The driver adds them in cohort order.
+Records that every message of a round shares (the broadcast, the fixed part) go into the object
+store once and are mapped by the workers without a copy; a record that did not change is not put
+again. Replies come back as buffers that the driver maps. The driver adds them in cohort order.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import ray
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
 from fedlt.engines.base import Engine, Job, JobResult, run_job
 from fedlt.engines.ray_cluster import Start, start_ray
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.loading import check_packages, user_modules
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class RayWorker:
             c if c.personal is None else replace(c, personal=tensors_of(next(records)))
             for c in request.clients
         )
-        return self._worker.score(replace(request, clients=clients, **shared))
+        light: Callable[..., ScoreRequest] = replace
+        return self._worker.score(light(request, clients=clients, **shared))
 
 
 class RayEngine(Engine):
@@ -89,8 +90,8 @@ class RayEngine(Engine):
         config = federation.config.engine
         start_ray(_count_workers(config), config.address).wait()
         for module in user_modules():
-            ray.cloudpickle.register_pickle_by_value(module)
-        actor = ray.remote(RayWorker).options(num_cpus=1 if config.address else 0)
+            ray.cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+        actor: Any = ray.remote(RayWorker).options(num_cpus=1 if config.address else 0)
         self._workers = [actor.remote() for _ in range(_count_workers(config))]
         shared = ray.put(federation)
         self._ready = [worker.setup.remote(shared) for worker in self._workers]
@@ -138,7 +139,9 @@ class RayEngine(Engine):
         def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
             request = requests[position]
             own = [array_record(c.personal) for c in request.clients if c.personal is not None]
-            bare = tuple(replace(c, personal=None if c.personal is None else {}) for c in request.clients)
+            bare = tuple(
+                replace(c, personal=None if c.personal is None else {}) for c in request.clients
+            )
             light = replace(request, clients=bare, broadcast={}, fixed={}, private_mean={})
             return worker.score.remote(light, own, refs)
 
@@ -164,7 +167,9 @@ class RayEngine(Engine):
 
 
 def _count_workers(config: EngineConfig) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return cores if config.workers == "auto" else config.workers
 
 
@@ -184,5 +189,5 @@ def _without(job: Job, shared: dict[str, ArrayRecord]) -> Job:
     messages = []
     for message in job.messages:
         rest = {name: record for name, record in message.content.items() if name not in shared}
-        messages.append(Message(RecordDict(rest), metadata=message.metadata))
+        messages.append(with_content(message, RecordDict(rest)))
     return replace(job, messages=messages)

@@ -1,9 +1,9 @@
 """Start Ray early, quietly, and from a neutral working directory.
 
-Ray puts the driver's working directory first on every worker's import path. A user's own folder called
-``strategies`` or ``clients`` there would be imported instead of ours, so the process stands in an empty
-folder while Ray starts. Ray starts in a thread, while the data are prepared; all paths that fedlt uses
-are absolute by then.
+Ray puts the driver's working directory first on every worker's import path. A user's own folder
+called ``strategies`` or ``clients`` there would be imported instead of ours, so the process stands
+in an empty folder while Ray starts. Ray starts in a thread, while the data are prepared; all paths
+that fedlt uses are absolute by then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _init(start: Start, options: dict[str, Any]) -> None:
         import ray
 
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except BaseException as error:  # noqa: BLE001 (handed to the thread that waits)
+    except BaseException as error:
         start.errors.append(error)
     start.done.set()
     threading.Event().wait()  # Ray's client hangs once the thread that made it has ended

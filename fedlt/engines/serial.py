@@ -1,4 +1,4 @@
-"""The serial engine: every task in this process, one after another. The reference for all others."""
+"""The serial engine: every task in this process, one after another. The reference for others."""
 
 from __future__ import annotations
 

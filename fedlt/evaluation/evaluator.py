@@ -1,4 +1,4 @@
-"""One evaluation round, from the driver's side: make requests, add up the answers, cut the metrics."""
+"""One evaluation round, driver's side: make requests, add up the answers, cut the metrics."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class Standing:
 class Evaluator:
     """Scores a federation's models. It knows heads by name only as the strategy gives them."""
 
-    def __init__(self, federation: Federation, has_own_backbone: Callable[[Standing], bool]) -> None:
+    def __init__(
+        self, federation: Federation, has_own_backbone: Callable[[Standing], bool]
+    ) -> None:
         data, config = federation.data, federation.config
         self.federation = federation
         self._has_own_backbone = has_own_backbone
@@ -85,7 +87,7 @@ class Evaluator:
                 generic = answer.generic if generic is None else generic + answer.generic
             for cid, (own, base) in answer.clients.items():
                 hits[cid] = _add(hits[cid], own, base) if cid in hits else (own, base)
-        assert generic is not None  # noqa: S101 (every standing has a generic model)
+        assert generic is not None
         scores = self._stack(hits) if personal else None
         return self._metrics(standing, generic, scores), self._archive(standing, generic, scores)
 
@@ -131,7 +133,7 @@ class Evaluator:
         first = next(iter(standing.personal.values()))
         names = [n for n, t in first.items() if n.startswith("backbone.") and t.is_floating_point()]
         return {
-            name: sum(own[name] * (sizes[cid] / total) for cid, own in standing.personal.items())  # type: ignore[misc]
+            name: sum(own[name] * (sizes[cid] / total) for cid, own in standing.personal.items())
             for name in names
         }
 
@@ -179,4 +181,3 @@ def _add(
     """Add the hits on two pieces of the test set."""
     mine = sofar[0]
     return (None if mine is None or own is None else mine + own), sofar[1] + base
-

@@ -1,7 +1,7 @@
 """The only place that touches Flower: records, the server adapter, the two apps.
 
-Flower posts telemetry by default. It is switched off here, before Flower is imported, unless the user
-has set it.
+Flower posts telemetry by default. It is switched off here, before Flower is imported, unless the
+user has set it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A fedlt strategy as a Flower strategy: one adapter, which holds the server state of one run.
 
 Flower's own ``aggregate_train(round, replies)`` sees neither arrays nor state, so the adapter keeps
-them. Cohorts are sampled by (seed, round), BatchNorm buffers are averaged here by the run's policy, and
-clients whose update is not finite are left out and remembered.
+them. Cohorts are sampled by (seed, round), BatchNorm buffers are averaged here by the run's policy,
+and clients whose update is not finite are left out and remembered.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NoUsableUpdateError(RunError):
 
 
 class ServerHalf(FlowerBase):
-    """What the round loop drives: a Flower strategy whose state can be saved, restored and scored."""
+    """What the round loop drives: a Flower strategy whose state can be saved and scored."""
 
     reduces: bool  # replies may arrive as sums over parts of the cohort
 
@@ -94,7 +94,11 @@ class ServerHalf(FlowerBase):
         """Return one message per client of the cohort; they share their array records."""
         cohort = self.sample(server_round, sorted(grid.get_node_ids()))
         content = RecordDict(
-            {"arrays": arrays, "fixed": self.fixed, "config": self.round_config(server_round, cohort)}
+            {
+                "arrays": arrays,
+                "fixed": self.fixed,
+                "config": self.round_config(server_round, cohort),
+            }
         )
         return [
             Message(
@@ -123,6 +127,16 @@ class ServerHalf(FlowerBase):
         means = {name: sums.pop(name) / weight for name in self._buffers if name in sums}
         pooled = self.federation.config.batchnorm == "pooled"
         return from_moments(means, self._moments) if pooled else means
+
+    @abstractmethod
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Take the round's step and return the next broadcast and the clients' metric lists.
+
+        Raises:
+            NoUsableUpdateError: If no client's update is finite; the state is as before.
+        """
 
     @abstractmethod
     def snapshot(self) -> tuple[dict[str, Tensors], dict[str, object]]:
@@ -159,9 +173,7 @@ class FlowerStrategy(ServerHalf):
         """Add the replies in order and take the strategy's step."""
         total, buffers, lists = self._reduce(replies) if self.reduces else self._collect(replies)
         state = self.strategy.aggregate(self.state, total)
-        self.state = replace(
-            state, round=server_round, broadcast={**state.broadcast, **buffers}
-        )
+        self.state = replace(state, round=server_round, broadcast={**state.broadcast, **buffers})
         return array_record(self.state.broadcast), MetricRecord(dict(lists))
 
     def _reduce(self, replies: Iterable[Message]) -> tuple[Total, Tensors, dict[str, list[float]]]:
@@ -196,7 +208,7 @@ class FlowerStrategy(ServerHalf):
     def _updates(
         self, replies: Iterable[Message], lists: dict[str, list[float]]
     ) -> Iterator[tuple[Update, Tensors]]:
-        """Yield the finite updates without buffers, and their tensors with them; join the metrics."""
+        """Yield finite updates without buffers, and their tensors with them; join the metrics."""
         for reply in replies:
             for name, values in metric_lists(reply).items():
                 lists.setdefault(name, []).extend(values)

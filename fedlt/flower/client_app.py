@@ -78,7 +78,9 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
             clients=(ClientRequest(cid, personal_of(context) or None),),
         )
         own, generic = get_worker().score(request).clients[cid]
-        reply = RecordDict({"metrics": MetricRecord({"cid": [cid]}), "generic": hits_record(generic)})
+        reply = RecordDict(
+            {"metrics": MetricRecord({"cid": [cid]}), "generic": hits_record(generic)}
+        )
         if own is not None:
             reply["personal"] = hits_record(own)
         return Message(reply, reply_to=message)

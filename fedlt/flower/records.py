@@ -1,26 +1,26 @@
 """Flower records that hold tensors and serialise them only when they cross a wire.
 
 ``flwr.app.Array`` keeps serialised bytes. :class:`TensorArray` keeps the tensor: building a record
-and reading it back copies nothing, pickling hands the buffer over out of band (Ray maps it), and the
-bytes are made only if somebody asks for them (a SuperLink, ``count_bytes``). A tensor in a record is
-never written again.
+and reading it back copies nothing, pickling hands the buffer over out of band (Ray maps it), and
+the bytes are made only if somebody asks for them (a SuperLink, ``count_bytes``). A tensor in a
+record is never written again.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.constant import SType
 from torch import Tensor
 
 from fedlt.memory import as_tensor
 
-__all__ = ["TensorArray", "array_record", "tensors_of"]
+__all__ = ["TensorArray", "array_record", "tensors_of", "with_content"]
 
 
 def _rebuild(array: np.ndarray[Any, Any]) -> TensorArray:
@@ -71,8 +71,14 @@ def array_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return a record's tensors by name: shared where they can be, read from plain arrays otherwise."""
+    """Return a record's tensors by name; shared, or read from plain arrays."""
     return {
         name: array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy())
         for name, array in record.items()
     }
+
+
+def with_content(message: Message, content: RecordDict) -> Message:
+    """Return a message with the same metadata and other content; Flower's stubs leave this out."""
+    make: Callable[..., Message] = Message
+    return make(content, metadata=message.metadata)

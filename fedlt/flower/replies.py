@@ -1,8 +1,9 @@
 """Clients' replies: how an update is packed into a Flower message, and how messages are summed.
 
-A reply holds ``arrays`` (the update's sums times its weight) and ``metrics`` (lists, one entry a client).
-The sum of two replies is a reply, so a worker sums a chunk of the cohort with the same function with
-which the server sums the chunks. An update that is not finite travels without arrays and is named.
+A reply holds ``arrays`` (the update's sums times its weight) and ``metrics`` (lists, one entry a
+client). The sum of two replies is a reply, so a worker sums a chunk of the cohort with the same
+function with which the server sums the chunks. An update that is not finite travels without arrays
+and is named.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from flwr.app import Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedlt.evaluation.scores import ClientHits
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.strategy import Tensors, Update
 
-__all__ = ["finite", "hits_of", "hits_record", "metric_lists", "pack_reply", "sum_replies", "unpack_update"]
+__all__ = [
+    "finite",
+    "hits_of",
+    "hits_record",
+    "metric_lists",
+    "pack_reply",
+    "sum_replies",
+    "unpack_update",
+]
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
@@ -100,7 +109,7 @@ def sum_replies(replies: Iterable[Message]) -> Message:
     content = RecordDict({"metrics": MetricRecord(dict(lists))})
     if total:
         content["arrays"] = array_record(total)
-    return Message(content, metadata=first.metadata)
+    return with_content(first, content)
 
 
 def hits_record(hits: ClientHits) -> MetricRecord:

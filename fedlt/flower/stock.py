@@ -1,7 +1,7 @@
 """Run a stock Flower strategy (FedAdam, Krum, ...) named in a fedlt file.
 
-It gets FedAvg's client half. Only trainable shared parameters pass through it: an adaptive server step
-on BatchNorm's running variance turns it negative. The buffers are averaged here.
+It gets FedAvg's client half. Only trainable shared parameters pass through it: an adaptive server
+step on BatchNorm's running variance turns it negative. The buffers are averaged here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import FedltError, nearest
 from fedlt.flower.adapter import ServerHalf
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.flower.replies import metric_lists
 from fedlt.models import Model
 from fedlt.rng import key
@@ -37,9 +38,9 @@ SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evalu
 
 @dataclass(frozen=True)
 class StockStrategy(Strategy):
-    """A Flower strategy class and its options; the client half is the defaults, which are FedAvg's."""
+    """A Flower strategy class and its options; the client half is the defaults: FedAvg's."""
 
-    factory: type[FlowerBase] = FlowerBase
+    factory: Callable[..., FlowerBase] = FedAvg
     options: dict[str, Any] = field(default_factory=dict)
 
     def make(self, num_clients: int, cohort_size: int) -> FlowerBase:
@@ -60,11 +61,12 @@ class StockStrategy(Strategy):
             "min_evaluate_nodes": cohort_size,
             "min_available_nodes": num_clients,
         }
-        chosen = {name: value for name, value in sampling.items() if name in known}
+        chosen = {option: value for option, value in sampling.items() if option in known}
+        name = getattr(self.factory, "__name__", repr(self.factory))
         try:
             return self.factory(**chosen, **self.options)
         except (TypeError, ValueError) as error:
-            raise FedltError(f"strategy: {self.factory.__name__} refuses: {error}") from error
+            raise FedltError(f"strategy: {name} refuses: {error}") from error
 
 
 class StockFlowerStrategy(ServerHalf):
@@ -136,7 +138,7 @@ class StockFlowerStrategy(ServerHalf):
         arrays = array_record({name: tensors[name] for name in self._trained})
         examples = reply.content.metric_records["metrics"]["num-examples"]
         metrics = MetricRecord({"num-examples": examples})
-        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), metadata=reply.metadata)
+        return with_content(reply, RecordDict({"arrays": arrays, "metrics": metrics}))
 
     def snapshot(self) -> tuple[dict[str, Tensors], dict[str, object]]:
         """Return the server state, and the strategy's array- and scalar-valued attributes."""
@@ -171,7 +173,7 @@ class StockFlowerStrategy(ServerHalf):
 
 
 def _arrays(value: object) -> Tensors:
-    """Return an attribute that is a dict or a list of arrays as tensors; empty for anything else."""
+    """Return an attribute that holds arrays as tensors; empty for anything else."""
     if isinstance(value, ArrayRecord):
         return {f"record/{name}": tensor for name, tensor in tensors_of(value).items()}
     if isinstance(value, dict) and value:
