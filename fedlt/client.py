@@ -75,6 +75,9 @@ class Client:
     ) -> dict[str, float]:
         """Run SGD on ``objective`` over this client's data.
 
+        A backbone none of whose parameters is trained runs in evaluation mode: its BatchNorm
+        statistics stay as they are.
+
         Args:
             objective: Gives the mean loss of a batch.
             epochs: Passes over the data; the file's ``local.epochs`` by default.
@@ -94,6 +97,7 @@ class Client:
         for parameter in frozen:
             parameter.requires_grad_(False)
         self.model.train()
+        self.model.backbone.train(any(name.startswith("backbone.") for name in trained))
         try:
             for epoch in range(self.local.epochs if epochs is None else epochs):
                 for batch in self.plugin.batches(self, epoch):

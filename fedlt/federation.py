@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.data import FederatedData, prepare_data
+from fedlt.errors import FedltError
+from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import apply_policy
 from fedlt.rng import key, seed_torch
@@ -60,6 +63,20 @@ class Federation:
 
 
 def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin) -> Federation:
-    """Load the data and draw the partition; everything a wrong file can break breaks here."""
+    """Load the data and draw the partition.
+
+    Raises:
+        FedltError: If strategy and plugin do not compose, the data cannot be had, or the partition
+            has too few clients for what the file asks.
+    """
+    reason = strategy.refuses(plugin)
+    if reason is not None:
+        names = f"strategy {config.strategy.name!r} with client {config.client.name!r}"
+        raise FedltError(f"{names}: {reason}")
     data = prepare_data(config.data, config.partition, seed=config.seed)
+    clients, cohort = data.partition.num_clients, config.clients_per_round
+    if cohort is not None and cohort > clients:
+        raise FedltError(f"clients_per_round: {cohort} exceeds the {clients} clients")
+    if config.evaluate.local_test == "reference":
+        logging.getLogger(__name__).warning(REFERENCE_WARNING)
     return Federation(config, data, strategy, plugin)

@@ -92,8 +92,9 @@ class Scorer:
         """Return the hits of a client's own heads; leaves the scratch model as it was."""
         if client.personal is None:
             return None
-        strategy, broadcast = self.federation.strategy, request.broadcast
-        weights = strategy.personal_weights(self.model, broadcast, client.personal)
+        strategy, broadcast = self.federation.strategy, {**request.broadcast, **client.refreshed}
+        own_weights = strategy.personal_weights(self.model, broadcast, client.personal)
+        weights = {**client.refreshed, **own_weights}
         before = {name: self.model.state()[name].clone() for name in weights}
         self.model.load(weights, weights)
         own = self._features(request) if touches_backbone(weights) else features

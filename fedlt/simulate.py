@@ -5,8 +5,8 @@
 One round:
 
     server  configure_train: sample the cohort, one message a client   flower/adapter.py
-    engine  map_reduce: client tasks, sums over parts of the cohort    engines/, flower/client_app.py
-    server  aggregate_train: add the sums, the strategy's step         flower/adapter.py, strategies/
+    engine  map_reduce: client tasks, sums over parts of the cohort    engines/, client_app.py
+    server  aggregate_train: add the sums, the strategy's step         adapter.py, strategies/
     engine  commit: the personal states of the clients in the sum      engines/base.py
     driver  evaluate, write rounds.jsonl, checkpoint                   evaluation/, runs.py
 """
@@ -166,6 +166,8 @@ class Simulation:
             for cid, state in engine.states().items()
         }
         steps = self.steps if personal else np.zeros_like(self.steps)
+        passes = -(-self.federation.data.client_counts.sum(axis=1) // self.config.local.batch_size)
+        steps = steps + self.config.personal.refresh.epochs * passes
         state = self.server.state
         return Standing(round_, state.broadcast, state.fixed, personal, self.server.heard, steps)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from fedlt.models import LinearHead, Model
 
 if TYPE_CHECKING:
-    from fedlt.client import Batch, Client
+    from fedlt.client import Batch, Client, ClientPlugin
 
 __all__ = ["HeadFunction", "ServerState", "Strategy", "Tensors", "Total", "Update"]
 
@@ -71,6 +71,10 @@ class Strategy:
     """A federated method. The defaults are FedAvg with one shared linear head called ``head``."""
 
     reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead
+
+    def refuses(self, plugin: ClientPlugin) -> str | None:
+        """Return why this strategy cannot run with ``plugin``; None where it can."""
+        return None
 
     def build(self, model: Model) -> None:
         """Add this method's heads to ``model`` and declare their groups (server and clients)."""
@@ -126,3 +130,17 @@ class Strategy:
         Where none lies in the backbone, all clients are scored from one pass of the backbone.
         """
         return {name: personal[name] for name in model.names("personal")}
+
+    def refresh(self, client: Client, *, scope: str, epochs: int) -> None:
+        """Train the personal model in ``client.model`` just before it is scored.
+
+        Args:
+            client: The client; its model holds the new broadcast and its personal part.
+            scope: ``head`` trains the personal heads (all heads where none is personal), ``all``
+                trains everything that a round trains.
+            epochs: Passes over the client's data.
+        """
+        names = client.model.parameter_names("personal") + client.model.parameter_names("shared")
+        own = [n for n in client.model.parameter_names("personal") if n.startswith("heads.")]
+        heads = own or [n for n in names if n.startswith("heads.")]
+        client.train(self.objective, epochs=epochs, only=heads if scope == "head" else None)

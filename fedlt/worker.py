@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlt.client import Client, ClientData
 from fedlt.data.prior import log_prior
-from fedlt.evaluation.request import ScoreRequest, Scores
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.memory import as_tensor
 from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
@@ -128,5 +128,30 @@ class Worker:
         return update
 
     def score(self, request: ScoreRequest) -> Scores:
-        """Score models on a piece of the test set."""
+        """Score models on a piece of the test set, personal ones after their refresh."""
+        if self.federation.config.personal.refresh.epochs:
+            fresh = tuple(self._refresh(request, client) for client in request.clients)
+            request = replace(request, clients=fresh)
         return self._scorer.score(request)
+
+    def _refresh(self, request: ScoreRequest, asked: ClientRequest) -> ClientRequest:
+        """Train one client's personal model by ``personal.refresh`` and return it for scoring."""
+        if asked.personal is None:
+            return asked
+        client = self.client(
+            asked.cid,
+            request.round + 1,
+            request.broadcast,
+            fixed=request.fixed,
+            personal=dict(asked.personal),
+        )
+        policy = self.federation.config.personal.refresh
+        self.federation.strategy.refresh(client, scope=policy.scope, epochs=policy.epochs)
+        state = {name: tensor.clone() for name, tensor in self.model.state().items()}
+        own = {name: state[name] for name in self.model.names("personal")}
+        trained = {
+            name: state[name]
+            for name in self.model.names("shared")
+            if not torch.equal(state[name], request.broadcast[name])
+        }
+        return replace(asked, personal={**client.personal, **own}, refreshed=trained)

@@ -85,6 +85,7 @@ def _make_absolute(config: Config, folder: Path) -> Config:
     update: dict[str, object] = {
         "data": data.model_copy(update={"root": root, "dataset": _find_spec(data.dataset, folder)}),
         "partition": partition.model_copy(update={"file": file}),
+        "engine": config.engine.model_copy(update={"name": _find_spec(config.engine.name, folder)}),
         "model": config.model.model_copy(update={"name": _find_spec(config.model.name, folder)}),
         "output": str(Path.cwd() / Path(config.output).expanduser()),
     }

@@ -115,9 +115,12 @@ def _check_contract(cls: type, base: type, where: str) -> None:
 
 
 def _check_verb(cls: type, verb: str, original: Callable[..., Any], where: str) -> None:
-    parameters = list(inspect.signature(original).parameters)
+    declared = inspect.signature(original).parameters
+    keywords = [name for name, p in declared.items() if p.kind is p.KEYWORD_ONLY]
+    parameters = [name for name in declared if name not in keywords]
     function = inspect.getattr_static(cls, verb)
-    text = f"{where}: {cls.__name__}.{verb} must be a method taking ({', '.join(parameters)})"
+    listed = ", ".join([*parameters, *(f"{name}=" for name in keywords)])
+    text = f"{where}: {cls.__name__}.{verb} must be a method taking ({listed})"
     if isinstance(function, staticmethod):
         function, parameters = function.__func__, parameters[1:]
     elif isinstance(function, classmethod):
@@ -125,7 +128,7 @@ def _check_verb(cls: type, verb: str, original: Callable[..., Any], where: str) 
     if not inspect.isfunction(function):
         raise FedltError(text)
     try:
-        inspect.signature(function).bind(*parameters)
+        inspect.signature(function).bind(*parameters, **dict.fromkeys(keywords))
     except TypeError as error:
         raise FedltError(text) from error
 

@@ -21,6 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from fedlt.engines import ENGINES
+from fedlt.errors import nearest
+from fedlt.loading import is_spec
+
 __all__ = [
     "CheckpointConfig",
     "Config",
@@ -172,6 +176,12 @@ class EngineConfig(_Section):
     name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        if not is_spec(self.name) and self.name not in ENGINES:
+            raise ValueError(f"name: no engine {self.name!r}{nearest(self.name, ENGINES)}")
+        return self
 
 
 class CheckpointConfig(_Section):

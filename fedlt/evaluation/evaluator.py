@@ -97,7 +97,8 @@ class Evaluator:
         """Pieces of the test set with all clients on them; clients one by one if they must be."""
         images, block = len(self.federation.data.eval_labels), self.federation.config.evaluate
         clients = tuple(self._client(standing, cid) for cid in self._cids) if personal else ()
-        alone = bool(clients) and self._has_own_backbone(standing)
+        refreshed = self.federation.config.personal.refresh.epochs > 0
+        alone = bool(clients) and (refreshed or self._has_own_backbone(standing))
         whole = ScoreRequest(
             round=standing.round,
             broadcast=standing.broadcast,
@@ -121,17 +122,17 @@ class Evaluator:
         return ClientRequest(cid, own)
 
     def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
-        """Average personal BatchNorm over participants, weighted by examples.
+        """Average the participants' personal parts, weighted by examples.
 
-        Under ``batchnorm: local`` no generic BatchNorm exists; this mean stands in, for evaluation
-        only.
+        A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows
+        this mean, for evaluation only.
         """
-        if self.federation.config.batchnorm != "local" or not standing.personal:
+        if not standing.personal:
             return {}
         sizes = self.federation.data.client_counts.sum(axis=1)
         total = float(sum(sizes[cid] for cid in standing.personal))
         first = next(iter(standing.personal.values()))
-        names = [n for n, t in first.items() if n.startswith("backbone.") and t.is_floating_point()]
+        names = [name for name, tensor in first.items() if tensor.is_floating_point()]
         return {
             name: sum(own[name] * (sizes[cid] / total) for cid, own in standing.personal.items())
             for name in names

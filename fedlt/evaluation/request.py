@@ -18,6 +18,7 @@ class ClientRequest:
 
     cid: int
     personal: Mapping[str, Tensor] | None  # None: never took part, so the generic model stands in
+    refreshed: Mapping[str, Tensor] = field(default_factory=dict)  # shared tensors trained since
 
 
 @dataclass(frozen=True)

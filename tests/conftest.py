@@ -1,0 +1,179 @@
+"""Fixtures for tests that run whole rounds: tiny federations, run once and compared by their bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedlt.checkpoints import Checkpoint, load_checkpoint
+from fedlt.config import Config, resolve_client, resolve_strategy
+from fedlt.federation import Federation, prepare_federation
+from fedlt.report.progress import SilentProgress
+from fedlt.runs import RunDirectory
+from fedlt.simulate import run
+
+TINY: dict[str, Any] = {  # 5 clients, 4 classes, 8 x 8 images, 3 rounds of 3 clients: 0.2 s
+    "name": "tiny",
+    "rounds": 3,
+    "clients_per_round": 3,
+    "data": {
+        "dataset": "synthetic",
+        "imbalance_factor": 5,
+        "options": {"num_classes": 4, "train_per_class": 40, "test_per_class": 10},
+    },
+    "partition": {"num_clients": 5},
+    "model": {"width": 4},
+    "local": {"batch_size": 8, "lr": 0.1, "momentum": 0.5},
+    "engine": {"name": "serial"},
+    "checkpoint": {"every": 1},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDLT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Give back what a run sets for its process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` with ``changes`` on top, section by section."""
+    merged = dict(tree)
+    for name, value in changes.items():
+        old = merged.get(name)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[name] = old | value if both else value
+    return merged
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left behind."""
+
+    result: dict[str, Any]
+    directory: RunDirectory
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of rounds.jsonl without their seconds."""
+        rows = self.directory.rounds()
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The newest checkpoint."""
+        found = load_checkpoint(self.directory.checkpoints)
+        assert found is not None
+        return found
+
+    @property
+    def bits(self) -> dict[str, Any]:
+        """Everything that must not depend on the engine: rounds, tensors as bytes, counts."""
+        checkpoint = self.checkpoint
+        tensors = {
+            f"{group}/{name}": (str(t.dtype), tuple(t.shape), t.numpy().tobytes())
+            for group, named in checkpoint.tensors.items()
+            for name, t in named.items()
+        }
+        kept = ("server", "heard", "steps", "excluded")
+        meta = {name: checkpoint.meta[name] for name in kept}
+        return {"rows": self.rows, "meta": json.dumps(meta, sort_keys=True), **tensors}
+
+
+class Stop(Exception):
+    """Ends a run from outside, as a crash or Ctrl-C would."""
+
+
+class StopAfter(SilentProgress):
+    """Raises when a round is finished."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def advance(self, round: int, text: str = "") -> None:
+        if round == self.last:
+            raise Stop
+
+
+class Lab:
+    """Makes configurations and runs them under one output folder."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self._runs = 0
+
+    def config(self, **changes: Any) -> Config:
+        """Return the tiny configuration with changes."""
+        return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
+
+    def federation(self, **changes: Any) -> Federation:
+        """Return its federation."""
+        config = self.config(**changes)
+        return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+
+    def run(self, **changes: Any) -> Outcome:
+        """Run it from the start, in a directory of its own."""
+        config = self.fresh(**changes)
+        return Outcome(run(config), RunDirectory.of(config))
+
+    def fresh(self, **changes: Any) -> Config:
+        """Return a configuration whose run directory is new."""
+        self._runs += 1
+        return self.config(**{"name": f"run-{self._runs}", **changes})
+
+    def stopped(self, after: int, **changes: Any) -> Config:
+        """Run until a round is finished, and stop hard there."""
+        config = self.fresh(**changes)
+        with pytest.raises(Stop):
+            run(config, progress=StopAfter(after))
+        return config
+
+    def resume(self, config: Config, **engine: Any) -> Outcome:
+        """Go on with a stopped run, perhaps on another engine."""
+        if engine:
+            changed = config.engine.model_copy(update=engine)
+            config = config.model_copy(update={"engine": changed})
+        return Outcome(run(config, resume=True), RunDirectory.of(config))
+
+
+@pytest.fixture(scope="session")
+def lab_factory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Lab]:
+    """Return what makes a laboratory that outlives one test."""
+    return lambda name: Lab(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """Return a laboratory of this test's own."""
+    return Lab(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def reference(lab_factory: Callable[[str], Lab]) -> Callable[..., Outcome]:
+    """Return a function that runs a configuration on the serial engine once a session."""
+    lab = lab_factory("reference")
+    known: dict[str, Outcome] = {}
+
+    def of(**changes: Any) -> Outcome:
+        key = json.dumps(changes, sort_keys=True)
+        if key not in known:
+            known[key] = lab.run(**changes)
+        return known[key]
+
+    return of
