@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from fedlt.data.augment import normalize
 from fedlt.evaluation.local_test import draw_images, local_test
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits
-from fedlt.evaluation.scoring import score_client, score_generic
+from fedlt.evaluation.scoring import client_hits, fused_logits, score_client, score_generic
 from fedlt.memory import as_tensor
 from fedlt.strategy import HeadFunction
 
@@ -51,23 +51,35 @@ class Scorer:
         """Answer one request. The backbone runs once, and again for each client with its own."""
         self._load_generic(request)
         heads = self.federation.strategy.generic(self.model, request.broadcast)
-        features = self._features(request)
-        labels = self._labels[request.start : request.stop]
-        predict = self.federation.plugin.predict
+        needs_generic = request.generic or any(client.base for client in request.clients)
+        features = self._features(request) if needs_generic else None
         generic = None
-        if request.generic:
+        if request.generic and features is not None:
             generic = score_generic(
                 features,
-                labels,
+                self._labels[request.start : request.stop],
                 heads,
-                predict,
+                self.federation.plugin.predict,
                 block_size=self._block,
                 keep_logits=request.keep_logits,
             )
-        primary = dict(list(heads.items())[:1])
-        bases = {c.cid: self._hits(features, request, c.cid, primary) for c in request.clients}
-        answers = {c.cid: (self._own(features, request, c), bases[c.cid]) for c in request.clients}
-        return Scores(generic, answers)
+        bases = {} if features is None else self._bases(features, request, heads)
+        own = {client.cid: self._own(features, request, client) for client in request.clients}
+        return Scores(generic, {cid: (own[cid], bases.get(cid)) for cid in own})
+
+    def _bases(
+        self, features: Tensor, request: ScoreRequest, heads: Mapping[str, HeadFunction]
+    ) -> dict[int, ClientHits]:
+        """Return the primary generic head's hits under every client's masks, from one product."""
+        name, head = next(iter(heads.items()))
+        predict = self.federation.plugin.predict
+        logits = {name: fused_logits(features, head, predict, block_size=self._block)}
+        labels = self._labels[request.start : request.stop]
+        return {
+            client.cid: client_hits(logits, labels, **self._view_of(request, client.cid))
+            for client in request.clients
+            if client.base
+        }
 
     def _load_generic(self, request: ScoreRequest) -> None:
         model = self.model
@@ -87,7 +99,7 @@ class Scorer:
         return torch.cat(blocks)
 
     def _own(
-        self, features: Tensor, request: ScoreRequest, client: ClientRequest
+        self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
     ) -> ClientHits | None:
         """Return the hits of a client's own heads; leaves the scratch model as it was."""
         if client.personal is None:
@@ -97,25 +109,26 @@ class Scorer:
         weights = {**client.refreshed, **own_weights}
         before = {name: self.model.state()[name].clone() for name in weights}
         self.model.load(weights, weights)
-        own = self._features(request) if touches_backbone(weights) else features
-        heads = strategy.personal(self.model, broadcast, client.personal)
-        hits = self._hits(own, request, client.cid, heads)
+        if features is None or touches_backbone(weights):
+            features = self._features(request)
+        hits = score_client(
+            features,
+            self._labels[request.start : request.stop],
+            strategy.personal(self.model, broadcast, client.personal),
+            self.federation.plugin.predict,
+            block_size=self._block,
+            **self._view_of(request, client.cid),
+        )
         self.model.load(before, before)
         return hits
 
-    def _hits(
-        self, features: Tensor, request: ScoreRequest, cid: int, heads: Mapping[str, HeadFunction]
-    ) -> ClientHits:
-        return score_client(
-            features,
-            self._labels[request.start : request.stop],
-            heads,
-            self.federation.plugin.predict,
-            class_counts=self.federation.data.client_counts[cid],
-            block_size=self._block,
-            test_mask=self._view.test_mask(cid),
-            drawn=self._drawn(request, cid),
-        )
+    def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
+        """Return which classes and images of the request count for a client."""
+        return {
+            "class_counts": self.federation.data.client_counts[cid],
+            "test_mask": self._view.test_mask(cid),
+            "drawn": self._drawn(request, cid),
+        }
 
     def _drawn(self, request: ScoreRequest, cid: int) -> np.ndarray | None:
         """Return which of the request's images count for a client, under ``sampled``."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.supercore.task_identity import TaskIdentity
 
 from fedlt.checkpoints import Checkpoint, load_checkpoint
 from fedlt.config import Config, resolve_client, resolve_strategy
@@ -50,6 +51,17 @@ def _threads() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def identity() -> Iterator[None]:
+    """Let a test make Flower messages outside an engine, which sets this when it is entered."""
+    names = ("_task_id", "_run_id", "_node_id")
+    before = {name: getattr(TaskIdentity, name) for name in names}
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+    yield
+    for name, value in before.items():
+        setattr(TaskIdentity, name, value)
 
 
 def merge(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,10 @@ SETTINGS = {
     "local": {"batchnorm": "local"},
     "fedloge-local": {"strategy": "fedloge", "batchnorm": "local"},
     "FedAdam-pooled": {"strategy": STOCK, "batchnorm": "pooled"},
+    "secure-sum": {
+        "client": "balanced_softmax",
+        "prior": {"use": "mix", "source": "secure_sum", "gamma": 0.3},
+    },
     "FedAdam-local": {"strategy": STOCK, "batchnorm": "local"},
 }
 methods = pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
@@ -161,6 +165,7 @@ def test_mean_of_identical_updates_is_the_update():
 
 
 @settings
+@pytest.mark.usefixtures("identity")
 def test_identical_clients_give_the_clients_model(lab, changes):
     """Weights sum to one: a cohort of one update under several weights leaves that update.
 
@@ -206,6 +211,7 @@ class BackwardsEngine(SerialEngine):
             yield from results
 
 
+@pytest.mark.usefixtures("identity")
 def test_sums_of_replies_are_exact_for_small_integers():
     """2 * 3 + 5 * 7 + 4 * 11 = 85, whoever is added to whom first."""
     answers = [

@@ -61,10 +61,19 @@ def run_job(app: ClientApp, job: Job) -> JobResult:
 
     def replies() -> Iterator[Message]:
         for message, context in zip(job.messages, job.contexts, strict=True):
-            yield app(message, context)
+            yield _answer(app, message, context)
 
     answers = [sum_replies(replies())] if job.reduce else list(replies())
     return JobResult(answers, job.contexts)
+
+
+def _answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """Answer one message; an error says in which client and round it was raised."""
+    try:
+        return app(message, context)
+    except Exception as error:
+        error.add_note(f"raised in client {context.node_id}, round {message.metadata.group_id}")
+        raise
 
 
 class Engine(Grid):

@@ -108,5 +108,6 @@ class ForeignEngine(Engine):
             records = reply.content.metric_records
             own = None if client.personal is None else records.get("personal")
             mine = None if own is None else hits_of(own)
-            clients[client.cid] = (mine, hits_of(records["generic"]))
+            base = hits_of(records["generic"]) if client.base else None
+            clients[client.cid] = (mine, base)
         return Scores(answer.generic, clients)

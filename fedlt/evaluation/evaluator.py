@@ -81,14 +81,16 @@ class Evaluator:
             The metrics of the round, and the counts that they were cut from.
         """
         generic: GenericScores | None = None
-        hits: dict[int, tuple[ClientHits | None, ClientHits]] = {}
+        own: dict[int, ClientHits | None] = {}
+        bases: dict[int, ClientHits | None] = {}
         for answer in ask(list(self._requests(standing, personal, keep_logits))):
             if answer.generic is not None:
                 generic = answer.generic if generic is None else generic + answer.generic
-            for cid, (own, base) in answer.clients.items():
-                hits[cid] = _add(hits[cid], own, base) if cid in hits else (own, base)
+            for cid, (mine, base) in answer.clients.items():
+                own[cid] = _add(own.get(cid), mine)
+                bases[cid] = _add(bases.get(cid), base)
         assert generic is not None
-        scores = self._stack(hits) if personal else None
+        scores = self._stack(own, bases) if personal else None
         return self._metrics(standing, generic, scores), self._archive(standing, generic, scores)
 
     def _requests(
@@ -108,14 +110,15 @@ class Evaluator:
             stop=images,
             generic=True,
             keep_logits=keep_logits,
-            clients=() if alone else clients,
+            clients=tuple(replace(c, personal=None) for c in clients) if alone else clients,
         )
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
         for start in range(0, images, size):
             yield replace(whole, start=start, stop=min(start + size, images))
-        if alone:
-            for client in clients:
-                yield replace(whole, generic=False, keep_logits=False, clients=(client,))
+        for client in clients if alone else ():
+            if client.personal is not None:
+                own = replace(client, base=False)
+                yield replace(whole, generic=False, keep_logits=False, clients=(own,))
 
     def _client(self, standing: Standing, cid: int) -> ClientRequest:
         own = standing.personal.get(cid, {}) if standing.participated[cid] else None
@@ -138,11 +141,13 @@ class Evaluator:
             for name in names
         }
 
-    def _stack(self, hits: Mapping[int, tuple[ClientHits | None, ClientHits]]) -> PersonalScores:
+    def _stack(
+        self, own: Mapping[int, ClientHits | None], bases: Mapping[int, ClientHits | None]
+    ) -> PersonalScores:
         return PersonalScores.stack(
             self._cids,
-            [hits[cid][0] for cid in self._cids],
-            [hits[cid][1] for cid in self._cids],
+            [own[cid] for cid in self._cids],
+            [base for cid in self._cids if (base := bases[cid]) is not None],
             sampled=self.view.scheme == "sampled",
         )
 
@@ -176,9 +181,8 @@ class Evaluator:
         )
 
 
-def _add(
-    sofar: tuple[ClientHits | None, ClientHits], own: ClientHits | None, base: ClientHits
-) -> tuple[ClientHits | None, ClientHits]:
-    """Add the hits on two pieces of the test set."""
-    mine = sofar[0]
-    return (None if mine is None or own is None else mine + own), sofar[1] + base
+def _add(a: ClientHits | None, b: ClientHits | None) -> ClientHits | None:
+    """Add hits on two pieces of the test set; None is nothing."""
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b

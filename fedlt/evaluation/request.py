@@ -14,10 +14,11 @@ __all__ = ["ClientRequest", "ScoreRequest", "Scores"]
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """One client whose personal model is to be scored."""
+    """One client: its personal model, and the generic model on its view, are to be scored."""
 
     cid: int
-    personal: Mapping[str, Tensor] | None  # None: never took part, so the generic model stands in
+    personal: Mapping[str, Tensor] | None  # None: leave the personal model out
+    base: bool = True  # score the primary generic head under this client's masks
     refreshed: Mapping[str, Tensor] = field(default_factory=dict)  # shared tensors trained since
 
 
@@ -41,5 +42,5 @@ class Scores:
     """The answer to a request."""
 
     generic: GenericScores | None
-    clients: dict[int, tuple[ClientHits | None, ClientHits]] = field(default_factory=dict)
-    # per client: its own heads (None: never took part), and the primary generic head's
+    clients: dict[int, tuple[ClientHits | None, ClientHits | None]] = field(default_factory=dict)
+    # per client: its own heads', and the primary generic head's; None where not asked for

@@ -78,11 +78,10 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
             clients=(ClientRequest(cid, personal_of(context) or None),),
         )
         own, generic = get_worker().score(request).clients[cid]
-        reply = RecordDict(
-            {"metrics": MetricRecord({"cid": [cid]}), "generic": hits_record(generic)}
-        )
-        if own is not None:
-            reply["personal"] = hits_record(own)
+        reply = RecordDict({"metrics": MetricRecord({"cid": [cid]})})
+        for name, hits in (("generic", generic), ("personal", own)):
+            if hits is not None:
+                reply[name] = hits_record(hits)
         return Message(reply, reply_to=message)
 
     @app.query()

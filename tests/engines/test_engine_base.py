@@ -52,7 +52,7 @@ def messages(cids, *, reduce=True, bad=()):
 def crowd(lab_factory):
     """A federation of 200 clients with one image or more each."""
     lab = lab_factory("crowd")
-    return lab.federation(partition={"num_clients": 200, "scheme": "iid"}, data={"imbalance_factor": 1, "options": {"num_classes": 4, "train_per_class": 50}})
+    return lab.federation(partition={"num_clients": 200, "scheme": "iid"}, data={"imbalance_factor": 1, "options": {"num_classes": 4, "train_per_class": 100}})
 
 
 @pytest.fixture
