@@ -24,6 +24,7 @@ times the floor, ray 4 times (small) and 2 times (large) below stock Flower, no 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -154,7 +155,7 @@ def stock(model: str, rounds: int) -> dict[str, Any]:
     from flower_fedavg import measure_stock
 
     times = measure_stock(*MODELS[model], COHORT, WARM_UP + rounds)
-    tasks = [1000 * (b - a) / COHORT for a, b in zip(times, times[1:], strict=False)]
+    tasks = [1000 * (b - a) / COHORT for a, b in itertools.pairwise(times)]
     return {"task_ms": statistics.median(tasks[WARM_UP:]), "first_round_at": times[1]}
 
 
@@ -166,7 +167,7 @@ def start_fedlt() -> float:
         lines = Path(folder, "start", "1", "rounds.jsonl")
         start = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "fedlt.cli", "run", str(file)], stdout=subprocess.DEVNULL
+            [Path(sys.executable).with_name("fedlt"), "run", str(file)], stdout=subprocess.DEVNULL
         )
         while process.poll() is None and not (lines.exists() and lines.stat().st_size):
             time.sleep(0.01)

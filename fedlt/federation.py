@@ -77,6 +77,19 @@ def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin)
     clients, cohort = data.partition.num_clients, config.clients_per_round
     if cohort is not None and cohort > clients:
         raise FedltError(f"clients_per_round: {cohort} exceeds the {clients} clients")
+    if config.prior.source == "secure_sum":
+        _check_secure_sum(strategy, cohort or clients)
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     return Federation(config, data, strategy, plugin)
+
+
+def _check_secure_sum(strategy: Strategy, cohort: int) -> None:
+    """A secure sum hides single updates, so nothing may need one and there must be several."""
+    if cohort < 2:
+        raise FedltError(
+            f"prior.source: secure_sum needs at least 2 clients per round, not {cohort}"
+        )
+    if not strategy.reduces:
+        name = type(strategy).__name__
+        raise FedltError(f"prior.source: secure_sum hides the single updates that {name} reads")

@@ -155,7 +155,8 @@ class Simulation:
         """Remember steps and excluded clients of a round."""
         lists: dict[str, Any] = dict(metrics)
         if "steps" in lists:
-            self.steps[lists["cid"]] = lists["steps"]
+            steps = dict(zip(lists["cid"], lists["steps"], strict=True))
+            self.steps[self.server.finite] = [steps[cid] for cid in self.server.finite]
         for cid in self.server.excluded:
             self.excluded.append([round_, cid])
             self.progress.note(f"round {round_}: client {cid}: update not finite, left out")
@@ -169,7 +170,15 @@ class Simulation:
         passes = -(-self.federation.data.client_counts.sum(axis=1) // self.config.local.batch_size)
         steps = steps + self.config.personal.refresh.epochs * passes
         state = self.server.state
-        return Standing(round_, state.broadcast, state.fixed, personal, self.server.heard, steps)
+        return Standing(
+            round=round_,
+            broadcast=state.broadcast,
+            fixed=state.fixed,
+            personal=personal,
+            participated=self.server.trained,
+            steps=steps,
+            global_counts=self.server.prior_counts([]),
+        )
 
     def _has_own_backbone(self, standing: Standing) -> bool:
         """Say whether personal models have backbones of their own, from one client's."""
@@ -209,6 +218,7 @@ class Simulation:
             meta={
                 "server": values,
                 "heard": np.flatnonzero(self.server.heard).tolist(),
+                "trained": np.flatnonzero(self.server.trained).tolist(),
                 "steps": self.steps.tolist(),
                 "excluded": self.excluded,
                 "seconds": self.seconds,
@@ -234,6 +244,7 @@ class Simulation:
         }
         self.server.restore(server, meta["server"])
         self.server.heard[meta["heard"]] = True
+        self.server.trained[meta["trained"]] = True
         self.steps = np.asarray(meta["steps"], dtype=np.int64)
         self.excluded, self.seconds = meta["excluded"], meta["seconds"]
         self.directory.truncate(meta["rounds_length"])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +24,6 @@ from fedlt.scoring import Scorer
 from fedlt.strategy import Tensors, Update
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fedlt.federation import Federation
 
 __all__ = ["Worker", "prepare_process"]
@@ -138,12 +137,14 @@ class Worker:
         """Train one client's personal model by ``personal.refresh`` and return it for scoring."""
         if asked.personal is None:
             return asked
+        counts = request.global_counts
         client = self.client(
             asked.cid,
             request.round + 1,
             request.broadcast,
             fixed=request.fixed,
             personal=dict(asked.personal),
+            global_counts=None if counts is None else np.asarray(counts, dtype=np.int64),
         )
         policy = self.federation.config.personal.refresh
         self.federation.strategy.refresh(client, scope=policy.scope, epochs=policy.epochs)

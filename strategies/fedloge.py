@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import linear
 
 from fedlt.losses import cross_entropy
 from fedlt.models import FixedHead, LinearHead, Model
@@ -102,11 +102,9 @@ class FedLoGe(Strategy):
         weight, bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         scale = 1.7 if self.profile == "reference" else 1.0
         return {
-            "realigned": partial(
-                functional.linear, weight=global_realign(weight, scale), bias=bias
-            ),
+            "realigned": partial(linear, weight=global_realign(weight, scale), bias=bias),
             "sse_c": model.heads["sse_c"],
-            "auxiliary": partial(functional.linear, weight=weight, bias=bias),
+            "auxiliary": partial(linear, weight=weight, bias=bias),
         }
 
     def personal(
@@ -115,16 +113,12 @@ class FedLoGe(Strategy):
         """Return LA-FR's heads: V1 of the paper, V2 of the public code; and both as trained."""
         psi, psi_bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         phi, phi_bias = personal["heads.local.weight"], personal["heads.local.bias"]
-        realigned = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|
-        heads = {
-            "realigned_v1": (realigned, psi_bias),
-            "realigned_v2": (realigned + phi, psi_bias + phi_bias),
-            "local": (phi, phi_bias),
-            "auxiliary": (psi, psi_bias),
+        v1 = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|
+        heads: dict[str, HeadFunction] = {
+            "realigned_v1": partial(linear, weight=v1, bias=psi_bias),
+            "realigned_v2": partial(linear, weight=v1 + phi, bias=psi_bias + phi_bias),
+            "local": partial(linear, weight=phi, bias=phi_bias),
+            "auxiliary": partial(linear, weight=psi, bias=psi_bias),
         }
         first = "realigned_v2" if self.profile == "reference" else "realigned_v1"
-        order = [first, *(name for name in heads if name != first)]
-        return {
-            name: partial(functional.linear, weight=heads[name][0], bias=heads[name][1])
-            for name in order
-        }
+        return {first: heads[first], **heads}

@@ -1,12 +1,15 @@
-"""Fixtures for tests that run whole rounds: tiny federations, run once and compared by their bits."""
+"""Fixtures for tests that run whole rounds: tiny federations, compared by their bits."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # no test may call out, whatever it imports first
 
 import pytest
 import torch
@@ -108,7 +111,7 @@ class Outcome:
         return {"rows": self.rows, "meta": json.dumps(meta, sort_keys=True), **tensors}
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Ends a run from outside, as a crash or Ctrl-C would."""
 
 
@@ -120,7 +123,7 @@ class StopAfter(SilentProgress):
 
     def advance(self, round: int, text: str = "") -> None:
         if round == self.last:
-            raise Stop
+            raise StopError
 
 
 class Lab:
@@ -152,7 +155,7 @@ class Lab:
     def stopped(self, after: int, **changes: Any) -> Config:
         """Run until a round is finished, and stop hard there."""
         config = self.fresh(**changes)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             run(config, progress=StopAfter(after))
         return config
 

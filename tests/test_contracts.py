@@ -14,10 +14,9 @@ from clients import CLIENTS
 from fedlt.config import resolve_client, resolve_strategy
 from fedlt.engines.serial import SerialEngine
 from fedlt.federation import prepare_federation
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import pack_reply, sum_replies
 from fedlt.flower.server_half import make_server_half
-from fedlt.rng import numpy_generator
 from fedlt.strategy import Strategy, Total, Update
 from fedlt.worker import Worker
 from strategies import STRATEGIES
@@ -33,6 +32,8 @@ SETTINGS = {
     "pooled": {"strategy": "fedloge", "batchnorm": "pooled"},
     "local": {"batchnorm": "local"},
     "fedloge-local": {"strategy": "fedloge", "batchnorm": "local"},
+    "refresh": {"strategy": "fedloge", "personal": {"refresh": {"epochs": 1}}},
+    "refresh-all": {"personal": {"refresh": {"scope": "all", "epochs": 1}}},
     "FedAdam-pooled": {"strategy": STOCK, "batchnorm": "pooled"},
     "secure-sum": {
         "client": "balanced_softmax",
@@ -76,8 +77,19 @@ def test_again_gives_the_same_bits(lab, reference, changes):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("name", ["fedavg+balanced_softmax", "fedloge+cross_entropy", "FedAdam", "fedloge-local"])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        ("fedavg+balanced_softmax", 1),
+        ("fedavg+balanced_softmax", 2),
+        ("fedloge+cross_entropy", 1),
+        ("fedloge+cross_entropy", 2),
+        ("FedAdam", 1),
+        ("FedAdam", 2),
+        ("fedloge-local", 2),
+        ("refresh", 2),
+    ],
+)
 def test_ray_gives_the_bits_of_serial(lab, reference, name, workers):
     changes = SETTINGS[name]
     engine = {"name": "ray", "workers": workers}
@@ -142,7 +154,7 @@ def test_shared_personal_and_fixed_cover_everything_once(lab, changes):
 
 @settings
 def test_update_holds_shared_floats_and_context_holds_personal(lab, changes):
-    """The upload is the shared part without integers; what the client keeps is its personal part."""
+    """The upload is the shared part without integers; the client keeps its personal part."""
     worker, server = pair(lab, changes)
     update = task(worker, server, cid=1)
     model = worker.model
@@ -240,19 +252,22 @@ def pair(lab, changes):
     return Worker(federation), make_server_half(federation)
 
 
-def task(worker, server, cid, *, round_=1, personal=None):
-    """Do one client's task as the client app does."""
-    config = server.round_config(round_, [0, 1, 2])
-    counts = config.get("global-counts")
-    client = worker.client(
+def client_of(worker, server, cid, *, round_=1, personal=None, broadcast=None):
+    """Load a client as the client app does."""
+    counts = server.round_config(round_, [0, 1, 2]).get("global-counts")
+    return worker.client(
         cid,
         round_,
-        server.state.broadcast,
+        server.state.broadcast if broadcast is None else broadcast,
         fixed=server.state.fixed,
         personal=personal or {},
         global_counts=None if counts is None else np.asarray(counts),
     )
-    return worker.train(client)
+
+
+def task(worker, server, cid, **more):
+    """Do one client's task as the client app does."""
+    return worker.train(client_of(worker, server, cid, **more))
 
 
 def message(cid):
@@ -315,11 +330,10 @@ def test_first_personal_state_is_a_function_of_seed_and_cid(lab, changes):
         worker, server = pair(lab, {**changes, "seed": seed, "rng_salt": salt})
         for other in after:
             task(worker, server, other)
-        broadcast = {name: tensor + 1 for name, tensor in server.state.broadcast.items()}
-        if not after:
-            broadcast = server.state.broadcast
-        fixed = server.state.fixed
-        client = worker.client(cid, round_, broadcast, fixed=fixed, personal={})
+        broadcast = server.state.broadcast
+        if after:
+            broadcast = {name: tensor + 1 for name, tensor in broadcast.items()}
+        client = client_of(worker, server, cid, round_=round_, broadcast=broadcast)
         return {name: tensor.numpy().tobytes() for name, tensor in client.personal.items()}
 
     base = first(1)
@@ -343,36 +357,14 @@ def test_federation_and_its_parts_are_picklable(lab, changes):
 @settings
 def test_a_task_writes_nothing_it_was_given(lab, changes):
     worker, server = pair(lab, changes)
-    personal = worker.client(
-        1, 1, server.state.broadcast, fixed=server.state.fixed, personal={}
-    ).personal
+    personal = client_of(worker, server, 1).personal
     given = {**server.state.broadcast, **server.state.fixed, **personal}
     before = {name: tensor.clone() for name, tensor in given.items()}
     task(worker, server, 1, personal=personal)
     assert all(torch.equal(given[name], tensor) for name, tensor in before.items())
 
 
-# ---- cohorts
-
-
-def test_cohort_depends_on_seed_and_round_only(lab):
-    """Against a drawing of our own from the documented key: (seed, "cohort", round)."""
-    server = make_server_half(lab.federation(partition={"num_clients": 9}))
-    nodes = list(range(9))
-    for round_ in (1, 2, 3):
-        drawn = numpy_generator(1, "cohort", round_).choice(9, size=3, replace=False)
-        assert server.sample(round_, nodes) == sorted(drawn.tolist())
-    cohorts = {tuple(server.sample(round_, nodes)) for round_ in range(1, 30)}
-    assert len(cohorts) > 10
-    assert {cid for cohort in cohorts for cid in cohort} == set(nodes)
-
-
-def test_seeds_and_salts_give_different_cohorts(lab):
-    def cohorts(**changes):
-        server = make_server_half(lab.federation(**changes))
-        return [server.sample(round_, list(range(5))) for round_ in range(1, 20)]
-
-    assert len({str(cohorts(**c)) for c in ({}, {"seed": 2}, {"rng_salt": 1})}) == 3
+# ---- values
 
 
 @pytest.mark.parametrize("cls", STRATEGIES.values(), ids=STRATEGIES)
@@ -391,15 +383,3 @@ def test_plugins_are_frozen_values(cls):
     assert pickle.loads(pickle.dumps(cls())) == cls()
     with pytest.raises(AttributeError):
         cls().anything = 1
-
-
-def test_records_of_a_round_are_shared_by_all_messages(lab):
-    """One broadcast record, not one a client: engines send it once."""
-    federation = lab.federation()
-    server = make_server_half(federation)
-    arrays = array_record(server.state.broadcast)
-    with SerialEngine(federation) as engine:
-        messages = server.configure_train(1, arrays, ConfigRecord(), engine)
-    assert len(messages) == 3
-    assert all(m.content["arrays"] is arrays for m in messages)
-    assert len({id(m.content["fixed"]) for m in messages}) == 1

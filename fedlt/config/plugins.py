@@ -13,7 +13,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +22,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from fedlt.config.explain import expected
 from fedlt.config.schema import Config, PluginConfig
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_object
+from fedlt.loading import check_packages, is_spec, load_object
 
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
@@ -48,15 +47,9 @@ _SET_BY_FEDLT = {
 
 def _builtin(section: str) -> Mapping[str, type]:
     """Return the table of built-in classes; refuse a user's folder that hides it."""
+    check_packages()
     package, table = _TABLES[section]
     module = importlib.import_module(package)
-    ours = Path(__file__).resolve().parents[2] / package
-    found = Path(module.__file__ or next(iter(module.__path__), "")).resolve()
-    if ours not in (found, found.parent):
-        raise FedltError(
-            f"{section}: the folder {str(found.parent)!r} hides fedlt's own package {package!r}; "
-            "rename it, or start with the fedlt command from another folder"
-        )
     classes: Mapping[str, type] = getattr(module, table)
     return classes
 

@@ -8,6 +8,7 @@ do not depend on the number of workers. To add an engine, subclass :class:`Engin
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Engine(Grid):
         self._states: dict[int, RecordDict] = {}  # committed; clients that never took part: absent
         self._pending: dict[int, RecordDict] = {}
         self._replies: dict[str, Message] = {}
+        self._ids = itertools.count()
 
     def __enter__(self) -> Self:
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = self._run.run_id
@@ -187,7 +189,7 @@ class Engine(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages and keep their replies until they are pulled."""
         listed = list(messages)
-        ids = [str(len(self._replies) + position) for position in range(len(listed))]
+        ids = [str(next(self._ids)) for _ in listed]
         self._replies.update(zip(ids, self.send_and_receive(listed), strict=True))
         return ids
 

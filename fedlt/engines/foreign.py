@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 
 from fedlt.engines.base import Engine, Job, JobResult
 from fedlt.errors import RunError
-from fedlt.evaluation.request import ScoreRequest, Scores
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.flower.records import array_record
 from fedlt.flower.replies import hits_of, metric_lists, sum_replies
 from fedlt.scoring import Scorer
@@ -97,10 +97,16 @@ class ForeignEngine(Engine):
             "arrays": array_record(dict(request.broadcast)),
             "fixed": array_record(dict(request.fixed)),
             "private-mean": array_record(dict(request.private_mean)),
-            "config": ConfigRecord({"server-round": request.round, "images": images}),
         }
+        config = ConfigRecord({"server-round": request.round, "images": images})
+        if request.global_counts is not None:
+            config["global-counts"] = list(request.global_counts)
         asked = [
-            Message(RecordDict({**content}), self._nodes[client.cid], MessageType.EVALUATE)
+            Message(
+                RecordDict({**content, "config": _told(config, client)}),
+                self._nodes[client.cid],
+                MessageType.EVALUATE,
+            )
             for client in request.clients
         ]
         clients = {}
@@ -111,3 +117,8 @@ class ForeignEngine(Engine):
             base = hits_of(records["generic"]) if client.base else None
             clients[client.cid] = (mine, base)
         return Scores(answer.generic, clients)
+
+
+def _told(config: ConfigRecord, client: ClientRequest) -> ConfigRecord:
+    """Return one client's settings: whether its personal model is asked for."""
+    return ConfigRecord({**config, "personal": client.personal is not None})

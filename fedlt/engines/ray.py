@@ -1,13 +1,15 @@
 """The Ray engine: one actor per worker, each with one scratch model.
 
 Records that every message of a round shares (the broadcast, the fixed part) go into the object
-store once and are mapped by the workers without a copy; a record that did not change is not put
-again. Replies come back as buffers that the driver maps. The driver adds them in cohort order.
+store once and are mapped by the workers without a copy, by one call a round; a record that did not
+change is not put again. Replies come back as buffers that the driver maps. The driver adds them in
+cohort order.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -36,10 +38,12 @@ class RayWorker:
 
     def __init__(self) -> None:
         check_packages()
+        from fedlt.engines.heap import keep_freed_memory
         from fedlt.worker import prepare_process
 
         prepare_process()
-        self._records: dict[str, tuple[str, ArrayRecord]] = {}
+        keep_freed_memory()
+        self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, what it says)
 
     def setup(self, federation: Federation) -> None:
         """Build the scratch model."""
@@ -49,24 +53,24 @@ class RayWorker:
         self._worker = Worker(federation)
         self._app = make_client_app(lambda: self._worker)
 
-    def _shared(self, refs: SharedRefs) -> dict[str, ArrayRecord]:
-        """Fetch shared records; the last one of each name is kept, so it is read once a round."""
-        for name, ref in refs.items():
-            if name not in self._records or self._records[name][0] != ref.hex():
-                self._records[name] = (ref.hex(), ray.get(ref))
-        return {name: self._records[name][1] for name in refs}
+    def share(self, refs: SharedRefs) -> None:
+        """Map the records that the next calls share; those that are here already are kept."""
+        kept = {name: held for name, held in self._records.items() if held[0] == refs.get(name)}
+        self._records = kept  # before others are mapped: the last round's memory is free by then
+        missing = [name for name in refs if name not in kept]
+        records = ray.get([refs[name] for name in missing])
+        kept.update({n: (refs[n], record) for n, record in zip(missing, records, strict=True)})
 
-    def run(self, job: Job, refs: SharedRefs) -> JobResult:
+    def run(self, job: Job) -> JobResult:
         """Run one job."""
-        shared = self._shared(refs)
+        shared = {name: record for name, (_, record) in self._records.items()}
         for message in job.messages:
             message.content.update(shared)
-        result = run_job(self._app, job)
-        return JobResult(result.replies, result.contexts)
+        return run_job(self._app, job)
 
-    def score(self, request: ScoreRequest, personal: list[ArrayRecord], refs: SharedRefs) -> Scores:
+    def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> Scores:
         """Score one request, whose tensors travel beside it."""
-        shared = {name: tensors_of(record) for name, record in self._shared(refs).items()}
+        shared = {name: tensors_of(record) for name, (_, record) in self._records.items()}
         records = iter(personal)
         clients = tuple(
             c if c.personal is None else replace(c, personal=tensors_of(next(records)))
@@ -96,6 +100,7 @@ class RayEngine(Engine):
         shared = ray.put(federation)
         self._ready = [worker.setup.remote(shared) for worker in self._workers]
         self._puts: dict[str, tuple[ArrayRecord, Any]] = {}
+        self._is_remote = config.address is not None  # replies may lie on other machines
 
     def __exit__(
         self,
@@ -107,24 +112,28 @@ class RayEngine(Engine):
         for worker in self._workers:
             ray.kill(worker)
 
-    def _share(self, records: dict[str, ArrayRecord]) -> SharedRefs:
-        """Put records into the object store, unless the very same one is there."""
+    def _share(self, records: dict[str, ArrayRecord]) -> None:
+        """Put records into the object store, unless the very same one is there; tell the workers.
+
+        An actor answers its calls in order, so the jobs that follow find the records there.
+        """
         for name, record in records.items():
             if name not in self._puts or self._puts[name][0] is not record:
                 self._puts[name] = (record, ray.put(record))
-        return {name: self._puts[name][1] for name in records}
+        refs = {name: self._puts[name][1] for name in records}
+        self._ready += [worker.share.remote(refs) for worker in self._workers]
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs, those with most images first, and yield their results in order."""
         shared = _shared_records(jobs)
-        refs = self._share(shared)
+        self._share(shared)
         sizes = self.federation.data.client_counts.sum(axis=1)
 
         def images(position: int) -> int:
             return int(sum(sizes[m.metadata.dst_node_id] for m in jobs[position].messages))
 
         def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
-            return worker.run.remote(_without(jobs[position], shared), refs)
+            return worker.run.remote(_without(jobs[position], shared))
 
         order = sorted(range(len(jobs)), key=lambda position: (-images(position), position))
         yield from self._dispatch(submit, order)
@@ -134,7 +143,7 @@ class RayEngine(Engine):
         if not requests:
             return
         models = ("broadcast", "fixed", "private_mean")
-        refs = self._share({name: array_record(getattr(requests[0], name)) for name in models})
+        self._share({name: array_record(getattr(requests[0], name)) for name in models})
 
         def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
             request = requests[position]
@@ -143,27 +152,38 @@ class RayEngine(Engine):
                 replace(c, personal=None if c.personal is None else {}) for c in request.clients
             )
             light = replace(request, clients=bare, broadcast={}, fixed={}, private_mean={})
-            return worker.score.remote(light, own, refs)
+            return worker.score.remote(light, own)
 
         yield from self._dispatch(submit, list(range(len(requests))))
 
     def _dispatch(self, submit: Callable[[Any, int], Any], order: list[int]) -> Iterator[Any]:
-        """Keep every worker busy; yield results by position."""
-        ray.get(self._ready)
-        waiting, running = list(order), {}
+        """Keep every worker busy; yield results by position.
+
+        A worker has its next job before it ends one and does not wait for the driver, except for
+        the last jobs, which go to workers that are idle.
+        """
+        waiting, running = deque(order), {}
+        held = dict.fromkeys(self._workers, 0)  # jobs that a worker has
         finished: dict[int, Any] = {}
-        for worker in self._workers[: len(waiting)]:
-            position = waiting.pop(0)
-            running[submit(worker, position)] = (worker, position)
+
+        def feed(worker: Any, limit: int) -> None:  # noqa: ANN401 (Ray handles have no types)
+            while waiting and held[worker] < (limit if len(waiting) > len(held) else 1):
+                position = waiting.popleft()
+                running[submit(worker, position)] = (worker, position)
+                held[worker] += 1
+
+        for worker in self._workers:
+            feed(worker, 1)  # nothing waits behind the longest jobs
+        ray.get(self._ready)
+        self._ready = []
         for wanted in range(len(order)):
             while wanted not in finished:
-                (ref,), _ = ray.wait(list(running), num_returns=1)
+                (ref,), _ = ray.wait(list(running), num_returns=1, fetch_local=self._is_remote)
                 worker, position = running.pop(ref)
-                if waiting:
-                    following = waiting.pop(0)
-                    running[submit(worker, following)] = (worker, following)
-                finished[position] = ref
-            yield ray.get(finished.pop(wanted))
+                held[worker] -= 1
+                feed(worker, 2)
+                finished[position] = ray.get(ref)
+            yield finished.pop(wanted)
 
 
 def _count_workers(config: EngineConfig) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fedlt.engines.base import Engine, Job, JobResult, run_job
+from fedlt.engines.heap import keep_freed_memory
 from fedlt.flower.client_app import make_client_app
 from fedlt.worker import Worker, prepare_process
 
@@ -22,6 +23,7 @@ class SerialEngine(Engine):
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)
         prepare_process()
+        keep_freed_memory()
         self._worker = Worker(federation)
         self._app = make_client_app(lambda: self._worker)
 

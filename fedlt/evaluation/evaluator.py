@@ -38,6 +38,7 @@ class Standing:
     personal: Mapping[int, Mapping[str, Tensor]]  # of the clients that took part
     participated: npt.NDArray[np.bool_]  # (K,)
     steps: npt.NDArray[np.int64]  # (K,) local steps that made each client's personal part
+    global_counts: npt.NDArray[np.int64] | None  # (C,) that the server may know
 
 
 class Evaluator:
@@ -101,6 +102,7 @@ class Evaluator:
         clients = tuple(self._client(standing, cid) for cid in self._cids) if personal else ()
         refreshed = self.federation.config.personal.refresh.epochs > 0
         alone = bool(clients) and (refreshed or self._has_own_backbone(standing))
+        counts = standing.global_counts
         whole = ScoreRequest(
             round=standing.round,
             broadcast=standing.broadcast,
@@ -110,6 +112,7 @@ class Evaluator:
             stop=images,
             generic=True,
             keep_logits=keep_logits,
+            global_counts=None if counts is None else tuple(counts.tolist()),
             clients=tuple(replace(c, personal=None) for c in clients) if alone else clients,
         )
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
@@ -134,6 +137,8 @@ class Evaluator:
             return {}
         sizes = self.federation.data.client_counts.sum(axis=1)
         total = float(sum(sizes[cid] for cid in standing.personal))
+        if total == 0:
+            return {}
         first = next(iter(standing.personal.values()))
         names = [name for name, tensor in first.items() if tensor.is_floating_point()]
         return {

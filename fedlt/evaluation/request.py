@@ -35,6 +35,7 @@ class ScoreRequest:
     generic: bool  # score the generic heads
     keep_logits: bool  # and return their logits
     clients: tuple[ClientRequest, ...]
+    global_counts: tuple[int, ...] | None = None  # (C,) class counts that a refresh may use
 
 
 @dataclass(frozen=True)

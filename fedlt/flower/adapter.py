@@ -45,7 +45,8 @@ class ServerHalf(FlowerBase):
         self.federation, self.model = federation, model
         self.state = state
         self.fixed = array_record(state.fixed)  # one object: engines send it once
-        self.heard = np.zeros(federation.num_clients, dtype=np.bool_)  # sampled so far
+        self.heard = np.zeros(federation.num_clients, dtype=np.bool_)  # answered so far
+        self.trained = self.heard.copy()  # of those, with an update that was used
         self.cohort: list[int] = []  # of the last round
         self.finite: list[int] = []  # of those, the clients in the sum
         self._moments = batchnorm_statistics(model, "shared")
@@ -121,9 +122,15 @@ class ServerHalf(FlowerBase):
             )
         self.finite = good
         self.heard[self.cohort] = True
+        self.trained[good] = True
 
     def average_buffers(self, sums: Tensors, weight: float) -> Tensors:
-        """Take the BatchNorm buffers out of ``sums`` and return their mean by the run's policy."""
+        """Take the BatchNorm buffers out of ``sums`` and return their mean by the run's policy.
+
+        A cohort without images has weight 0 and leaves the buffers as they are.
+        """
+        if weight == 0:
+            return {}
         means = {name: sums.pop(name) / weight for name in self._buffers if name in sums}
         pooled = self.federation.config.batchnorm == "pooled"
         return from_moments(means, self._moments) if pooled else means
@@ -172,7 +179,8 @@ class FlowerStrategy(ServerHalf):
     ) -> tuple[ArrayRecord, MetricRecord]:
         """Add the replies in order and take the strategy's step."""
         total, buffers, lists = self._reduce(replies) if self.reduces else self._collect(replies)
-        state = self.strategy.aggregate(self.state, total)
+        empty = total.weight == 0  # clients without images: nothing was trained
+        state = self.state if empty else self.strategy.aggregate(self.state, total)
         self.state = replace(state, round=server_round, broadcast={**state.broadcast, **buffers})
         return array_record(self.state.broadcast), MetricRecord(dict(lists))
 

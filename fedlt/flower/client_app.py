@@ -66,16 +66,19 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
     def evaluate(message: Message, context: Context) -> Message:
         cid = int(cast(int, context.node_config["partition-id"]))
         content = message.content
+        config = content.config_records["config"]
+        counts = config.get("global-counts")
         request = ScoreRequest(
-            round=int(cast(int, content.config_records["config"]["server-round"])),
+            round=int(cast(int, config["server-round"])),
             broadcast=tensors_of(content.array_records["arrays"]),
             fixed=tensors_of(content.array_records["fixed"]),
             private_mean=tensors_of(content.array_records["private-mean"]),
             start=0,
-            stop=int(cast(int, content.config_records["config"]["images"])),
+            stop=int(cast(int, config["images"])),
             generic=False,
             keep_logits=False,
-            clients=(ClientRequest(cid, personal_of(context) or None),),
+            global_counts=None if counts is None else tuple(cast(list[int], counts)),
+            clients=(ClientRequest(cid, personal_of(context) if config["personal"] else None),),
         )
         own, generic = get_worker().score(request).clients[cid]
         reply = RecordDict({"metrics": MetricRecord({"cid": [cid]})})

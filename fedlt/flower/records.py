@@ -33,7 +33,7 @@ class TensorArray(Array):
     tensor: Tensor
 
     def __init__(self, tensor: Tensor) -> None:
-        self.__dict__["tensor"] = tensor.detach()
+        self.__dict__["tensor"] = tensor.detach() if tensor.requires_grad else tensor
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (the fields of Flower's dataclass)
         if name == "dtype":
@@ -64,9 +64,9 @@ TensorArray.__qualname__ = "Array"
 
 def array_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Return a record of ``tensors``, sharing their memory."""
-    record = ArrayRecord()  # filled item by item: its constructor would rebuild plain arrays
-    for name, tensor in tensors.items():
-        record[name] = TensorArray(tensor)
+    record = ArrayRecord()  # filled from behind: its constructor would rebuild plain arrays, and
+    # its setter looks up abstract types for every item, which costs more than a small tensor's copy
+    record.__dict__["_data"].update({n: TensorArray(tensor) for n, tensor in tensors.items()})
     return record
 
 

@@ -9,11 +9,12 @@ and is named.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import cast
 
 import numpy as np
 import torch
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedlt.evaluation.scores import ClientHits
@@ -36,10 +37,12 @@ def finite(tensors: Iterable[Tensor]) -> bool:
     floating = [t for t in tensors if t.is_floating_point() and t.numel()]
     if not floating:
         return True
-    norms = torch.stack([n.float() for n in torch._foreach_norm(floating)])
-    if bool(norms.isfinite().all()):
+    sums = [tensor.sum() for tensor in floating]  # an entry that is not finite makes its sum so
+    if len({total.dtype for total in sums}) > 1:
+        sums = [total.double() for total in sums]
+    if isfinite(torch.stack(sums).sum().item()):
         return True
-    return all(bool(t.isfinite().all()) for t in floating)  # a norm may overflow on its own
+    return all(bool(t.isfinite().all()) for t in floating)  # finite entries may overflow together
 
 
 def pack_reply(update: Update, cid: int, *, reduce: bool, reply_to: Message) -> Message:
@@ -70,13 +73,13 @@ def unpack_update(reply: Message) -> Update:
     """Return the update in a reply that was packed without ``reduce``."""
     lists = metric_lists(reply)
     scalars = {name: float(values[0]) for name, values in lists.items()}
-    sums = tensors_of(reply.content.array_records["arrays"])
+    sums = tensors_of(cast(ArrayRecord, reply.content["arrays"]))
     return Update(sums=sums, weight=scalars["weight"], metrics=scalars, personal={})
 
 
 def metric_lists(reply: Message) -> dict[str, list[float]]:
     """Return a reply's metrics, one list entry a client."""
-    record = reply.content.metric_records["metrics"]
+    record = cast(MetricRecord, reply.content["metrics"])
     return {k: cast(list[float], v) for k, v in record.items() if isinstance(v, list)}
 
 
@@ -87,25 +90,29 @@ def sum_replies(replies: Iterable[Message]) -> Message:
         ValueError: If there is no reply.
     """
     first: Message | None = None
+    count = 0
     lists: dict[str, list[float]] = {}
     total: Tensors = {}
     owned = False  # a record's tensors are never written; our own sum is
     for reply in replies:
-        first = first or reply
+        first, count = first or reply, count + 1
         for name, values in metric_lists(reply).items():
             lists.setdefault(name, []).extend(values)
-        if "arrays" not in reply.content:
+        arrays = reply.content.get("arrays")
+        if not isinstance(arrays, ArrayRecord):
             continue
-        arrays = tensors_of(reply.content.array_records["arrays"])
+        tensors = tensors_of(arrays)
         if not total:
-            total = arrays
+            total = tensors
         elif owned:
-            torch._foreach_add_(list(total.values()), [arrays[name] for name in total])
+            torch._foreach_add_(list(total.values()), [tensors[name] for name in total])
         else:
-            added = torch._foreach_add(list(total.values()), [arrays[name] for name in total])
+            added = torch._foreach_add(list(total.values()), [tensors[name] for name in total])
             total, owned = dict(zip(total, added, strict=True)), True
     if first is None:
         raise ValueError("no replies to sum")
+    if count == 1:
+        return first
     content = RecordDict({"metrics": MetricRecord(dict(lists))})
     if total:
         content["arrays"] = array_record(total)

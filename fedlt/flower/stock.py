@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
-from fedlt.errors import FedltError, nearest
+from fedlt.errors import FedltError, RunError, nearest
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.flower.replies import metric_lists
@@ -40,6 +40,7 @@ SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evalu
 class StockStrategy(Strategy):
     """A Flower strategy class and its options; the client half is the defaults: FedAvg's."""
 
+    reduces: ClassVar[bool] = False
     factory: Callable[..., FlowerBase] = FedAvg
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -117,17 +118,22 @@ class StockFlowerStrategy(ServerHalf):
                 stripped.append(self._strip(reply, sums, own["weight"][0]))
         self.note_cohort(lists)
         pairs = zip(lists["weight"], lists["finite"], strict=True)
-        buffers = self.average_buffers(sums, sum(weight for weight, ok in pairs if ok))
-        arrays, _ = self.stock.aggregate_train(server_round, stripped)
-        if arrays is None:
-            raise RuntimeError(f"round {server_round}: {type(self.stock).__name__} gave no model")
-        stepped = {name: tensor.float() for name, tensor in tensors_of(arrays).items()}
+        weight = sum(weight for weight, ok in pairs if ok)
+        buffers = self.average_buffers(sums, weight)
+        stepped = self._step(server_round, stripped) if weight else {}
         self.state = replace(
             self.state,
             round=server_round,
             broadcast={**self.state.broadcast, **stepped, **buffers},
         )
         return array_record(self.state.broadcast), MetricRecord(dict(lists))
+
+    def _step(self, server_round: int, replies: list[Message]) -> Tensors:
+        """Let the strategy aggregate trainable parameters."""
+        arrays, _ = self.stock.aggregate_train(server_round, replies)
+        if arrays is None:
+            raise RunError(f"round {server_round}: {type(self.stock).__name__} gave no model")
+        return {name: tensor.float() for name, tensor in tensors_of(arrays).items()}
 
     def _strip(self, reply: Message, sums: Tensors, weight: float) -> Message:
         """Add a reply's buffers to ``sums`` and return the reply with trainable parameters only."""

@@ -150,9 +150,7 @@ def test_secure_sum_counts_every_client_heard_so_far_once(lab):
 
 def test_oracle_is_sent_whole_and_own_sends_nothing(lab):
     for source, use in (("oracle", "global"), ("own", "local_masked")):
-        federation = lab.federation(
-            client="balanced_softmax", prior={"use": use, "source": source}
-        )
+        federation = lab.federation(client="balanced_softmax", prior={"use": use, "source": source})
         whole = federation.data.class_counts.tolist()
         for _, counts in sent_counts(federation, 2):
             assert counts == (whole if source == "oracle" else None)
@@ -193,7 +191,5 @@ def test_secure_sum_is_refused_where_single_updates_are_read(lab):
 
 def test_the_prior_changes_what_is_learnt(reference):
     first = reference(client="balanced_softmax").bits
-    second = reference(
-        client="balanced_softmax", prior={"use": "global", "source": "oracle"}
-    ).bits
+    second = reference(client="balanced_softmax", prior={"use": "global", "source": "oracle"}).bits
     assert len({str(b) for b in (first, second, reference().bits)}) == 3

@@ -52,7 +52,10 @@ def messages(cids, *, reduce=True, bad=()):
 def crowd(lab_factory):
     """A federation of 200 clients with one image or more each."""
     lab = lab_factory("crowd")
-    return lab.federation(partition={"num_clients": 200, "scheme": "iid"}, data={"imbalance_factor": 1, "options": {"num_classes": 4, "train_per_class": 100}})
+    return lab.federation(
+        partition={"num_clients": 200, "scheme": "iid"},
+        data={"imbalance_factor": 1, "options": {"num_classes": 4, "train_per_class": 100}},
+    )
 
 
 @pytest.fixture
@@ -213,7 +216,7 @@ def test_unknown_engine_is_refused_in_one_line(name, nearest):
 
 
 def test_engine_that_is_none_is_refused():
-    with pytest.raises(FedltError, match="is not a subclass of fedlt.engines.base.Engine"):
+    with pytest.raises(FedltError, match="is not a subclass of"):
         engine_class("fedlt.worker:Worker")
     with pytest.raises(FedltError, match="has no 'SerialEngin'; nearest: 'SerialEngine'"):
         engine_class("fedlt.engines.serial:SerialEngin")
@@ -235,7 +238,7 @@ def test_serial_sums_equal_a_naive_weighted_sum(lab, clients):
         partition={"num_clients": clients, "scheme": "iid", "min_samples": 1},
     )
     server, worker = make_server_half(federation), Worker(federation)
-    naive = {name: 0.0 for name in server.state.broadcast}
+    naive = dict.fromkeys(server.state.broadcast, 0.0)
     sizes = federation.data.client_counts.sum(axis=1)
     for cid in range(clients):
         client = worker.client(

@@ -72,9 +72,7 @@ def test_pickling_hands_large_buffers_over_out_of_band():
     """What Ray does: the pickle stays small, the memory is handed over as it is."""
     tensor = torch.arange(100_000.0)
     buffers: list[pickle.PickleBuffer] = []
-    data = pickle.dumps(
-        array_record({"t": tensor}), protocol=5, buffer_callback=buffers.append
-    )
+    data = pickle.dumps(array_record({"t": tensor}), protocol=5, buffer_callback=buffers.append)
     assert len(data) < 2000
     assert sum(len(buffer.raw()) for buffer in buffers) == 400_000
     copy = tensors_of(pickle.loads(data, buffers=[buffer.raw() for buffer in buffers]))["t"]
@@ -104,9 +102,12 @@ def test_a_whole_record_survives_deflating():
     copy = ArrayRecord.inflate(record.deflate(), children)
     for name, tensor in TENSORS.items():
         assert same(tensors_of(copy)[name], tensor)
-    assert record.count_bytes() == ArrayRecord(
-        {name: Array(tensor.detach().numpy()) for name, tensor in TENSORS.items()}
-    ).count_bytes()
+    assert (
+        record.count_bytes()
+        == ArrayRecord(
+            {name: Array(tensor.detach().numpy()) for name, tensor in TENSORS.items()}
+        ).count_bytes()
+    )
 
 
 def test_readers_accept_plain_arrays_and_state_dicts():

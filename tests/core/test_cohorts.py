@@ -1,0 +1,42 @@
+"""Who takes part in a round, and the messages of one."""
+
+from __future__ import annotations
+
+from flwr.app import ConfigRecord
+
+from fedlt.engines.serial import SerialEngine
+from fedlt.flower.records import array_record
+from fedlt.flower.server_half import make_server_half
+from fedlt.rng import numpy_generator
+
+
+def test_cohort_depends_on_seed_and_round_only(lab):
+    """Against a drawing of our own from the documented key: (seed, "cohort", round)."""
+    server = make_server_half(lab.federation(partition={"num_clients": 9}))
+    nodes = list(range(9))
+    for round_ in (1, 2, 3):
+        drawn = numpy_generator(1, "cohort", round_).choice(9, size=3, replace=False)
+        assert server.sample(round_, nodes) == sorted(drawn.tolist())
+    cohorts = {tuple(server.sample(round_, nodes)) for round_ in range(1, 30)}
+    assert len(cohorts) > 10
+    assert {cid for cohort in cohorts for cid in cohort} == set(nodes)
+
+
+def test_seeds_and_salts_give_different_cohorts(lab):
+    def cohorts(**changes):
+        server = make_server_half(lab.federation(**changes))
+        return [server.sample(round_, list(range(5))) for round_ in range(1, 20)]
+
+    assert len({str(cohorts(**c)) for c in ({}, {"seed": 2}, {"rng_salt": 1})}) == 3
+
+
+def test_records_of_a_round_are_shared_by_all_messages(lab):
+    """One broadcast record, not one a client: engines send it once."""
+    federation = lab.federation()
+    server = make_server_half(federation)
+    arrays = array_record(server.state.broadcast)
+    with SerialEngine(federation) as engine:
+        messages = server.configure_train(1, arrays, ConfigRecord(), engine)
+    assert len(messages) == 3
+    assert all(m.content["arrays"] is arrays for m in messages)
+    assert len({id(m.content["fixed"]) for m in messages}) == 1

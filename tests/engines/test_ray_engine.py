@@ -1,0 +1,219 @@
+"""The Ray engine: sharing, order, reuse of the cluster, and a user's folders in its way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord
+
+from fedlt.engines.base import Job
+from fedlt.errors import FedltError
+from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.server_half import make_server_half
+from fedlt.loading import check_packages
+
+ROOT = Path(__file__).resolve().parents[2]
+FEDLT = Path(sys.executable).parent / "fedlt"
+EXPERIMENT = """
+name: here
+rounds: 2
+clients_per_round: 2
+data:
+  dataset: synthetic
+  options: {num_classes: 4, train_per_class: 20, test_per_class: 5}
+partition: {num_clients: 3}
+model: {width: 4}
+engine: {name: ray, workers: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def federation(lab_factory):
+    return lab_factory("ray").federation(
+        strategy="fedloge", engine={"name": "ray", "workers": 2}, clients_per_round=None
+    )
+
+
+@pytest.fixture(scope="module")
+def running(federation):
+    from fedlt.engines.ray import RayEngine
+
+    with RayEngine(federation) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(running):
+    """One pair of workers for all tests here, without personal states."""
+    running.restore({})
+    return running
+
+
+@pytest.mark.ray
+def test_replies_come_in_the_order_of_the_messages(federation, engine):
+    """Clients are started largest first; send_and_receive still answers in order."""
+    server = make_server_half(federation)
+    arrays = array_record(server.state.broadcast)
+    sent = server.configure_train(1, arrays, ConfigRecord(), engine)
+    cids = [message.metadata.dst_node_id for message in sent]
+    for order in (sent, sent[::-1]):
+        replies = engine.send_and_receive(order)
+        assert [r.metadata.src_node_id for r in replies] == (cids if order is sent else cids[::-1])
+    assert engine.states() == {}
+    engine.commit([1, 3])
+    assert sorted(engine.states()) == [1, 3]
+    first = tensors_of(engine.states()[1]["personal"])["heads.local.weight"]
+    assert first.shape == (4, 16)
+
+
+@pytest.mark.ray
+def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, engine, monkeypatch):
+    import ray
+
+    puts = []
+    put = ray.put
+    server = make_server_half(federation)
+    arrays = array_record(server.state.broadcast)
+    monkeypatch.setattr(ray, "put", lambda value: puts.append(value) or put(value))
+    for round_ in (1, 2):
+        sent = server.configure_train(round_, arrays, ConfigRecord(), engine)
+        arrays, _ = server.aggregate_train(round_, engine.map_reduce(sent))
+        engine.commit(server.finite)
+    records = [value for value in puts if isinstance(value, ArrayRecord)]
+    assert len(records) == 3  # two broadcasts and one fixed part
+    assert sum(record is server.fixed for record in records) == 1
+
+
+@pytest.mark.ray
+def test_messages_and_jobs_are_not_changed_by_sending(federation, engine):
+    server = make_server_half(federation)
+    arrays = array_record(server.state.broadcast)
+    sent = server.configure_train(1, arrays, ConfigRecord(), engine)
+    job = Job([sent[0]], [engine.context(0)], reduce=True)
+    first, second = (next(iter(engine.run_jobs([job]))).replies[0] for _ in range(2))
+    assert sent[0].content["arrays"] is arrays
+    assert list(job.contexts[0].state) == []
+    one, two = (tensors_of(reply.content["arrays"]) for reply in (first, second))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.ray
+def test_no_jobs_no_answers(federation, engine):
+    assert list(engine.run_jobs([])) == []
+    assert list(engine.run_scores([])) == []
+
+
+@pytest.mark.ray
+def test_working_directory_comes_back(lab, tmp_path, monkeypatch):
+    """Ray starts in an empty folder; the process is where it was afterwards."""
+    monkeypatch.chdir(tmp_path)
+    lab.run(engine={"name": "ray", "workers": 1}, rounds=1)
+    assert Path.cwd() == tmp_path
+
+
+def fedlt(folder, *arguments, command=(str(FEDLT),)):
+    environment = {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [*command, "run", "here.yaml", *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture
+def intruded(tmp_path):
+    """A folder with an experiment, and folders called strategies and clients that break."""
+    (tmp_path / "here.yaml").write_text(EXPERIMENT)
+    for name in ("strategies", "clients"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong package')\n")
+    return tmp_path
+
+
+@pytest.mark.ray
+def test_the_command_runs_beside_folders_of_the_same_names(intruded):
+    done = fedlt(intruded)
+    assert done.returncode == 0, done.stderr
+    assert "wrong package" not in done.stdout + done.stderr
+    assert (intruded / "runs" / "here" / "1" / "result.json").is_file()
+
+
+@pytest.mark.ray
+def test_a_users_strategy_in_such_a_folder_runs(intruded):
+    """Named by its file, the user's own strategies/mine.py is what is meant."""
+    (intruded / "strategies" / "mine.py").write_text(
+        "from dataclasses import dataclass\n\nfrom strategies import FedAvg\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(FedAvg):\n    pass\n"
+    )
+    done = fedlt(intruded, "strategy=strategies/mine.py:Mine")
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m_beside_such_folders_is_refused_in_one_line(intruded):
+    """`python -c` and `python -m` put the working directory first: the driver gets the intruder."""
+    (intruded / "strategies" / "__init__.py").write_text("STRATEGIES = {}\n")
+    code = "import sys; from fedlt.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = fedlt(intruded, command=(sys.executable, "-c", code))
+    assert done.returncode == 2, done.stderr
+    assert str(intruded / "strategies") in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not (intruded / "runs").exists()
+
+
+def test_python_m_beside_a_broken_folder_is_refused_in_one_line(intruded):
+    code = "import sys; from fedlt.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = fedlt(intruded, command=(sys.executable, "-c", code))
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(intruded / "strategies") in done.stderr
+
+
+@pytest.mark.parametrize("name", ["strategies", "clients"])
+@pytest.mark.parametrize("package", [True, False], ids=["package", "plain-folder"])
+def test_check_packages_names_the_intruder(tmp_path, name, package):
+    """As a worker does it: in a fresh process whose path has the intruder in front."""
+    (tmp_path / name).mkdir()
+    if package:
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    code = (
+        "from fedlt.loading import check_packages\n"
+        "from fedlt.errors import FedltError\n"
+        "try:\n    check_packages()\nexcept FedltError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if package:
+        assert str(tmp_path / name) in done.stdout
+        assert f"package '{name}'" in done.stdout
+        assert len(done.stdout.strip().splitlines()) == 1
+    else:
+        assert done.stdout == ""  # a folder without __init__.py hides nothing
+
+
+def test_check_packages_is_content_here():
+    check_packages()
+
+
+def test_check_packages_sees_what_is_imported_already(monkeypatch, tmp_path):
+    import types
+    from importlib.machinery import ModuleSpec
+
+    intruder = types.ModuleType("clients")
+    intruder.__spec__ = ModuleSpec(
+        "clients", None, origin=str(tmp_path / "clients" / "__init__.py")
+    )
+    monkeypatch.setitem(sys.modules, "clients", intruder)
+    with pytest.raises(FedltError, match="package 'clients' comes from"):
+        check_packages()

@@ -1,0 +1,93 @@
+"""Every experiment file can be run: it is read, resolved, and its model and server are built."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fedlt.config import load_config, resolve_client, resolve_strategy
+from fedlt.data import DATASETS
+from fedlt.federation import prepare_federation
+from fedlt.flower.server_half import make_server_half
+from fedlt.models.etf import sparse_etf
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "experiments"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+# What stands in for images that are not on this disk: (channels, side, classes), per class.
+SHAPES = {
+    "fashion_mnist": (1, 28, 10),
+    "cifar10": (3, 32, 10),
+    "cifar100": (3, 32, 100),
+    "cinic10": (3, 32, 10),
+    "tiny_imagenet": (3, 64, 200),
+}
+each = pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(FOLDER)) for p in FILES])
+
+
+def small(config):
+    """Return the configuration of one run with as many images as its partition needs."""
+    config = config.runs()[0]
+    if config.data.dataset not in SHAPES:
+        return config
+    channels, side, classes = SHAPES[config.data.dataset]
+    needed = config.partition.num_clients * max(config.partition.min_samples, 1)
+    per_class = int(2 * needed * config.data.imbalance_factor**0.5 / classes) + 20
+    per_class = max(per_class, int(config.data.imbalance_factor) + 1)
+    options = {
+        "num_classes": classes,
+        "image_size": side,
+        "channels": channels,
+        "train_per_class": per_class,
+        "test_per_class": 1,
+    }
+    update = {"dataset": "synthetic", "options": options, "root": None}
+    return config.model_copy(update={"data": config.data.model_copy(update=update)})
+
+
+def test_there_are_experiments():
+    assert FILES
+
+
+@each
+def test_it_loads_and_its_names_resolve(path):
+    config = load_config(path)
+    assert config.data.dataset in DATASETS or ":" in config.data.dataset
+    resolve_strategy(config)
+    resolve_client(config)
+
+
+@each
+def test_its_model_and_server_can_be_built(path, monkeypatch):
+    """With synthetic images of the same shape; SSE-C is made with few steps only."""
+    from strategies import fedloge
+
+    def quick(num_features, num_classes, **options):
+        return sparse_etf(num_features, num_classes, **{**options, "sparsity": 0.0})
+
+    monkeypatch.setattr(fedloge, "sparse_etf", quick)
+    config = small(load_config(path))
+    federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    server = make_server_half(federation)
+    assert federation.num_clients == config.partition.num_clients
+    assert set(server.state.broadcast) == set(server.model.names("shared"))
+    assert len(server.sample(1, list(range(federation.num_clients)))) == (
+        config.clients_per_round or federation.num_clients
+    )
+
+
+@each
+def test_its_head_says_cost_command_and_what_to_expect(path):
+    """The comment lines above the first key, as in `# x.yaml: 10 min on 2 cores; fedlt run ...`."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comments.append(line.lstrip("# "))
+    head = " ".join(comments)
+    assert re.search(r"\d+ *(s|sec|seconds?|min|minutes?|h|hours?)\b", head), "no cost"
+    assert f"fedlt run {path.relative_to(ROOT)}" in head, "no command"
+    assert re.search(r"expect", head, re.IGNORECASE), "no expected result"
