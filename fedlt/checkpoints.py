@@ -93,18 +93,19 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         FedltError: If there are checkpoints and every one is damaged.
     """
     found = sorted(_saved(folder), reverse=True)
+    damaged: list[str] = []
     for number, path in found:
         try:
             checkpoint = _read(path)
         except _DamagedError as error:
-            _LOG.warning("checkpoint %s is damaged (%s)", path, error)
-            reason = f"{path}: {error}"
+            damaged.append(f"{path} is damaged ({error})")
         else:
-            if number != found[0][0]:
-                _LOG.warning("going on from round %d", number)
+            for reason in damaged:
+                _LOG.warning("checkpoint %s; going on from round %d", reason, number)
             return checkpoint
-    if found:
-        raise FedltError(f"no checkpoint can be read; {reason}; --overwrite starts again")
+    if damaged:
+        reasons = "; ".join(damaged)
+        raise FedltError(f"no checkpoint can be read: {reasons}; --overwrite starts again")
     return None
 
 

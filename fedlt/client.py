@@ -10,17 +10,32 @@ import torch
 from torch import Tensor
 
 from fedlt.data.batches import make_batches
+from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
 from fedlt.rng import torch_generator
+from fedlt.sgd import ParameterGroup, Sgd
 from fedlt.strategy import Tensors, Update
 
 if TYPE_CHECKING:
     from fedlt.config import LocalConfig
     from fedlt.models import Model
 
-__all__ = ["Batch", "Client", "ClientData", "ClientPlugin", "Objective"]
+__all__ = ["Batch", "Client", "ClientData", "ClientPlugin", "Objective", "add_metrics"]
 
 Objective = Callable[["Client", "Batch"], Tensor]
+
+
+def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
+    """Return the sums of what several calls of :meth:`Client.train` returned."""
+    names = dict.fromkeys(name for phase in phases for name in phase)
+    return {name: sum(phase.get(name, 0.0) for phase in phases) for name in names}
+
+
+def _checked(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"the loss must be a scalar tensor with a gradient, not {shape}")
+    return loss
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class Client:
     local: LocalConfig  # epochs, batch_size, lr, ...
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
+    epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
 
     def train(
         self,
@@ -85,10 +101,17 @@ class Client:
             no_decay: Prefixes of parameters that get no weight decay.
 
         Returns:
-            Sums over examples: ``loss``, ``examples``; and ``steps``.
+            Sums over examples: ``loss``, ``examples``; and ``steps``. A task of several phases
+            joins them with :func:`add_metrics`.
+
+        Raises:
+            ValueError: If ``only`` names what is no parameter, or the loss is no scalar with a
+                gradient.
         """
         parameters = dict(self.model.named_parameters())
         chosen = set(parameters) if only is None else set(only)
+        for name in chosen - set(parameters):
+            raise ValueError(f"only: no parameter {name!r}{nearest(name, parameters)}")
         trained = {n: p for n, p in parameters.items() if n in chosen and p.requires_grad}
         frozen = [p for n, p in parameters.items() if n not in chosen and p.requires_grad]
         optimizer = self._optimizer(trained, no_decay)
@@ -99,37 +122,45 @@ class Client:
         self.model.train()
         self.model.backbone.train(any(name.startswith("backbone.") for name in trained))
         try:
-            for epoch in range(self.local.epochs if epochs is None else epochs):
-                for batch in self.plugin.batches(self, epoch):
+            for _ in range(self.local.epochs if epochs is None else epochs):
+                for batch in self.plugin.batches(self, self.epochs_done):
                     optimizer.zero_grad()
-                    loss = objective(self, batch)
+                    loss = _checked(objective(self, batch))
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     loss_sum += loss.detach() * len(batch.labels)
                     examples += len(batch.labels)
                     steps += 1
+                self.epochs_done += 1
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
         return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
 
-    def _optimizer(
-        self, trained: Mapping[str, Tensor], no_decay: tuple[str, ...]
-    ) -> torch.optim.SGD:
+    def learning_rate(self, name: str) -> float:
+        """Return the learning rate of a parameter: ``local.head_lr`` for heads, if it is set."""
+        head_lr = self.local.lr if self.local.head_lr is None else self.local.head_lr
+        return head_lr if name.startswith("heads.") else self.local.lr
+
+    def squared_distance(self, anchor: Mapping[str, Tensor]) -> Tensor:
+        """Return |w - anchor|^2 over the trainable parameters that ``anchor`` names."""
+        terms = [
+            (parameter - anchor[name]).square().sum()
+            for name, parameter in self.model.named_parameters()
+            if name in anchor and parameter.requires_grad
+        ]
+        return torch.stack(terms).sum()
+
+    def _optimizer(self, trained: Mapping[str, Tensor], no_decay: tuple[str, ...]) -> Sgd:
         """Return SGD with one group per (learning rate, weight decay)."""
         local = self.local
-        head_lr = local.lr if local.head_lr is None else local.head_lr
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in trained.items():
-            lr = head_lr if name.startswith("heads.") else local.lr
+            lr = self.learning_rate(name)
             decay = 0.0 if no_decay and name.startswith(no_decay) else local.weight_decay
             groups.setdefault((lr, decay), []).append(parameter)
-        return torch.optim.SGD(
-            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
-            lr=local.lr,
-            momentum=local.momentum,
-            foreach=True,
-        )
+        made = [ParameterGroup(p, lr=lr, weight_decay=decay) for (lr, decay), p in groups.items()]
+        return Sgd(made, momentum=local.momentum)
 
     def update(
         self,
@@ -137,6 +168,7 @@ class Client:
         *,
         extras: Tensors | None = None,
         personal: Tensors | None = None,
+        plain: Tensors | None = None,
         weight: float | None = None,
     ) -> Update:
         """Return this client's answer from the scratch model as it stands.
@@ -144,11 +176,18 @@ class Client:
         The tensors are live: the engine copies or reduces them before the next task.
 
         Args:
-            metrics: What :meth:`train` returned, or sums of one's own.
+            metrics: What :meth:`train` returned, or sums of one's own. ``personal_steps`` says how
+                many of the ``steps`` made the personal part, if not all.
             extras: Further tensors to be summed over the cohort.
             personal: Further tensors that this client keeps, besides the model's personal part.
+            plain: Further tensors to be summed over the cohort without the weight.
             weight: The weight in the sums; the number of examples by default.
+
+        Raises:
+            ValueError: If a weight is given that is not above 0.
         """
+        if weight is not None and weight <= 0:
+            raise ValueError(f"update: weight {weight} is not above 0")
         state = self.model.state()
         integers = set(self.model.integer_names())
         sums = {n: state[n] for n in self.model.names("shared") if n not in integers}
@@ -158,6 +197,7 @@ class Client:
             weight=float(self.data.num_examples) if weight is None else weight,
             metrics=metrics,
             personal={**own, **(personal or {})},
+            plain=plain or {},
         )
 
 

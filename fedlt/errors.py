@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FedltError", "RunError", "nearest"]
+__all__ = ["FedltError", "RunError", "nearest", "one_line"]
 
 
 class FedltError(ValueError):
@@ -22,3 +22,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"; nearest: {close[0]!r}" if close else ""
     return f"{hint}; known: {', '.join(known)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error of a user's code as one line; a ValueError speaks for itself."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

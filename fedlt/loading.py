@@ -64,10 +64,9 @@ def check_packages() -> None:
     """
     home = Path(__file__).resolve().parent.parent
     for name in ("strategies", "clients"):
-        spec = importlib.util.find_spec(name)
-        origin = spec.origin if spec is not None else None
+        origin, folders = _origin(name)
         if origin is None or Path(origin).resolve().parent.parent != home:
-            where = origin or next(iter((spec and spec.submodule_search_locations) or ["nowhere"]))
+            where = origin or next(iter(folders), "nowhere")
             raise FedltError(
                 f"import: package {name!r} comes from {where!r}, not from {str(home)!r}: "
                 "run from another folder, or rename that one"
@@ -96,3 +95,14 @@ def load_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or fun
         public = [name for name in vars(module) if not name.startswith("_")]
         raise FedltError(f"{where}: {source!r} has no {attribute!r}{nearest(attribute, public)}")
     return getattr(module, attribute)
+
+
+def _origin(name: str) -> tuple[str | None, list[str]]:
+    """Return the file and the folders that a top-level package is, or would be, imported from."""
+    module = sys.modules.get(name)
+    if module is not None:
+        return getattr(module, "__file__", None), list(getattr(module, "__path__", []))
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return None, []
+    return spec.origin, list(spec.submodule_search_locations or [])

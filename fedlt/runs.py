@@ -151,6 +151,14 @@ class RunDirectory:
         except FedltError as error:
             raise FedltError(f"{error}; --overwrite starts again") from error
 
+    def check_partition(self, partition: Partition) -> None:
+        """Raise unless the stored partition is the one that a resumed run has drawn."""
+        from fedlt.data import Partition
+
+        path = self.path / "partition.json"
+        if Partition.load(path).hash() != partition.hash():
+            raise FedltError(f"{path} is not the partition of this run; --overwrite starts again")
+
     def append_round(self, row: Mapping[str, Any]) -> int:
         """Append one line to ``rounds.jsonl`` and return the file's new length in bytes."""
         line = json.dumps(plain(row), allow_nan=False) + "\n"

@@ -14,6 +14,9 @@ One round:
 from __future__ import annotations
 
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +30,7 @@ from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
 from fedlt.engines.base import Engine
 from fedlt.engines.foreign import as_engine
-from fedlt.errors import RunError
+from fedlt.errors import FedltError, RunError, one_line
 from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluation, summarise
 from fedlt.evaluation.evaluator import Evaluator, Standing
 from fedlt.federation import Federation, prepare_federation
@@ -35,6 +38,7 @@ from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
+from fedlt.rehearsal import rehearse
 from fedlt.report.progress import Progress, SilentProgress
 from fedlt.runs import RunDirectory
 from fedlt.scoring import touches_backbone
@@ -78,9 +82,10 @@ def run(
     try:
         federation = prepare_federation(config, strategy, plugin)
         server = make_server_half(federation)
+        rehearse(federation, server)
     finally:
         wait()
-    with kind(federation) as engine:
+    with kind(federation) as engine, _explained(directory):
         if action == "start":
             directory.create(config, federation.data.partition)
         simulation = Simulation(server, directory, progress or SilentProgress())
@@ -89,6 +94,21 @@ def run(
         context = Context(1, 1, {}, RecordDict(), {})
         make_server_app(simulation.main)(engine, context)
     return directory.result()
+
+
+@contextmanager
+def _explained(directory: RunDirectory) -> Iterator[None]:
+    """Turn what a method raises in the middle of a run into one line; keep the whole traceback."""
+    try:
+        yield
+    except (FedltError, RunError):
+        raise
+    except Exception as error:
+        path = directory.path / "error.txt"
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+        cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
+        where = "".join(f"{note}: " for note in dict.fromkeys(getattr(cause, "__notes__", ())))
+        raise RunError(f"{where}{one_line(cause)}; the traceback is in {path}") from error
 
 
 @dataclass
@@ -154,8 +174,9 @@ class Simulation:
     def _note(self, round_: int, metrics: MetricRecord) -> None:
         """Remember steps and excluded clients of a round."""
         lists: dict[str, Any] = dict(metrics)
-        if "steps" in lists:
-            steps = dict(zip(lists["cid"], lists["steps"], strict=True))
+        own = lists.get("personal_steps", lists.get("steps"))
+        if own is not None:
+            steps = dict(zip(lists["cid"], own, strict=True))
             self.steps[self.server.finite] = [steps[cid] for cid in self.server.finite]
         for cid in self.server.excluded:
             self.excluded.append([round_, cid])
@@ -204,7 +225,8 @@ class Simulation:
             {**row, "train/excluded": len(self.excluded), "seconds": self.seconds}
         )
         shown = {"generic": values["generic/accuracy"], "personal": values.get("personal/accuracy")}
-        return "  ".join(f"{view} {_percent(value)}" for view, value in shown.items() if value)
+        known = [f"{view} {_percent(value)}" for view, value in shown.items() if value is not None]
+        return "  ".join([*known, f"(round {round_})"])
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint of the last finished round."""
@@ -228,6 +250,7 @@ class Simulation:
 
     def restore(self, engine: Engine) -> None:
         """Go back to the newest checkpoint; the start of the run where there is none."""
+        self.directory.check_partition(self.federation.data.partition)
         checkpoint = load_checkpoint(self.directory.checkpoints)
         if checkpoint is None:
             self.directory.truncate(0)
@@ -283,7 +306,7 @@ def _train_metrics(metrics: MetricRecord, finite: list[int]) -> dict[str, Metric
     keep = np.isin(lists["cid"], finite)
     sums = {name: float(np.asarray(values)[keep].sum()) for name, values in lists.items()}
     examples = sums.get("examples", 0.0)
-    skipped = {"cid", "finite", "weight", "examples", "steps"}
+    skipped = {"cid", "finite", "weight", "examples", "steps", "personal_steps"}
     ratios = {f"train/{n}": v / examples for n, v in sums.items() if n not in skipped and examples}
     return {**ratios, "train/clients": len(finite)}
 

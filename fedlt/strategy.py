@@ -49,6 +49,7 @@ class Update:
     weight: float  # usually the number of examples
     metrics: dict[str, float]  # sums over examples; the server divides by their "examples"
     personal: Tensors  # the client's own state, committed together with the round
+    plain: Tensors = field(default_factory=dict)  # summed over the cohort without the weight
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Total:
     weight: float  # sum of the weights
     cids: tuple[int, ...]  # the clients in it, in cohort order
     num_clients: int  # clients in the population
+    plain: Tensors = field(default_factory=dict)  # sum over clients of plain, without the weight
     updates: tuple[Update, ...] = ()  # single updates in cohort order, where ``reduces`` is False
 
     def mean(self) -> Tensors:
@@ -110,7 +112,11 @@ class Strategy:
         return replace(state, broadcast={**state.broadcast, **total.mean()})
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return the generic model's heads by name; the first is the primary head."""
+        """Return the generic model's heads by name; the first is the primary head.
+
+        Where the model has personal tensors, ``model`` holds their mean over the participants,
+        weighted by examples: for evaluation only.
+        """
         return dict(model.heads.items())
 
     def personal(
@@ -131,16 +137,22 @@ class Strategy:
         """
         return {name: personal[name] for name in model.names("personal")}
 
-    def refresh(self, client: Client, *, scope: str, epochs: int) -> None:
+    def refresh(self, client: Client, *, scope: str, epochs: int) -> Tensors:
         """Train the personal model in ``client.model`` just before it is scored.
 
         Args:
-            client: The client; its model holds the new broadcast and its personal part.
+            client: The client; its model holds the new broadcast and :meth:`personal_weights`.
             scope: ``head`` trains the personal heads (all heads where none is personal), ``all``
                 trains everything that a round trains.
             epochs: Passes over the client's data.
+
+        Returns:
+            The personal state to score with. A method that keeps whole models under names of its
+            own overrides this verb and returns them.
         """
         names = client.model.parameter_names("personal") + client.model.parameter_names("shared")
         own = [n for n in client.model.parameter_names("personal") if n.startswith("heads.")]
         heads = own or [n for n in names if n.startswith("heads.")]
         client.train(self.objective, epochs=epochs, only=heads if scope == "head" else None)
+        state = client.model.state()
+        return {**client.personal, **{n: state[n] for n in client.model.names("personal")}}

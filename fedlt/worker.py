@@ -146,13 +146,15 @@ class Worker:
             personal=dict(asked.personal),
             global_counts=None if counts is None else np.asarray(counts, dtype=np.int64),
         )
-        policy = self.federation.config.personal.refresh
-        self.federation.strategy.refresh(client, scope=policy.scope, epochs=policy.epochs)
+        policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
+        start = strategy.personal_weights(self.model, request.broadcast, client.personal)
+        self.model.load(start, start)
+        own = strategy.refresh(client, scope=policy.scope, epochs=policy.epochs)
         state = {name: tensor.clone() for name, tensor in self.model.state().items()}
-        own = {name: state[name] for name in self.model.names("personal")}
         trained = {
             name: state[name]
             for name in self.model.names("shared")
             if not torch.equal(state[name], request.broadcast[name])
         }
-        return replace(asked, personal={**client.personal, **own}, refreshed=trained)
+        personal = {name: tensor.detach().clone() for name, tensor in own.items()}
+        return replace(asked, personal=personal, refreshed=trained)

@@ -64,13 +64,8 @@ class FedLoGe(Strategy):
     def init(self, model: Model) -> ServerState:
         """Make SSE-C (once, on the server) and return the first state."""
         state = super().init(model)
-        weight = sparse_etf(
-            model.num_features,
-            model.num_classes,
-            sparsity=self.sparsity,
-            norm=self.etf_norm,
-            seed=self.etf_seed,
-        )  # (C, D)
+        size, seed = (model.num_features, model.num_classes), self.etf_seed
+        weight = sparse_etf(*size, sparsity=self.sparsity, norm=self.etf_norm, seed=seed)  # (C, D)
         fixed = {**state.fixed, "heads.sse_c.weight": weight}
         if self.profile == "reference":
             seed_torch(self.etf_seed, "sse_c bias")

@@ -21,6 +21,9 @@ from fedlt.federation import Federation, prepare_federation
 from fedlt.report.progress import SilentProgress
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
+from fedlt.worker import prepare_process
+
+prepare_process()  # as the engines do: more threads would change last bits
 
 TINY: dict[str, Any] = {  # 5 clients, 4 classes, 8 x 8 images, 3 rounds of 3 clients: 0.2 s
     "name": "tiny",
@@ -111,7 +114,7 @@ class Outcome:
         return {"rows": self.rows, "meta": json.dumps(meta, sort_keys=True), **tensors}
 
 
-class StopError(Exception):
+class StopError(BaseException):
     """Ends a run from outside, as a crash or Ctrl-C would."""
 
 

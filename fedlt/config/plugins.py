@@ -94,6 +94,11 @@ def _find_class(section: str, name: str) -> Any:  # noqa: ANN401 (checked by the
 def _check_contract(cls: type, base: type, where: str) -> None:
     """Raise unless ``cls`` is a frozen dataclass whose verbs take what those of ``base`` take."""
     own = [n for n in inspect.get_annotations(cls) if not _is_class_variable(cls, n)]
+    if "__init__" in vars(cls) and "__dataclass_params__" not in vars(cls):
+        raise FedltError(
+            f"{where}: {cls.__name__} has its own __init__; declare its hyperparameters as fields "
+            "and put @dataclass(frozen=True) above the class"
+        )
     if own and "__dataclass_params__" not in vars(cls):
         raise FedltError(
             f"{where}: {cls.__name__} declares {own[0]!r} but is not a dataclass; "
@@ -190,7 +195,7 @@ def _instantiate(section: str, plugin: PluginConfig, cls: type, base: type) -> A
 def _construct(section: str, plugin: PluginConfig, cls: type, options: Mapping[str, object]) -> Any:  # noqa: ANN401
     try:
         return cls(**options)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever a user's __post_init__ raises
         raise FedltError(f"{section}: {plugin.name!r} refuses {dict(options)}: {error}") from error
 
 

@@ -122,7 +122,7 @@ class LocalConfig(_Section):
     batch_size: Count = 32
     lr: Positive = 0.1
     head_lr: Positive | None = None  # of every head; None: lr
-    momentum: NotNegative = 0.0
+    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     weight_decay: NotNegative = 0.0
     augment: Literal["none", "crop_flip", "crop"] = "none"
 
@@ -227,6 +227,11 @@ class Config(_Section):
                 raise ValueError("give seed or seeds, not both")
             if len(set(self.seeds)) < len(self.seeds):
                 raise ValueError(f"seeds: {self.seeds} names a seed twice")
+        chosen = self.evaluate.selected_round
+        if chosen is not None and chosen > self.rounds:
+            raise ValueError(
+                f"evaluate.selected_round: {chosen} is more than rounds: {self.rounds}"
+            )
         if self.partition.file is None:
             self._check_cohort(self.partition.num_clients)
         return self

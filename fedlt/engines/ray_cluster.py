@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedlt.errors import RunError
+
 __all__ = ["Start", "start_ray"]
 
 
@@ -31,14 +33,15 @@ class Start:
         """Wait for Ray, and go back to the working directory.
 
         Raises:
-            BaseException: Whatever made Ray fail.
+            RunError: If Ray failed.
         """
         self.done.wait()
         if self.home is not None:
             os.chdir(self.home)
             self.home = None
         if self.errors:
-            raise self.errors[0]
+            reason = str(self.errors[0]).strip().partition("\n")[0]
+            raise RunError(f"Ray does not start: {reason}") from self.errors[0]
 
 
 def _init(start: Start, options: dict[str, Any]) -> None:

@@ -20,7 +20,13 @@ from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import RunError
 from fedlt.flower.records import array_record, tensors_of
-from fedlt.flower.replies import metric_lists, sum_replies, unpack_update
+from fedlt.flower.replies import (
+    finite,
+    metric_lists,
+    split_plain,
+    sum_replies,
+    unpack_update,
+)
 from fedlt.models import Model
 from fedlt.models.batchnorm import batchnorm_statistics, from_moments
 from fedlt.rng import numpy_generator
@@ -181,8 +187,29 @@ class FlowerStrategy(ServerHalf):
         total, buffers, lists = self._reduce(replies) if self.reduces else self._collect(replies)
         empty = total.weight == 0  # clients without images: nothing was trained
         state = self.state if empty else self.strategy.aggregate(self.state, total)
+        self._check(state)
         self.state = replace(state, round=server_round, broadcast={**state.broadcast, **buffers})
         return array_record(self.state.broadcast), MetricRecord(dict(lists))
+
+    def _check(self, state: ServerState) -> None:
+        """Raise unless a strategy's new state is one that clients can load."""
+        name = type(self.strategy).__name__
+        if not isinstance(state, ServerState):
+            raise RunError(
+                f"{name}.aggregate must return a ServerState, not a {type(state).__name__}"
+            )
+        for wanted, tensor in self.state.broadcast.items():
+            given = state.broadcast.get(wanted)
+            if given is None or given.shape != tensor.shape:
+                found = None if given is None else tuple(given.shape)
+                raise RunError(
+                    f"{name}.aggregate: broadcast {wanted!r} has shape {found}, "
+                    f"expected {tuple(tensor.shape)}"
+                )
+        if not finite(state.broadcast.values()):
+            raise RunError(
+                f"round {self.state.round + 1}: {name}.aggregate gave values that are not finite"
+            )
 
     def _reduce(self, replies: Iterable[Message]) -> tuple[Total, Tensors, dict[str, list[float]]]:
         reply = sum_replies(replies)
@@ -190,9 +217,9 @@ class FlowerStrategy(ServerHalf):
         self.note_cohort(lists)
         pairs = zip(lists["weight"], lists["finite"], strict=True)
         weight = sum(weight for weight, ok in pairs if ok)
-        sums = dict(tensors_of(reply.content.array_records["arrays"]))
+        sums, plain = split_plain(tensors_of(reply.content.array_records["arrays"]))
         buffers = self.average_buffers(sums, weight)
-        total = Total(sums, weight, tuple(self.finite), self.federation.num_clients)
+        total = Total(sums, weight, tuple(self.finite), self.federation.num_clients, plain)
         return total, buffers, lists
 
     def _collect(self, replies: Iterable[Message]) -> tuple[Total, Tensors, dict[str, list[float]]]:

@@ -27,9 +27,13 @@ __all__ = [
     "hits_record",
     "metric_lists",
     "pack_reply",
+    "split_plain",
     "sum_replies",
     "unpack_update",
 ]
+
+
+PLAIN = "plain/"  # before the names of tensors that are summed without the weight
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
@@ -55,7 +59,10 @@ def pack_reply(update: Update, cid: int, *, reduce: bool, reply_to: Message) -> 
         reply_to: The message answered.
     """
     names, live = list(update.sums), list(update.sums.values())
-    copies = torch._foreach_mul(live, update.weight) if reduce else [t.clone() for t in live]
+    scaled = torch._foreach_mul(live, update.weight) if reduce else [t.clone() for t in live]
+    copies = list(scaled)
+    names += [f"{PLAIN}{name}" for name in update.plain]
+    copies += [tensor.detach().clone() for tensor in update.plain.values()]
     good = finite(copies) and finite(update.personal.values())
     lists: dict[str, list[float]] = {name: [float(v)] for name, v in update.metrics.items()}
     metrics = MetricRecord(
@@ -73,8 +80,14 @@ def unpack_update(reply: Message) -> Update:
     """Return the update in a reply that was packed without ``reduce``."""
     lists = metric_lists(reply)
     scalars = {name: float(values[0]) for name, values in lists.items()}
-    sums = tensors_of(cast(ArrayRecord, reply.content["arrays"]))
-    return Update(sums=sums, weight=scalars["weight"], metrics=scalars, personal={})
+    sums, plain = split_plain(tensors_of(cast(ArrayRecord, reply.content["arrays"])))
+    return Update(sums, scalars["weight"], metrics=scalars, personal={}, plain=plain)
+
+
+def split_plain(tensors: Tensors) -> tuple[Tensors, Tensors]:
+    """Part the tensors of a reply into weighted sums and sums without a weight."""
+    plain = {n.removeprefix(PLAIN): t for n, t in tensors.items() if n.startswith(PLAIN)}
+    return {n: t for n, t in tensors.items() if not n.startswith(PLAIN)}, plain
 
 
 def metric_lists(reply: Message) -> dict[str, list[float]]:
@@ -102,6 +115,7 @@ def sum_replies(replies: Iterable[Message]) -> Message:
         if not isinstance(arrays, ArrayRecord):
             continue
         tensors = tensors_of(arrays)
+        _check_same(total or tensors, tensors, lists["cid"])
         if not total:
             total = tensors
         elif owned:
@@ -117,6 +131,17 @@ def sum_replies(replies: Iterable[Message]) -> Message:
     if total:
         content["arrays"] = array_record(total)
     return with_content(first, content)
+
+
+def _check_same(total: Tensors, tensors: Tensors, cids: list[float]) -> None:
+    """Raise unless a reply sums the same names and shapes as those before it."""
+    for name in {**total, **tensors}:
+        shapes = [tuple(t[name].shape) if name in t else None for t in (total, tensors)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"client {int(cids[-1])}: its update has {name!r} of shape {shapes[1]}, "
+                f"the clients before it {shapes[0]}"
+            )
 
 
 def hits_record(hits: ClientHits) -> MetricRecord:

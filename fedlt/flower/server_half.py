@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedlt.errors import FedltError, one_line
 from fedlt.flower.adapter import FlowerStrategy, ServerHalf
 from fedlt.flower.stock import StockFlowerStrategy, StockStrategy
 
@@ -14,9 +15,20 @@ __all__ = ["make_server_half"]
 
 
 def make_server_half(federation: Federation) -> ServerHalf:
-    """Build the initial model and the server half around it."""
-    model = federation.build_model()
+    """Build the initial model and the server half around it.
+
+    Raises:
+        FedltError: If the model cannot be built, or the strategy's ``build`` or ``init`` fails.
+    """
     strategy = federation.strategy
-    if isinstance(strategy, StockStrategy):
-        return StockFlowerStrategy(strategy, model, federation)
-    return FlowerStrategy(strategy, model, federation)
+    try:
+        model = federation.build_model()
+        if isinstance(strategy, StockStrategy):
+            return StockFlowerStrategy(strategy, model, federation)
+        return FlowerStrategy(strategy, model, federation)
+    except FedltError:
+        raise
+    except Exception as error:
+        name = type(strategy).__name__
+        reason = one_line(error)
+        raise FedltError(f"strategy {name}: building the model or init fails: {reason}") from error

@@ -102,7 +102,8 @@ class Model(nn.Module):
     def set_group(self, prefix: str, group: Group) -> None:
         """Declare the group of every parameter and buffer under a dotted prefix.
 
-        The longest declared prefix of a name decides; ``""`` stands for the whole model.
+        A declaration replaces earlier ones under its prefix; of the rest, the longest prefix of a
+        name decides. ``""`` stands for the whole model.
         Parameters that become ``fixed`` no longer require gradients, for good. A tensor that the
         model knows by several names has the group of its first one.
 
@@ -115,7 +116,8 @@ class Model(nn.Module):
         if not any(lies_under(name, prefix) for name in self.state_dict()):
             heads = ("backbone", *(f"heads.{name}" for name in self.heads))
             raise FedltError(f"model: nothing lies under {prefix!r}{nearest(prefix, heads)}")
-        self._groups[prefix] = group
+        kept = {p: g for p, g in self._groups.items() if not lies_under(p, prefix)}
+        self._groups = {**kept, prefix: group}
         for part in find_parts(self):
             if part.is_parameter and resolve_group(part.name, self._groups) == "fixed":
                 part.tensor.requires_grad_(False)

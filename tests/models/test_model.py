@@ -60,13 +60,15 @@ def test_names_follow_state_dict_and_groups_partition_them(model: Model) -> None
     assert all(name.endswith("num_batches_tracked") for name in model.integer_names())
 
 
-def test_longest_prefix_wins_at_dots_only(model: Model) -> None:
+def test_a_later_declaration_replaces_those_under_it(model: Model) -> None:
     model.set_group("backbone", "personal")
     model.set_group("backbone.layers.0", "shared")
     assert model.group_of("backbone.layers.0.weight") == "shared"
     assert model.group_of("backbone.layers.4.weight") == "personal"
     model.set_group("", "shared")
-    assert model.group_of("backbone.layers.4.weight") == "personal"
+    assert model.group_of("backbone.layers.4.weight") == "shared"
+    model.set_group("heads", "personal")
+    assert model.group_of("heads.main.weight") == "personal"
     with pytest.raises(FedltError, match=r"nothing lies under 'backbone\.lay'"):
         model.set_group("backbone.lay", "shared")
 
