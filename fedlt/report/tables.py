@@ -84,8 +84,8 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
 
 
 def _method(result: Mapping[str, Any]) -> str:
-    parts = (result.get(part, DASH) for part in ("strategy", "client"))
-    return " + ".join(str(p.get("name", DASH)) if isinstance(p, Mapping) else str(p) for p in parts)
+    names = (str(result.get(part, DASH)) for part in ("strategy", "client"))
+    return " + ".join(name.rpartition(":")[2] for name in names)  # of file.py:Class the class
 
 
 def _moment(result: Mapping[str, Any], which: str) -> str:

@@ -163,7 +163,10 @@ def test_damaged_checkpoints(runs, capsys):
         checkpoints.load_checkpoint(folder)
     runs.error = caught.value
     assert main(["run", write()]) == 2
-    assert "round_000001: checkpoint.json does not match its checksum" in capsys.readouterr().err
+    assert (
+        "round_000001 is damaged (checkpoint.json does not match its checksum)"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
