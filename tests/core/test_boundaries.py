@@ -1,4 +1,4 @@
-"""What a user's method gets wrong: one line, at the verb that is wrong, and nothing half-written."""
+"""What a user's method gets wrong: one line at the wrong verb, and nothing half-written."""
 
 from __future__ import annotations
 
