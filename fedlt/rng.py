@@ -39,4 +39,7 @@ def torch_generator(seed: int, purpose: str, *parts: int) -> torch.Generator:
 
 def seed_torch(seed: int, purpose: str, *parts: int) -> None:
     """Seed torch's global generator, for libraries (initialisers, dropout) that insist on it."""
-    torch.manual_seed(key(seed, purpose, *parts))
+    value = key(seed, purpose, *parts)
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # manual_seed is slow without one
+        torch.cuda.manual_seed_all(value)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
@@ -27,20 +27,20 @@ __all__ = ["make_client_app", "personal_of"]
 
 def personal_of(context: Context) -> Tensors:
     """Return the personal tensors of a context; empty before the client's first round."""
-    record = context.state.array_records.get("personal")
-    return {} if record is None else tensors_of(record)
+    record = context.state.get("personal")
+    return tensors_of(record) if isinstance(record, ArrayRecord) else {}
 
 
 def _client(worker: Worker, message: Message, context: Context) -> Client:
     """Read one message: load the model and return the client that it is for."""
     content = message.content
-    config = content.config_records["config"]
+    config = cast(ConfigRecord, content["config"])
     counts = config.get("global-counts")
     return worker.client(
         int(cast(int, context.node_config["partition-id"])),
         int(cast(int, config["server-round"])),
-        tensors_of(content.array_records["arrays"]),
-        fixed=tensors_of(content.array_records["fixed"]),
+        tensors_of(cast(ArrayRecord, content["arrays"])),
+        fixed=tensors_of(cast(ArrayRecord, content["fixed"])),
         personal=personal_of(context),
         global_counts=None if counts is None else np.asarray(counts, dtype=np.int64),
     )
@@ -55,7 +55,7 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
         worker = get_worker()
         client = _client(worker, message, context)
         update = worker.train(client)
-        reduce = bool(message.content.config_records["config"]["reduce"])
+        reduce = bool(cast(ConfigRecord, message.content["config"])["reduce"])
         reply = pack_reply(update, client.cid, reduce=reduce, reply_to=message)
         if update.personal:
             own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}

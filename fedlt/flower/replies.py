@@ -115,7 +115,8 @@ def sum_replies(replies: Iterable[Message]) -> Message:
         if not isinstance(arrays, ArrayRecord):
             continue
         tensors = tensors_of(arrays)
-        _check_same(total or tensors, tensors, lists["cid"])
+        if total:
+            _check_same(total, tensors, lists["cid"])
         if not total:
             total = tensors
         elif owned:
@@ -135,6 +136,10 @@ def sum_replies(replies: Iterable[Message]) -> Message:
 
 def _check_same(total: Tensors, tensors: Tensors, cids: list[float]) -> None:
     """Raise unless a reply sums the same names and shapes as those before it."""
+    if total.keys() == tensors.keys() and all(
+        total[n].shape == t.shape for n, t in tensors.items()
+    ):
+        return
     for name in {**total, **tensors}:
         shapes = [tuple(t[name].shape) if name in t else None for t in (total, tensors)]
         if shapes[0] != shapes[1]:
