@@ -62,7 +62,7 @@ def start_ray(workers: int, address: str | None = None) -> Start:
         workers: Worker processes to start on this machine.
         address: A running cluster to connect to instead.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
