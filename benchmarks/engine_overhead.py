@@ -15,10 +15,11 @@ engine (evaluation and its line in rounds.jsonl included) and stock Flower.
 
     python benchmarks/engine_overhead.py [--repeats 3] [--rounds 12] [--models small,large]
 
-takes about 8 minutes on 2 cores and prints one JSON object. Every measurement is a process of its
-own, so that each starts its own Ray; a repeat visits all of them in turn. Expect serial within 1.5
-times the floor, ray 4 times (small) and 2 times (large) below stock Flower, no growth from 10 to
-1000 clients, and a first round within 12 s.
+takes about 8 minutes on 2 idle cores and prints one JSON object. Every measurement is a process of
+its own, so that each starts its own Ray; a repeat visits all of them in turn, and Ray's workers run
+at normal priority under both, as fedlt has it. Expect serial at about 1.5 times the floor for the
+large model and 0.3 to 0.5 ms above it for the small one, ray 4 times (small) and 7 times (large)
+below stock Flower, and no growth from 10 to 1000 clients.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ def start_stock() -> float:
 def _child(*call: object) -> dict[str, Any]:
     """Run a function of this file in a process of its own and return its answer."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment["RAY_worker_niceness"] = "0"  # fedlt's own setting; stock Flower gets it, too
     command = [sys.executable, __file__, "--child", json.dumps(call)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
