@@ -1,21 +1,132 @@
-"""Tensors over memory that somebody else owns."""
+"""Tensors over memory that somebody else owns, and tensors that lie in one block of memory.
+
+A round moves the same tensors many times: into the scratch model, out of it, into the sum. Where
+they lie in one block, each of these is one call over one piece of memory, and a worker hands over
+one buffer. A block is an optimisation only: tensors that lie elsewhere give the same bits.
+"""
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor"]
+__all__ = ["Layout", "Pieces", "as_tensor", "find_block"]
+
+_ALIGNMENT = 16  # entries: every tensor of a block begins on a cache line
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only memory once a process
+    torch.from_numpy(np.frombuffer(b"once", dtype=np.uint8))
 
 
 def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     """Wrap an array without a copy, also a read-only one (mapped by Ray), which nobody writes."""
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(array)
+    return torch.from_numpy(array)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How named float32 tensors lie in one block; what lies between them is zero."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    strides: tuple[tuple[int, ...], ...]
+    offsets: tuple[int, ...]  # of each tensor's first entry
+    size: int  # entries of the block
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Lay out the float32 tensors among ``tensors``, in their order."""
+        chosen = {name: t for name, t in tensors.items() if t.dtype == torch.float32}
+        room = [-(-t.numel() // _ALIGNMENT) * _ALIGNMENT for t in chosen.values()]
+        *offsets, size = itertools.accumulate(room, initial=0)
+        shapes = tuple(tensor.shape for tensor in chosen.values())
+        strides = tuple(torch.empty(shape, device="meta").stride() for shape in shapes)
+        return cls(tuple(chosen), shapes, strides, tuple(offsets), size)
+
+    def fits(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Say whether every tensor of the layout is among ``tensors``, in float32 and in shape."""
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            tensor = tensors.get(name)
+            if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32:
+                return False
+        return True
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy the tensors of the layout into a new block and return its views."""
+        views = self.views(torch.zeros(self.size))
+        with torch.no_grad():
+            torch._foreach_copy_(list(views.values()), [tensors[name] for name in self.names])
+        return views
+
+    def views(self, block: Tensor) -> dict[str, Tensor]:
+        """Return the tensors in a block (size,), by name; :func:`find_block` leads back to it."""
+        block._layout = self  # type: ignore[attr-defined]  # a note on the object that views name
+        geometry = zip(self.shapes, self.strides, self.offsets, strict=True)
+        views = [block.as_strided(shape, stride, at) for shape, stride, at in geometry]
+        return dict(zip(self.names, views, strict=True))
+
+
+def find_block(tensors: Mapping[str, Tensor]) -> tuple[Layout, Tensor] | None:
+    """Return the block in which the first of ``tensors`` lies, if all of its views are there."""
+    for first in tensors.values():
+        block = first._base
+        layout: Layout | None = getattr(block, "_layout", None)
+        if block is None or layout is None:
+            return None
+        for name, shape, at in zip(layout.names, layout.shapes, layout.offsets, strict=True):
+            tensor = tensors.get(name)
+            if (
+                tensor is None
+                or tensor._base is not block
+                or tensor.storage_offset() != at
+                or tensor.shape != shape
+                or not tensor.is_contiguous()
+            ):
+                return None
+        return layout, block
+    return None
+
+
+class Pieces:
+    """Named tensors as the pieces of memory that they lie in: one block, then those outside it."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        found = find_block(tensors)
+        self.layout = None if found is None else found[0]
+        inside = frozenset(self.layout.names) if self.layout is not None else frozenset()
+        self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        self.others = [name for name in tensors if name not in inside]
+        self.pieces = [tensors[name] for name in self.others]
+        if found is not None:
+            self.pieces.insert(0, found[1])
+
+    def cut(self, tensors: Mapping[str, Tensor]) -> list[Tensor] | None:
+        """Return other tensors in the same pieces; None where their names or shapes differ."""
+        found = find_block(tensors)
+        same = found is not None and found[0] == self.layout
+        for name in self.others if same else self.shapes:
+            if name not in tensors or tensors[name].shape != self.shapes[name]:
+                return None
+        if len(tensors) != len(self.shapes):
+            return None
+        others = [tensors[name] for name in self.others]
+        if self.layout is None:
+            return others
+        packed = found if same else find_block(self.layout.fill(tensors))
+        return others if packed is None else [packed[1], *others]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, as they were given."""
+        layout = self.layout
+        views = {} if layout is None else layout.views(self.pieces[0])
+        others = self.pieces if layout is None else self.pieces[1:]
+        found = {**views, **dict(zip(self.others, others, strict=True))}
+        return {name: found[name] for name in self.shapes}

@@ -6,8 +6,9 @@ result does not depend on the tasks before it or on the process it runs in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,11 +46,14 @@ class Worker:
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
         self.model = model = federation.build_model()
+        model.pack()
         data = federation.data
         self._images, self._labels = as_tensor(data.train_images), as_tensor(data.train_labels)
         self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
         self._moments = batchnorm_statistics(model, "shared")
+        self._counts = as_tensor(data.client_counts)
+        self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
         self._scorer = Scorer(federation, model)
 
     def client_data(self, cid: int) -> ClientData:
@@ -59,7 +63,7 @@ class Worker:
             images=self._images,
             labels=self._labels,
             indices=as_tensor(data.partition.clients[cid]),
-            class_counts=as_tensor(data.client_counts[cid]),
+            class_counts=self._counts[cid],
             mean=self._mean,
             std=self._std,
         )
@@ -72,7 +76,7 @@ class Worker:
         *,
         fixed: Mapping[str, Tensor],
         personal: Tensors,
-        global_counts: np.ndarray | None = None,
+        global_counts: Sequence[int] | np.ndarray | None = None,
     ) -> Client:
         """Return client ``cid`` with the scratch model loaded.
 
@@ -87,6 +91,7 @@ class Worker:
         """
         federation, model = self.federation, self.model
         data = self.client_data(cid)
+        counts = None if global_counts is None else tuple(global_counts)
         client = Client(
             cid=cid,
             round=round_,
@@ -100,24 +105,26 @@ class Worker:
             plugin=federation.plugin,
             tensors={
                 "class_counts": data.class_counts,
-                "log_prior": self._log_prior(cid, global_counts),
+                "log_prior": self._log_prior(cid, counts),
             },
         )
-        model.load(fixed, model.names("fixed"))
-        model.load(broadcast, model.names("shared"))
-        model.load(self._initial, self._initial)
+        model.load_groups(
+            {"fixed": fixed, "shared": broadcast, "personal": personal or self._initial}
+        )
         if not personal:
             client.personal = federation.strategy.init_personal(client)
-        model.load(client.personal, model.names("personal"))
+        if not personal and client.personal:
+            model.load_groups({"personal": client.personal})
         federation.plugin.setup(client)
         seed_torch(federation.seed, "task", round_, cid)
         return client
 
-    def _log_prior(self, cid: int, global_counts: np.ndarray | None) -> Tensor:
+    def _find_log_prior(self, cid: int, global_counts: tuple[int, ...] | None) -> Tensor:
         """Return the log class prior (C,) that this client's losses use, by the run's policy."""
         prior = self.federation.config.prior
         own = self.federation.data.client_counts[cid]
-        return torch.as_tensor(log_prior(own, global_counts, use=prior.use, gamma=prior.gamma))
+        known = None if global_counts is None else np.asarray(global_counts, dtype=np.int64)
+        return torch.as_tensor(log_prior(own, known, use=prior.use, gamma=prior.gamma))
 
     def train(self, client: Client) -> Update:
         """Do one client's task; the update's tensors live in the scratch model."""
@@ -137,14 +144,13 @@ class Worker:
         """Train one client's personal model by ``personal.refresh`` and return it for scoring."""
         if asked.personal is None:
             return asked
-        counts = request.global_counts
         client = self.client(
             asked.cid,
             request.round + 1,
             request.broadcast,
             fixed=request.fixed,
             personal=dict(asked.personal),
-            global_counts=None if counts is None else np.asarray(counts, dtype=np.int64),
+            global_counts=request.global_counts,
         )
         policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
         start = strategy.personal_weights(self.model, request.broadcast, client.personal)

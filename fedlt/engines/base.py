@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedlt.flower.replies import sum_replies
+from fedlt.flower.replies import keep_reply, sum_replies
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -53,19 +53,28 @@ class Job:
 class JobResult:
     """What comes back from a job."""
 
-    replies: list[Message]  # one a message, or one sum
+    replies: list[Message]  # one a message, or one sum of them
     contexts: list[Context]  # as the app left them
 
 
-def run_job(app: ClientApp, job: Job) -> JobResult:
-    """Answer a job's messages one after another. The sum is taken as the replies are made."""
+def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
+    """Answer a job's messages one after another. The sum is taken as the replies are made.
+
+    Args:
+        app: The client app.
+        job: The messages.
+        live: Leave the reply of a job that reduces one message in the scratch model, for a caller
+            who is done with it before the app's next task.
+    """
 
     def replies() -> Iterator[Message]:
         for message, context in zip(job.messages, job.contexts, strict=True):
             yield _answer(app, message, context)
 
-    answers = [sum_replies(replies())] if job.reduce else list(replies())
-    return JobResult(answers, job.contexts)
+    if job.reduce and len(job.messages) > 1:
+        return JobResult([sum_replies(replies())], job.contexts)
+    leave = live and job.reduce
+    return JobResult([r if leave else keep_reply(r) for r in replies()], job.contexts)
 
 
 def _answer(app: ClientApp, message: Message, context: Context) -> Message:
@@ -107,18 +116,21 @@ class Engine(Grid):
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:
-        """Run every job and yield the results in the order of the jobs."""
+        """Run every job and yield the results in the order of the jobs.
+
+        A result is used before the next one is asked for.
+        """
 
     @abstractmethod
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
         """Score every request and yield the results in the order of the requests."""
 
-    def map_reduce(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """Send messages and yield their replies, summed in chunks of contiguous positions."""
+    def map_reduce(self, messages: Iterable[Message]) -> list[Message]:
+        """Send messages and return one reply: the sum, taken in chunks of contiguous positions."""
         listed = list(messages)
         size = chunk_size(len(listed))
         pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
-        return self._train(pieces, reduce=True)
+        return [sum_replies(self._train(pieces, reduce=True))]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

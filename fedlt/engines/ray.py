@@ -66,7 +66,7 @@ class RayWorker:
         shared = {name: record for name, (_, record) in self._records.items()}
         for message in job.messages:
             message.content.update(shared)
-        return run_job(self._app, job)
+        return run_job(self._app, job, live=True)
 
     def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> Scores:
         """Score one request, whose tensors travel beside it."""

@@ -30,7 +30,7 @@ class SerialEngine(Engine):
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs in order."""
         for job in jobs:
-            yield run_job(self._app, job)
+            yield run_job(self._app, job, live=True)
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests in order."""

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import RunError
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import Records, array_record, metric_record, record_dict
 from fedlt.flower.replies import (
     finite,
     metric_lists,
-    split_plain,
     sum_replies,
+    unpack_sums,
     unpack_update,
 )
 from fedlt.models import Model
@@ -49,7 +49,8 @@ class ServerHalf(FlowerBase):
 
     def __init__(self, federation: Federation, model: Model, state: ServerState) -> None:
         self.federation, self.model = federation, model
-        self.state = state
+        self._layout = model.layout()
+        self.set_state(state)
         self.fixed = array_record(state.fixed)  # one object: engines send it once
         self.heard = np.zeros(federation.num_clients, dtype=np.bool_)  # answered so far
         self.trained = self.heard.copy()  # of those, with an update that was used
@@ -74,7 +75,7 @@ class ServerHalf(FlowerBase):
 
     def round_config(self, round_: int, cohort: list[int]) -> ConfigRecord:
         """Return the settings of one round that travel with every message."""
-        config = ConfigRecord({"server-round": round_, "reduce": self.reduces})
+        config = ConfigRecord({"server-round": round_})
         counts = self.prior_counts(cohort)
         if counts is not None:
             config["global-counts"] = counts.tolist()
@@ -100,16 +101,14 @@ class ServerHalf(FlowerBase):
     ) -> list[Message]:
         """Return one message per client of the cohort; they share their array records."""
         cohort = self.sample(server_round, sorted(grid.get_node_ids()))
-        content = RecordDict(
-            {
-                "arrays": arrays,
-                "fixed": self.fixed,
-                "config": self.round_config(server_round, cohort),
-            }
-        )
+        content: Records = {
+            "arrays": arrays,
+            "fixed": self.fixed,
+            "config": self.round_config(server_round, cohort),
+        }
         return [
             Message(
-                RecordDict(dict(content)),
+                record_dict(content),
                 message_type=MessageType.TRAIN,
                 dst_node_id=node,
                 group_id=str(server_round),
@@ -129,6 +128,12 @@ class ServerHalf(FlowerBase):
         self.finite = good
         self.heard[self.cohort] = True
         self.trained[good] = True
+
+    def set_state(self, state: ServerState) -> None:
+        """Take a state; the model's part of its broadcast is copied into one block of memory."""
+        layout, broadcast = self._layout, state.broadcast
+        packed = layout.fill(broadcast) if layout.fits(broadcast) else {}
+        self.state = replace(state, broadcast={**broadcast, **packed})
 
     def average_buffers(self, sums: Tensors, weight: float) -> Tensors:
         """Take the BatchNorm buffers out of ``sums`` and return their mean by the run's policy.
@@ -188,8 +193,9 @@ class FlowerStrategy(ServerHalf):
         empty = total.weight == 0  # clients without images: nothing was trained
         state = self.state if empty else self.strategy.aggregate(self.state, total)
         self._check(state)
-        self.state = replace(state, round=server_round, broadcast={**state.broadcast, **buffers})
-        return array_record(self.state.broadcast), MetricRecord(dict(lists))
+        broadcast = {**state.broadcast, **buffers}
+        self.set_state(replace(state, round=server_round, broadcast=broadcast))
+        return array_record(self.state.broadcast), metric_record(lists)
 
     def _check(self, state: ServerState) -> None:
         """Raise unless a strategy's new state is one that clients can load."""
@@ -217,7 +223,7 @@ class FlowerStrategy(ServerHalf):
         self.note_cohort(lists)
         pairs = zip(lists["weight"], lists["finite"], strict=True)
         weight = sum(weight for weight, ok in pairs if ok)
-        sums, plain = split_plain(tensors_of(reply.content.array_records["arrays"]))
+        sums, plain = unpack_sums(reply)
         buffers = self.average_buffers(sums, weight)
         total = Total(sums, weight, tuple(self.finite), self.federation.num_clients, plain)
         return total, buffers, lists
@@ -260,5 +266,5 @@ class FlowerStrategy(ServerHalf):
 
     def restore(self, tensors: dict[str, Tensors], values: dict[str, object]) -> None:
         """Take back the server state."""
-        self.state = ServerState(int(str(values["round"])), **tensors)
+        self.set_state(ServerState(int(str(values["round"])), **tensors))
         self.fixed = array_record(self.state.fixed)

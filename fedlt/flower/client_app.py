@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -42,7 +41,7 @@ def _client(worker: Worker, message: Message, context: Context) -> Client:
         tensors_of(cast(ArrayRecord, content["arrays"])),
         fixed=tensors_of(cast(ArrayRecord, content["fixed"])),
         personal=personal_of(context),
-        global_counts=None if counts is None else np.asarray(counts, dtype=np.int64),
+        global_counts=cast("list[int] | None", counts),
     )
 
 
@@ -55,8 +54,7 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
         worker = get_worker()
         client = _client(worker, message, context)
         update = worker.train(client)
-        reduce = bool(cast(ConfigRecord, message.content["config"])["reduce"])
-        reply = pack_reply(update, client.cid, reduce=reduce, reply_to=message)
+        reply = pack_reply(update, client.cid, reply_to=message)
         if update.personal:
             own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}
             context.state["personal"] = array_record(own)

@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import SType
 from torch import Tensor
 
-from fedlt.memory import as_tensor
+from fedlt.memory import Layout, as_tensor, find_block
 
-__all__ = ["TensorArray", "array_record", "tensors_of", "with_content"]
+__all__ = [
+    "Records",
+    "TensorArray",
+    "array_record",
+    "metric_record",
+    "record_dict",
+    "tensors_of",
+    "with_content",
+]
 
 
 def _rebuild(array: np.ndarray[Any, Any]) -> TensorArray:
@@ -62,12 +70,58 @@ class TensorArray(Array):
 TensorArray.__qualname__ = "Array"
 
 
+def _plain(arrays: dict[str, Array]) -> ArrayRecord:
+    return _filled(TensorRecord(), arrays)
+
+
+def _unpack(
+    names: tuple[str, ...],
+    layout: Layout,
+    block: np.ndarray[Any, Any],
+    rest: dict[str, Array],
+) -> ArrayRecord:
+    views = layout.views(as_tensor(block))
+    return _plain({n: rest[n] if n in rest else TensorArray(views[n]) for n in names})
+
+
+class TensorRecord(ArrayRecord):
+    """A Flower ``ArrayRecord`` of tensors; those in one block are pickled as one buffer."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensors = tensors_of(self)
+        found = find_block(tensors)
+        if found is None:
+            return _plain, (dict(self),)
+        layout, block = found
+        rest = {n: array for n, array in self.items() if n not in set(layout.names)}
+        return _unpack, (tuple(self), layout, block.numpy(), rest)
+
+
+TensorRecord.__qualname__ = "ArrayRecord"
+
+Records = dict[str, ArrayRecord | ConfigRecord | MetricRecord]
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+
+
+def _filled(record: Record, values: Mapping[str, Any]) -> Record:
+    """Fill a new record from behind: Flower's setters look up abstract types for every item."""
+    record.__dict__["_data"].update(values)
+    return record
+
+
 def array_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     """Return a record of ``tensors``, sharing their memory."""
-    record = ArrayRecord()  # filled from behind: its constructor would rebuild plain arrays, and
-    # its setter looks up abstract types for every item, which costs more than a small tensor's copy
-    record.__dict__["_data"].update({n: TensorArray(tensor) for n, tensor in tensors.items()})
-    return record
+    return _filled(TensorRecord(), {n: TensorArray(tensor) for n, tensor in tensors.items()})
+
+
+def metric_record(values: Mapping[str, float | list[float]]) -> MetricRecord:
+    """Return a record of numbers and lists of numbers, which are not checked."""
+    return _filled(MetricRecord(), values)
+
+
+def record_dict(records: Records) -> RecordDict:
+    """Return a dictionary of records, which are not checked."""
+    return _filled(RecordDict(), records)
 
 
 def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:

@@ -1,34 +1,46 @@
 """Clients' replies: how an update is packed into a Flower message, and how messages are summed.
 
-A reply holds ``arrays`` (the update's sums times its weight) and ``metrics`` (lists, one entry a
-client). The sum of two replies is a reply, so a worker sums a chunk of the cohort with the same
-function with which the server sums the chunks. An update that is not finite travels without arrays
-and is named.
+A client's reply holds ``arrays`` (the update's tensors by name) and ``metrics`` (lists, one entry a
+client). A sum of replies holds ``sums`` (the arrays times their weights, added) and the joined
+lists; it can be summed again, so a worker sums a chunk of the cohort with the same function with
+which the server sums the chunks. An update that is not finite travels without arrays and is named.
+
+The tensors of a client's reply are live: they lie in the scratch model until the app's next task.
+Who keeps a reply longer copies it with :func:`keep_reply`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import cast
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import Tensor
 
 from fedlt.evaluation.scores import ClientHits
-from fedlt.flower.records import array_record, tensors_of, with_content
+from fedlt.flower.records import (
+    Records,
+    array_record,
+    metric_record,
+    record_dict,
+    tensors_of,
+    with_content,
+)
+from fedlt.memory import Pieces
 from fedlt.strategy import Tensors, Update
 
 __all__ = [
     "finite",
     "hits_of",
     "hits_record",
+    "keep_reply",
     "metric_lists",
     "pack_reply",
-    "split_plain",
     "sum_replies",
+    "unpack_sums",
     "unpack_update",
 ]
 
@@ -38,8 +50,8 @@ PLAIN = "plain/"  # before the names of tensors that are summed without the weig
 
 def finite(tensors: Iterable[Tensor]) -> bool:
     """Say whether every entry of every floating tensor is finite. One pass over the memory."""
-    floating = [t for t in tensors if t.is_floating_point() and t.numel()]
-    if not floating:
+    floating = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
+    if not floating or (len(floating) == 1 and isfinite(floating[0].sum().item())):
         return True
     sums = [tensor.sum() for tensor in floating]  # an entry that is not finite makes its sum so
     if len({total.dtype for total in sums}) > 1:
@@ -49,45 +61,63 @@ def finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(t.isfinite().all()) for t in floating)  # finite entries may overflow together
 
 
-def pack_reply(update: Update, cid: int, *, reduce: bool, reply_to: Message) -> Message:
-    """Copy an update out of the scratch model into a reply.
+def pack_reply(update: Update, cid: int, *, reply_to: Message) -> Message:
+    """Pack an update into a reply; nothing is copied.
 
     Args:
         update: The client's answer; its tensors may be live.
         cid: The client.
-        reduce: Scale the sums by the weight, ready to be added up; plain copies otherwise.
         reply_to: The message answered.
     """
-    names, live = list(update.sums), list(update.sums.values())
-    scaled = torch._foreach_mul(live, update.weight) if reduce else [t.clone() for t in live]
-    copies = list(scaled)
-    names += [f"{PLAIN}{name}" for name in update.plain]
-    copies += [tensor.detach().clone() for tensor in update.plain.values()]
-    good = finite(copies) and finite(update.personal.values())
-    lists: dict[str, list[float]] = {name: [float(v)] for name, v in update.metrics.items()}
-    metrics = MetricRecord(
-        {"cid": [cid], "finite": [int(good)], "weight": [float(update.weight)], **lists}
-    )
-    if not reduce:
-        metrics["num-examples"] = float(update.weight)
-    content = RecordDict({"metrics": metrics})
+    arrays = {**update.sums, **{f"{PLAIN}{name}": t for name, t in update.plain.items()}}
+    good = finite(Pieces(arrays).pieces) and finite(update.personal.values())
+    weight = float(update.weight)
+    metrics: dict[str, float | list[float]] = {
+        "cid": [cid],
+        "finite": [int(good)],
+        "weight": [weight],
+        "num-examples": weight,  # what a stock Flower strategy weighs with
+        **{name: [float(value)] for name, value in update.metrics.items()},
+    }
+    content: Records = {"metrics": metric_record(metrics)}
     if good:
-        content["arrays"] = array_record(dict(zip(names, copies, strict=True)))
-    return Message(content, reply_to=reply_to)
+        content["arrays"] = array_record(arrays)
+    return Message(record_dict(content), reply_to=reply_to)
+
+
+def keep_reply(reply: Message) -> Message:
+    """Return a client's reply with tensors of its own."""
+    content = dict(reply.content)
+    arrays = content.get("arrays")
+    if isinstance(arrays, ArrayRecord):
+        own = Pieces(tensors_of(arrays))
+        own.pieces = [piece.clone() for piece in own.pieces]
+        content["arrays"] = array_record(own.tensors())
+    return with_content(reply, record_dict(content))
 
 
 def unpack_update(reply: Message) -> Update:
-    """Return the update in a reply that was packed without ``reduce``."""
+    """Return the update in a client's reply."""
     lists = metric_lists(reply)
     scalars = {name: float(values[0]) for name, values in lists.items()}
-    sums, plain = split_plain(tensors_of(cast(ArrayRecord, reply.content["arrays"])))
+    sums, plain = _unpack(cast(ArrayRecord, reply.content["arrays"]))
     return Update(sums, scalars["weight"], metrics=scalars, personal={}, plain=plain)
 
 
-def split_plain(tensors: Tensors) -> tuple[Tensors, Tensors]:
-    """Part the tensors of a reply into weighted sums and sums without a weight."""
-    plain = {n.removeprefix(PLAIN): t for n, t in tensors.items() if n.startswith(PLAIN)}
-    return {n: t for n, t in tensors.items() if not n.startswith(PLAIN)}, plain
+def unpack_sums(reply: Message) -> tuple[Tensors, Tensors]:
+    """Return the weighted sums in a sum of replies, and the sums without a weight."""
+    return _unpack(cast(ArrayRecord, reply.content["sums"]))
+
+
+def _unpack(record: ArrayRecord) -> tuple[Tensors, Tensors]:
+    sums, plain = _split(tensors_of(record))
+    return sums, {name.removeprefix(PLAIN): tensor for name, tensor in plain.items()}
+
+
+def _split(tensors: Tensors) -> tuple[Tensors, Tensors]:
+    """Part the tensors of a reply into those that are summed with the weight, and the others."""
+    plain = {name: tensor for name, tensor in tensors.items() if name.startswith(PLAIN)}
+    return {n: t for n, t in tensors.items() if n not in plain} if plain else tensors, plain
 
 
 def metric_lists(reply: Message) -> dict[str, list[float]]:
@@ -97,56 +127,66 @@ def metric_lists(reply: Message) -> dict[str, list[float]]:
 
 
 def sum_replies(replies: Iterable[Message]) -> Message:
-    """Return one reply: the sums added in order, the metrics joined. Takes one pass, keeps one sum.
+    """Return the sum of replies, or of sums of replies, added in order. It keeps one sum.
 
     Raises:
         ValueError: If there is no reply.
     """
     first: Message | None = None
-    count = 0
     lists: dict[str, list[float]] = {}
-    total: Tensors = {}
-    owned = False  # a record's tensors are never written; our own sum is
+    total: _Sum | None = None
     for reply in replies:
-        first, count = first or reply, count + 1
-        for name, values in metric_lists(reply).items():
+        first = first or reply
+        own = metric_lists(reply)
+        for name, values in own.items():
             lists.setdefault(name, []).extend(values)
-        arrays = reply.content.get("arrays")
-        if not isinstance(arrays, ArrayRecord):
+        content = reply.content
+        record = content.get("sums") or content.get("arrays")
+        if not isinstance(record, ArrayRecord):
             continue
-        tensors = tensors_of(arrays)
-        if total:
-            _check_same(total, tensors, lists["cid"])
-        if not total:
-            total = tensors
-        elif owned:
-            torch._foreach_add_(list(total.values()), [tensors[name] for name in total])
+        weight = 1.0 if "sums" in content else own["weight"][0]
+        if total is None:
+            total = _Sum(tensors_of(record), weight)
         else:
-            added = torch._foreach_add(list(total.values()), [tensors[name] for name in total])
-            total, owned = dict(zip(total, added, strict=True)), True
+            total.add(tensors_of(record), weight, cid=int(own["cid"][0]))
     if first is None:
         raise ValueError("no replies to sum")
-    if count == 1:
-        return first
-    content = RecordDict({"metrics": MetricRecord(dict(lists))})
-    if total:
-        content["arrays"] = array_record(total)
-    return with_content(first, content)
+    summed: Records = {"metrics": metric_record(lists)}
+    if total is not None:
+        summed["sums"] = array_record(total.tensors())
+    return with_content(first, record_dict(summed))
 
 
-def _check_same(total: Tensors, tensors: Tensors, cids: list[float]) -> None:
-    """Raise unless a reply sums the same names and shapes as those before it."""
-    if total.keys() == tensors.keys() and all(
-        total[n].shape == t.shape for n, t in tensors.items()
-    ):
-        return
-    for name in {**total, **tensors}:
-        shapes = [tuple(t[name].shape) if name in t else None for t in (total, tensors)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"client {int(cids[-1])}: its update has {name!r} of shape {shapes[1]}, "
-                f"the clients before it {shapes[0]}"
-            )
+class _Sum:
+    """A growing sum of replies' tensors: those with a weight, and those without."""
+
+    def __init__(self, tensors: Tensors, weight: float) -> None:
+        self._parts = [Pieces(part) for part in _split(tensors)]
+        for part, factor in zip(self._parts, (weight, 1.0), strict=True):
+            part.pieces = [piece * factor for piece in part.pieces]
+
+    def add(self, tensors: Tensors, weight: float, *, cid: int) -> None:
+        """Add the tensors of a client's reply, or of a sum whose first client is ``cid``."""
+        for part, given, factor in zip(self._parts, _split(tensors), (weight, 1.0), strict=True):
+            pieces = part.cut(given)
+            if pieces is None:
+                raise ValueError(_difference(cid, given, part.shapes))
+            if pieces:
+                torch._foreach_add_(part.pieces, pieces, alpha=factor)
+
+    def tensors(self) -> Tensors:
+        """Return the sum by name."""
+        return {name: t for part in self._parts for name, t in part.tensors().items()}
+
+
+def _difference(cid: int, given: Tensors, wanted: Mapping[str, torch.Size]) -> str:
+    """Say in what a reply differs from those before it."""
+    for name in {**wanted, **given}:
+        before = tuple(wanted[name]) if name in wanted else None
+        now = tuple(given[name].shape) if name in given else None
+        if now != before:
+            break
+    return f"client {cid}: its update has {name!r} of shape {now}, the clients before it {before}"
 
 
 def hits_record(hits: ClientHits) -> MetricRecord:

@@ -22,11 +22,11 @@ from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import FedltError, RunError, nearest
 from fedlt.flower.adapter import ServerHalf
-from fedlt.flower.records import array_record, tensors_of, with_content
+from fedlt.flower.records import array_record, metric_record, tensors_of, with_content
 from fedlt.flower.replies import metric_lists
 from fedlt.models import Model
 from fedlt.rng import key
-from fedlt.strategy import Strategy, Tensors
+from fedlt.strategy import ServerState, Strategy, Tensors
 
 if TYPE_CHECKING:
     from fedlt.federation import Federation
@@ -121,12 +121,9 @@ class StockFlowerStrategy(ServerHalf):
         weight = sum(weight for weight, ok in pairs if ok)
         buffers = self.average_buffers(sums, weight)
         stepped = self._step(server_round, stripped) if weight else {}
-        self.state = replace(
-            self.state,
-            round=server_round,
-            broadcast={**self.state.broadcast, **stepped, **buffers},
-        )
-        return array_record(self.state.broadcast), MetricRecord(dict(lists))
+        broadcast = {**self.state.broadcast, **stepped, **buffers}
+        self.set_state(replace(self.state, round=server_round, broadcast=broadcast))
+        return array_record(self.state.broadcast), metric_record(lists)
 
     def _step(self, server_round: int, replies: list[Message]) -> Tensors:
         """Let the strategy aggregate trainable parameters."""
@@ -162,12 +159,8 @@ class StockFlowerStrategy(ServerHalf):
 
     def restore(self, tensors: dict[str, Tensors], values: dict[str, object]) -> None:
         """Take back a snapshot."""
-        self.state = replace(
-            self.state,
-            round=int(str(values["round"])),
-            broadcast=tensors["broadcast"],
-            fixed=tensors["fixed"],
-        )
+        round_, groups = int(str(values["round"])), (tensors["broadcast"], tensors["fixed"])
+        self.set_state(ServerState(round_, groups[0], fixed=groups[1]))
         self.fixed = array_record(self.state.fixed)
         for name, value in values.items():
             if name.startswith("stock/"):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlt.errors import FedltError
+from fedlt.memory import find_block
 
 __all__ = ["GROUPS", "Group", "Index", "Kind", "Part", "find_parts", "lies_under", "resolve_group"]
 
@@ -71,18 +72,21 @@ class Index:
     Args:
         model: The model to read.
         groups: Declared prefixes and their groups; must hold the prefix ``""``.
+        packed: Views of a block in which tensors of the model lie, by name.
     """
 
-    def __init__(self, model: nn.Module, groups: Mapping[str, Group]) -> None:
+    def __init__(
+        self, model: nn.Module, groups: Mapping[str, Group], packed: Mapping[str, Tensor]
+    ) -> None:
         self.parts = find_parts(model)
-        self.live = {part.name: part.tensor.detach() for part in self.parts}
+        self.live = {part.name: _live(part.tensor, packed.get(part.name)) for part in self.parts}
         self.order = tuple(self.live)
         self.groups = {name: resolve_group(name, groups) for name in self.order}
         self._addresses = [
             (part.owner, part.key, part.tensor, part.tensor.data_ptr()) for part in self.parts
         ]
         self._names: dict[tuple[Group | None, Kind], tuple[str, ...]] = {}
-        self._targets: dict[tuple[str, ...], list[Tensor]] = {}
+        self._targets: dict[tuple[str, ...], _Targets] = {}
 
     def is_live(self) -> bool:
         """Say whether every tensor is still the model's own and lies where it lay."""
@@ -109,12 +113,18 @@ class Index:
         Raises:
             FedltError: If a name is missing or unknown, or a shape or number kind differs.
         """
+        if not names:
+            return
         targets = self._targets_of(names)
+        found = None if targets.block is None else find_block(tensors)
+        block = found[1] if found is not None and found[0] == targets.layout else None
+        singly = names if block is None else targets.others
         try:
-            sources = [tensors[name] for name in names]
+            sources = [tensors[name] for name in singly]
         except KeyError as error:
             raise FedltError(f"model: no value given for {error.args[0]!r}") from None
-        for name, source, target in zip(names, sources, targets, strict=True):
+        live = [self.live[name] for name in singly]
+        for name, source, target in zip(singly, sources, live, strict=True):
             if source.shape != target.shape or (
                 source.dtype != target.dtype
                 and source.is_floating_point() != target.is_floating_point()
@@ -123,11 +133,13 @@ class Index:
                     f"model: {name!r} is {target.dtype} {tuple(target.shape)}, "
                     f"got {source.dtype} {tuple(source.shape)}"
                 )
+        if targets.block is not None and block is not None:
+            targets.block.copy_(block)
         if sources:
             with torch.no_grad():
-                torch._foreach_copy_(targets, sources)
+                torch._foreach_copy_(live, sources)
 
-    def _targets_of(self, names: tuple[str, ...]) -> list[Tensor]:
+    def _targets_of(self, names: tuple[str, ...]) -> _Targets:
         found = self._targets.get(names)
         if found is None:
             unknown = [name for name in names if name not in self.live]
@@ -135,5 +147,21 @@ class Index:
                 raise FedltError(f"model: no parameter or buffer {unknown[0]!r}")
             if len(self._targets) >= _MAX_CACHED_TARGETS:
                 self._targets.clear()
-            found = self._targets[names] = [self.live[name] for name in names]
+            found = self._targets[names] = _Targets({name: self.live[name] for name in names})
         return found
+
+
+class _Targets:
+    """Live tensors to copy into: which of them lie in one block, and the names of the others."""
+
+    def __init__(self, live: Mapping[str, Tensor]) -> None:
+        found = find_block(live)
+        self.layout = None if found is None else found[0]
+        self.block = None if found is None else found[1]
+        inside = set(self.layout.names) if self.layout is not None else set()
+        self.others = tuple(name for name in live if name not in inside)
+
+
+def _live(tensor: Tensor, view: Tensor | None) -> Tensor:
+    """Return a model's tensor without its gradient, as the view of a block if it is one."""
+    return view if view is not None and view.data_ptr() == tensor.data_ptr() else tensor.detach()

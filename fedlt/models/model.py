@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlt.errors import FedltError, nearest
+from fedlt.memory import Layout
 from fedlt.models.index import GROUPS, Group, Index, find_parts, lies_under, resolve_group
 
 __all__ = ["GROUPS", "Group", "Model"]
@@ -44,6 +45,7 @@ class Model(nn.Module):
         self.num_classes = num_classes
         self._groups: dict[str, Group] = {"": "shared"}
         self._index: Index | None = None
+        self._packed: dict[str, Tensor] = {}  # views of the block in which tensors lie
         self.backbone = backbone
         self.heads = nn.ModuleDict()
 
@@ -179,13 +181,37 @@ class Model(nn.Module):
                 raise FedltError(f"model: unknown tensor {name!r}{nearest(name, wanted)}")
         index.copy(tensors, wanted)
 
+    def load_groups(self, tensors: Mapping[Group, Mapping[str, Tensor]]) -> None:
+        """Copy values into every tensor of some groups, as :meth:`load` does for each of them."""
+        index = self._fresh()
+        for group, values in tensors.items():
+            index.copy(values, index.names(group, "all"))
+
+    def pack(self) -> None:
+        """Lay the shared float32 tensors out in one block, so that one call moves them all.
+
+        Do it once the model is built; tensors replaced later are moved one by one.
+        """
+        parts = {part.name: part for part in find_parts(self)}
+        shared = {name: parts[name].tensor.detach() for name in self.names("shared")}
+        layout = Layout.of(shared)
+        self._packed = layout.fill(shared)
+        for name, view in self._packed.items():
+            parts[name].tensor.data = view
+        self._index = None
+
+    def layout(self) -> Layout:
+        """Return how the shared float32 tensors lie in a block."""
+        index = self._current()
+        return Layout.of({name: index.live[name] for name in index.names("shared", "all")})
+
     def invalidate(self) -> None:
         """Forget the cached names; needed only after replacing a module inside the backbone."""
         self._index = None
 
     def _current(self) -> Index:
         if self._index is None:
-            self._index = Index(self, self._groups)
+            self._index = Index(self, self._groups, self._packed)
         return self._index
 
     def _fresh(self) -> Index:
@@ -201,4 +227,4 @@ class Model(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the cache out of pickles and copies: it points into this model's memory."""
-        return {**self.__dict__, "_index": None}
+        return {**self.__dict__, "_index": None, "_packed": {}}

@@ -12,7 +12,7 @@ from fedlt.engines.base import Engine, Job, chunk_size, run_job
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
 from fedlt.flower.records import array_record, tensors_of
-from fedlt.flower.replies import metric_lists, pack_reply, sum_replies
+from fedlt.flower.replies import metric_lists, pack_reply
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import Update
 from fedlt.worker import Worker
@@ -27,8 +27,7 @@ def echo(message: Message, context: Context) -> Message:
     calls = tensors_of(context.state["personal"])["calls"] if context.state else torch.zeros(1)
     context.state["personal"] = array_record({"calls": calls + 1})
     update = Update({"w": tensor}, cid + 1.0, {"loss": 2.0 * cid}, {})
-    reduce = bool(message.content.config_records["config"]["reduce"])
-    return pack_reply(update, cid, reduce=reduce, reply_to=message)
+    return pack_reply(update, cid, reply_to=message)
 
 
 class EchoEngine(Engine):
@@ -43,8 +42,8 @@ class EchoEngine(Engine):
         return []
 
 
-def messages(cids, *, reduce=True, bad=()):
-    config = {"reduce": reduce, **({"bad": list(bad)} if bad else {})}
+def messages(cids, *, bad=()):
+    config = {"bad": list(bad)} if bad else {}
     return [Message(RecordDict({"config": ConfigRecord(config)}), cid, "train") for cid in cids]
 
 
@@ -77,7 +76,7 @@ def test_chunk_size(cohort, size):
 @pytest.mark.parametrize("cohort", [1, 5, 64, 65, 150])
 def test_jobs_are_contiguous_chunks_of_the_cohort(engine, cohort):
     cids = list(range(7, 7 + cohort))
-    list(engine.map_reduce(messages(cids)))
+    engine.map_reduce(messages(cids))
     pieces = [[message.metadata.dst_node_id for message in job.messages] for job in engine.jobs]
     assert [cid for piece in pieces for cid in piece] == cids
     assert {len(piece) for piece in pieces[:-1]} <= {chunk_size(cohort)}
@@ -88,9 +87,9 @@ def test_jobs_are_contiguous_chunks_of_the_cohort(engine, cohort):
 def test_map_reduce_is_the_weighted_sum(engine, cohort):
     """sum (k + 1)(k + 1) and sum (k + 1)(-1): integers, so exact in float32."""
     cids = list(range(3, 3 + cohort))
-    reply = sum_replies(engine.map_reduce(messages(cids)))
+    (reply,) = engine.map_reduce(messages(cids))
     ones = [cid + 1 for cid in cids]
-    total = tensors_of(reply.content["arrays"])["w"].tolist()
+    total = tensors_of(reply.content["sums"])["w"].tolist()
     assert total == [float(sum(n * n for n in ones)), -float(sum(ones))]
     lists = metric_lists(reply)
     assert lists["cid"] == cids
@@ -100,9 +99,9 @@ def test_map_reduce_is_the_weighted_sum(engine, cohort):
 
 def test_bad_updates_are_left_out_of_every_chunk_and_named(engine):
     cids, bad = list(range(100)), [0, 1, 4, 50, 99]  # chunks of two: 0 and 1 fill a chunk
-    reply = sum_replies(engine.map_reduce(messages(cids, bad=bad)))
+    (reply,) = engine.map_reduce(messages(cids, bad=bad))
     good = [cid + 1 for cid in cids if cid not in bad]
-    total = tensors_of(reply.content["arrays"])["w"].tolist()
+    total = tensors_of(reply.content["sums"])["w"].tolist()
     assert total == [float(sum(n * n for n in good)), -float(sum(good))]
     lists = metric_lists(reply)
     assert [c for c, ok in zip(lists["cid"], lists["finite"], strict=True) if not ok] == bad
@@ -110,7 +109,7 @@ def test_bad_updates_are_left_out_of_every_chunk_and_named(engine):
 
 def test_send_and_receive_gives_one_reply_a_message_in_order(engine):
     cids = [9, 3, 150, 4, 77]
-    replies = engine.send_and_receive(messages(cids, reduce=False))
+    replies = engine.send_and_receive(messages(cids))
     assert [reply.metadata.src_node_id for reply in replies] == cids
     values = [tensors_of(reply.content["arrays"])["w"].tolist() for reply in replies]
     assert values == [[cid + 1.0, -1.0] for cid in cids]  # plain, not times the weight
@@ -118,7 +117,7 @@ def test_send_and_receive_gives_one_reply_a_message_in_order(engine):
 
 
 def test_replies_answer_their_messages(engine):
-    sent = messages([5, 6], reduce=False)
+    sent = messages([5, 6])
     for message in sent:
         message.metadata.__dict__["_message_id"] = f"m{message.metadata.dst_node_id}"
     replies = engine.send_and_receive(sent)
@@ -126,14 +125,14 @@ def test_replies_answer_their_messages(engine):
 
 
 def test_push_and_pull(engine):
-    first = engine.push_messages(messages([1, 2], reduce=False))
-    second = engine.push_messages(messages([3], reduce=False))
+    first = engine.push_messages(messages([1, 2]))
+    second = engine.push_messages(messages([3]))
     ids = [*first, *second]
     assert len(set(ids)) == 3
     pulled = engine.pull_messages([ids[2], ids[0]])
     assert [reply.metadata.src_node_id for reply in pulled] == [3, 1]
     assert engine.pull_messages([ids[2], ids[0]]) == []  # pulled once
-    third = engine.push_messages(messages([4], reduce=False))
+    third = engine.push_messages(messages([4]))
     assert [r.metadata.src_node_id for r in engine.pull_messages(third)] == [4]
     assert [r.metadata.src_node_id for r in engine.pull_messages([ids[1]])] == [2]
 
@@ -147,22 +146,22 @@ def calls(engine):
 
 @pytest.mark.parametrize("cids", [[2, 5, 7], list(range(100))])
 def test_commit_keeps_the_named_clients_only(engine, cids):
-    list(engine.map_reduce(messages(cids)))
+    engine.map_reduce(messages(cids))
     assert engine.states() == {}
     engine.commit([2, 7])
     assert calls(engine) == {2: 1.0, 7: 1.0}
-    list(engine.map_reduce(messages(cids)))
+    engine.map_reduce(messages(cids))
     engine.commit([2, 5])
     assert calls(engine) == {2: 2.0, 5: 1.0, 7: 1.0}  # what 5 saw first was never committed
 
 
 def test_what_is_not_committed_leaves_no_trace(engine):
-    list(engine.map_reduce(messages([2])))
-    list(engine.map_reduce(messages([3])))
+    engine.map_reduce(messages([2]))
+    engine.map_reduce(messages([3]))
     engine.commit([2, 3])
     assert calls(engine) == {3: 1.0}
-    list(engine.map_reduce(messages([3])))
-    list(engine.map_reduce(messages([3])))
+    engine.map_reduce(messages([3]))
+    engine.map_reduce(messages([3]))
     engine.commit([3])
     assert calls(engine) == {3: 2.0}
     engine.commit([3])
@@ -170,7 +169,7 @@ def test_what_is_not_committed_leaves_no_trace(engine):
 
 
 def test_contexts_are_copies(engine):
-    list(engine.map_reduce(messages([2])))
+    engine.map_reduce(messages([2]))
     engine.commit([2])
     context = engine.context(2)
     assert context.node_config == {"partition-id": 2, "num-partitions": 200}
@@ -182,11 +181,11 @@ def test_contexts_are_copies(engine):
 
 
 def test_restore_replaces_the_states(engine):
-    list(engine.map_reduce(messages([2])))
+    engine.map_reduce(messages([2]))
     engine.commit([2])
     record = array_record({"calls": torch.tensor([41.0])})
     engine.restore({4: RecordDict({"personal": record})})
-    list(engine.map_reduce(messages([2, 4])))
+    engine.map_reduce(messages([2, 4]))
     engine.commit([2, 4])
     assert calls(engine) == {2: 1.0, 4: 42.0}
 
@@ -197,7 +196,7 @@ def test_a_job_run_twice_gives_the_same(engine):
     for _ in range(2):
         job = Job(messages([2, 3]), [engine.context(2), engine.context(3)], reduce=True)
         (reply,) = run_job(echo, job).replies
-        answers.append(tensors_of(reply.content["arrays"])["w"].tolist())
+        answers.append(tensors_of(reply.content["sums"])["w"].tolist())
     assert answers[0] == answers[1] == [25.0, -7.0]
 
 

@@ -173,7 +173,7 @@ def test_batchnorm_statistics_by_hand(lab, strategy, policy, variance):
         }
         update = Update(tensors, weight, {"loss": 0.0, "examples": 1.0, "steps": 1.0}, {})
         message = Message(RecordDict({"config": ConfigRecord({})}), cid, "train")
-        answers.append(pack_reply(update, cid, reduce=server.reduces, reply_to=message))
+        answers.append(pack_reply(update, cid, reply_to=message))
     server.aggregate_train(1, answers)
     after = server.state.broadcast
     assert {float(v) for n, t in after.items() if n.endswith("running_mean") for v in t} == {2.5}
