@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -115,7 +117,10 @@ class Client:
         trained = {n: p for n, p in parameters.items() if n in chosen and p.requires_grad}
         frozen = [p for n, p in parameters.items() if n not in chosen and p.requires_grad]
         optimizer = self._optimizer(trained, no_decay)
-        loss_sum = torch.zeros(())
+        device = self.data.images.device
+        loss_sum = torch.zeros((), device=device)
+        half = self.local.precision == "bfloat16"
+        precision = partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
         examples = steps = 0
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -125,7 +130,8 @@ class Client:
             for _ in range(self.local.epochs if epochs is None else epochs):
                 for batch in self.plugin.batches(self, self.epochs_done):
                     optimizer.zero_grad()
-                    loss = _checked(objective(self, batch))
+                    with precision():
+                        loss = _checked(objective(self, batch))
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     loss_sum += loss.detach() * len(batch.labels)

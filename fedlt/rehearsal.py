@@ -47,11 +47,12 @@ def rehearse(federation: Federation, server: ServerHalf) -> None:
         with torch.no_grad():
             step = "features"
             features = model.features(images)  # (2, S, D)
+            broadcast = client.broadcast
             step = "generic"
-            _try_heads(federation, features, federation.strategy.generic(model, state.broadcast))
+            _try_heads(federation, features, federation.strategy.generic(model, broadcast))
             step = "personal or personal_weights"
-            federation.strategy.personal_weights(model, state.broadcast, client.personal)
-            heads = federation.strategy.personal(model, state.broadcast, client.personal)
+            federation.strategy.personal_weights(model, broadcast, client.personal)
+            heads = federation.strategy.personal(model, broadcast, client.personal)
             _try_heads(federation, features, heads)
     except Exception as error:
         raise FedltError(f"strategy {name}: {step} fails: {one_line(error)}") from error

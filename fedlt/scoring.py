@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlt.data.augment import normalize
+from fedlt.devices import SharedCopies
 from fedlt.evaluation.local_test import draw_images, local_test
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits
@@ -17,8 +20,6 @@ from fedlt.memory import as_tensor
 from fedlt.strategy import HeadFunction
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fedlt.federation import Federation
     from fedlt.models import Model
 
@@ -36,12 +37,16 @@ class Scorer:
     def __init__(self, federation: Federation, model: Model) -> None:
         data, config = federation.data, federation.config
         self.federation, self.model = federation, model
-        self._images, self._labels = as_tensor(data.eval_images), as_tensor(data.eval_labels)
-        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        device = next(model.parameters()).device
+        images, labels = as_tensor(data.eval_images), as_tensor(data.eval_labels)
+        self._images, self._labels = images.to(device), labels.to(device)
+        self._mean = torch.as_tensor(data.mean, device=device)
+        self._std = torch.as_tensor(data.std, device=device)
+        self._shared = SharedCopies(device)
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
         self._view = local_test(
             data.client_counts,
-            torch.bincount(self._labels, minlength=data.num_classes).numpy(),
+            np.bincount(data.eval_labels, minlength=data.num_classes),
             scheme=config.evaluate.local_test,
             seed=config.seed,
         )
@@ -49,6 +54,7 @@ class Scorer:
 
     def score(self, request: ScoreRequest) -> Scores:
         """Answer one request. The backbone runs once, and again for each client with its own."""
+        request = self._placed(request)
         self._load_generic(request)
         heads = self.federation.strategy.generic(self.model, request.broadcast)
         needs_generic = request.generic or any(client.base for client in request.clients)
@@ -80,6 +86,27 @@ class Scorer:
             for client in request.clients
             if client.base
         }
+
+    def _placed(self, request: ScoreRequest) -> ScoreRequest:
+        """Return the request with its models on this process's device."""
+        shared = self._shared
+        clients = tuple(
+            client
+            if client.personal is None
+            else replace(
+                client,
+                personal=shared.moved(client.personal),
+                refreshed=shared.moved(client.refreshed),
+            )
+            for client in request.clients
+        )
+        return replace(
+            request,
+            broadcast=shared.of("broadcast", request.broadcast),
+            fixed=shared.of("fixed", request.fixed),
+            private_mean=shared.of("private mean", request.private_mean),
+            clients=clients,
+        )
 
     def _load_generic(self, request: ScoreRequest) -> None:
         model = self.model

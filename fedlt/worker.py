@@ -12,11 +12,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fedlt.client import Client, ClientData
 from fedlt.data.prior import log_prior
+from fedlt.devices import SharedCopies, find_device
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.memory import as_tensor
 from fedlt.models.batchnorm import batchnorm_statistics, to_moments
@@ -45,16 +47,22 @@ class Worker:
 
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
-        self.model = model = federation.build_model()
+        self.device = find_device(federation.config.engine.device)
+        self.model = model = federation.build_model().to(self.device)
         model.pack()
+        self._shared = SharedCopies(self.device)
         data = federation.data
-        self._images, self._labels = as_tensor(data.train_images), as_tensor(data.train_labels)
-        self._mean, self._std = torch.tensor(data.mean), torch.tensor(data.std)
+        images, labels = as_tensor(data.train_images), as_tensor(data.train_labels)
+        self._images, self._labels = images.to(self.device), labels.to(self.device)
+        self._mean, self._std = self._placed(data.mean), self._placed(data.std)
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
         self._moments = batchnorm_statistics(model, "shared")
-        self._counts = as_tensor(data.client_counts)
+        self._counts = as_tensor(data.client_counts).to(self.device)
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
         self._scorer = Scorer(federation, model)
+
+    def _placed(self, values: npt.ArrayLike) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
 
     def client_data(self, cid: int) -> ClientData:
         """Return client ``cid``'s share of the data."""
@@ -92,6 +100,7 @@ class Worker:
         federation, model = self.federation, self.model
         data = self.client_data(cid)
         counts = None if global_counts is None else tuple(global_counts)
+        broadcast = self._shared.of("broadcast", broadcast)
         client = Client(
             cid=cid,
             round=round_,
@@ -99,7 +108,7 @@ class Worker:
             seed=federation.seed,
             model=model,
             broadcast=broadcast,
-            personal=personal,
+            personal=self._moved(personal),
             data=data,
             local=federation.config.local,
             plugin=federation.plugin,
@@ -109,22 +118,25 @@ class Worker:
             },
         )
         model.load_groups(
-            {"fixed": fixed, "shared": broadcast, "personal": personal or self._initial}
+            {"fixed": fixed, "shared": broadcast, "personal": client.personal or self._initial}
         )
         if not personal:
-            client.personal = federation.strategy.init_personal(client)
+            client.personal = self._moved(federation.strategy.init_personal(client))
         if not personal and client.personal:
             model.load_groups({"personal": client.personal})
         federation.plugin.setup(client)
         seed_torch(federation.seed, "task", round_, cid)
         return client
 
+    def _moved(self, tensors: Tensors) -> Tensors:
+        return tensors if self.device.type == "cpu" else self._shared.moved(tensors)
+
     def _find_log_prior(self, cid: int, global_counts: tuple[int, ...] | None) -> Tensor:
         """Return the log class prior (C,) that this client's losses use, by the run's policy."""
         prior = self.federation.config.prior
         own = self.federation.data.client_counts[cid]
         known = None if global_counts is None else np.asarray(global_counts, dtype=np.int64)
-        return torch.as_tensor(log_prior(own, known, use=prior.use, gamma=prior.gamma))
+        return self._placed(log_prior(own, known, use=prior.use, gamma=prior.gamma))
 
     def train(self, client: Client) -> Update:
         """Do one client's task; the update's tensors live in the scratch model."""
@@ -153,14 +165,14 @@ class Worker:
             global_counts=request.global_counts,
         )
         policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
-        start = strategy.personal_weights(self.model, request.broadcast, client.personal)
+        start = strategy.personal_weights(self.model, client.broadcast, client.personal)
         self.model.load(start, start)
         own = strategy.refresh(client, scope=policy.scope, epochs=policy.epochs)
         state = {name: tensor.clone() for name, tensor in self.model.state().items()}
         trained = {
             name: state[name]
             for name in self.model.names("shared")
-            if not torch.equal(state[name], request.broadcast[name])
+            if not torch.equal(state[name], client.broadcast[name])
         }
         personal = {name: tensor.detach().clone() for name, tensor in own.items()}
         return replace(asked, personal=personal, refreshed=trained)

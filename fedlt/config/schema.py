@@ -125,6 +125,7 @@ class LocalConfig(_Section):
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     weight_decay: NotNegative = 0.0
     augment: Literal["none", "crop_flip", "crop"] = "none"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of activations; weights stay float32
 
 
 class PriorConfig(_Section):
@@ -176,6 +177,7 @@ class EngineConfig(_Section):
     name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:

@@ -56,7 +56,10 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
         update = worker.train(client)
         reply = pack_reply(update, client.cid, reply_to=message)
         if update.personal:
-            own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}
+            own = {
+                name: tensor.detach().to("cpu", copy=True)
+                for name, tensor in update.personal.items()
+            }
             context.state["personal"] = array_record(own)
         return reply
 

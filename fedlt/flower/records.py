@@ -94,7 +94,7 @@ class TensorRecord(ArrayRecord):
             return _plain, (dict(self),)
         layout, block = found
         rest = {n: array for n, array in self.items() if n not in set(layout.names)}
-        return _unpack, (tuple(self), layout, block.numpy(), rest)
+        return _unpack, (tuple(self), layout, block.cpu().numpy(), rest)
 
 
 TensorRecord.__qualname__ = "ArrayRecord"

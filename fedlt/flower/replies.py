@@ -91,7 +91,7 @@ def keep_reply(reply: Message) -> Message:
     arrays = content.get("arrays")
     if isinstance(arrays, ArrayRecord):
         own = Pieces(tensors_of(arrays))
-        own.pieces = [piece.clone() for piece in own.pieces]
+        own.pieces = [piece.to("cpu", copy=True) for piece in own.pieces]
         content["arrays"] = array_record(own.tensors())
     return with_content(reply, record_dict(content))
 
@@ -175,7 +175,9 @@ class _Sum:
                 torch._foreach_add_(part.pieces, pieces, alpha=factor)
 
     def tensors(self) -> Tensors:
-        """Return the sum by name."""
+        """Return the sum by name, on the CPU."""
+        for part in self._parts:
+            part.pieces = [piece.cpu() for piece in part.pieces]
         return {name: t for part in self._parts for name, t in part.tensors().items()}
 
 
