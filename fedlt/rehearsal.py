@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["rehearse"]
 
 
-def rehearse(federation: Federation, server: ServerHalf) -> None:
-    """Try the verbs that a run begins with, on two images.
+def rehearse(federation: Federation, server: ServerHalf) -> Worker:
+    """Try the verbs that a run begins with, on two images, and return the worker that tried them.
 
     Raises:
         FedltError: If one of them fails or returns what a run cannot use.
@@ -56,6 +56,7 @@ def rehearse(federation: Federation, server: ServerHalf) -> None:
             _try_heads(federation, features, heads)
     except Exception as error:
         raise FedltError(f"strategy {name}: {step} fails: {one_line(error)}") from error
+    return worker
 
 
 def _try_heads(federation: Federation, features: Tensor, heads: Mapping[str, HeadFunction]) -> None:

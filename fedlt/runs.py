@@ -122,11 +122,24 @@ class RunDirectory:
             "name=... keeps both, --overwrite replaces it"
         )
 
-    def create(self, config: Config, partition: Partition) -> None:
+    def engine(self, config: Config) -> str:
+        """Return the engine that a resumed run goes on with: for ``auto`` the one picked before."""
+        name = config.engine.name
+        return self.config().engine.name if name == "auto" else name
+
+    def create(self, config: Config, partition: Partition, *, engine: str | None = None) -> None:
         """Make the directory, in place of a run that is there.
 
         Call it when everything is validated and `decide` says ``"start"``.
+
+        Args:
+            config: The run.
+            partition: Which client has which images.
+            engine: The engine that ``auto`` stands for.
         """
+        if engine is not None:
+            picked = config.engine.model_copy(update={"name": engine})
+            config = config.model_copy(update={"engine": picked})
         if self._is_occupied() and not self._is_run():
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")

@@ -28,6 +28,7 @@ from fedlt.checkpoints import load_checkpoint, save_checkpoint
 from fedlt.config import Config, config_hash
 from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
+from fedlt.engines.auto import choose_engine
 from fedlt.engines.base import Engine
 from fedlt.engines.foreign import as_engine
 from fedlt.errors import FedltError, RunError, one_line
@@ -77,17 +78,22 @@ def run(
     action = directory.decide(config, resume=resume, overwrite=overwrite)
     if action == "show":
         return directory.result()
-    kind = engine_class(config.engine.name)
-    wait = kind.prepare(config.engine)
+    name = directory.engine(config) if action == "resume" else config.engine.name
+    wait = engine_class(name).prepare(config.engine)
     try:
         federation = prepare_federation(config, strategy, plugin)
         server = make_server_half(federation)
-        rehearse(federation, server)
+        worker = rehearse(federation, server)
+        if action == "start" and (progress is not None or name == "auto"):
+            name, lines = choose_engine(name, federation, worker, server.state)
+            for line in lines:
+                (progress or SilentProgress()).note(line)
+        del worker
     finally:
         wait()
-    with kind(federation) as engine, _explained(directory):
+    with engine_class(name)(federation) as engine, _explained(directory):
         if action == "start":
-            directory.create(config, federation.data.partition)
+            directory.create(config, federation.data.partition, engine=name)
         simulation = Simulation(server, directory, progress or SilentProgress())
         if action == "resume":
             simulation.restore(engine)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINES", "engine_class"]
 
 ENGINES = {
+    "auto": "fedlt.engines.auto:AutoEngine",
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
 }

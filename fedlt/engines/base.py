@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
     from fedlt.config import EngineConfig
+    from fedlt.engines.probe import Estimate, Probe
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import Federation
 
@@ -93,6 +94,11 @@ class Engine(Grid):
     def prepare(cls, config: EngineConfig) -> Callable[[], None]:
         """Begin what takes time before the data are there; the answer waits for it."""
         return lambda: None
+
+    @classmethod
+    def estimate(cls, federation: Federation, probe: Probe) -> Estimate | None:
+        """Return what a run would cost here; None where that is not known."""
+        return None
 
     def __init__(self, federation: Federation) -> None:
         self.federation = federation

@@ -19,6 +19,7 @@ import ray
 from flwr.app import ArrayRecord, RecordDict
 
 from fedlt.engines.base import Engine, Job, JobResult, run_job
+from fedlt.engines.probe import Estimate, Probe
 from fedlt.engines.ray_cluster import Start, start_ray
 from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.loading import check_packages, user_modules
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RayEngine"]
 
+START_SECONDS = 5.0  # of Ray and its workers, beyond what the driver does meanwhile
 SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
 
 
@@ -88,6 +90,18 @@ class RayEngine(Engine):
         """Begin to start Ray; the answer waits for it."""
         start: Start = start_ray(_count_workers(config), config.address)
         return start.wait
+
+    @classmethod
+    def estimate(cls, federation: Federation, probe: Probe) -> Estimate:
+        """Tasks side by side, messages one by one (benchmarks/engine_overhead.py), a start."""
+        workers = _count_workers(federation.config.engine)
+        at_once = min(workers, probe.cohort)
+        tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
+        messages = probe.cohort * (4e-3 + 2.5e-9 * probe.parameters)
+        evaluation = probe.evaluations * probe.evaluation_seconds / workers
+        seconds = START_SECONDS + probe.rounds * (tasks + messages) + evaluation
+        memory = probe.memory + workers * (probe.memory - probe.data)
+        return Estimate(seconds, memory, at_once)
 
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)

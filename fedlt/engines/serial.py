@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedlt.engines.base import Engine, Job, JobResult, run_job
 from fedlt.engines.heap import keep_freed_memory
+from fedlt.engines.probe import Estimate, Probe
 from fedlt.flower.client_app import make_client_app
 from fedlt.worker import Worker, prepare_process
 
@@ -26,6 +27,14 @@ class SerialEngine(Engine):
         keep_freed_memory()
         self._worker = Worker(federation)
         self._app = make_client_app(lambda: self._worker)
+
+    @classmethod
+    def estimate(cls, federation: Federation, probe: Probe) -> Estimate:
+        """Every task after another; the messages cost what benchmarks/engine_overhead.py finds."""
+        message = 0.3e-3 + 1e-9 * probe.parameters
+        round_ = probe.cohort * (probe.task_seconds + message)
+        seconds = probe.rounds * round_ + probe.evaluations * probe.evaluation_seconds
+        return Estimate(seconds, probe.memory, clients=1)
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs in order."""

@@ -1,0 +1,65 @@
+"""``engine: auto``: measure a few steps of the real task, then run where it ends first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from fedlt.engines import ENGINES, engine_class
+from fedlt.engines.base import Engine, Job, JobResult
+from fedlt.engines.probe import Estimate, Probe, take_probe
+from fedlt.report.progress import round_time
+
+if TYPE_CHECKING:
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation import Federation
+    from fedlt.strategy import ServerState
+    from fedlt.worker import Worker
+
+__all__ = ["AutoEngine", "choose_engine"]
+
+
+class AutoEngine(Engine):
+    """Stands for the engine that :func:`choose_engine` picks; never made itself."""
+
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:
+        """Refuse."""
+        raise NotImplementedError("choose_engine() picks an engine in its place")
+
+    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
+        """Refuse."""
+        raise NotImplementedError("choose_engine() picks an engine in its place")
+
+
+def choose_engine(
+    name: str, federation: Federation, worker: Worker, state: ServerState
+) -> tuple[str, list[str]]:
+    """Return the engine to use, and lines that say why and what the run will cost.
+
+    Args:
+        name: What the file says; ``auto`` lets the probe decide.
+        federation: The run.
+        worker: Its scratch model is used for the probe.
+        state: The state that the run goes on from.
+    """
+    probe = take_probe(federation, worker, state)
+    candidates = [n for n in ENGINES if n != "auto"] if name == "auto" else [name]
+    found = {n: engine_class(n).estimate(federation, probe) for n in candidates}
+    estimates = {n: estimate for n, estimate in found.items() if estimate is not None}
+    if not estimates:
+        return name, []
+    chosen = min(estimates, key=lambda n: estimates[n].seconds)
+    lines = [_describe(probe, estimates[chosen])]
+    if name == "auto":
+        others = sorted(set(estimates) - {chosen})
+        times = ", ".join(f"{n} {round_time(estimates[n].seconds)}" for n in others)
+        lines.insert(0, f"engine: auto picks {chosen}; estimates of the others: {times}")
+    return chosen, lines
+
+
+def _describe(probe: Probe, estimate: Estimate) -> str:
+    clients = f"{estimate.clients} client{'s' if estimate.clients > 1 else ''}"
+    return (
+        f"estimate: {round_time(estimate.seconds)} for {probe.rounds} rounds, "
+        f"{estimate.memory / 2**30:.1f} GiB of memory, {clients} at once"
+    )

@@ -1,0 +1,126 @@
+"""What a run will cost, from a few steps of the real task: time, memory, clients at once.
+
+The task is one client's whole local update on a few of its batches, after a warm-up, so it includes
+augmentation, every phase of the method and the optimiser. Estimates are good to a factor of two:
+they choose an engine and tell a minute from an hour.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedlt.data.batches import batch_slices
+from fedlt.evaluation import rounds_to_evaluate
+from fedlt.evaluation.request import ScoreRequest
+
+if TYPE_CHECKING:
+    from fedlt.client import Client
+    from fedlt.federation import Federation
+    from fedlt.strategy import ServerState
+    from fedlt.worker import Worker
+
+__all__ = ["Estimate", "Probe", "take_probe"]
+
+BATCHES = 3  # of the probed client
+PATIENCE = 0.3  # seconds of repeated measurement
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured, and the sizes that it is scaled with."""
+
+    task_seconds: float  # one average client's local work of a round
+    longest_seconds: float  # the largest client's
+    evaluation_seconds: float  # the generic view, once
+    evaluations: int  # of the rounds that are left
+    rounds: int  # that are left
+    cohort: int  # clients a round
+    parameters: int  # entries that travel
+    memory: int  # bytes of this process, with the data and one model in it
+    data: int  # bytes of the images
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost on one engine."""
+
+    seconds: float
+    memory: int  # bytes, of all processes
+    clients: int  # trained at once
+
+
+def take_probe(federation: Federation, worker: Worker, state: ServerState) -> Probe:
+    """Measure a few steps of a client of median size, and one block of the test set.
+
+    Args:
+        federation: The run.
+        worker: Its scratch model is used.
+        state: The state that a round would begin with.
+    """
+    config, data = federation.config, federation.data
+    sizes = data.client_counts.sum(axis=1)
+    cid = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
+    indices = worker.client_data(cid).indices[: BATCHES * config.local.batch_size]
+
+    def few() -> Client:
+        client = worker.client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
+        client.data = replace(client.data, indices=indices)
+        client.local = config.local.model_copy(update={"epochs": 1})
+        return client
+
+    def batches(images: int) -> int:
+        return len(batch_slices(images, config.local.batch_size))
+
+    per_batch = _seconds(lambda: worker.train(few())) / max(batches(len(indices)), 1)
+    work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
+    generic, _ = rounds_to_evaluate(
+        config.rounds, every=config.evaluate.every, personal_every=config.evaluate.personal_every
+    )
+    images = data.train_images.nbytes + data.eval_images.nbytes
+    return Probe(
+        task_seconds=per_batch * float(work.mean()),
+        longest_seconds=per_batch * float(work.max()),
+        evaluation_seconds=_evaluation_seconds(federation, worker, state),
+        evaluations=sum(round_ > state.round for round_ in generic),
+        rounds=config.rounds - state.round,
+        cohort=config.clients_per_round or len(sizes),
+        parameters=sum(tensor.numel() for tensor in state.broadcast.values()),
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        data=images,
+    )
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    """Return the median of the times that ``act()`` takes, after one that is not counted."""
+    act()
+    times: list[float] = []
+    while not times or (sum(times) < PATIENCE and len(times) < 10):
+        start = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _evaluation_seconds(federation: Federation, worker: Worker, state: ServerState) -> float:
+    """Return the seconds that the generic heads take on the whole test set."""
+    images = len(federation.data.eval_labels)
+    block = min(images, federation.config.evaluate.batch_size)
+    request = ScoreRequest(
+        round=state.round,
+        broadcast=state.broadcast,
+        fixed=state.fixed,
+        private_mean={},
+        start=0,
+        stop=block,
+        generic=True,
+        keep_logits=False,
+        clients=(),
+    )
+    return _seconds(lambda: worker.score(request)) * images / block

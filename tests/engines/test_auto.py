@@ -1,0 +1,97 @@
+"""``engine: auto`` and the estimate: what is chosen, what is said, and what a resumed run does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from fedlt.engines import engine_class
+from fedlt.engines.auto import choose_engine
+from fedlt.engines.probe import Probe, take_probe
+from fedlt.flower.server_half import make_server_half
+from fedlt.report.progress import SilentProgress
+from fedlt.runs import RunDirectory
+from fedlt.simulate import run
+from fedlt.worker import Worker
+
+PROBE = Probe(
+    task_seconds=2.0,
+    longest_seconds=3.0,
+    evaluation_seconds=5.0,
+    evaluations=4,
+    rounds=10,
+    cohort=6,
+    parameters=0,
+    memory=2**30,
+    data=2**28,
+)
+
+
+class Notes(SilentProgress):
+    """Keeps the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_serial_estimate_by_hand(lab):
+    """10 rounds of 6 tasks of 2 s, and 4 evaluations of 5 s; messages cost milliseconds."""
+    estimate = engine_class("serial").estimate(lab.federation(), PROBE)
+    assert estimate.seconds == pytest.approx(140, abs=0.1)
+    assert (estimate.memory, estimate.clients) == (2**30, 1)
+
+
+def test_ray_estimate_by_hand(lab):
+    """Two workers: 10 rounds of 6 s, 4 evaluations of 2.5 s, the start; data are held once."""
+    federation = lab.federation(engine={"name": "ray", "workers": 2})
+    estimate = engine_class("ray").estimate(federation, PROBE)
+    assert 70 < estimate.seconds < 80
+    assert estimate.memory == 2**30 + 2 * (2**30 - 2**28)
+    assert estimate.clients == 2
+
+
+def test_the_longest_task_bounds_a_round(lab):
+    federation = lab.federation(engine={"name": "ray", "workers": 2})
+    few = replace(PROBE, cohort=2, longest_seconds=7.0, evaluations=0)
+    assert 70 < engine_class("ray").estimate(federation, few).seconds < 80
+
+
+@pytest.mark.parametrize(("task", "picked"), [(1e-4, "serial"), (100.0, "ray")])
+def test_auto_picks_the_faster_one(lab, monkeypatch, task, picked):
+    federation = lab.federation(engine={"name": "auto", "workers": 2})
+    server, worker = make_server_half(federation), Worker(federation)
+    probe = replace(PROBE, task_seconds=task, longest_seconds=task, evaluations=0)
+    monkeypatch.setattr("fedlt.engines.auto.take_probe", lambda *_: probe)
+    name, lines = choose_engine("auto", federation, worker, server.state)
+    assert name == picked
+    assert lines[0].startswith(f"engine: auto picks {picked}; estimates of the others: ")
+
+
+def test_probe_measures_the_real_task_and_leaves_it_alone(lab):
+    federation = lab.federation(strategy="fedloge", rounds=7, clients_per_round=2)
+    server, worker = make_server_half(federation), Worker(federation)
+    before = {name: tensor.clone() for name, tensor in server.state.broadcast.items()}
+    probe = take_probe(federation, worker, server.state)
+    assert 0 < probe.task_seconds <= probe.longest_seconds
+    assert probe.evaluation_seconds > 0
+    assert (probe.rounds, probe.cohort) == (7, 2)
+    assert probe.parameters == sum(tensor.numel() for tensor in before.values())
+    assert all(before[name].equal(tensor) for name, tensor in server.state.broadcast.items())
+
+
+def test_a_run_under_auto_tells_its_choice_keeps_it_and_changes_no_bit(lab, reference):
+    notes, config = Notes(), lab.fresh(engine={"name": "auto", "workers": 1})
+    run(config, progress=notes)
+    directory = RunDirectory.of(config)
+    assert directory.rounds()[-1]["generic/accuracy"] == reference().rows[-1]["generic/accuracy"]
+    choice, estimate = notes.lines
+    assert re.match(r"engine: auto picks serial; estimates of the others: ray \d+:\d\d", choice)
+    assert re.match(r"estimate: \d+:\d\d for \d+ rounds, [\d.]+ GiB of memory, 1 ", estimate)
+    assert directory.config().engine.name == "serial"
+    assert directory.engine(lab.config(engine={"name": "auto"})) == "serial"
+    assert directory.engine(lab.config(engine={"name": "ray"})) == "ray"
