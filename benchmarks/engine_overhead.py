@@ -17,9 +17,9 @@ engine (evaluation and its line in rounds.jsonl included) and stock Flower.
 
 takes about 8 minutes on 2 idle cores and prints one JSON object. Every measurement is a process of
 its own, so that each starts its own Ray; a repeat visits all of them in turn, and Ray's workers run
-at normal priority under both, as fedlt has it. Expect serial at about 1.5 times the floor for the
-large model and 0.3 to 0.5 ms above it for the small one, ray 4 times (small) and 7 times (large)
-below stock Flower, and no growth from 10 to 1000 clients.
+at normal priority under both, as fedlt has it. Expect serial at the floor for the large model and
+0.2 to 0.3 ms above it for the small one, ray 4 times below stock Flower, and no growth from 10 to
+1000 clients.
 """
 
 from __future__ import annotations

@@ -104,6 +104,34 @@ def test_three_ray_workers_give_the_bits_of_serial(lab, reference):
     assert lab.run(**changes, engine=engine).bits == reference(**changes).bits
 
 
+SLEEPY = """
+import time
+from dataclasses import dataclass
+
+from strategies import FedAvg
+
+
+@dataclass(frozen=True)
+class Sleepy(FedAvg):
+    def local_update(self, client):
+        update = super().local_update(client)
+        time.sleep(0.25 * ((client.cid + self.turn * client.round) % 3))
+        return update
+
+    turn: int = 1
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("turn", [1, 2])
+def test_tasks_that_end_in_another_order_give_the_bits_of_serial(lab, reference, tmp_path, turn):
+    """Which client sleeps longest changes from round to round, so answers overtake each other."""
+    (tmp_path / "sleepy.py").write_text(SLEEPY, encoding="utf-8")
+    strategy = {"name": f"{tmp_path}/sleepy.py:Sleepy", "turn": turn}
+    run = lab.run(strategy=strategy, engine={"name": "ray", "workers": 2})
+    assert run.bits == reference(strategy="fedavg").bits
+
+
 def test_the_comparison_of_bits_can_fail(reference):
     assert reference().bits != reference(seed=2).bits
     assert reference().bits != reference(local={"lr": 0.1000001}).bits

@@ -65,13 +65,13 @@ def _crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
     windows = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
     first = torch.arange(count) * (channels * plane) + offsets[0] * row + offsets[1]  # (B,)
     rows = torch.arange(channels)[:, None] * plane + torch.arange(height) * row  # (Ch, H)
-    starts = (first[:, None, None] + rows).view(-1).to(images.device)
+    starts = (first[:, None, None] + rows).view(-1).to(images.device, non_blocking=True)
     return windows.index_select(0, starts).view(images.shape)
 
 
 def _flip(images: Tensor, flips: Tensor) -> Tensor:
     """Mirror, in place, the samples where ``flips`` (B,) is 1."""
-    chosen = flips.nonzero().squeeze(1).to(images.device)
+    chosen = flips.nonzero().squeeze(1).to(images.device, non_blocking=True)
     return images.index_copy_(0, chosen, images.index_select(0, chosen).flip(3))
 
 

@@ -72,7 +72,7 @@ def make_batches(
     device = images.device
     mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
     std = torch.as_tensor(std, dtype=torch.float32, device=device)
-    order = indices[epoch_order(len(indices), generator)].to(device)
+    order = indices[epoch_order(len(indices), generator)].to(device, non_blocking=True)
     for part in batch_slices(len(order), batch_size, drop_single=drop_single):
         chosen = order[part]
         batch = augment_images(images.index_select(0, chosen), augment, generator)
