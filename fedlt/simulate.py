@@ -85,7 +85,7 @@ def run(
         server = make_server_half(federation)
         worker = rehearse(federation, server)
         if action == "start" and (progress is not None or name == "auto"):
-            name, lines = choose_engine(name, federation, worker, server.state)
+            name, lines = choose_engine(name, server, worker)
             for line in lines:
                 (progress or SilentProgress()).note(line)
         del worker

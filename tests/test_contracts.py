@@ -269,6 +269,26 @@ def test_sums_of_replies_are_exact_for_small_integers():
     assert tensors_of(answers[0].content["arrays"])["w"].tolist() == [3.0, 3.0]  # not written
 
 
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize("size", [1, 7, 2**16 + 3])
+def test_sums_round_the_product_and_then_the_sum(size):
+    """Twice, as two NumPy operations do: no fused multiply-add, wherever an entry lies."""
+    generator = np.random.default_rng(1)
+    weights = [3.3, 0.7, 11.1]
+    values = [generator.standard_normal(size).astype(np.float32) for _ in weights]
+    answers = [
+        pack_reply(
+            Update({"w": torch.from_numpy(value)}, weight, {}, {}), cid, reply_to=message(cid)
+        )
+        for cid, (weight, value) in enumerate(zip(weights, values, strict=True))
+    ]
+    expected = values[0] * np.float32(weights[0])
+    for value, weight in zip(values[1:], weights[1:], strict=True):
+        expected = expected + value * np.float32(weight)
+    found = tensors_of(sum_replies(answers).content["sums"])["w"].numpy()
+    assert found.tobytes() == expected.tobytes()
+
+
 # ---- workers
 
 

@@ -12,8 +12,7 @@ from fedlt.report.progress import round_time
 
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation import Federation
-    from fedlt.strategy import ServerState
+    from fedlt.flower.adapter import ServerHalf
     from fedlt.worker import Worker
 
 __all__ = ["AutoEngine", "choose_engine"]
@@ -31,18 +30,18 @@ class AutoEngine(Engine):
         raise NotImplementedError("choose_engine() picks an engine in its place")
 
 
-def choose_engine(
-    name: str, federation: Federation, worker: Worker, state: ServerState
-) -> tuple[str, list[str]]:
+def choose_engine(name: str, server: ServerHalf, worker: Worker) -> tuple[str, list[str]]:
     """Return the engine to use, and lines that say why and what the run will cost.
 
     Args:
         name: What the file says; ``auto`` lets the probe decide.
-        federation: The run.
+        server: Its state is what the run goes on from.
         worker: Its scratch model is used for the probe.
-        state: The state that the run goes on from.
+
+    Raises:
+        FedltError: If the trial of a client's local update fails.
     """
-    probe = take_probe(federation, worker, state)
+    probe, federation = take_probe(server, worker), server.federation
     candidates = [n for n in ENGINES if n != "auto"] if name == "auto" else [name]
     found = {n: engine_class(n).estimate(federation, probe) for n in candidates}
     estimates = {n: estimate for n, estimate in found.items() if estimate is not None}

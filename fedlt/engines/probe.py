@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlt.data.batches import batch_slices
+from fedlt.errors import FedltError, one_line
 from fedlt.evaluation import rounds_to_evaluate
 from fedlt.evaluation.request import ScoreRequest
 
 if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
     from fedlt.strategy import ServerState
     from fedlt.worker import Worker
 
@@ -56,21 +58,41 @@ class Estimate:
     clients: int  # trained at once
 
 
-def take_probe(federation: Federation, worker: Worker, state: ServerState) -> Probe:
+def take_probe(server: ServerHalf, worker: Worker) -> Probe:
     """Measure a few steps of a client of median size, and one block of the test set.
 
     Args:
-        federation: The run.
+        server: Its state is what a round would begin with.
         worker: Its scratch model is used.
-        state: The state that a round would begin with.
+
+    Raises:
+        FedltError: If the local update or the scoring fails.
     """
+    name = type(server.federation.strategy).__name__
+    try:
+        return _measure(server, worker)
+    except Exception as error:
+        raise FedltError(
+            f"strategy {name}: a trial of local_update fails: {one_line(error)}"
+        ) from error
+
+
+def _measure(server: ServerHalf, worker: Worker) -> Probe:
+    federation, state = server.federation, server.state
     config, data = federation.config, federation.data
     sizes = data.client_counts.sum(axis=1)
     cid = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
     indices = worker.client_data(cid).indices[: BATCHES * config.local.batch_size]
 
     def few() -> Client:
-        client = worker.client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
+        client = worker.client(
+            cid,
+            state.round + 1,
+            state.broadcast,
+            fixed=state.fixed,
+            personal={},
+            global_counts=server.prior_counts([cid]),
+        )
         client.data = replace(client.data, indices=indices)
         client.local = config.local.model_copy(update={"epochs": 1})
         return client

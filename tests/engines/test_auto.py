@@ -10,6 +10,7 @@ import pytest
 from fedlt.engines import engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.probe import Probe, take_probe
+from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.report.progress import SilentProgress
 from fedlt.runs import RunDirectory
@@ -67,7 +68,7 @@ def test_auto_picks_the_faster_one(lab, monkeypatch, task, picked):
     server, worker = make_server_half(federation), Worker(federation)
     probe = replace(PROBE, task_seconds=task, longest_seconds=task, evaluations=0)
     monkeypatch.setattr("fedlt.engines.auto.take_probe", lambda *_: probe)
-    name, lines = choose_engine("auto", federation, worker, server.state)
+    name, lines = choose_engine("auto", server, worker)
     assert name == picked
     assert lines[0].startswith(f"engine: auto picks {picked}; estimates of the others: ")
 
@@ -76,7 +77,7 @@ def test_probe_measures_the_real_task_and_leaves_it_alone(lab):
     federation = lab.federation(strategy="fedloge", rounds=7, clients_per_round=2)
     server, worker = make_server_half(federation), Worker(federation)
     before = {name: tensor.clone() for name, tensor in server.state.broadcast.items()}
-    probe = take_probe(federation, worker, server.state)
+    probe = take_probe(server, worker)
     assert 0 < probe.task_seconds <= probe.longest_seconds
     assert probe.evaluation_seconds > 0
     assert (probe.rounds, probe.cohort) == (7, 2)
@@ -95,3 +96,17 @@ def test_a_run_under_auto_tells_its_choice_keeps_it_and_changes_no_bit(lab, refe
     assert directory.config().engine.name == "serial"
     assert directory.engine(lab.config(engine={"name": "auto"})) == "serial"
     assert directory.engine(lab.config(engine={"name": "ray"})) == "ray"
+
+
+def test_a_method_that_fails_in_the_trial_is_refused_before_anything_is_written(lab, tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from strategies import FedAvg\n\n\n"
+        "class Broken(FedAvg):\n"
+        "    def objective(self, client, batch):\n"
+        "        raise KeyError('teacher')\n",
+        encoding="utf-8",
+    )
+    config = lab.fresh(strategy=f"{tmp_path}/broken.py:Broken")
+    with pytest.raises(FedltError, match=r"Broken: a trial of local_update fails: .*teacher"):
+        run(config, progress=Notes())
+    assert not RunDirectory.of(config).path.exists()
