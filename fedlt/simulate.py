@@ -86,6 +86,7 @@ def run(
     finally:
         wait()
     with kind(federation) as engine, _explained(directory):
+        engine.rehearse(server)
         if action == "start":
             directory.create(config, federation.data.partition)
         simulation = Simulation(server, directory, progress or SilentProgress())

@@ -6,10 +6,11 @@ result does not depend on the tasks before it or on the process it runs in.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
 from fedlt.scoring import Scorer
 from fedlt.strategy import Tensors, Update
+from fedlt.training import Trainer, train_alone
 
 if TYPE_CHECKING:
     from fedlt.federation import Federation
@@ -46,6 +48,7 @@ class Worker:
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
         self.model = model = federation.build_model()
+        self.trainer: Trainer = train_alone
         model.pack()
         data = federation.data
         self._images, self._labels = as_tensor(data.train_images), as_tensor(data.train_labels)
@@ -55,6 +58,13 @@ class Worker:
         self._counts = as_tensor(data.client_counts)
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
         self._scorer = Scorer(federation, model)
+
+    def twin(self) -> Self:
+        """Return a worker with a scratch model of its own, which shares everything else."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.model.pack()
+        return other
 
     def client_data(self, cid: int) -> ClientData:
         """Return client ``cid``'s share of the data."""
@@ -107,6 +117,7 @@ class Worker:
                 "class_counts": data.class_counts,
                 "log_prior": self._log_prior(cid, counts),
             },
+            trainer=self.trainer,
         )
         model.load_groups(
             {"fixed": fixed, "shared": broadcast, "personal": personal or self._initial}

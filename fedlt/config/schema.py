@@ -176,6 +176,7 @@ class EngineConfig(_Section):
     name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
+    stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:

@@ -16,6 +16,7 @@ __all__ = ["ENGINES", "engine_class"]
 ENGINES = {
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
+    "stacked": "fedlt.engines.stacked:StackedEngine",
 }
 
 

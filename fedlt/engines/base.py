@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from fedlt.config import EngineConfig
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
 
-__all__ = ["Engine", "Job", "JobResult", "chunk_size", "run_job"]
+__all__ = ["Engine", "Job", "JobResult", "answer", "chunk_size", "gather", "run_job"]
 
 MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
 
@@ -67,17 +68,19 @@ def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
             who is done with it before the app's next task.
     """
 
-    def replies() -> Iterator[Message]:
-        for message, context in zip(job.messages, job.contexts, strict=True):
-            yield _answer(app, message, context)
+    pairs = zip(job.messages, job.contexts, strict=True)
+    return gather(job, (answer(app, *pair) for pair in pairs), live=live)
 
+
+def gather(job: Job, replies: Iterable[Message], *, live: bool = False) -> JobResult:
+    """Return a job's result from the replies to its messages, as :func:`run_job` does."""
     if job.reduce and len(job.messages) > 1:
-        return JobResult([sum_replies(replies())], job.contexts)
+        return JobResult([sum_replies(replies)], job.contexts)
     leave = live and job.reduce
-    return JobResult([r if leave else keep_reply(r) for r in replies()], job.contexts)
+    return JobResult([r if leave else keep_reply(r) for r in replies], job.contexts)
 
 
-def _answer(app: ClientApp, message: Message, context: Context) -> Message:
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Answer one message; an error says in which client and round it was raised."""
     try:
         return app(message, context)
@@ -113,6 +116,13 @@ class Engine(Grid):
         trace: TracebackType | None,
     ) -> None:
         """Free what the engine holds."""
+
+    def rehearse(self, server: ServerHalf) -> None:  # noqa: B027 (most engines run anything)
+        """Try what this engine asks of a method, before anything is written.
+
+        Raises:
+            FedltError: If the engine cannot run it.
+        """
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:

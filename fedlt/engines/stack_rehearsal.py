@@ -1,0 +1,137 @@
+"""Find out before a run whether its method can be stacked: try two clients on a few images.
+
+The same two clients are also trained alone. A method that stacks without an error, but whose
+objective reads what differs from client to client behind the engine's back, shows by its result.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlt.engines.alike import describe_difference, group_alike
+from fedlt.engines.lockstep import Request, Task, run_together
+from fedlt.engines.stack import Stack
+from fedlt.engines.template import TemplateModel, UnstackableError
+from fedlt.errors import FedltError, one_line
+from fedlt.training import Phase, Trainer, train_alone
+
+if TYPE_CHECKING:
+    from fedlt.client import Client
+    from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
+    from fedlt.worker import Worker
+
+__all__ = ["rehearse_stack"]
+
+IMAGES = 4  # a client: BatchNorm needs some
+TOLERANCE = 0.05  # of the way that training moves the clients; rounding takes far less
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One client's task on a few images, one epoch a phase."""
+
+    server: ServerHalf
+    worker: Worker
+    cid: int
+    images: int
+
+    def run(self, trainer: Trainer) -> Tensor:
+        """Return how far the task moved everything that it answers, flat."""
+
+        def train(client: Client, phase: Phase) -> dict[str, float]:
+            return trainer(client, replace(phase, epochs=min(1, phase.epochs)))
+
+        state = self.server.state
+        self.worker.trainer = train
+        client = self.worker.client(
+            self.cid,
+            1,
+            state.broadcast,
+            fixed=state.fixed,
+            personal={},
+            global_counts=self.server.prior_counts([self.cid]),
+        )
+        client.data = replace(client.data, indices=client.data.indices[: self.images])
+        start = {**client.broadcast, **client.personal}
+        update = self.worker.train(client)
+        answer = {**update.plain, **update.personal, **update.sums}
+        moved = [t.detach() - start[n] if n in start else t.detach() for n, t in answer.items()]
+        return torch.cat([tensor.double().flatten() for tensor in moved])
+
+
+def rehearse_stack(
+    federation: Federation, server: ServerHalf, workers: Sequence[Worker], template: TemplateModel
+) -> None:
+    """Train the clients with the most images on a few of them, alone and stacked.
+
+    Raises:
+        FedltError: If they cannot be stacked, with the reason.
+    """
+    config, sizes = federation.config, federation.data.client_counts.sum(axis=1)
+    cids = np.resize(np.argsort(-sizes, kind="stable"), len(workers))
+    images = int(min(IMAGES, config.local.batch_size, sizes[cids].min()))
+    if images == 0:
+        return
+    trials = [_Trial(server, w, int(cid), images) for w, cid in zip(workers, cids, strict=True)]
+    names = f"strategy {config.strategy.name!r} with client {config.client.name!r}"
+    try:
+        alone = torch.cat([trial.run(train_alone) for trial in trials])
+    except Exception as error:
+        raise FedltError(f"{names}: a trial on {images} images fails: {_reason(error)}") from error
+    try:
+        tasks = [Task(trial.run) for trial in trials]
+        stacked = torch.cat(run_together(tasks, lambda requests: _train(requests, template)))
+        _compare(alone, stacked)
+    except Exception as error:
+        raise FedltError(
+            f"engine.name: 'stacked' cannot run {names}: {_reason(error)}; 'serial' and 'ray' can"
+        ) from error
+
+
+def _train(requests: list[Request], template: TemplateModel) -> None:
+    first, *others = group_alike(requests)
+    if others and len(requests) == 1 + len(others):
+        what = describe_difference(first[0], others[0][0])
+        raise UnstackableError(f"two clients differ in {what}")
+    for group in (first, *others):
+        Stack(template, group).train()
+
+
+def _compare(alone: Tensor, stacked: Tensor) -> None:
+    """Raise unless stacked clients went where they go alone."""
+    way, error = float(alone.norm()), float((stacked - alone).norm())
+    if np.isfinite(way) and not error <= TOLERANCE * way:
+        raise UnstackableError(
+            f"a client's update is {error / way:.1%} off the one that it makes alone; an objective "
+            "must be pure in parameters, batch and client.tensors"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line, with the place in the method's code where it arose.
+
+    Torch's own messages are cut after their first sentence.
+    """
+    text = re.split(r"(?<=\.) (?=[A-Z])", one_line(error))[0].rstrip(". ")
+    text = text.removeprefix(f"{UnstackableError.__name__}: ")
+    torch_home, engine_home = Path(torch.__file__).parent, Path(__file__).parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not {torch_home, engine_home} & set(Path(frame.filename).parents)
+    ]
+    return (
+        f"{text} (in {frames[-1].name}, line {frames[-1].lineno} of {frames[-1].filename})"
+        if (frames)
+        else text
+    )
