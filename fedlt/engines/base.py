@@ -67,7 +67,6 @@ def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
         live: Leave the reply of a job that reduces one message in the scratch model, for a caller
             who is done with it before the app's next task.
     """
-
     pairs = zip(job.messages, job.contexts, strict=True)
     return gather(job, (answer(app, *pair) for pair in pairs), live=live)
 
@@ -117,7 +116,7 @@ class Engine(Grid):
     ) -> None:
         """Free what the engine holds."""
 
-    def rehearse(self, server: ServerHalf) -> None:  # noqa: B027 (most engines run anything)
+    def rehearse(self, server: ServerHalf) -> None:
         """Try what this engine asks of a method, before anything is written.
 
         Raises:

@@ -41,7 +41,7 @@ MEMORY = 2**30  # bytes of weights in a stack: model, stacked values, gradients,
 
 
 def stack_size(model: Model) -> int:
-    """Return how many clients ``engine.stack: auto`` stacks at most; it depends on the model only."""
+    """Return how many clients ``engine.stack: auto`` stacks at most: a function of the model."""
     weights = sum(tensor.nbytes for tensor in model.state().values())
     return max(1, min(MAX_STACK, MEMORY // max(1, 4 * weights)))
 
@@ -112,5 +112,9 @@ class StackedEngine(Engine):
         """Return the worker that holds one client of a stack, and its app."""
         while len(self._seats) <= position:
             worker = self._worker.twin()
-            self._seats.append((worker, make_client_app(lambda own=worker: own)))
+            self._seats.append((worker, make_client_app(partial(_itself, worker))))
         return self._seats[position]
+
+
+def _itself(worker: Worker) -> Worker:
+    return worker
