@@ -59,7 +59,8 @@ def largest_group(streams: Sequence[Stream]) -> tuple[int, ...]:
     for position, stream in enumerate(streams):
         if stream.kind is not None:
             groups.setdefault(stream.kind, []).append(position)
-    return tuple(max(groups.values(), key=len)) if groups else ()
+    largest: list[int] = max(groups.values(), key=len, default=[])
+    return tuple(largest)
 
 
 def _marks(client: Client) -> list[tuple[str, int, int]]:
