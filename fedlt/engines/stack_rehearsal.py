@@ -86,7 +86,8 @@ def rehearse_stack(
     if images == 0:
         return
     trials = [_Trial(server, w, int(cid), images) for w, cid in zip(workers, cids, strict=True)]
-    names = f"strategy {config.strategy.name!r} with client {config.client.name!r}"
+    chosen = (config.strategy.name, config.client.name)
+    names = "{} with {}".format(*(name.rpartition(":")[2] for name in chosen))
     apart = np.inf
     for number in range(TRIALS):
         own = [replace(trial, number=number) for trial in trials]
