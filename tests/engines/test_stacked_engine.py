@@ -123,6 +123,19 @@ class Control(FedAvg):
 
 
 @dataclass(frozen=True)
+class Single(FedAvg):
+    """The mean without weights, from the single updates."""
+
+    reduces = False
+
+    def aggregate(self, state, total):
+        new = dict(state.broadcast)
+        for name in total.updates[0].sums:
+            new[name] = torch.stack([update.sums[name] for update in total.updates]).mean(0)
+        return replace(state, broadcast=new)
+
+
+@dataclass(frozen=True)
 class Draws(FedAvg):
     """Draws from torch's own generator before and after it trains; twice."""
 
@@ -173,7 +186,7 @@ METHODS = {
     **{f"{s}+{c}": {"strategy": s, "client": c} for s in STRATEGIES for c in CLIENTS},
     "FedAdam": {"strategy": {"name": "flwr.serverapp.strategy:FedAdam", "eta": 0.05}},
     **{cls.__name__: {"strategy": f"{__file__}:{cls.__name__}"}
-       for cls in (Prox, ByHand, Phases, Control, Draws)},
+       for cls in (Prox, ByHand, Phases, Control, Single, Draws)},
     "Views": {"client": f"{__file__}:Views"},
 }  # fmt: skip
 SETTINGS = {

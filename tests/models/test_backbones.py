@@ -66,6 +66,15 @@ def test_resnet_agrees_with_torchvision(name: str) -> None:
     torch.testing.assert_close(ours(images)[:, 0], theirs(images), rtol=1e-4, atol=1e-4)
 
 
+def test_mlp_features_are_those_of_its_formula() -> None:
+    """relu(W x / sqrt(1 + eps)): a norm of mean 0 and variance 1, scale 1, shift 0."""
+    backbone = make("mlp", channels=2, size=3, width=5).eval()
+    images = torch.randn(4, 2, 3, 3)
+    units = images.reshape(4, 18) @ backbone.state_dict()["hidden.weight"].T
+    expected = units.clamp(min=0) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(backbone(images)[:, 0], expected)
+
+
 def test_option_a_shortcut_pads_both_sides() -> None:
     """16 -> 24 channels pads 4 + 4 zeros, and every second pixel is kept."""
     x = torch.arange(16 * 16.0).view(1, 16, 4, 4)
