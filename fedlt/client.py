@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,8 +13,8 @@ from fedlt.data.batches import make_batches
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
 from fedlt.rng import torch_generator
-from fedlt.sgd import ParameterGroup, Sgd
 from fedlt.strategy import Tensors, Update
+from fedlt.training import Phase, Trainer, train_alone
 
 if TYPE_CHECKING:
     from fedlt.config import LocalConfig
@@ -31,13 +29,6 @@ def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
     """Return the sums of what several calls of :meth:`Client.train` returned."""
     names = dict.fromkeys(name for phase in phases for name in phase)
     return {name: sum(phase.get(name, 0.0) for phase in phases) for name in names}
-
-
-def _checked(loss: Tensor) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"the loss must be a scalar tensor with a gradient, not {shape}")
-    return loss
 
 
 @dataclass(frozen=True)
@@ -82,6 +73,7 @@ class Client:
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
+    trainer: Trainer = train_alone  # the loop behind train, which an engine may replace
 
     def train(
         self,
@@ -114,34 +106,14 @@ class Client:
         chosen = set(parameters) if only is None else set(only)
         for name in chosen - set(parameters):
             raise ValueError(f"only: no parameter {name!r}{nearest(name, parameters)}")
-        trained = {n: p for n, p in parameters.items() if n in chosen and p.requires_grad}
-        frozen = [p for n, p in parameters.items() if n not in chosen and p.requires_grad]
-        optimizer = self._optimizer(trained, no_decay)
-        device = self.data.images.device
-        loss_sum = torch.zeros((), device=device)
-        half = self.local.precision == "bfloat16"
-        precision = partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
-        examples = steps = 0
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        self.model.train()
-        self.model.backbone.train(any(name.startswith("backbone.") for name in trained))
-        try:
-            for _ in range(self.local.epochs if epochs is None else epochs):
-                for batch in self.plugin.batches(self, self.epochs_done):
-                    optimizer.zero_grad()
-                    with precision():
-                        loss = _checked(objective(self, batch))
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    loss_sum += loss.detach() * len(batch.labels)
-                    examples += len(batch.labels)
-                    steps += 1
-                self.epochs_done += 1
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-        return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
+        phase = Phase(
+            objective=objective,
+            epochs=self.local.epochs if epochs is None else epochs,
+            trained=tuple(n for n, p in parameters.items() if n in chosen and p.requires_grad),
+            no_decay=no_decay,
+        )
+        phase.set_modes(self.model)
+        return self.trainer(self, phase)
 
     def learning_rate(self, name: str) -> float:
         """Return the learning rate of a parameter: ``local.head_lr`` for heads, if it is set."""
@@ -156,17 +128,6 @@ class Client:
             if name in anchor and parameter.requires_grad
         ]
         return torch.stack(terms).sum()
-
-    def _optimizer(self, trained: Mapping[str, Tensor], no_decay: tuple[str, ...]) -> Sgd:
-        """Return SGD with one group per (learning rate, weight decay)."""
-        local = self.local
-        groups: dict[tuple[float, float], list[Tensor]] = {}
-        for name, parameter in trained.items():
-            lr = self.learning_rate(name)
-            decay = 0.0 if no_decay and name.startswith(no_decay) else local.weight_decay
-            groups.setdefault((lr, decay), []).append(parameter)
-        made = [ParameterGroup(p, lr=lr, weight_decay=decay) for (lr, decay), p in groups.items()]
-        return Sgd(made, momentum=local.momentum)
 
     def update(
         self,

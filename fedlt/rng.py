@@ -10,8 +10,16 @@ import hashlib
 
 import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["key", "numpy_generator", "seed_torch", "torch_generator"]
+__all__ = [
+    "key",
+    "numpy_generator",
+    "seed_torch",
+    "set_torch_state",
+    "torch_generator",
+    "torch_state",
+]
 
 
 def key(seed: int, purpose: str, *parts: int) -> int:
@@ -43,3 +51,16 @@ def seed_torch(seed: int, purpose: str, *parts: int) -> None:
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # manual_seed is slow without one
         torch.cuda.manual_seed_all(value)
+
+
+def torch_state() -> list[Tensor]:
+    """Return the state of torch's global generator, and of the GPUs' where they are in use."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return [torch.get_rng_state(), *gpus]
+
+
+def set_torch_state(state: list[Tensor]) -> None:
+    """Go back to a state that :func:`torch_state` returned."""
+    torch.set_rng_state(state[0])
+    if state[1:]:
+        torch.cuda.set_rng_state_all(state[1:])

@@ -13,7 +13,41 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-__all__ = ["ParameterGroup", "Sgd"]
+__all__ = ["ParameterGroup", "Sgd", "descend"]
+
+
+@torch.no_grad()
+def descend(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    buffers: list[Tensor | None],
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+) -> None:
+    """Take one step, in place.
+
+    Args:
+        parameters: What is trained.
+        gradients: One a parameter.
+        buffers: Momentum, one a parameter; None before its first step, which then makes it.
+        lr: Learning rate.
+        weight_decay: Times the parameter, it is added to the gradient.
+        momentum: The factor of the buffers; 0 for none.
+    """
+    sgd(
+        parameters,
+        gradients,
+        buffers,
+        foreach=True,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+    )
 
 
 @dataclass
@@ -43,22 +77,17 @@ class Sgd:
             for parameter in group.parameters:
                 parameter.grad = None
 
-    @torch.no_grad()
     def step(self) -> None:
         """Take one step with every parameter that has a gradient."""
         for group in self.groups:
             given = [i for i, p in enumerate(group.parameters) if p.grad is not None]
             buffers = [group.momentum.get(i) for i in given]
-            sgd(
+            descend(
                 [group.parameters[i] for i in given],
                 [grad for i in given if (grad := group.parameters[i].grad) is not None],
                 buffers,
-                foreach=True,
+                lr=group.lr,
                 weight_decay=group.weight_decay,
                 momentum=self.momentum,
-                lr=group.lr,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
             )
             group.momentum.update(zip(given, buffers, strict=True))

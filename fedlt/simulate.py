@@ -92,6 +92,7 @@ def run(
     finally:
         wait()
     with engine_class(name)(federation) as engine, _explained(directory):
+        engine.rehearse(server)
         if action == "start":
             directory.create(config, federation.data.partition, engine=name)
         simulation = Simulation(server, directory, progress or SilentProgress())

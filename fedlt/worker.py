@@ -6,10 +6,11 @@ result does not depend on the tasks before it or on the process it runs in.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
 from fedlt.scoring import Scorer
 from fedlt.strategy import Tensors, Update
+from fedlt.training import Trainer, train_alone
 
 if TYPE_CHECKING:
     from fedlt.federation import Federation
@@ -49,6 +51,7 @@ class Worker:
         self.federation = federation
         self.device = find_device(federation.config.engine.device)
         self.model = model = federation.build_model().to(self.device)
+        self.trainer: Trainer = train_alone
         model.pack()
         self._shared = SharedCopies(self.device)
         data = federation.data
@@ -60,6 +63,13 @@ class Worker:
         self._counts = as_tensor(data.client_counts).to(self.device)
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
         self._scorer = Scorer(federation, model)
+
+    def twin(self) -> Self:
+        """Return a worker with a scratch model of its own, which shares everything else."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.model.pack()
+        return other
 
     def _placed(self, values: npt.ArrayLike) -> Tensor:
         return torch.as_tensor(values, device=self.device)
@@ -116,6 +126,7 @@ class Worker:
                 "class_counts": data.class_counts,
                 "log_prior": self._log_prior(cid, counts),
             },
+            trainer=self.trainer,
         )
         model.load_groups(
             {"fixed": fixed, "shared": broadcast, "personal": client.personal or self._initial}

@@ -178,6 +178,7 @@ class EngineConfig(_Section):
     workers: Literal["auto"] | Count = "auto"
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
+    stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:

@@ -12,6 +12,8 @@ from fedlt.data.augment import normalize
 
 __all__ = ["batch_slices", "epoch_order", "make_batches"]
 
+_BLOCK = 2**16  # pixel values
+
 
 def epoch_order(n: int, generator: torch.Generator) -> Tensor:
     """Return a random order of 0 .. n-1, int64 (n,)."""
@@ -52,7 +54,7 @@ def make_batches(
     """Yield one epoch of shuffled, augmented, normalised batches.
 
     The generator is read in this order: :func:`epoch_order`, then batch by batch
-    :func:`fedlt.data.augment.augment`. Only one batch of floats is in memory at a time.
+    :func:`fedlt.data.augment.augment`. Only one batch of floats is in memory at a time, or 256 KiB.
 
     Args:
         images: uint8 (N, Ch, H, W), shared and never written, on any device.
@@ -73,10 +75,17 @@ def make_batches(
     mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
     std = torch.as_tensor(std, dtype=torch.float32, device=device)
     order = indices[epoch_order(len(indices), generator)].to(device, non_blocking=True)
-    for part in batch_slices(len(order), batch_size, drop_single=drop_single):
-        chosen = order[part]
-        batch = augment_images(images.index_select(0, chosen), augment, generator)
-        yield (
-            normalize(batch, mean, std, channels_last=channels_last),
-            labels.index_select(0, chosen),
-        )
+    parts = batch_slices(len(order), batch_size, drop_single=drop_single)
+    together = 1  # batches made by one call: several of tiny images that draw nothing
+    if augment == "none":
+        together = max(1, _BLOCK // max(1, batch_size * images.shape[1:].numel()))
+    for first in range(0, len(parts), together):
+        block = parts[first : first + together]
+        start = block[0].start
+        chosen = order[start : block[-1].stop]
+        pixels = augment_images(images.index_select(0, chosen), augment, generator)
+        pixels = normalize(pixels, mean, std, channels_last=channels_last)
+        classes = labels.index_select(0, chosen)
+        for part in block:
+            own = slice(part.start - start, part.stop - start)
+            yield pixels[own], classes[own]

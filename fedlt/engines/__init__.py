@@ -17,6 +17,7 @@ ENGINES = {
     "auto": "fedlt.engines.auto:AutoEngine",
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
+    "stacked": "fedlt.engines.stacked:StackedEngine",
 }
 
 

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from fedlt.engines.probe import Estimate, Probe
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
 
-__all__ = ["Engine", "Job", "JobResult", "chunk_size", "run_job"]
+__all__ = ["Engine", "Job", "JobResult", "answer", "chunk_size", "gather", "run_job"]
 
 MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
 
@@ -67,18 +68,19 @@ def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
         live: Leave the reply of a job that reduces one message in the scratch model, for a caller
             who is done with it before the app's next task.
     """
+    pairs = zip(job.messages, job.contexts, strict=True)
+    return gather(job, (answer(app, *pair) for pair in pairs), live=live)
 
-    def replies() -> Iterator[Message]:
-        for message, context in zip(job.messages, job.contexts, strict=True):
-            yield _answer(app, message, context)
 
+def gather(job: Job, replies: Iterable[Message], *, live: bool = False) -> JobResult:
+    """Return a job's result from the replies to its messages, as :func:`run_job` does."""
     if job.reduce and len(job.messages) > 1:
-        return JobResult([sum_replies(replies())], job.contexts)
+        return JobResult([sum_replies(replies)], job.contexts)
     leave = live and job.reduce
-    return JobResult([r if leave else keep_reply(r) for r in replies()], job.contexts)
+    return JobResult([r if leave else keep_reply(r) for r in replies], job.contexts)
 
 
-def _answer(app: ClientApp, message: Message, context: Context) -> Message:
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Answer one message; an error says in which client and round it was raised."""
     try:
         return app(message, context)
@@ -90,14 +92,16 @@ def _answer(app: ClientApp, message: Message, context: Context) -> Message:
 class Engine(Grid):
     """A Flower ``Grid`` whose node ids are client ids, with sums made where the tasks run."""
 
+    exact: ClassVar[bool] = True  # the bits of the serial engine
+
     @classmethod
     def prepare(cls, config: EngineConfig) -> Callable[[], None]:
         """Begin what takes time before the data are there; the answer waits for it."""
         return lambda: None
 
     @classmethod
-    def estimate(cls, federation: Federation, probe: Probe) -> Estimate | None:
-        """Return what a run would cost here; None where that is not known."""
+    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate | None:
+        """Return what a run would cost here; None where that is not known or it cannot run."""
         return None
 
     def __init__(self, federation: Federation) -> None:
@@ -119,6 +123,13 @@ class Engine(Grid):
         trace: TracebackType | None,
     ) -> None:
         """Free what the engine holds."""
+
+    def rehearse(self, server: ServerHalf) -> None:
+        """Try what this engine asks of a method, before anything is written.
+
+        Raises:
+            FedltError: If the engine cannot run it.
+        """
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fedlt.strategy import ServerState
     from fedlt.worker import Worker
 
-__all__ = ["Estimate", "Probe", "take_probe"]
+__all__ = ["BATCHES", "Estimate", "Probe", "measure_seconds", "method_name", "take_probe"]
 
 BATCHES = 3  # of the probed client
 PATIENCE = 0.3  # seconds of repeated measurement
@@ -38,6 +38,7 @@ PATIENCE = 0.3  # seconds of repeated measurement
 class Probe:
     """What was measured, and the sizes that it is scaled with."""
 
+    batch_seconds: float  # of local work, for one batch of one client
     task_seconds: float  # one average client's local work of a round
     longest_seconds: float  # the largest client's
     evaluation_seconds: float  # the generic view, once
@@ -58,6 +59,12 @@ class Estimate:
     clients: int  # trained at once
 
 
+def method_name(federation: Federation) -> str:
+    """Return what the file calls the strategy and the plugin, without the names of their files."""
+    chosen = (federation.config.strategy.name, federation.config.client.name)
+    return "{} with {}".format(*(name.rpartition(":")[2] for name in chosen))
+
+
 def take_probe(server: ServerHalf, worker: Worker) -> Probe:
     """Measure a few steps of a client of median size, and one block of the test set.
 
@@ -68,7 +75,6 @@ def take_probe(server: ServerHalf, worker: Worker) -> Probe:
     Raises:
         FedltError: If the local update or the scoring fails.
     """
-    name = type(server.federation.strategy).__name__
     try:
         return _measure(server, worker)
     except Exception as error:
@@ -100,13 +106,14 @@ def _measure(server: ServerHalf, worker: Worker) -> Probe:
     def batches(images: int) -> int:
         return len(batch_slices(images, config.local.batch_size))
 
-    per_batch = _seconds(lambda: worker.train(few())) / max(batches(len(indices)), 1)
+    per_batch = measure_seconds(lambda: worker.train(few())) / max(batches(len(indices)), 1)
     work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
     generic, _ = rounds_to_evaluate(
         config.rounds, every=config.evaluate.every, personal_every=config.evaluate.personal_every
     )
     images = data.train_images.nbytes + data.eval_images.nbytes
     return Probe(
+        batch_seconds=per_batch,
         task_seconds=per_batch * float(work.mean()),
         longest_seconds=per_batch * float(work.max()),
         evaluation_seconds=_evaluation_seconds(federation, worker, state),
@@ -119,7 +126,7 @@ def _measure(server: ServerHalf, worker: Worker) -> Probe:
     )
 
 
-def _seconds(act: Callable[[], object]) -> float:
+def measure_seconds(act: Callable[[], object]) -> float:
     """Return the median of the times that ``act()`` takes, after one that is not counted."""
     act()
     times: list[float] = []
@@ -145,4 +152,4 @@ def _evaluation_seconds(federation: Federation, worker: Worker, state: ServerSta
         keep_logits=False,
         clients=(),
     )
-    return _seconds(lambda: worker.score(request)) * images / block
+    return measure_seconds(lambda: worker.score(request)) * images / block

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedlt.config import EngineConfig
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
 
 __all__ = ["RayEngine"]
 
@@ -92,9 +93,9 @@ class RayEngine(Engine):
         return start.wait
 
     @classmethod
-    def estimate(cls, federation: Federation, probe: Probe) -> Estimate:
+    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate:
         """Tasks side by side, messages one by one (benchmarks/engine_overhead.py), a start."""
-        workers = _count_workers(federation.config.engine)
+        workers = _count_workers(server.federation.config.engine)
         at_once = min(workers, probe.cohort)
         tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
         messages = probe.cohort * (4e-3 + 2.5e-9 * probe.parameters)

@@ -14,6 +14,7 @@ from fedlt.worker import Worker, prepare_process
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
 
 __all__ = ["SerialEngine"]
 
@@ -29,7 +30,7 @@ class SerialEngine(Engine):
         self._app = make_client_app(lambda: self._worker)
 
     @classmethod
-    def estimate(cls, federation: Federation, probe: Probe) -> Estimate:
+    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate:
         """Every task after another; the messages cost what benchmarks/engine_overhead.py finds."""
         message = 0.3e-3 + 1e-9 * probe.parameters
         round_ = probe.cohort * (probe.task_seconds + message)

@@ -11,6 +11,7 @@ from torch import nn
 from fedlt.errors import FedltError, nearest
 from fedlt.loading import is_spec, load_object
 from fedlt.models.cnn import Cnn
+from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import ResNet
 
 __all__ = ["BACKBONES", "BackboneSpec", "build_backbone"]
@@ -20,8 +21,8 @@ __all__ = ["BACKBONES", "BackboneSpec", "build_backbone"]
 class BackboneSpec:
     """How a named backbone is made."""
 
-    make: Callable[[int, int, str], nn.Module]  # (in_channels, width, norm) -> backbone
-    width: int  # channels of the first stage in the published network
+    make: Callable[[int, int, int, str], nn.Module]  # (in_channels, image_size, width, norm)
+    width: int  # channels of the first stage in the published network; an MLP's hidden units
     min_size: int  # smallest image side it takes, pixels
     summary: str  # one line for ``fedlt list models``
 
@@ -29,18 +30,23 @@ class BackboneSpec:
 def _resnet(depths: tuple[int, ...], width: int, summary: str) -> BackboneSpec:
     projects = len(depths) == 4
 
-    def make(in_channels: int, width: int, norm: str) -> nn.Module:
+    def make(in_channels: int, image_size: int, width: int, norm: str) -> nn.Module:
         return ResNet(in_channels, depths, width=width, norm=norm, projects=projects)
 
     return BackboneSpec(make, width, 2 ** (len(depths) - 1), summary)
 
 
-def _cnn(in_channels: int, width: int, norm: str) -> nn.Module:
+def _cnn(in_channels: int, image_size: int, width: int, norm: str) -> nn.Module:
     return Cnn(in_channels, width=width, norm=norm)
+
+
+def _mlp(in_channels: int, image_size: int, width: int, norm: str) -> nn.Module:
+    return Mlp(in_channels, image_size, width=width, norm=norm)
 
 
 BACKBONES: Final[dict[str, BackboneSpec]] = {
     "cnn": BackboneSpec(_cnn, 16, 4, "3 convolutions, D = 4 * width: for CPUs"),
+    "mlp": BackboneSpec(_mlp, 200, 1, "1 hidden layer, D = width: for tiny images"),
     "resnet8": _resnet((1, 1, 1), 16, "CIFAR ResNet-8, D = 4 * width"),
     "resnet20": _resnet((3, 3, 3), 16, "CIFAR ResNet-20, D = 4 * width, 0.27 M parameters"),
     "resnet32": _resnet((5, 5, 5), 16, "CIFAR ResNet-32, D = 4 * width, 0.46 M parameters"),
@@ -90,4 +96,4 @@ def build_backbone(
             f"model.name: {name} needs images of at least {spec.min_size} pixels a side, "
             f"got {image_size}"
         )
-    return spec.make(in_channels, chosen, norm)
+    return spec.make(in_channels, image_size, chosen, norm)

@@ -18,6 +18,7 @@ from fedlt.simulate import run
 from fedlt.worker import Worker
 
 PROBE = Probe(
+    batch_seconds=0.1,
     task_seconds=2.0,
     longest_seconds=3.0,
     evaluation_seconds=5.0,
@@ -42,7 +43,7 @@ class Notes(SilentProgress):
 
 def test_serial_estimate_by_hand(lab):
     """10 rounds of 6 tasks of 2 s, and 4 evaluations of 5 s; messages cost milliseconds."""
-    estimate = engine_class("serial").estimate(lab.federation(), PROBE)
+    estimate = engine_class("serial").estimate(make_server_half(lab.federation()), PROBE)
     assert estimate.seconds == pytest.approx(140, abs=0.1)
     assert (estimate.memory, estimate.clients) == (2**30, 1)
 
@@ -50,7 +51,7 @@ def test_serial_estimate_by_hand(lab):
 def test_ray_estimate_by_hand(lab):
     """Two workers: 10 rounds of 6 s, 4 evaluations of 2.5 s, the start; data are held once."""
     federation = lab.federation(engine={"name": "ray", "workers": 2})
-    estimate = engine_class("ray").estimate(federation, PROBE)
+    estimate = engine_class("ray").estimate(make_server_half(federation), PROBE)
     assert 70 < estimate.seconds < 80
     assert estimate.memory == 2**30 + 2 * (2**30 - 2**28)
     assert estimate.clients == 2
@@ -59,14 +60,20 @@ def test_ray_estimate_by_hand(lab):
 def test_the_longest_task_bounds_a_round(lab):
     federation = lab.federation(engine={"name": "ray", "workers": 2})
     few = replace(PROBE, cohort=2, longest_seconds=7.0, evaluations=0)
-    assert 70 < engine_class("ray").estimate(federation, few).seconds < 80
+    assert 70 < engine_class("ray").estimate(make_server_half(federation), few).seconds < 80
 
 
-@pytest.mark.parametrize(("task", "picked"), [(1e-4, "serial"), (100.0, "ray")])
-def test_auto_picks_the_faster_one(lab, monkeypatch, task, picked):
+@pytest.mark.parametrize(
+    ("task", "batch", "picked"),
+    [(1e-4, 1e-9, "serial"), (100.0, 1e-9, "ray"), (100.0, 1e9, "stacked")],
+)
+def test_auto_picks_the_faster_one(lab, monkeypatch, task, batch, picked):
+    """A serial batch of a nanosecond makes stacking look slow, one of 30 years fast."""
     federation = lab.federation(engine={"name": "auto", "workers": 2})
     server, worker = make_server_half(federation), Worker(federation)
-    probe = replace(PROBE, task_seconds=task, longest_seconds=task, evaluations=0)
+    probe = replace(
+        PROBE, batch_seconds=batch, task_seconds=task, longest_seconds=task, evaluations=0
+    )
     monkeypatch.setattr("fedlt.engines.auto.take_probe", lambda *_: probe)
     name, lines = choose_engine("auto", server, worker)
     assert name == picked
@@ -91,7 +98,9 @@ def test_a_run_under_auto_tells_its_choice_keeps_it_and_changes_no_bit(lab, refe
     directory = RunDirectory.of(config)
     assert directory.rounds()[-1]["generic/accuracy"] == reference().rows[-1]["generic/accuracy"]
     choice, estimate = notes.lines
-    assert re.match(r"engine: auto picks serial; estimates of the others: ray \d+:\d\d", choice)
+    assert re.match(
+        r"engine: auto picks serial; estimates of the others: ray \d+:\d\d, stacked", choice
+    )
     assert re.match(r"estimate: \d+:\d\d for \d+ rounds, [\d.]+ GiB of memory, 1 ", estimate)
     assert directory.config().engine.name == "serial"
     assert directory.engine(lab.config(engine={"name": "auto"})) == "serial"
@@ -107,6 +116,8 @@ def test_a_method_that_fails_in_the_trial_is_refused_before_anything_is_written(
         encoding="utf-8",
     )
     config = lab.fresh(strategy=f"{tmp_path}/broken.py:Broken")
-    with pytest.raises(FedltError, match=r"Broken: a trial of local_update fails: .*teacher"):
+    with pytest.raises(
+        FedltError, match=r"Broken with cross_entropy: a trial of local_update fails: .*teacher"
+    ):
         run(config, progress=Notes())
     assert not RunDirectory.of(config).path.exists()

@@ -28,6 +28,8 @@ def make(name: str, channels: int = 3, size: int = 32, **options) -> nn.Module:
         ("resnet18", 11_689_512 - 9_408 + 1_728 - 513_000 + 5_130),
         ("resnet34", 21_797_672 - 9_408 + 1_728 - 513_000 + 5_130),
         # 27w + 18w^2 + 72w^2 + 2(w + 2w + 4w) + 40w + 10 at w = 16
+        # 3 * 32^2 * w + 2w + 10w + 10 at w = 200
+        ("mlp", 3_072 * 200 + 400 + 2_010),
         ("cnn", 27 * 16 + 90 * 256 + 14 * 16 + 650),
     ],
 )
@@ -42,10 +44,10 @@ def test_parameter_counts(name: str, published: int) -> None:
 def test_every_backbone_takes_every_image_size(name: str, norm: str) -> None:
     width = 6
     backbone = make(name, width=width, norm=norm)
-    factor = 8 if name in ("resnet18", "resnet34") else 4
+    factor = {"mlp": 1, "resnet18": 8, "resnet34": 8}.get(name, 4)
     assert backbone.num_features == factor * width
     assert backbone.num_streams == 1
-    for size in (8, 28, 32):
+    for size in (32,) if name == "mlp" else (8, 28, 32):
         features = backbone(torch.rand(2, 3, size, size))
         assert features.shape == (2, 1, factor * width)
         assert features.isfinite().all()
@@ -62,6 +64,15 @@ def test_resnet_agrees_with_torchvision(name: str) -> None:
     theirs.load_state_dict(dict(zip(names, ours.state_dict().values(), strict=True)))
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(ours(images)[:, 0], theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_mlp_features_are_those_of_its_formula() -> None:
+    """relu(W x / sqrt(1 + eps)): a norm of mean 0 and variance 1, scale 1, shift 0."""
+    backbone = make("mlp", channels=2, size=3, width=5).eval()
+    images = torch.randn(4, 2, 3, 3)
+    units = images.reshape(4, 18) @ backbone.state_dict()["hidden.weight"].T
+    expected = units.clamp(min=0) / (1 + 1e-5) ** 0.5
+    torch.testing.assert_close(backbone(images)[:, 0], expected)
 
 
 def test_option_a_shortcut_pads_both_sides() -> None:

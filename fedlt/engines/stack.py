@@ -1,0 +1,182 @@
+"""Train clients as one batched model: stacked tensors, ``torch.func.vmap`` of the objective.
+
+    values   {name: (K, ...)}   the K models' parameters and buffers, one row a client
+    step     the clients whose next batches look the same -> rows of values, batches (k, B, ...)
+             losses (k,) = vmap(objective)(rows, batches);  gradients of their sum;  SGD on rows
+
+A client's loss depends on its own row only, so the gradient of the sum is every client's own. No
+row is ever padded: who has a batch of another size waits for a step with others of that size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from fedlt.client import Batch, Client
+from fedlt.engines.lockstep import Request
+from fedlt.engines.streams import Stream, largest_group
+from fedlt.engines.template import TemplateClient, TemplateModel
+from fedlt.sgd import descend
+from fedlt.strategy import Tensors
+from fedlt.training import check_loss, parameter_groups, precision_of
+
+__all__ = ["Stack"]
+
+
+@dataclass
+class Rows:
+    """Some clients' rows of a stack, ready for a step; one client's have no first dimension."""
+
+    index: Tensor  # (k,) their positions
+    values: list[Tensor]  # (k, ...) each, in the template's order
+    leaves: dict[str, Tensor]  # those among them that are trained
+    momentum: dict[str, Tensor | None]  # (k, ...) of the leaves
+    tensors: list[Tensor]  # (k, ...) the clients' own tensors
+    is_copy: bool  # the rows do not lie together: they are written back after the step
+
+
+class Stack:
+    """Clients that are trained together, once.
+
+    Args:
+        template: The model that stands for all of them.
+        requests: The clients, alike as :func:`fedlt.engines.alike.group_alike` has it.
+    """
+
+    def __init__(self, template: TemplateModel, requests: Sequence[Request]) -> None:
+        self._requests = sorted(requests, key=lambda r: -r.client.data.num_examples)
+        clients = [request.client for request in self._requests]
+        first, self._phase = clients[0], self._requests[0].phase
+        states = [client.model.state() for client in clients]
+        self._template = template
+        self._values = {n: torch.stack([state[n] for state in states]) for n in template.names}
+        self._tensors = [torch.stack([c.tensors[name] for c in clients]) for name in first.tensors]
+        self._names = tuple(first.tensors)
+        self._groups = parameter_groups(first, self._phase)
+        self._factor = first.local.momentum
+        self._momentum: dict[str, Tensor | None] = {
+            name: torch.zeros_like(self._values[name]) if self._factor else None
+            for name in self._phase.trained
+        }
+        self._is_trained = [name in self._momentum for name in template.names]
+        self._precision = precision_of(first)
+        self._client = TemplateClient(first, template.model)
+        self._losses = torch.zeros(len(clients), device=next(iter(states[0].values())).device)
+        self._examples, self._steps = [0] * len(clients), [0] * len(clients)
+        self._known: dict[tuple[int, ...], Rows] = {}
+        self._stacked_loss = vmap(self._loss, randomness="error")
+
+    def train(self) -> None:
+        """Run every client's epochs; write its model and its metrics."""
+        self._phase.set_modes(self._template.model)
+        streams = [Stream(request) for request in self._requests]
+        with self._template.lent():
+            while chosen := largest_group(streams):
+                self._step(chosen, [streams[position].take() for position in chosen])
+        losses = self._losses.tolist()
+        changed = (*self._phase.trained, *self._template.model.buffer_names())
+        for position, request in enumerate(self._requests):
+            own = {name: self._values[name][position] for name in changed}
+            request.client.model.load(own, changed)
+            request.metrics = {
+                "loss": losses[position],
+                "examples": float(self._examples[position]),
+                "steps": float(self._steps[position]),
+            }
+
+    def _step(self, chosen: tuple[int, ...], batches: list[Batch]) -> None:
+        """Take one step with the clients at these positions."""
+        rows = self._known.get(chosen) or self._rows(chosen)
+        with self._precision():
+            losses = self._forward(rows, batches)  # (k,), or () for one client
+        self._descend(rows, losses)
+        if rows.is_copy:
+            self._write_back(rows)
+        size = len(batches[0].labels)
+        self._losses.index_add_(0, rows.index, losses.detach().view(-1), alpha=size)
+        for position in chosen:
+            self._examples[position] += size
+            self._steps[position] += 1
+
+    def _forward(self, rows: Rows, batches: list[Batch]) -> Tensor:
+        """Return the clients' losses."""
+        first = batches[0]
+        if len(batches) == 1:
+            return self._loss(first.images, first.labels, first.extra, rows.tensors, rows.values)
+        images = torch.stack([batch.images for batch in batches])  # (k, B, Ch, H, W)
+        labels = torch.stack([batch.labels for batch in batches])  # (k, B)
+        extra = {name: torch.stack([b.extra[name] for b in batches]) for name in first.extra}
+        losses: Tensor = self._stacked_loss(images, labels, extra, rows.tensors, rows.values)
+        return losses
+
+    def _loss(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        extra: Tensors,
+        tensors: list[Tensor],
+        values: list[Tensor],
+    ) -> Tensor:
+        """Return the loss of one client; inside ``vmap``, of all of them."""
+        self._template.put(values, self._is_trained)
+        self._client.tensors = dict(zip(self._names, tensors, strict=True))
+        client = cast(Client, self._client)
+        return check_loss(self._phase.objective(client, Batch(images, labels, extra)))
+
+    def _descend(self, rows: Rows, losses: Tensor) -> None:
+        """Take a step of SGD with every parameter that has a gradient."""
+        if not losses.requires_grad:
+            raise ValueError("the loss must be a scalar tensor with a gradient, this has none")
+        found = torch.autograd.grad(
+            losses, list(rows.leaves.values()), torch.ones_like(losses), allow_unused=True
+        )
+        gradients = dict(zip(rows.leaves, found, strict=True))
+        for (lr, decay), names in self._groups.items():
+            given = {n: grad for n in names if (grad := gradients[n]) is not None}
+            descend(
+                [rows.leaves[name] for name in given],
+                list(given.values()),
+                [rows.momentum[name] for name in given],
+                lr=lr,
+                weight_decay=decay,
+                momentum=self._factor,
+            )
+
+    def _rows(self, chosen: tuple[int, ...]) -> Rows:
+        """Return the rows at these positions: views where they lie together, else copies."""
+        index = torch.tensor(chosen, device=self._losses.device)
+        first, last = chosen[0], chosen[-1]
+        is_copy = last - first >= len(chosen)
+
+        def take(stacked: Tensor) -> Tensor:
+            if is_copy:
+                return stacked.index_select(0, index)
+            return stacked[first] if len(chosen) == 1 else stacked[first : last + 1]
+
+        values = [take(value).detach() for value in self._values.values()]
+        leaves = {}
+        for name, value, is_trained in zip(self._values, values, self._is_trained, strict=True):
+            if is_trained:
+                leaves[name] = value.requires_grad_()
+        momentum = {n: None if m is None else take(m) for n, m in self._momentum.items()}
+        tensors = [take(tensor) for tensor in self._tensors]
+        rows = Rows(index, values, leaves, momentum, tensors, is_copy)
+        if not is_copy:
+            self._known[chosen] = rows
+        return rows
+
+    @torch.no_grad()
+    def _write_back(self, rows: Rows) -> None:
+        """Copy what a step has changed from copied rows to the stack."""
+        for name, row in zip(self._template.names, rows.values, strict=True):
+            self._values[name].index_copy_(0, rows.index, row)
+        for name, buffer in rows.momentum.items():
+            own = self._momentum[name]
+            if own is not None and buffer is not None:
+                own.index_copy_(0, rows.index, buffer)

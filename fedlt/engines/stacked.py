@@ -1,0 +1,141 @@
+"""The stacked engine: the clients of a cohort trained as one batched model, in this process.
+
+Their tasks run side by side (lockstep.py), and where they ask to be trained, those that ask for the
+same are trained as one (stack.py). What an objective may do there is in template.py. Batched
+arithmetic adds in another order, so results agree with the serial engine to a tolerance and not by
+their bits; a run on this engine has the same bits every time, and when it is resumed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flwr.app import Context, Message
+
+from fedlt.engines.alike import group_alike
+from fedlt.engines.base import Engine, Job, JobResult, answer, gather
+from fedlt.engines.heap import keep_freed_memory
+from fedlt.engines.lockstep import Request, Task, run_together
+from fedlt.engines.probe import BATCHES, Estimate, Probe
+from fedlt.engines.stack import Stack
+from fedlt.engines.stack_rehearsal import rehearse_stack, time_stack
+from fedlt.engines.template import TemplateModel
+from fedlt.errors import FedltError
+from fedlt.flower.client_app import make_client_app
+from fedlt.worker import Worker, prepare_process
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
+    from fedlt.models import Model
+    from fedlt.training import Trainer
+
+__all__ = ["StackedEngine", "stack_size"]
+
+MAX_STACK = 32  # clients; more add little: by then the arithmetic, not the calls, takes the time
+MEMORY = 2**30  # bytes of weights in a stack: model, stacked values, gradients, momentum
+
+
+def stack_size(model: Model) -> int:
+    """Return how many clients ``engine.stack: auto`` stacks at most: a function of the model."""
+    weights = sum(tensor.nbytes for tensor in model.state().values())
+    return max(1, min(MAX_STACK, MEMORY // max(1, 4 * weights)))
+
+
+class StackedEngine(Engine):
+    """Trains clients together in the driver's own process."""
+
+    exact = False
+
+    @classmethod
+    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate | None:
+        """Time a full stack on a few batches; None where the method cannot be stacked."""
+        engine = cls(server.federation)
+        clients = min(engine._size, probe.cohort)
+        try:
+            engine.rehearse(server)
+        except FedltError:
+            return None
+        seats = [engine._seat(position)[0] for position in range(clients)]
+        batch = time_stack(server, seats, engine._template, batches=BATCHES)
+        gain = batch / probe.batch_seconds if probe.batch_seconds else 1.0
+        message = 1e-3 + 3e-9 * probe.parameters
+        round_ = probe.cohort * (probe.task_seconds * gain + message)
+        seconds = probe.rounds * round_ + probe.evaluations * probe.evaluation_seconds
+        return Estimate(seconds, probe.memory + clients * 16 * probe.parameters, clients)
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(federation)
+        prepare_process()
+        keep_freed_memory()
+        self._worker = Worker(federation)
+        self._template = TemplateModel(self._worker.model)
+        size = federation.config.engine.stack
+        self._size = stack_size(self._worker.model) if size == "auto" else size
+        self._seats: list[tuple[Worker, ClientApp]] = []
+
+    def rehearse(self, server: ServerHalf) -> None:
+        """Train two clients on a few images, stacked and alone.
+
+        Raises:
+            FedltError: If the method cannot be stacked; it says why.
+        """
+        seats = [self._seat(position)[0] for position in range(2)]
+        rehearse_stack(self.federation, server, seats, self._template)
+
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+        """Run the jobs; a stack may hold the clients of several."""
+        replies = self._answer_all(jobs)
+        for job in jobs:
+            own = itertools.islice(replies, len(job.messages))
+            yield gather(job, own, live=True)
+
+    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
+        """Score the requests in order, as the serial engine does."""
+        for request in requests:
+            yield self._worker.score(request)
+
+    def _answer_all(self, jobs: Sequence[Job]) -> Iterator[Message]:
+        """Yield the reply to every message; a stack's replies live until the next stack begins."""
+        pairs = [pair for job in jobs for pair in zip(job.messages, job.contexts, strict=True)]
+        stacks = -(-len(pairs) // self._size)
+        for number in range(stacks):
+            start, stop = (len(pairs) * n // stacks for n in (number, number + 1))
+            yield from self._answer_together(pairs[start:stop])
+
+    def _answer_together(self, pairs: Sequence[tuple[Message, Context]]) -> list[Message]:
+        tasks = [Task(partial(self._answer, number, *pair)) for number, pair in enumerate(pairs)]
+        return run_together(tasks, self._train_requests)
+
+    def _answer(
+        self, position: int, message: Message, context: Context, trainer: Trainer
+    ) -> Message:
+        worker, app = self._seat(position)
+        worker.trainer = trainer
+        return answer(app, message, context)
+
+    def _train_requests(self, requests: list[Request]) -> None:
+        for group in group_alike(requests):
+            try:
+                Stack(self._template, group).train()
+            except Exception as error:
+                cids = [request.client.cid for request in group]
+                error.add_note(f"raised in the stack of clients {cids}")
+                raise
+
+    def _seat(self, position: int) -> tuple[Worker, ClientApp]:
+        """Return the worker that holds one client of a stack, and its app."""
+        while len(self._seats) <= position:
+            worker = self._worker.twin()
+            self._seats.append((worker, make_client_app(partial(_itself, worker))))
+        return self._seats[position]
+
+
+def _itself(worker: Worker) -> Worker:
+    return worker

@@ -1,0 +1,35 @@
+"""A perceptron with one hidden layer: the smallest backbone, for trials and for tiny images.
+
+Its width is that of the two layers of McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from fedlt.models.layers import Backbone, make_norm
+
+__all__ = ["Mlp"]
+
+
+class Mlp(Backbone):
+    """All pixels to one layer of hidden units, norm and ReLU.
+
+    Args:
+        in_channels: Image channels Ch.
+        image_size: Image side, pixels.
+        width: Hidden units, D.
+        norm: ``batch`` or ``group``, over the hidden units.
+    """
+
+    def __init__(self, in_channels: int, image_size: int, *, width: int, norm: str) -> None:
+        super().__init__()
+        self.num_features = width
+        self.hidden = nn.Linear(in_channels * image_size**2, width, bias=False)
+        self.norm = make_norm(norm, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to features (B, 1, D)."""
+        units = self.hidden(x.flatten(1))[:, :, None, None]  # (B, D, 1, 1): what norms take
+        return F.relu(self.norm(units)).flatten(1).unsqueeze(1)

@@ -1,0 +1,119 @@
+"""One call of ``Client.train``: what it asks for, and the loop that answers it.
+
+A trainer is the loop. :func:`train_alone` is the plain one; an engine may give clients another,
+which must do the same arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedlt.sgd import ParameterGroup, Sgd
+
+if TYPE_CHECKING:
+    from fedlt.client import Batch, Client, Objective
+    from fedlt.models import Model
+
+__all__ = [
+    "Phase",
+    "Trainer",
+    "batches_of",
+    "check_loss",
+    "parameter_groups",
+    "precision_of",
+    "train_alone",
+]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one call of ``Client.train`` asks for."""
+
+    objective: Objective  # gives the mean loss of a batch
+    epochs: int  # passes over the client's data
+    trained: tuple[str, ...]  # the parameters that SGD moves, in the model's order
+    no_decay: tuple[str, ...]  # prefixes of parameters that get no weight decay
+
+    def set_modes(self, model: Model) -> None:
+        """Put a model into training mode; a backbone of which nothing is trained evaluates."""
+        model.train()
+        model.backbone.train(any(name.startswith("backbone.") for name in self.trained))
+
+
+Trainer = Callable[["Client", Phase], dict[str, float]]
+
+
+def batches_of(client: Client, epochs: int) -> Iterator[Batch]:
+    """Yield the batches of some epochs, and count the epochs."""
+    for _ in range(epochs):
+        yield from client.plugin.batches(client, client.epochs_done)
+        client.epochs_done += 1
+
+
+def precision_of(client: Client) -> Callable[[], AbstractContextManager[object]]:
+    """Return what makes the context in which ``local.precision`` wants an objective computed."""
+    if client.local.precision == "float32":
+        return nullcontext
+    return partial(torch.autocast, client.data.images.device.type, torch.bfloat16)
+
+
+def check_loss(loss: Tensor) -> Tensor:
+    """Return the loss of one batch.
+
+    Raises:
+        ValueError: If it is no scalar tensor.
+    """
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"the loss must be a scalar tensor with a gradient, not {shape}")
+    return loss
+
+
+def parameter_groups(client: Client, phase: Phase) -> dict[tuple[float, float], list[str]]:
+    """Return the trained parameters' names by (learning rate, weight decay)."""
+    groups: dict[tuple[float, float], list[str]] = {}
+    for name in phase.trained:
+        spared = phase.no_decay and name.startswith(phase.no_decay)
+        decay = 0.0 if spared else client.local.weight_decay
+        groups.setdefault((client.learning_rate(name), decay), []).append(name)
+    return groups
+
+
+def train_alone(client: Client, phase: Phase) -> dict[str, float]:
+    """Train one client's model by SGD and return its metrics."""
+    parameters = dict(client.model.named_parameters())
+    trained = set(phase.trained)
+    frozen = [p for n, p in parameters.items() if n not in trained and p.requires_grad]
+    groups = [
+        ParameterGroup([parameters[name] for name in names], lr=lr, weight_decay=decay)
+        for (lr, decay), names in parameter_groups(client, phase).items()
+    ]
+    optimizer = Sgd(groups, momentum=client.local.momentum)
+    precision = precision_of(client)
+    loss_sum = torch.zeros((), device=client.data.images.device)
+    examples = steps = 0
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        for batch in batches_of(client, phase.epochs):
+            optimizer.zero_grad()
+            with precision():
+                loss = check_loss(phase.objective(client, batch))
+            if not loss.requires_grad:
+                raise ValueError("the loss must be a scalar tensor with a gradient, this has none")
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += loss.detach() * len(batch.labels)
+            examples += len(batch.labels)
+            steps += 1
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
