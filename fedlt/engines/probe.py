@@ -78,9 +78,8 @@ def take_probe(server: ServerHalf, worker: Worker) -> Probe:
     try:
         return _measure(server, worker)
     except Exception as error:
-        raise FedltError(
-            f"strategy {name}: a trial of local_update fails: {one_line(error)}"
-        ) from error
+        what = f"{method_name(server.federation)}: a trial of local_update fails"
+        raise FedltError(f"{what}: {one_line(error)}") from error
 
 
 def _measure(server: ServerHalf, worker: Worker) -> Probe:
