@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fedlt.data.batches import make_batches
+from fedlt.data.batches import batch_slices, make_batches
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
 from fedlt.rng import torch_generator
@@ -80,6 +81,7 @@ class Client:
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
+    work: tuple[int, int] | None = None  # steps done of the whole task's; None: all of them
 
     def train(
         self,
@@ -122,20 +124,32 @@ class Client:
         self.model.train()
         self.model.backbone.train(any(name.startswith("backbone.") for name in trained))
         try:
-            for _ in range(self.local.epochs if epochs is None else epochs):
-                for batch in self.plugin.batches(self, self.epochs_done):
-                    optimizer.zero_grad()
-                    loss = _checked(objective(self, batch))
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    loss_sum += loss.detach() * len(batch.labels)
-                    examples += len(batch.labels)
-                    steps += 1
-                self.epochs_done += 1
+            for batch in self.batches(self.local.epochs if epochs is None else epochs):
+                optimizer.zero_grad()
+                loss = _checked(objective(self, batch))
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                loss_sum += loss.detach() * len(batch.labels)
+                examples += len(batch.labels)
+                steps += 1
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
         return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
+
+    def batches(self, epochs: int) -> Iterator[Batch]:
+        """Yield the batches of the next epochs; of a client that is cut short (``work``), a part.
+
+        Each call yields the same share of its steps, rounded down, but one at least.
+        """
+        start = self.epochs_done
+        self.epochs_done += epochs
+        every = chain.from_iterable(self.plugin.batches(self, start + e) for e in range(epochs))
+        if self.work is None:
+            return every
+        done, whole = self.work
+        plain = epochs * len(batch_slices(self.data.num_examples, self.local.batch_size))
+        return islice(every, max(1, plain * done // whole))
 
     def learning_rate(self, name: str) -> float:
         """Return the learning rate of a parameter: ``local.head_lr`` for heads, if it is set."""

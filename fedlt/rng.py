@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 import torch
 
-__all__ = ["key", "numpy_generator", "seed_torch", "torch_generator"]
+__all__ = ["key", "numpy_generator", "seed_torch", "torch_generator", "uniform"]
 
 
 def key(seed: int, purpose: str, *parts: int) -> int:
@@ -25,6 +25,11 @@ def key(seed: int, purpose: str, *parts: int) -> int:
     text = "/".join([str(seed), purpose, *map(str, parts)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def uniform(seed: int, purpose: str, *parts: int) -> float:
+    """Return one number from the open interval (0, 1) for the key ``(seed, purpose, *parts)``."""
+    return ((key(seed, purpose, *parts) >> 11) + 0.5) / 2**52
 
 
 def numpy_generator(seed: int, purpose: str, *parts: int) -> np.random.Generator:
