@@ -113,7 +113,11 @@ class Faults:
 
     def joined(self, round_: int, cids: Sequence[int]) -> list[int]:
         """Return those of ``cids`` that are part of the federation in a round, in order."""
-        return [cid for cid in cids if self.joins[cid] <= round_]
+        if not self.config.late.share:
+            return list(cids)
+        listed = np.asarray(cids, dtype=np.int64)
+        joined: list[int] = listed[self.joins[listed] <= round_].tolist()
+        return joined
 
     def late(self, round_: int) -> int:
         """Return how many clients have not joined yet."""
@@ -128,12 +132,11 @@ class Faults:
             stored: (K,) True for clients with a stored personal state.
         """
         lost = [c for c in cohort if uniform(self.seed, "lost", round_, c) < self.lost[c]]
-        rest = [cid for cid in cohort if cid not in set(lost)]
-        work = {cid: self._steps_in_time(round_, cid) for cid in rest}
+        work = {cid: self._steps_in_time(round_, cid) for cid in _without(cohort, lost)}
         slow = {cid: steps for cid, steps in work.items() if steps < self.full_steps[cid]}
         drop = self.config.straggler.action == "drop"
         dropped = [cid for cid, steps in slow.items() if drop or steps == 0]
-        asked = [cid for cid in rest if cid not in set(dropped)]
+        asked = _without(list(work), dropped)
         if len(asked) < self.needed:
             asked = []
         corrupt = self.config.corrupt
@@ -171,6 +174,11 @@ class Faults:
         stale = self.config.stale
         since = range(max(1, round_ - stale.rounds + 1), round_ + 1)
         return any(uniform(self.seed, "stale", past, cid) < stale.rate for past in since)
+
+
+def _without(cids: Sequence[int], out: Sequence[int]) -> list[int]:
+    gone = set(out)
+    return [cid for cid in cids if cid not in gone]
 
 
 def aimed_rates(shares: npt.ArrayLike, rate: float) -> FloatArray:

@@ -183,7 +183,7 @@ class Simulation:
         own = lists.get("personal_steps", lists.get("steps"))
         if own is not None:
             steps = dict(zip(lists["cid"], own, strict=True))
-            stored = [cid for cid in server.finite if cid not in set(server.plan.stale)]
+            stored = sorted(set(server.finite) - set(server.plan.stale))
             self.steps[stored] = [steps[cid] for cid in stored]
         self.excluded += [[round_, cid] for cid in server.excluded]
         found = {"nonfinite": server.nonfinite, "huge": server.huge}

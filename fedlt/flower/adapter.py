@@ -139,13 +139,14 @@ class ServerHalf(FlowerBase):
     def note_cohort(self, lists: dict[str, list[float]]) -> None:
         """Remember who answered, from the replies' metric lists."""
         self.cohort = [int(cid) for cid in lists["cid"]]
-        good = [cid for cid, ok in zip(self.cohort, lists["finite"], strict=True) if ok]
+        flags = list(zip(self.cohort, lists["finite"], strict=True))
+        good = [cid for cid, ok in flags if ok]
         if not good and not set(self.cohort) <= set(self.plan.corrupt):
             raise NoUsableUpdateError(
                 f"round {self.state.round + 1}: no usable update: "
                 f"the updates of clients {self.cohort} are not finite"
             )
-        self.nonfinite = [cid for cid in self.cohort if cid not in set(good)]
+        self.nonfinite = [cid for cid, ok in flags if not ok]
         self.finite = self._leave_out_huge(lists, good)
         self.heard[self.cohort] = True
         self.trained[self.finite] = True
@@ -157,7 +158,8 @@ class ServerHalf(FlowerBase):
             return good
         norms = dict(zip(self.cohort, lists["norm"], strict=True))
         self.huge, usable = self.rule.judge({cid: norms[cid] for cid in good})
-        return [cid for cid in good if cid not in set(self.huge)] if usable else []
+        huge = set(self.huge)
+        return [cid for cid in good if cid not in huge] if usable else []
 
     def used_weight(self, lists: dict[str, list[float]]) -> float:
         """Return the sum of the weights of the clients whose update is used."""

@@ -100,12 +100,14 @@ class StockFlowerStrategy(ServerHalf):
         finally:
             random.setstate(state)
         messages.sort(key=lambda message: message.metadata.dst_node_id)
-        asked = self.ask(server_round, [message.metadata.dst_node_id for message in messages])
+        by_cid = {message.metadata.dst_node_id: message for message in messages}
+        asked = self.ask(server_round, list(by_cid))
         settings = self.round_config(server_round, asked)
-        for message in messages:
-            told = self.told(settings, message.metadata.dst_node_id)
-            message.content = RecordDict({"arrays": arrays, "fixed": self.fixed, "config": told})
-        return [message for message in messages if message.metadata.dst_node_id in set(asked)]
+        for cid in asked:
+            told = self.told(settings, cid)
+            content = RecordDict({"arrays": arrays, "fixed": self.fixed, "config": told})
+            by_cid[cid].content = content
+        return [by_cid[cid] for cid in asked]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -132,7 +134,8 @@ class StockFlowerStrategy(ServerHalf):
         """Let the strategy aggregate trainable parameters."""
         arrays, _ = self.stock.aggregate_train(server_round, replies)
         if arrays is None:
-            raise RunError(f"round {server_round}: {type(self.stock).__name__} gave no model")
+            name, updates = type(self.stock).__name__, len(replies)
+            raise RunError(f"round {server_round}: {name} gave no model of {updates} updates")
         return {name: tensor.float() for name, tensor in tensors_of(arrays).items()}
 
     def _strip(self, reply: Message, sums: Tensors, weight: float) -> Message:
