@@ -37,6 +37,7 @@ def answer(update: Update, client: Client, message: Message, context: Context) -
     """Return the reply to a training message, and store the client's personal state.
 
     What the message says of this client's faults is done here: a corrupt update, a stale state.
+    The state of a client whose update is left out stays as it was.
     """
     config = cast(ConfigRecord, message.content["config"])
     names = client.model.parameter_names("shared")
@@ -49,7 +50,7 @@ def answer(update: Update, client: Client, message: Message, context: Context) -
         norm = step_norm(update.sums, client.broadcast, names)
         max_norm = float(cast(float, config["max-norm"]))
     reply = pack_reply(update, client.cid, reply_to=message, norm=norm, max_norm=max_norm)
-    if update.personal and "stale" not in config:
+    if update.personal and "stale" not in config and "arrays" in reply.content:
         own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}
         context.state["personal"] = array_record(own)
     return reply

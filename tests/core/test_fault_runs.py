@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedlt.errors import FedltError
 from fedlt.flower.adapter import NoUsableUpdateError
+from fedlt.flower.client_app import make_client_app
+from fedlt.flower.records import array_record
+from fedlt.flower.replies import metric_lists
 from fedlt.flower.server_half import make_server_half
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
@@ -281,6 +285,36 @@ def test_an_undetected_step_times_a_factor_by_hand(lab):
             mean = mean + (start[name] + factor * (update[name] - start[name])) * int(sizes[cid])
         mean = (mean / int(sizes.sum())).float()
         torch.testing.assert_close(found[name], mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize(
+    ("settings", "stored", "used"),
+    [
+        ({}, True, True),
+        ({"max-norm": 1e6}, True, True),
+        ({"stale": True}, False, True),
+        ({"corrupt": "nan", "factor": 1.0}, False, False),
+        ({"max-norm": 1e-6}, False, False),
+        ({"corrupt": "scale", "factor": 1e9, "max-norm": 1e6}, False, False),
+    ],
+)
+def test_what_a_client_does_with_what_it_is_told(lab, settings, stored, used):
+    """On any grid: the node itself keeps its old state when its update is left out."""
+    federation = lab.federation(strategy="fedloge")
+    worker, server = Worker(federation), make_server_half(federation)
+    content = RecordDict(
+        {
+            "arrays": array_record(server.state.broadcast),
+            "fixed": server.fixed,
+            "config": ConfigRecord({"server-round": 1, **settings}),
+        }
+    )
+    context = Context(1, 1, {"partition-id": 2}, RecordDict(), {})
+    reply = make_client_app(lambda: worker)(Message(content, 2, "train"), context)
+    assert ("personal" in context.state) == stored
+    assert ("arrays" in reply.content) == used
+    assert ("norm" in metric_lists(reply)) == ("max-norm" in settings)
 
 
 def test_step_norm_by_hand():
