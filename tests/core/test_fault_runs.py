@@ -260,6 +260,25 @@ def test_updates_that_are_not_finite_are_left_out_and_named(lab, kind, strategy)
     assert all(bool(tensor.isfinite().all()) for tensor in after.values())
 
 
+@pytest.mark.parametrize("strategy", ["fedavg", "flwr.serverapp.strategy:FedAvg"])
+@pytest.mark.parametrize("detect", [None, 1000.0])
+def test_what_is_left_out_weighs_nothing(lab, strategy, detect):
+    """The mean of the others, BatchNorm's statistics as well, by hand."""
+    changes = {"clients_per_round": None, "rounds": 1, "strategy": strategy}
+    kind = "nan" if detect is None else "scale"
+    corrupt = {"share": 0.4, "kind": kind, "factor": 1e7}
+    outcome = lab.run(**changes, faults={"corrupt": corrupt, "detect": {"max_norm": detect}})
+    bad = {cid for _, cid in outcome.result["excluded"]}
+    rest = [cid for cid in range(5) if cid not in bad]
+    assert len(rest) == 3
+    updates, sizes = trained(lab, rest, strategy=strategy)
+    found = outcome.checkpoint.tensors["broadcast"]
+    variance = next(name for name in found if name.endswith("running_var"))
+    for name in ("backbone.layers.0.weight", "heads.head.weight", variance):
+        mean = sum(updates[c][name] * int(sizes[c]) for c in rest) / int(sizes[rest].sum())
+        torch.testing.assert_close(found[name], mean.float(), rtol=1e-5, atol=1e-6)
+
+
 def test_everybody_injected_with_nan_passes_but_a_diverged_run_stops(lab):
     faults = {"corrupt": {"share": 1.0}}
     outcome = lab.run(faults=faults, rounds=2)
@@ -356,16 +375,18 @@ def test_the_rule_leaves_an_honest_run_alone(lab, reference):
 def test_a_stale_store_keeps_the_first_state(lab):
     """Rate 1: nothing is stored once a first state is; the shared part goes on without a trace."""
     changes = {"strategy": "fedloge", "clients_per_round": None}
-    stale = {"stale": {"rate": 1.0}}
+    straggler = {"deadline": 0.8, "spread": 0.0, "jitter": 0.5}  # other steps in every round
+    stale = {"stale": {"rate": 1.0}, "straggler": straggler}
     first = lab.run(**changes, rounds=1, faults=stale)
     third = lab.run(**changes, rounds=3, faults=stale)
     assert third.result["faults"]["stale"] == 10
-    clean = lab.run(**changes, rounds=3)
+    clean = lab.run(**changes, rounds=3, faults={"straggler": straggler})
     for cid in range(5):
         name = f"personal/{cid}/heads.local.weight"
         assert third.bits[name] == first.bits[name]
         assert third.bits[name] != clean.bits[name]
     assert third.checkpoint.meta["steps"] == first.checkpoint.meta["steps"]
+    assert third.checkpoint.meta["steps"] != clean.checkpoint.meta["steps"]
     shared = "broadcast/heads.auxiliary.weight"  # does not depend on local heads
     assert third.bits[shared] == clean.bits[shared]
 
