@@ -374,7 +374,8 @@ def test_the_rule_leaves_an_honest_run_alone(lab, reference):
 
 def test_a_stale_store_keeps_the_first_state(lab):
     """Rate 1: nothing is stored once a first state is; the shared part goes on without a trace."""
-    changes = {"strategy": "fedloge", "clients_per_round": None}
+    local = {"batch_size": 2, "lr": 0.01}
+    changes = {"strategy": "fedloge", "clients_per_round": None, "local": local}
     straggler = {"deadline": 0.8, "spread": 0.0, "jitter": 0.5}  # other steps in every round
     stale = {"stale": {"rate": 1.0}, "straggler": straggler}
     first = lab.run(**changes, rounds=1, faults=stale)
