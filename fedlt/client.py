@@ -138,18 +138,19 @@ class Client:
         return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}
 
     def batches(self, epochs: int) -> Iterator[Batch]:
-        """Yield the batches of the next epochs; of a client that is cut short (``work``), a part.
-
-        Each call yields the same share of its steps, rounded down, but one at least.
-        """
+        """Yield the batches of the next epochs; of a client that is cut short, the first ones."""
         start = self.epochs_done
         self.epochs_done += epochs
         every = chain.from_iterable(self.plugin.batches(self, start + e) for e in range(epochs))
+        return islice(every, self.steps_in(epochs))
+
+    def steps_in(self, epochs: int) -> int | None:
+        """Return the steps of some epochs that ``work`` leaves, at least one; None: all of them."""
         if self.work is None:
-            return every
+            return None
         done, whole = self.work
-        plain = epochs * len(batch_slices(self.data.num_examples, self.local.batch_size))
-        return islice(every, max(1, plain * done // whole))
+        steps = epochs * len(batch_slices(self.data.num_examples, self.local.batch_size))
+        return max(1, steps * done // whole)
 
     def learning_rate(self, name: str) -> float:
         """Return the learning rate of a parameter: ``local.head_lr`` for heads, if it is set."""

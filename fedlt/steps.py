@@ -24,11 +24,11 @@ def step_norm(
         names: Shared parameters; those that are not in both are left out.
     """
     norms = [
-        torch.linalg.vector_norm((sums[n] - broadcast[n]).contiguous(), dtype=torch.float64).item()
+        torch.linalg.vector_norm((sums[n] - broadcast[n]).contiguous(), dtype=torch.float64)
         for n in names
         if n in sums and n in broadcast
     ]
-    return math.hypot(*norms)
+    return math.hypot(*torch.stack(norms).tolist()) if norms else 0.0
 
 
 def corrupted(

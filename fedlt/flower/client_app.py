@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.worker import Worker
 
-__all__ = ["answer", "make_client_app", "personal_of"]
+__all__ = ["make_client_app", "make_reply", "personal_of"]
 
 
 def personal_of(context: Context) -> Tensors:
@@ -33,7 +33,7 @@ def personal_of(context: Context) -> Tensors:
     return tensors_of(record) if isinstance(record, ArrayRecord) else {}
 
 
-def answer(update: Update, client: Client, message: Message, context: Context) -> Message:
+def make_reply(update: Update, client: Client, message: Message, context: Context) -> Message:
     """Return the reply to a training message, and store the client's personal state.
 
     What the message says of this client's faults is done here: a corrupt update, a stale state.
@@ -81,7 +81,7 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         worker = get_worker()
         client = _client(worker, message, context)
-        return answer(worker.train(client), client, message, context)
+        return make_reply(worker.train(client), client, message, context)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
