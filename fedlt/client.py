@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fedlt.data.batches import make_batches
+from fedlt.data.batches import batch_slices, make_batches
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
 from fedlt.rng import torch_generator
@@ -74,6 +74,7 @@ class Client:
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
     trainer: Trainer = train_alone  # the loop behind train, which an engine may replace
+    work: tuple[int, int] | None = None  # steps done of the whole task's; None: all of them
 
     def train(
         self,
@@ -114,6 +115,14 @@ class Client:
         )
         phase.set_modes(self.model)
         return self.trainer(self, phase)
+
+    def steps_in(self, epochs: int) -> int | None:
+        """Return the steps of some epochs that ``work`` leaves, at least one; None: all of them."""
+        if self.work is None:
+            return None
+        done, whole = self.work
+        steps = epochs * len(batch_slices(self.data.num_examples, self.local.batch_size))
+        return max(1, steps * done // whole)
 
     def learning_rate(self, name: str) -> float:
         """Return the learning rate of a parameter: ``local.head_lr`` for heads, if it is set."""

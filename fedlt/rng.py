@@ -19,6 +19,7 @@ __all__ = [
     "set_torch_state",
     "torch_generator",
     "torch_state",
+    "uniform",
 ]
 
 
@@ -33,6 +34,11 @@ def key(seed: int, purpose: str, *parts: int) -> int:
     text = "/".join([str(seed), purpose, *map(str, parts)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def uniform(seed: int, purpose: str, *parts: int) -> float:
+    """Return one number from the open interval (0, 1) for the key ``(seed, purpose, *parts)``."""
+    return ((key(seed, purpose, *parts) >> 11) + 0.5) / 2**52
 
 
 def numpy_generator(seed: int, purpose: str, *parts: int) -> np.random.Generator:

@@ -4,7 +4,7 @@
 
 One round:
 
-    server  configure_train: sample the cohort, one message a client   flower/adapter.py
+    server  configure_train: sample the cohort, one message a client   flower/adapter.py, faults.py
     engine  map_reduce: client tasks, sums over parts of the cohort    engines/, client_app.py
     server  aggregate_train: add the sums, the strategy's step         adapter.py, strategies/
     engine  commit: the personal states of the clients in the sum      engines/base.py
@@ -34,6 +34,7 @@ from fedlt.engines.foreign import as_engine
 from fedlt.errors import FedltError, RunError, one_line
 from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluation, summarise
 from fedlt.evaluation.evaluator import Evaluator, Standing
+from fedlt.faults import FaultLog
 from fedlt.federation import Federation, prepare_federation
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record, tensors_of
@@ -126,7 +127,8 @@ class Simulation:
     directory: RunDirectory
     progress: Progress
     seconds: float = 0.0  # of training and evaluation, over all sessions of the run
-    excluded: list[list[int]] = field(default_factory=list)  # [round, cid] of dropped updates
+    excluded: list[list[int]] = field(default_factory=list)  # [round, cid] of unused updates
+    fault_log: FaultLog = field(default_factory=FaultLog)  # what went wrong, injected or found
     bytes_up: int = 0  # a client's answer of one round, largest so far
 
     def __post_init__(self) -> None:
@@ -151,8 +153,11 @@ class Simulation:
         try:
             for round_ in range(server.state.round + 1, rounds + 1):
                 messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
-                send = engine.map_reduce if server.reduces else engine.send_and_receive
-                arrays, metrics = server.aggregate_train(round_, send(messages))
+                if messages:
+                    send = engine.map_reduce if server.reduces else engine.send_and_receive
+                    arrays, metrics = server.aggregate_train(round_, send(messages))
+                else:
+                    metrics = server.pass_round(round_)
                 engine.commit(server.finite)
                 self._note(round_, metrics)
                 text = ""
@@ -179,15 +184,22 @@ class Simulation:
         return generic | chosen, personal | chosen
 
     def _note(self, round_: int, metrics: MetricRecord) -> None:
-        """Remember steps and excluded clients of a round."""
+        """Remember steps, faults and excluded clients of a round."""
+        server = self.server
         lists: dict[str, Any] = dict(metrics)
         own = lists.get("personal_steps", lists.get("steps"))
         if own is not None:
             steps = dict(zip(lists["cid"], own, strict=True))
-            self.steps[self.server.finite] = [steps[cid] for cid in self.server.finite]
-        for cid in self.server.excluded:
-            self.excluded.append([round_, cid])
-            self.progress.note(f"round {round_}: client {cid}: update not finite, left out")
+            stored = sorted(set(server.finite) - set(server.plan.stale))
+            self.steps[stored] = [steps[cid] for cid in stored]
+        self.excluded += [[round_, cid] for cid in server.excluded]
+        found = {"nonfinite": server.nonfinite, "huge": server.huge}
+        self.fault_log.add(round_, server.plan.by_kind() | found, passed=not server.finite)
+        for words, cids in (("not finite", server.nonfinite), ("too large", server.huge)):
+            for cid in cids:
+                self.progress.note(f"round {round_}: client {cid}: update {words}, left out")
+        if not server.finite:
+            self.progress.note(f"round {round_}: no update to use, no step taken")
 
     def _standing(self, engine: Engine, round_: int) -> Standing:
         personal = {
@@ -228,6 +240,9 @@ class Simulation:
         )
         save_evaluation(evaluation_path(self.directory.path, round_), evaluation)
         row = {"round": round_, **values, **_train_metrics(metrics, self.server.finite)}
+        if self.config.faults.is_set:
+            faults = self.server.faults
+            row |= self.fault_log.metrics(0 if faults is None else faults.late(round_))
         self.directory.append_round(
             {**row, "train/excluded": len(self.excluded), "seconds": self.seconds}
         )
@@ -250,6 +265,8 @@ class Simulation:
                 "trained": np.flatnonzero(self.server.trained).tolist(),
                 "steps": self.steps.tolist(),
                 "excluded": self.excluded,
+                "faults": vars(self.fault_log),
+                "norms": [] if self.server.rule is None else self.server.rule.medians,
                 "seconds": self.seconds,
                 "rounds_length": self.directory.rounds_length(),
             },
@@ -277,6 +294,9 @@ class Simulation:
         self.server.trained[meta["trained"]] = True
         self.steps = np.asarray(meta["steps"], dtype=np.int64)
         self.excluded, self.seconds = meta["excluded"], meta["seconds"]
+        self.fault_log = FaultLog(**meta["faults"])
+        if self.server.rule is not None:
+            self.server.rule.medians = meta["norms"]
         self.directory.truncate(meta["rounds_length"])
 
     def _result(self) -> dict[str, Any]:
@@ -299,6 +319,7 @@ class Simulation:
                 selected_round=config.evaluate.selected_round,
             ),
             "excluded": self.excluded,
+            "faults": self.fault_log.result() if config.faults.is_set else None,
             "bytes_down": sum(t.nbytes for t in state.broadcast.values()),
             "bytes_once": sum(t.nbytes for t in state.fixed.values()),
             "seconds": self.seconds,
@@ -313,7 +334,7 @@ def _train_metrics(metrics: MetricRecord, finite: list[int]) -> dict[str, Metric
     keep = np.isin(lists["cid"], finite)
     sums = {name: float(np.asarray(values)[keep].sum()) for name, values in lists.items()}
     examples = sums.get("examples", 0.0)
-    skipped = {"cid", "finite", "weight", "examples", "steps", "personal_steps"}
+    skipped = {"cid", "finite", "weight", "norm", "examples", "steps", "personal_steps"}
     ratios = {f"train/{n}": v / examples for n, v in sums.items() if n not in skipped and examples}
     return {**ratios, "train/clients": len(finite)}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,10 +52,11 @@ Trainer = Callable[["Client", Phase], dict[str, float]]
 
 
 def batches_of(client: Client, epochs: int) -> Iterator[Batch]:
-    """Yield the batches of some epochs, and count the epochs."""
-    for _ in range(epochs):
-        yield from client.plugin.batches(client, client.epochs_done)
-        client.epochs_done += 1
+    """Yield the batches of the next epochs; of a client that is cut short, the first ones."""
+    start = client.epochs_done
+    client.epochs_done += epochs
+    every = chain.from_iterable(client.plugin.batches(client, start + e) for e in range(epochs))
+    return islice(every, client.steps_in(epochs))
 
 
 def precision_of(client: Client) -> Callable[[], AbstractContextManager[object]]:

@@ -109,7 +109,7 @@ class Outcome:
             for group, named in checkpoint.tensors.items()
             for name, t in named.items()
         }
-        kept = ("server", "heard", "steps", "excluded")
+        kept = ("server", "heard", "steps", "excluded", "faults", "norms")
         meta = {name: checkpoint.meta[name] for name in kept}
         return {"rows": self.rows, "meta": json.dumps(meta, sort_keys=True), **tensors}
 

@@ -41,6 +41,14 @@ SETTINGS = {
         "prior": {"use": "mix", "source": "secure_sum", "gamma": 0.3},
     },
     "FedAdam-local": {"strategy": STOCK, "batchnorm": "local"},
+    "faults": {
+        "strategy": "fedloge",
+        "faults": {
+            "lost": {"rate": 0.3},
+            "straggler": {"deadline": 0.9},
+            "stale": {"rate": 0.5},
+        },
+    },
 }
 methods = pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
 settings = pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)

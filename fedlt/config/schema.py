@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictInt,
     StrictStr,
@@ -21,6 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from fedlt.config.base import Count, Name, NotNegative, Positive, Share, Whole
+from fedlt.config.base import Section as _Section
+from fedlt.config.faults import FaultsConfig
 from fedlt.engines import ENGINES
 from fedlt.errors import nearest
 from fedlt.loading import is_spec
@@ -31,6 +32,7 @@ __all__ = [
     "DataConfig",
     "EngineConfig",
     "EvaluateConfig",
+    "FaultsConfig",
     "LocalConfig",
     "ModelConfig",
     "PartitionConfig",
@@ -39,19 +41,6 @@ __all__ = [
     "PriorConfig",
     "RefreshConfig",
 ]
-
-# bool is an int to Python; strict types keep `true` out of numbers.
-Count = Annotated[int, Field(strict=True, ge=1)]
-Whole = Annotated[int, Field(strict=True, ge=0)]
-Positive = Annotated[float, Field(strict=True, gt=0)]
-NotNegative = Annotated[float, Field(strict=True, ge=0)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
 
 _DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
 
@@ -212,6 +201,7 @@ class Config(_Section):
     prior: PriorConfig = PriorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     personal: PersonalConfig = PersonalConfig()
+    faults: FaultsConfig = FaultsConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     output: StrictStr = "runs"  # folder of all run directories
@@ -235,6 +225,11 @@ class Config(_Section):
             raise ValueError(
                 f"evaluate.selected_round: {chosen} is more than rounds: {self.rounds}"
             )
+        late = self.faults.late
+        if late.share and (late.last or late.first) > self.rounds:
+            name = "first" if late.last is None else "last"
+            last = late.last or late.first
+            raise ValueError(f"faults.late.{name}: {last} is more than rounds: {self.rounds}")
         if self.partition.file is None:
             self._check_cohort(self.partition.num_clients)
         return self

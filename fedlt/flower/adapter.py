@@ -2,7 +2,7 @@
 
 Flower's own ``aggregate_train(round, replies)`` sees neither arrays nor state, so the adapter keeps
 them. Cohorts are sampled by (seed, round), BatchNorm buffers are averaged here by the run's policy,
-and clients whose update is not finite are left out and remembered.
+and clients whose update is not finite or too large are left out and remembered.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import RunError
+from fedlt.faults import Faults, NormRule, RoundFaults
 from fedlt.flower.records import Records, array_record, metric_record, record_dict
 from fedlt.flower.replies import (
     finite,
@@ -54,20 +55,28 @@ class ServerHalf(FlowerBase):
         self.fixed = array_record(state.fixed)  # one object: engines send it once
         self.heard = np.zeros(federation.num_clients, dtype=np.bool_)  # answered so far
         self.trained = self.heard.copy()  # of those, with an update that was used
-        self.cohort: list[int] = []  # of the last round
+        self.faults = Faults.of(federation)  # None where nothing is to go wrong
+        detect = federation.config.faults.detect
+        self.rule = NormRule(detect.max_norm, detect.max_ratio) if detect.is_active else None
+        self.plan = RoundFaults(())  # of the last round
+        self.cohort: list[int] = []  # those of the last round that answered
         self.finite: list[int] = []  # of those, the clients in the sum
+        self.huge: list[int] = []  # of those, the clients that the rule leaves out
+        self.nonfinite: list[int] = []  # of those, the clients whose update is not finite
         self._moments = batchnorm_statistics(model, "shared")
         integers = set(model.integer_names())
         self._buffers = [n for n in model.buffer_names("shared") if n not in integers]
 
     @property
     def excluded(self) -> list[int]:
-        """The clients of the last round whose update was not finite."""
+        """The clients of the last round whose update was not used."""
         kept = set(self.finite)
         return [cid for cid in self.cohort if cid not in kept]
 
     def sample(self, round_: int, node_ids: list[int]) -> list[int]:
         """Return the cohort of a round: sorted, a function of (seed, round) and the nodes."""
+        if self.faults is not None:
+            node_ids = self.faults.joined(round_, node_ids)
         size = self.federation.config.clients_per_round or len(node_ids)
         generator = numpy_generator(self.federation.seed, "cohort", round_)
         chosen = generator.choice(len(node_ids), size=min(size, len(node_ids)), replace=False)
@@ -79,7 +88,21 @@ class ServerHalf(FlowerBase):
         counts = self.prior_counts(cohort)
         if counts is not None:
             config["global-counts"] = counts.tolist()
+        if self.rule is not None:
+            config["max-norm"] = self.rule.bound
         return config
+
+    def ask(self, round_: int, cohort: list[int]) -> list[int]:
+        """Draw what goes wrong in a round and return the clients of its cohort that will answer."""
+        self.plan = RoundFaults(tuple(cohort))
+        if self.faults is not None:
+            self.plan = self.faults.of_round(round_, cohort, stored=self.trained)
+        return list(self.plan.asked)
+
+    def told(self, settings: ConfigRecord, cid: int) -> ConfigRecord:
+        """Return one client's settings: the round's, and what is to go wrong there."""
+        own = self.plan.settings(cid)
+        return ConfigRecord({**settings, **own}) if own else settings
 
     def prior_counts(self, cohort: list[int]) -> npt.NDArray[np.int64] | None:
         """Return the class counts (C,) that the server may know, by ``prior.source``.
@@ -99,35 +122,56 @@ class ServerHalf(FlowerBase):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Return one message per client of the cohort; they share their array records."""
-        cohort = self.sample(server_round, sorted(grid.get_node_ids()))
-        content: Records = {
-            "arrays": arrays,
-            "fixed": self.fixed,
-            "config": self.round_config(server_round, cohort),
-        }
+        """Return one message per client that will answer; they share their array records."""
+        asked = self.ask(server_round, self.sample(server_round, sorted(grid.get_node_ids())))
+        content: Records = {"arrays": arrays, "fixed": self.fixed}
+        settings = self.round_config(server_round, asked)
         return [
             Message(
-                record_dict(content),
+                record_dict({**content, "config": self.told(settings, node)}),
                 message_type=MessageType.TRAIN,
                 dst_node_id=node,
                 group_id=str(server_round),
             )
-            for node in cohort
+            for node in asked
         ]
 
     def note_cohort(self, lists: dict[str, list[float]]) -> None:
         """Remember who answered, from the replies' metric lists."""
         self.cohort = [int(cid) for cid in lists["cid"]]
-        good = [cid for cid, ok in zip(self.cohort, lists["finite"], strict=True) if ok]
-        if not good:
+        flags = list(zip(self.cohort, lists["finite"], strict=True))
+        good = [cid for cid, ok in flags if ok]
+        if not good and not set(self.cohort) <= set(self.plan.corrupt):
             raise NoUsableUpdateError(
                 f"round {self.state.round + 1}: no usable update: "
                 f"the updates of clients {self.cohort} are not finite"
             )
-        self.finite = good
+        self.nonfinite = [cid for cid, ok in flags if not ok]
+        self.finite = self._leave_out_huge(lists, good)
         self.heard[self.cohort] = True
-        self.trained[good] = True
+        self.trained[self.finite] = True
+
+    def _leave_out_huge(self, lists: dict[str, list[float]], good: list[int]) -> list[int]:
+        """Return the clients whose update is used, by the rule if there is one."""
+        self.huge = []
+        if self.rule is None:
+            return good
+        norms = dict(zip(self.cohort, lists["norm"], strict=True))
+        self.huge, usable = self.rule.judge({cid: norms[cid] for cid in good})
+        huge = set(self.huge)
+        return [cid for cid in good if cid not in huge] if usable else []
+
+    def used_weight(self, lists: dict[str, list[float]]) -> float:
+        """Return the sum of the weights of the clients whose update is used."""
+        used = set(self.finite)
+        pairs = zip(self.cohort, lists["weight"], strict=True)
+        return sum(weight for cid, weight in pairs if cid in used)
+
+    def pass_round(self, round_: int) -> MetricRecord:
+        """Let a round pass in which nobody answers: no step is taken."""
+        self.cohort, self.finite, self.huge, self.nonfinite = [], [], [], []
+        self.set_state(replace(self.state, round=round_))
+        return metric_record({"cid": []})
 
     def set_state(self, state: ServerState) -> None:
         """Take a state; the model's part of its broadcast is copied into one block of memory."""
@@ -221,9 +265,8 @@ class FlowerStrategy(ServerHalf):
         reply = sum_replies(replies)
         lists = metric_lists(reply)
         self.note_cohort(lists)
-        pairs = zip(lists["weight"], lists["finite"], strict=True)
-        weight = sum(weight for weight, ok in pairs if ok)
-        sums, plain = unpack_sums(reply)
+        weight = self.used_weight(lists)
+        sums, plain = unpack_sums(reply) if self.finite else ({}, {})
         buffers = self.average_buffers(sums, weight)
         total = Total(sums, weight, tuple(self.finite), self.federation.num_clients, plain)
         return total, buffers, lists
@@ -239,7 +282,7 @@ class FlowerStrategy(ServerHalf):
                     scaled = own[name] * update.weight
                     sums[name] = sums[name] + scaled if name in sums else scaled
         self.note_cohort(lists)
-        weight = sum(update.weight for update in updates)
+        weight = self.used_weight(lists)  # nothing is used of a sum that holds a huge update
         buffers = self.average_buffers(sums, weight)
         total = Total(
             {}, weight, tuple(self.finite), self.federation.num_clients, updates=tuple(updates)

@@ -7,6 +7,8 @@ Personal state lives in ``Context.state["personal"]``; which client this is says
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -15,13 +17,14 @@ from flwr.clientapp import ClientApp
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import hits_record, pack_reply
-from fedlt.strategy import Tensors
+from fedlt.steps import corrupted, step_norm
+from fedlt.strategy import Tensors, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.worker import Worker
 
-__all__ = ["make_client_app", "personal_of"]
+__all__ = ["make_client_app", "make_reply", "personal_of"]
 
 
 def personal_of(context: Context) -> Tensors:
@@ -30,12 +33,35 @@ def personal_of(context: Context) -> Tensors:
     return tensors_of(record) if isinstance(record, ArrayRecord) else {}
 
 
+def make_reply(update: Update, client: Client, message: Message, context: Context) -> Message:
+    """Return the reply to a training message, and store the client's personal state.
+
+    What the message says of this client's faults is done here: a corrupt update, a stale state.
+    The state of a client whose update is left out stays as it was.
+    """
+    config = cast(ConfigRecord, message.content["config"])
+    names = client.model.parameter_names("shared")
+    if "corrupt" in config:
+        kind, factor = str(config["corrupt"]), float(cast(float, config["factor"]))
+        wrong = corrupted(update.sums, client.broadcast, names, kind=kind, factor=factor)
+        update = replace(update, sums=wrong)
+    norm, max_norm = None, inf
+    if "max-norm" in config:
+        norm = step_norm(update.sums, client.broadcast, names)
+        max_norm = float(cast(float, config["max-norm"]))
+    reply = pack_reply(update, client.cid, reply_to=message, norm=norm, max_norm=max_norm)
+    if update.personal and "stale" not in config and "arrays" in reply.content:
+        own = {n: t.detach().to("cpu", copy=True) for n, t in update.personal.items()}
+        context.state["personal"] = array_record(own)
+    return reply
+
+
 def _client(worker: Worker, message: Message, context: Context) -> Client:
     """Read one message: load the model and return the client that it is for."""
     content = message.content
     config = cast(ConfigRecord, content["config"])
-    counts = config.get("global-counts")
-    return worker.client(
+    counts, work = config.get("global-counts"), cast("list[int] | None", config.get("work"))
+    client = worker.client(
         int(cast(int, context.node_config["partition-id"])),
         int(cast(int, config["server-round"])),
         tensors_of(cast(ArrayRecord, content["arrays"])),
@@ -43,6 +69,8 @@ def _client(worker: Worker, message: Message, context: Context) -> Client:
         personal=personal_of(context),
         global_counts=cast("list[int] | None", counts),
     )
+    client.work = None if work is None else (work[0], work[1])
+    return client
 
 
 def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
@@ -53,15 +81,7 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         worker = get_worker()
         client = _client(worker, message, context)
-        update = worker.train(client)
-        reply = pack_reply(update, client.cid, reply_to=message)
-        if update.personal:
-            own = {
-                name: tensor.detach().to("cpu", copy=True)
-                for name, tensor in update.personal.items()
-            }
-            context.state["personal"] = array_record(own)
-        return reply
+        return make_reply(worker.train(client), client, message, context)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

@@ -3,7 +3,8 @@
 A client's reply holds ``arrays`` (the update's tensors by name) and ``metrics`` (lists, one entry a
 client). A sum of replies holds ``sums`` (the arrays times their weights, added) and the joined
 lists; it can be summed again, so a worker sums a chunk of the cohort with the same function with
-which the server sums the chunks. An update that is not finite travels without arrays and is named.
+which the server sums the chunks. An update that is not finite, or larger than the server accepts,
+travels without arrays and is named.
 
 The tensors of a client's reply are live: they lie in the scratch model until the app's next task.
 Who keeps a reply longer copies it with :func:`keep_reply`.
@@ -12,7 +13,7 @@ Who keeps a reply longer copies it with :func:`keep_reply`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import cast
 
 import numpy as np
@@ -62,13 +63,22 @@ def finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(t.isfinite().all()) for t in floating)  # finite entries may overflow together
 
 
-def pack_reply(update: Update, cid: int, *, reply_to: Message) -> Message:
+def pack_reply(
+    update: Update,
+    cid: int,
+    *,
+    reply_to: Message,
+    norm: float | None = None,
+    max_norm: float = inf,
+) -> Message:
     """Pack an update into a reply; nothing is copied.
 
     Args:
         update: The client's answer; its tensors may be live.
         cid: The client.
         reply_to: The message answered.
+        norm: Of the update's step, where the server asks for it.
+        max_norm: An update with a larger norm travels without arrays.
     """
     arrays = {**update.sums, **{f"{PLAIN}{name}": t for name, t in update.plain.items()}}
     good = finite(Pieces(arrays).pieces) and finite(update.personal.values())
@@ -80,8 +90,10 @@ def pack_reply(update: Update, cid: int, *, reply_to: Message) -> Message:
         "num-examples": weight,  # what a stock Flower strategy weighs with
         **{name: [float(value)] for name, value in update.metrics.items()},
     }
+    if norm is not None:
+        metrics["norm"] = [norm]
     content: Records = {"metrics": metric_record(metrics)}
-    if good:
+    if good and (norm is None or norm <= max_norm):
         content["arrays"] = array_record(arrays)
     return Message(record_dict(content), reply_to=reply_to)
 

@@ -80,6 +80,11 @@ class StockFlowerStrategy(ServerHalf):
         logging.getLogger("flwr").setLevel(logging.ERROR)
         config = federation.config
         cohort_size = config.clients_per_round or federation.num_clients
+        if config.faults.late.share:
+            raise FedltError(
+                f"faults.late: {strategy.factory.__name__} samples its clients itself, from all of "
+                "them; use a strategy of fedlt's"
+            )
         self.stock = strategy.make(federation.num_clients, cohort_size)
         self._trained = model.parameter_names("shared")
 
@@ -95,13 +100,14 @@ class StockFlowerStrategy(ServerHalf):
         finally:
             random.setstate(state)
         messages.sort(key=lambda message: message.metadata.dst_node_id)
-        cohort = [message.metadata.dst_node_id for message in messages]
-        settings = self.round_config(server_round, cohort)
-        for message in messages:
-            message.content = RecordDict(
-                {"arrays": arrays, "fixed": self.fixed, "config": settings}
-            )
-        return messages
+        by_cid = {message.metadata.dst_node_id: message for message in messages}
+        asked = self.ask(server_round, list(by_cid))
+        settings = self.round_config(server_round, asked)
+        for cid in asked:
+            told = self.told(settings, cid)
+            content = RecordDict({"arrays": arrays, "fixed": self.fixed, "config": told})
+            by_cid[cid].content = content
+        return [by_cid[cid] for cid in asked]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -117,8 +123,7 @@ class StockFlowerStrategy(ServerHalf):
             if "arrays" in reply.content:
                 stripped.append(self._strip(reply, sums, own["weight"][0]))
         self.note_cohort(lists)
-        pairs = zip(lists["weight"], lists["finite"], strict=True)
-        weight = sum(weight for weight, ok in pairs if ok)
+        weight = self.used_weight(lists)
         buffers = self.average_buffers(sums, weight)
         stepped = self._step(server_round, stripped) if weight else {}
         broadcast = {**self.state.broadcast, **stepped, **buffers}
@@ -129,7 +134,8 @@ class StockFlowerStrategy(ServerHalf):
         """Let the strategy aggregate trainable parameters."""
         arrays, _ = self.stock.aggregate_train(server_round, replies)
         if arrays is None:
-            raise RunError(f"round {server_round}: {type(self.stock).__name__} gave no model")
+            name, updates = type(self.stock).__name__, len(replies)
+            raise RunError(f"round {server_round}: {name} gave no model of {updates} updates")
         return {name: tensor.float() for name, tensor in tensors_of(arrays).items()}
 
     def _strip(self, reply: Message, sums: Tensors, weight: float) -> Message:

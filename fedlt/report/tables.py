@@ -54,7 +54,9 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
         return percent(metrics.get(name), signed=name in _SIGNED)
 
     title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
-    return _views(title, list(metrics), cell)
+    views = _views(title, list(metrics), cell)
+    faults = _faults(result.get("faults") or {})
+    return Group(views, "", Text(f"faults: {faults}")) if faults else views
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
@@ -81,6 +83,11 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
     method = _method(results[0]) if results else DASH
     moment = _moment(results[0], which) if results else which
     return _views(f"{method}, seeds {seeds}, {moment}: mean±deviation", names, cell)
+
+
+def _faults(faults: Mapping[str, Any]) -> str:
+    """Return what went wrong in a run and how often; "" where nothing did."""
+    return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
 
 
 def _method(result: Mapping[str, Any]) -> str:

@@ -65,6 +65,31 @@ def test_flowers_simulation_equals_the_serial_engine(lab, reference, tmp_path, s
         assert row["train/loss"] == pytest.approx(wanted["train/loss"], rel=1e-5)
 
 
+@pytest.mark.flower
+def test_faults_under_flowers_simulation_equal_those_of_the_serial_engine(lab, reference, tmp_path):
+    """Who is lost or cut short, wrong steps, and states that the nodes must not store."""
+    changes = {
+        "strategy": "fedloge",
+        "clients_per_round": None,
+        "faults": {
+            "lost": {"rate": 0.2},
+            "straggler": {"deadline": 0.8, "spread": 0.3},
+            "late": {"share": 0.4, "first": 2, "last": 3},
+            "corrupt": {"share": 0.4, "kind": "scale", "factor": -0.5},
+            "stale": {"rate": 0.6},
+            "detect": {"max_ratio": 1e6},
+        },
+    }
+    directory, expected = simulate(lab.fresh(**changes), tmp_path), reference(**changes)
+    found = directory.result()["faults"]
+    assert found == expected.result["faults"]
+    assert min(found[kind] for kind in ("lost", "partial", "corrupt", "stale")) > 0
+    for row, wanted in zip(directory.rounds(), expected.rows, strict=True):
+        assert row["generic/accuracy"] == wanted["generic/accuracy"]
+        assert row["personal/accuracy"] == pytest.approx(wanted["personal/accuracy"])
+        assert row["train/loss"] == pytest.approx(wanted["train/loss"], rel=1e-5)
+
+
 def test_apps_can_be_pickled_and_load_nothing(lab, tmp_path):
     """Made from a configuration whose data set is missing: only running them would fail."""
     import ray.cloudpickle

@@ -120,3 +120,12 @@ def test_widest_table_fits_in_80_columns():
     text = render(seeds_table(results))
     assert "…" not in text
     assert len(row(text.split("personal", 1)[1], "primary head")) == 7
+
+
+def test_faults_are_named_below_the_views():
+    faults = {"lost": 12, "dropped": 0, "huge": 3, "passed": 1, "passed_rounds": [2], "log": []}
+    assert render(result_table({**RESULT, "faults": faults})).splitlines()[-1] == (
+        "faults: 12 lost, 3 huge, 1 passed"
+    )
+    for nothing in (None, {"lost": 0, "passed_rounds": [], "log": []}):
+        assert "faults" not in render(result_table({**RESULT, "faults": nothing}))
