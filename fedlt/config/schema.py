@@ -176,6 +176,7 @@ class EngineConfig(_Section):
     name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
+    personal_memory: Whole = 1024  # MiB of personal states in the driver; more of them go to disk
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
