@@ -129,7 +129,8 @@ class Simulation:
     def __post_init__(self) -> None:
         """Make the evaluator and the per-client counts."""
         self.config: Config = self.federation.config
-        self.evaluator = Evaluator(self.federation, self._has_own_backbone)
+        names = self.server.model.names("personal")
+        self.evaluator = Evaluator(self.federation, self._has_own_backbone, names)
         self.steps = np.zeros(self.federation.num_clients, dtype=np.int64)
 
     @property
