@@ -62,8 +62,13 @@ class LocalTest:
     @property
     def weights(self) -> FloatArray:
         """(K, C) class weights w_kc; a row sums to 1, or to 0 for a client with an empty view."""
-        total = self.local_counts.sum(axis=1, keepdims=True)
-        weights: FloatArray = self.local_counts / np.maximum(total, 1)
+        return self.weights_of(np.arange(self.num_clients))
+
+    def weights_of(self, cids: IntArray) -> FloatArray:
+        """(E, C) the rows of :attr:`weights` of some clients."""
+        counts = self.local_counts[cids]
+        total = counts.sum(axis=1, keepdims=True)
+        weights: FloatArray = counts / np.maximum(total, 1)
         return weights
 
     @property

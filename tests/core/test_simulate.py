@@ -71,7 +71,7 @@ def test_rows_and_result(reference):
     assert result["batchnorm"] == "average"
     assert result["prior"] == {"use": "local_masked", "gamma": 0.5, "source": "own"}
     evaluations = sorted(path.name for path in outcome.directory.evaluations.iterdir())
-    assert len(evaluations) == 3
+    assert evaluations == ["clients.npz", "round_1.npz", "round_2.npz", "round_3.npz"]
 
 
 def test_bytes_by_hand(reference):
