@@ -35,6 +35,7 @@ class _File:
 
     known: StateFile
     used: int
+    saved: bool = False  # a checkpoint may name it
 
     def is_stale(self) -> bool:
         """Say whether most of it is out of date."""
@@ -114,6 +115,8 @@ class PersonalStates(Mapping[int, Tensors]):
         entries = list(self._committed.values())
         self._write([entry for entry in entries if entry.file is None or entry.file.is_stale()])
         files = list(dict.fromkeys(entry.file for entry in entries if entry.file is not None))
+        for file in files:
+            file.saved = True
         number = {file: position for position, file in enumerate(files)}
         places = [number[entry.file] for entry in entries if entry.file is not None]
         table = {"cid": list(self._committed), "file": places}
@@ -122,7 +125,7 @@ class PersonalStates(Mapping[int, Tensors]):
 
     def restore(self, snapshot: Snapshot, *, round: int) -> None:
         """Take the states of a checkpoint, which stay on disk until they are asked for."""
-        files = [_File(known, 0) for known in snapshot.files]
+        files = [_File(known, used=0, saved=True) for known in snapshot.files]
         self._committed, self._staged, self._resident = {}, {}, {}
         self._bytes, self._round = 0, round
         table = (snapshot.table[name].tolist() for name in ("cid", "file"))
@@ -167,9 +170,12 @@ class PersonalStates(Mapping[int, Tensors]):
             self._forget_file(entry)
 
     def _forget_file(self, entry: _Entry) -> None:
-        if entry.file is not None:
-            entry.file.used -= 1
-            entry.file = None
+        """Let go of an entry's place on disk; a file that nobody needs any more is removed."""
+        file, entry.file = entry.file, None
+        if file is not None:
+            file.used -= 1
+            if file.used == 0 and not file.saved and self._folder is not None:
+                (self._folder / file.known.name).unlink(missing_ok=True)
 
     def _write(self, entries: Iterable[_Entry]) -> None:
         """Write states to new files, whether they lie in memory or in a file so far."""

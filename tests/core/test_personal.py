@@ -132,6 +132,22 @@ def test_the_rest_of_a_stale_file_moves(tmp_path):
     assert values(resumed(tmp_path)) == expected
 
 
+def test_files_between_two_checkpoints_go_as_soon_as_they_are_out_of_date(tmp_path):
+    states, folder = PersonalStates(), state_folder(tmp_path)
+    states.spill_to(folder, 0)
+    for round_ in range(5):
+        commit(states, {0: round_, 1: round_})
+        assert len(names(folder)) == 2
+    checkpoint(states, tmp_path, 5)
+    saved = names(folder)
+    for round_ in range(5, 8):
+        commit(states, {0: round_, 1: round_})
+        assert len(names(folder)) == 4
+        assert set(saved) < set(names(folder))  # the checkpoint needs them
+    assert values(states) == {0: 7, 1: 7}
+    assert values(resumed(tmp_path)) == {0: 4, 1: 4}
+
+
 def test_a_spilled_state_that_was_never_committed_leaves_no_file(tmp_path):
     states, folder = PersonalStates(), state_folder(tmp_path)
     states.spill_to(folder, 0)
