@@ -2,32 +2,35 @@
 
     checkpoints/round_000010/
         tensors.safetensors    every tensor under "<number of its group>/<name>"
-        checkpoint.json        round, the groups' names in order, and the caller's meta
+        checkpoint.json        round, the groups' names in order, the state files, the caller's meta
         SHA256SUMS             of both, as `sha256sum -c` reads it
+    checkpoints/personal/      see fedlt.state_files: personal tensors, written when they change
 
-A folder is written under a temporary name, synced to disk and renamed; the last two are kept.
-When the newest is damaged, the one before is used, with a warning. Nothing is ever unpickled.
+A folder is written under a temporary name, synced to disk and renamed; the last two are kept, and
+of the state files those that they name. When the newest checkpoint or a state file of it is
+damaged, the one before is used, with a warning. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
+from fedlt.durable import pack_tensors, sha256, sync_folder, write_synced
 from fedlt.errors import FedltError
+from fedlt.state_files import StateFile, check_states
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "state_folder"]
 
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
@@ -41,10 +44,16 @@ class Checkpoint:
     round: int  # rounds finished
     tensors: dict[str, dict[str, Tensor]]  # group -> name -> tensor, in the order saved
     meta: dict[str, Any]  # JSON values
+    files: tuple[StateFile, ...] = ()  # whose checksums were found right
 
 
 class _DamagedError(Exception):
     """One checkpoint cannot be read."""
+
+
+def state_folder(folder: Path) -> Path:
+    """Return where the state files of a ``checkpoints`` folder lie."""
+    return folder / "personal"
 
 
 def save_checkpoint(
@@ -53,35 +62,43 @@ def save_checkpoint(
     round: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
     meta: Mapping[str, Any],
+    files: Sequence[StateFile] = (),
 ) -> Path:
     """Write the state after ``round`` under ``folder`` and return its path.
 
-    The two newest are kept. Later rounds, which a resumed run has left behind, are removed.
+    The two newest are kept. Later rounds, which a resumed run has left behind, are removed, and
+    so are state files that neither of the two names.
 
     Args:
         folder: The run's ``checkpoints`` folder; made if missing.
         round: Rounds finished.
         tensors: Group -> name -> tensor, of any dtype, memory format or sharing.
         meta: JSON values with text keys.
+        files: The state files that it needs; they lie in :func:`state_folder`.
     """
     groups = {group: list(named) for group, named in tensors.items()}
-    text = json.dumps({"round": round, "groups": groups, "meta": dict(meta)})
-    files = {
-        _TENSORS: safetensors.torch.save(_dense(tensors)),
-        _META: text.encode(),
+    known = [asdict(file) for file in files]
+    text = json.dumps({"round": round, "groups": groups, "files": known, "meta": dict(meta)})
+    flat = {
+        f"{number}/{name}": tensor
+        for number, named in enumerate(tensors.values())
+        for name, tensor in named.items()
     }
-    sums = "".join(f"{_sha256(data)}  {name}\n" for name, data in files.items())
+    parts = {_TENSORS: pack_tensors(flat), _META: text.encode()}
+    sums = "".join(f"{sha256(data)}  {name}\n" for name, data in parts.items())
     final = folder / f"round_{round:06d}"
     temporary = folder / f".{final.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for name, data in {**files, _SUMS: sums.encode()}.items():
-        _write_synced(temporary / name, data)
-    _sync_folder(temporary)
+    for name, data in {**parts, _SUMS: sums.encode()}.items():
+        write_synced(temporary / name, data)
+    sync_folder(temporary)
+    if files:
+        sync_folder(state_folder(folder))
     if final.exists():
-        shutil.rmtree(final)
+        _remove(final)
     temporary.rename(final)
-    _sync_folder(folder)
+    sync_folder(folder)
     _prune(folder, round)
     return final
 
@@ -109,19 +126,6 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _dense(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return every tensor contiguous, on the CPU, and with memory of its own."""
-    dense: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for number, named in enumerate(tensors.values()):
-        for name, value in named.items():
-            tensor = value.detach().cpu().contiguous()
-            address = tensor.untyped_storage().data_ptr()
-            dense[f"{number}/{name}"] = tensor.clone() if address in seen else tensor
-            seen.add(address)
-    return dense
-
-
 def _read(path: Path) -> Checkpoint:
     try:
         sums = (path / _SUMS).read_bytes().decode("ascii")
@@ -129,15 +133,26 @@ def _read(path: Path) -> Checkpoint:
     except (OSError, UnicodeDecodeError) as error:
         raise _DamagedError(getattr(error, "strerror", None) or "unreadable") from error
     for name, data in files.items():
-        if f"{_sha256(data)}  {name}\n" not in sums.splitlines(keepends=True):
+        if f"{sha256(data)}  {name}\n" not in sums.splitlines(keepends=True):
             raise _DamagedError(f"{name} does not match its checksum")
-    content = json.loads(files[_META])
-    flat = safetensors.torch.load(files[_TENSORS])
+    try:
+        return _parse(
+            path.parent, json.loads(files[_META]), safetensors.torch.load(files[_TENSORS])
+        )
+    except (KeyError, TypeError) as error:
+        raise _DamagedError("written by another version of fedlt") from error
+
+
+def _parse(folder: Path, content: dict[str, Any], flat: dict[str, Tensor]) -> Checkpoint:
+    states = tuple(StateFile(**entry) for entry in content["files"])
+    for file in states:
+        if wrong := check_states(state_folder(folder), file):
+            raise _DamagedError(wrong)
     tensors = {
         group: {name: flat[f"{number}/{name}"] for name in names}
         for number, (group, names) in enumerate(content["groups"].items())
     }
-    return Checkpoint(round=content["round"], tensors=tensors, meta=content["meta"])
+    return Checkpoint(content["round"], tensors, content["meta"], states)
 
 
 def _saved(folder: Path) -> Iterator[tuple[int, Path]]:
@@ -148,27 +163,32 @@ def _saved(folder: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _prune(folder: Path, newest: int) -> None:
+    """Remove all but the last two checkpoints and the state files that they name."""
     found = sorted(_saved(folder))
-    older = [path for number, path in found if number <= newest]
-    stale = [path for number, path in found if number > newest]
-    for path in [*older[:-_KEPT], *stale, *folder.glob(".round_*")]:
+    kept = [path for number, path in found if number <= newest][-_KEPT:]
+    for _, path in found:
+        if path not in kept:
+            _remove(path)
+    for path in folder.glob(".round_*"):
         shutil.rmtree(path, ignore_errors=True)
+    named = {name for path in kept for name in _named_files(path)}
+    for path in state_folder(folder).glob("*"):
+        if path.name not in named:
+            path.unlink(missing_ok=True)
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; from the first moment on it is none."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _named_files(path: Path) -> set[str]:
+    """Return the names of a checkpoint's state files; none where it is damaged."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        content = json.loads((path / _META).read_bytes())
+        return {entry["name"] for entry in content["files"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()

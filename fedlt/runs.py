@@ -1,7 +1,7 @@
 """The run directory ``output/name/seed``: what it holds, and when it may be written.
 
     config.yaml        the resolved configuration      environment.json   versions and machine
-    partition.json     which client has which images   evaluations/       one .npz per evaluation
+    partition.json     which client has which images   evaluations/       see fedlt.evaluation
     rounds.jsonl       one line per evaluated round    checkpoints/       see fedlt.checkpoints
     result.json        written last: it makes the run finished
 

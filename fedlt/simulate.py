@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedlt.checkpoints import load_checkpoint, save_checkpoint
+from fedlt.checkpoints import load_checkpoint, save_checkpoint, state_folder
 from fedlt.config import Config, config_hash
 from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
@@ -37,9 +38,10 @@ from fedlt.evaluation.evaluator import Evaluator, Standing
 from fedlt.faults import FaultLog
 from fedlt.federation import Federation, prepare_federation
 from fedlt.flower.adapter import ServerHalf
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import array_record
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
+from fedlt.personal import Snapshot
 from fedlt.rehearsal import rehearse
 from fedlt.report.progress import Progress, SilentProgress
 from fedlt.runs import RunDirectory
@@ -48,6 +50,7 @@ from fedlt.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.evaluation import Metric
+    from fedlt.strategy import Tensors
 
 __all__ = ["Simulation", "run"]
 
@@ -97,6 +100,7 @@ def run(
         if action == "start":
             directory.create(config, federation.data.partition, engine=name)
         simulation = Simulation(server, directory, progress or SilentProgress())
+        engine.states().spill_to(state_folder(directory.checkpoints), config.engine.personal_memory)
         if action == "resume":
             simulation.restore(engine)
         context = Context(1, 1, {}, RecordDict(), {})
@@ -134,7 +138,8 @@ class Simulation:
     def __post_init__(self) -> None:
         """Make the evaluator and the per-client counts."""
         self.config: Config = self.federation.config
-        self.evaluator = Evaluator(self.federation, self._has_own_backbone)
+        names = self.server.model.names("personal")
+        self.evaluator = Evaluator(self.federation, self._has_own_backbone, names)
         self.steps = np.zeros(self.federation.num_clients, dtype=np.int64)
 
     @property
@@ -202,12 +207,9 @@ class Simulation:
             self.progress.note(f"round {round_}: no update to use, no step taken")
 
     def _standing(self, engine: Engine, round_: int) -> Standing:
-        personal = {
-            cid: tensors_of(state.array_records["personal"])
-            for cid, state in engine.states().items()
-        }
+        personal = engine.states()
         steps = self.steps if personal else np.zeros_like(self.steps)
-        passes = -(-self.federation.data.client_counts.sum(axis=1) // self.config.local.batch_size)
+        passes = -(-self.federation.data.client_sizes // self.config.local.batch_size)
         steps = steps + self.config.personal.refresh.epochs * passes
         state = self.server.state
         return Standing(
@@ -252,25 +254,28 @@ class Simulation:
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint of the last finished round."""
-        tensors, values = self.server.snapshot()
-        for cid, state in engine.states().items():
-            tensors[f"personal/{cid}"] = tensors_of(state.array_records["personal"])
+        server, values = self.server.snapshot()
+        states = engine.states().flush()
         save_checkpoint(
             self.directory.checkpoints,
             round=self.server.state.round,
-            tensors=tensors,
+            tensors={**server, "participants": self._participants(), "personal": states.table},
             meta={
                 "server": values,
-                "heard": np.flatnonzero(self.server.heard).tolist(),
-                "trained": np.flatnonzero(self.server.trained).tolist(),
-                "steps": self.steps.tolist(),
                 "excluded": self.excluded,
                 "faults": vars(self.fault_log),
                 "norms": [] if self.server.rule is None else self.server.rule.medians,
                 "seconds": self.seconds,
                 "rounds_length": self.directory.rounds_length(),
             },
+            files=states.files,
         )
+
+    def _participants(self) -> Tensors:
+        """Return who was heard, who was trained, and the steps of the latter."""
+        heard, trained = (np.flatnonzero(who) for who in (self.server.heard, self.server.trained))
+        arrays = {"heard": heard, "trained": trained, "steps": self.steps[trained]}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def restore(self, engine: Engine) -> None:
         """Go back to the newest checkpoint; the start of the run where there is none."""
@@ -279,20 +284,14 @@ class Simulation:
         if checkpoint is None:
             self.directory.truncate(0)
             return
-        meta, tensors = checkpoint.meta, checkpoint.tensors
-        states = {
-            int(name.removeprefix("personal/")): RecordDict({"personal": array_record(group)})
-            for name, group in tensors.items()
-            if name.startswith("personal/")
-        }
-        engine.restore(states)
-        server = {
-            name: group for name, group in tensors.items() if not name.startswith("personal/")
-        }
+        meta, server = checkpoint.meta, dict(checkpoint.tensors)
+        states = Snapshot(checkpoint.files, server.pop("personal"))
+        engine.states().restore(states, round=checkpoint.round)
+        who = {name: tensor.numpy() for name, tensor in server.pop("participants").items()}
         self.server.restore(server, meta["server"])
-        self.server.heard[meta["heard"]] = True
-        self.server.trained[meta["trained"]] = True
-        self.steps = np.asarray(meta["steps"], dtype=np.int64)
+        self.server.heard[who["heard"]] = True
+        self.server.trained[who["trained"]] = True
+        self.steps[who["trained"]] = who["steps"]
         self.excluded, self.seconds = meta["excluded"], meta["seconds"]
         self.fault_log = FaultLog(**meta["faults"])
         if self.server.rule is not None:

@@ -61,7 +61,7 @@ class Total:
     cids: tuple[int, ...]  # the clients in it, in cohort order
     num_clients: int  # clients in the population
     plain: Tensors = field(default_factory=dict)  # sum over clients of plain, without the weight
-    updates: tuple[Update, ...] = ()  # single updates in cohort order, where ``reduces`` is False
+    updates: tuple[Update, ...] = ()  # where ``reduces`` is False: all of them, in cohort order
 
     def mean(self) -> Tensors:
         """Return the weighted mean of every sum."""

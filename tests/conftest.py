@@ -15,9 +15,10 @@ import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedlt.checkpoints import Checkpoint, load_checkpoint
+from fedlt.checkpoints import Checkpoint, load_checkpoint, state_folder
 from fedlt.config import Config, resolve_client, resolve_strategy
 from fedlt.federation import Federation, prepare_federation
+from fedlt.personal import PersonalStates, Snapshot
 from fedlt.report.progress import SilentProgress
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
@@ -101,15 +102,26 @@ class Outcome:
         return found
 
     @property
+    def personal(self) -> PersonalStates:
+        """The personal states of the newest checkpoint by cid."""
+        checkpoint, states = self.checkpoint, PersonalStates()
+        states.spill_to(state_folder(self.directory.checkpoints), 100)
+        snapshot = Snapshot(checkpoint.files, checkpoint.tensors["personal"])
+        states.restore(snapshot, round=checkpoint.round)
+        return states
+
+    @property
     def bits(self) -> dict[str, Any]:
         """Everything that must not depend on the engine: rounds, tensors as bytes, counts."""
         checkpoint = self.checkpoint
+        groups = {n: group for n, group in checkpoint.tensors.items() if n != "personal"}
+        groups |= {f"personal/{cid}": state for cid, state in self.personal.items()}
         tensors = {
             f"{group}/{name}": (str(t.dtype), tuple(t.shape), t.numpy().tobytes())
-            for group, named in checkpoint.tensors.items()
+            for group, named in groups.items()
             for name, t in named.items()
         }
-        kept = ("server", "heard", "steps", "excluded", "faults", "norms")
+        kept = ("server", "excluded", "faults", "norms")
         meta = {name: checkpoint.meta[name] for name in kept}
         return {"rows": self.rows, "meta": json.dumps(meta, sort_keys=True), **tensors}
 

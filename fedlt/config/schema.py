@@ -168,6 +168,7 @@ class EngineConfig(_Section):
     address: StrictStr | None = None  # of a running Ray cluster; None: this machine
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
+    personal_memory: Whole = 1024  # MiB of personal states in the driver; more of them go to disk
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:

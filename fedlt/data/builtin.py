@@ -13,6 +13,7 @@ from fedlt.rng import numpy_generator
 __all__ = ["digits", "synthetic"]
 
 _DIGITS_TEST_PER_CLASS = 50
+_CHUNK = 4096  # images drawn at a time, so that a large set needs little more than its own memory
 _SIGNAL, _NOISE = 24.0, 64.0  # grey levels; a pair of 8 x 8 classes overlaps by about 2 %
 
 
@@ -94,6 +95,10 @@ def _noisy(
     patterns: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Return one image (Ch, S, S) a label: 128 + signal * pattern + noise, as uint8."""
-    noise = rng.standard_normal((len(labels), *patterns.shape[1:]))
-    pixels = 128 + _SIGNAL * patterns[labels] + _NOISE * noise
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    images = np.empty((len(labels), *patterns.shape[1:]), np.uint8)
+    for start in range(0, len(labels), _CHUNK):
+        chunk = labels[start : start + _CHUNK]
+        noise = rng.standard_normal((len(chunk), *patterns.shape[1:]))
+        pixels = 128 + _SIGNAL * patterns[chunk] + _NOISE * noise
+        images[start : start + _CHUNK] = np.clip(np.rint(pixels), 0, 255)
+    return images

@@ -6,6 +6,7 @@ data set -> hold out (tune) -> long tail -> partition over clients
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,11 @@ class FederatedData:
         for name, value in list(vars(self).items()):
             if isinstance(value, np.ndarray):
                 object.__setattr__(self, name, read_only(value))
+
+    @cached_property
+    def client_sizes(self) -> NDArray[np.int64]:
+        """(K,) training images of each client."""
+        return self.partition.sizes()
 
 
 def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> FederatedData:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlt.errors import FedltError
 
-__all__ = ["Partition", "labels_hash"]
+__all__ = ["Partition", "Shares", "labels_hash"]
 
 _FORMAT = 1
 
@@ -23,6 +25,40 @@ _FORMAT = 1
 def labels_hash(labels: NDArray[np.int64]) -> str:
     """Return the SHA-256 of labels (N,), as hex: what a partition must be used with."""
     return hashlib.sha256(np.asarray(labels, "<i8").tobytes()).hexdigest()
+
+
+class Shares:
+    """The clients' positions, one array after another in one piece of memory.
+
+    A client's array is a view, made when asked for: a population of 100,000 costs two arrays.
+    """
+
+    def __init__(self, positions: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        self.positions, self.sizes = positions, sizes  # (N,), and (K,) images of each client
+        self.ends = np.cumsum(sizes)  # (K,)
+        for array in (self.positions, self.sizes, self.ends):
+            array.flags.writeable = False
+
+    @classmethod
+    def of(cls, parts: Iterable[NDArray[np.int64]]) -> Shares:
+        """Join one array for each client."""
+        arrays = [np.asarray(part, np.int64).reshape(-1) for part in parts]
+        sizes = np.array([len(array) for array in arrays], np.int64)
+        return cls(np.concatenate([np.empty(0, np.int64), *arrays]), sizes)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, cid: int) -> NDArray[np.int64]:
+        end = self.ends[cid]
+        return self.positions[end - self.sizes[cid] : end]
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        return (self[cid] for cid in range(len(self)))
+
+    def owners(self) -> NDArray[np.int64]:
+        """Return the cid that each of ``positions`` belongs to (N,)."""
+        return np.repeat(np.arange(len(self)), self.sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +69,22 @@ class Partition:
         FedltError: If a position is missing, repeated or out of range.
     """
 
-    clients: tuple[NDArray[np.int64], ...]  # by cid: ascending positions in the N images
+    clients: Shares  # by cid: ascending positions in the N images; may be given as arrays
     num_classes: int  # C
     labels_sha256: str  # labels_hash of the N labels it was drawn for
 
     def __post_init__(self) -> None:
-        clients = tuple(np.sort(np.asarray(part, np.int64).reshape(-1)) for part in self.clients)
-        if not clients:
+        given = self.clients if isinstance(self.clients, Shares) else Shares.of(self.clients)
+        size = len(given.positions)
+        if not len(given):
             raise FedltError("partition: no clients")
-        joined = np.sort(np.concatenate(clients))
-        if not np.array_equal(joined, np.arange(len(joined))):
+        inside = given.positions[(given.positions >= 0) & (given.positions < size)]
+        if not np.array_equal(np.bincount(inside, minlength=size), np.ones(size)):
             raise FedltError("partition: a position is missing, repeated or out of range")
-        for part in clients:
-            part.flags.writeable = False
-        object.__setattr__(self, "clients", clients)
+        owner = np.empty(size, np.int64)
+        owner[given.positions] = given.owners()
+        ordered = Shares(np.argsort(owner, kind="stable"), given.sizes)
+        object.__setattr__(self, "clients", ordered)
 
     @classmethod
     def from_owner(
@@ -58,9 +96,9 @@ class Partition:
         num_classes: int,
     ) -> Partition:
         """Make a partition from the cid that owns each image, ``owner`` (N,)."""
-        order = np.argsort(owner, kind="stable")
-        ends = np.cumsum(np.bincount(owner, minlength=num_clients))
-        return cls(tuple(np.split(order, ends[:-1])), num_classes, labels_hash(labels))
+        sizes = np.bincount(owner, minlength=num_clients)
+        shares = Shares(np.argsort(owner, kind="stable"), sizes)
+        return cls(shares, num_classes, labels_hash(labels))
 
     @property
     def num_clients(self) -> int:
@@ -70,11 +108,11 @@ class Partition:
     @property
     def num_images(self) -> int:
         """Number of training images, N."""
-        return sum(map(len, self.clients))
+        return len(self.clients.positions)
 
     def sizes(self) -> NDArray[np.int64]:
         """Return the number of images of each client (K,)."""
-        return np.array([len(part) for part in self.clients], np.int64)
+        return self.clients.sizes
 
     def counts(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the images of each client and class (K, C).
@@ -87,8 +125,7 @@ class Partition:
         """
         self.check(labels)
         owner = np.empty(len(labels), np.int64)
-        for cid, part in enumerate(self.clients):
-            owner[part] = cid
+        owner[self.clients.positions] = self.clients.owners()
         cells = owner * self.num_classes + labels
         flat = np.bincount(cells, minlength=self.num_clients * self.num_classes)
         return flat.reshape(self.num_clients, self.num_classes)
@@ -111,9 +148,9 @@ class Partition:
         digest = hashlib.sha256(
             f"fedlt partition {_FORMAT}/{self.num_classes}/{self.labels_sha256}".encode()
         )
-        for part in self.clients:
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part.astype("<i8").tobytes())
+        shares = self.clients
+        starts = shares.ends - shares.sizes
+        digest.update(np.insert(shares.positions, starts, shares.sizes).astype("<i8").tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -131,7 +168,7 @@ class Partition:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, separators=(",", ":"))
+                file.write(json.dumps(content, separators=(",", ":")))
             Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -159,8 +196,10 @@ class Partition:
 def _parse(content: dict[str, Any], where: str) -> Partition:
     """Build the partition in a JSON object and compare its checksum."""
     try:
-        clients = tuple(np.array(part, np.int64) for part in content["clients"])
-        partition = Partition(clients, int(content["num_classes"]), str(content["labels_sha256"]))
+        sizes = np.array([len(part) for part in content["clients"]], np.int64)
+        joined = list(itertools.chain.from_iterable(content["clients"]))
+        shares = Shares(_integers(joined), sizes)
+        partition = Partition(shares, int(content["num_classes"]), str(content["labels_sha256"]))
     except FedltError as error:
         raise FedltError(f"{where}: {error}") from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -168,3 +207,11 @@ def _parse(content: dict[str, Any], where: str) -> Partition:
     if content.get("sha256") != partition.hash():
         raise FedltError(f"{where}: the checksum is wrong; the file was changed or damaged")
     return partition
+
+
+def _integers(values: list[Any]) -> NDArray[np.int64]:
+    """Return a list of JSON numbers as an array, unless one of them is no integer."""
+    array = np.array(values or np.empty(0, np.int64))
+    if array.dtype != np.int64 or array.ndim != 1:
+        raise TypeError("clients must be lists of integers")
+    return array

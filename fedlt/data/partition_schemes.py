@@ -11,6 +11,7 @@ Each scheme returns ``owner`` (N,), the cid of each image, so that every image h
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -211,8 +212,9 @@ def shards(
     ordered = shuffled[np.argsort(labels[shuffled], kind="stable")]
     cids = rng.permutation(np.repeat(np.arange(num_clients), shards_per_client))
     owner = np.empty(len(labels), np.int64)
-    for cid, shard in zip(cids, np.array_split(ordered, total), strict=True):
-        owner[shard] = cid
+    sizes = np.full(total, len(labels) // total)
+    sizes[: len(labels) % total] += 1  # as even as can be, the larger shards first
+    owner[ordered] = np.repeat(cids, sizes)
     return owner
 
 
@@ -250,12 +252,13 @@ def repair(
     starts = (np.cumsum(flat) - flat).reshape(num_clients, num_classes)
     counts = flat.reshape(num_clients, num_classes)
     sizes = counts.sum(axis=1)
-    for cid in np.flatnonzero(sizes < min_samples):
-        while sizes[cid] < min_samples:
-            donor = int(sizes.argmax())
-            label = int(counts[donor].argmax())
-            counts[donor, label] -= 1
-            owner[order[starts[donor, label] + counts[donor, label]]] = cid
-            sizes[donor] -= 1
-            sizes[cid] += 1
+    donors = [(-int(sizes[k]), int(k)) for k in np.flatnonzero(sizes > min_samples)]
+    heapq.heapify(donors)  # the largest client first, ties by cid
+    lacking = np.maximum(min_samples - sizes, 0)
+    for cid in np.repeat(np.arange(num_clients), lacking):
+        size, donor = donors[0]
+        label = int(counts[donor].argmax())
+        counts[donor, label] -= 1
+        owner[order[starts[donor, label] + counts[donor, label]]] = cid
+        heapq.heapreplace(donors, (size + 1, donor))
     return owner

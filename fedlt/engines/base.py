@@ -13,15 +13,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import keep_reply, sum_replies
+from fedlt.personal import PersonalStates
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.flower.adapter import ServerHalf
 
-__all__ = ["Engine", "Job", "JobResult", "answer", "chunk_size", "gather", "run_job"]
+__all__ = ["Contexts", "Engine", "Job", "JobResult", "answer", "chunk_size", "gather", "run_job"]
 
 MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
 
@@ -47,8 +49,33 @@ class Job:
     """Messages that one worker answers, and the contexts that they are answered in."""
 
     messages: list[Message]
-    contexts: list[Context]  # copies: a job that is lost or run twice leaves no trace
+    contexts: Sequence[Context]  # copies: a job that is lost or run twice leaves no trace
     reduce: bool  # sum the replies into one
+
+
+class Contexts(Sequence[Context]):
+    """Clients' contexts, each made when it is asked for; pickled, they are a list.
+
+    So a whole cohort's personal states are never in memory together.
+    """
+
+    def __init__(self, make: Callable[[int], Context], cids: Sequence[int]) -> None:
+        self._make, self._cids = make, cids
+
+    def __len__(self) -> int:
+        return len(self._cids)
+
+    @overload
+    def __getitem__(self, index: int) -> Context: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Context]: ...
+    def __getitem__(self, index: int | slice) -> Context | Sequence[Context]:
+        if isinstance(index, slice):
+            return Contexts(self._make, self._cids[index])
+        return self._make(self._cids[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
 
 
 @dataclass(frozen=True)
@@ -69,15 +96,25 @@ def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
             who is done with it before the app's next task.
     """
     pairs = zip(job.messages, job.contexts, strict=True)
-    return gather(job, (answer(app, *pair) for pair in pairs), live=live)
+    answered = ((answer(app, message, context), context) for message, context in pairs)
+    return gather(job, answered, live=live)
 
 
-def gather(job: Job, replies: Iterable[Message], *, live: bool = False) -> JobResult:
-    """Return a job's result from the replies to its messages, as :func:`run_job` does."""
+def gather(
+    job: Job, answered: Iterable[tuple[Message, Context]], *, live: bool = False
+) -> JobResult:
+    """Return a job's result from its replies and the contexts that they left."""
+    contexts: list[Context] = []
+
+    def replies() -> Iterator[Message]:
+        for reply, context in answered:
+            contexts.append(context)
+            yield reply
+
     if job.reduce and len(job.messages) > 1:
-        return JobResult([sum_replies(replies)], job.contexts)
+        return JobResult([sum_replies(replies())], contexts)
     leave = live and job.reduce
-    return JobResult([r if leave else keep_reply(r) for r in replies], job.contexts)
+    return JobResult([r if leave else keep_reply(r) for r in replies()], contexts)
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
@@ -107,8 +144,7 @@ class Engine(Grid):
     def __init__(self, federation: Federation) -> None:
         self.federation = federation
         self._run = Run.create_empty(run_id=1)
-        self._states: dict[int, RecordDict] = {}  # committed; clients that never took part: absent
-        self._pending: dict[int, RecordDict] = {}
+        self._states = PersonalStates()
         self._replies: dict[str, Message] = {}
         self._ids = itertools.count()
 
@@ -156,21 +192,22 @@ class Engine(Grid):
         return list(self._train([[message] for message in messages], reduce=False))
 
     def _train(self, pieces: list[list[Message]], *, reduce: bool) -> Iterator[Message]:
-        self._pending.clear()
+        self._states.discard()
+        cids = [[message.metadata.dst_node_id for message in piece] for piece in pieces]
         jobs = [
-            Job(piece, [self.context(message.metadata.dst_node_id) for message in piece], reduce)
-            for piece in pieces
+            Job(piece, Contexts(self.context, own), reduce)
+            for piece, own in zip(pieces, cids, strict=True)
         ]
         for result in self.run_jobs(jobs):
-            self._pending.update({context.node_id: context.state for context in result.contexts})
+            for context in result.contexts:
+                record = context.state.get("personal")
+                if isinstance(record, ArrayRecord):
+                    self._states.stage(context.node_id, tensors_of(record))
             yield from result.replies
 
     def commit(self, cids: Iterable[int]) -> None:
         """Keep the personal states that the last messages left, for these clients only."""
-        for cid in cids:
-            if self._pending.get(cid):
-                self._states[cid] = self._pending[cid]
-        self._pending.clear()
+        self._states.commit(cids)
 
     def context(self, cid: int) -> Context:
         """Return a copy of client ``cid``'s context."""
@@ -178,18 +215,16 @@ class Engine(Grid):
             "partition-id": cid,
             "num-partitions": self.federation.num_clients,
         }
-        state = RecordDict(dict(self._states.get(cid, {})))
+        state = RecordDict()
+        if cid in self._states:
+            state["personal"] = array_record(self._states[cid])
         return Context(
             run_id=self._run.run_id, node_id=cid, node_config=config, state=state, run_config={}
         )
 
-    def states(self) -> dict[int, RecordDict]:
-        """Return the committed states by client id, for a checkpoint."""
+    def states(self) -> PersonalStates:
+        """Return the committed personal states by client id."""
         return self._states
-
-    def restore(self, states: dict[int, RecordDict]) -> None:
-        """Replace the committed states, from a checkpoint."""
-        self._states = states
 
     def set_run(self, run: Run) -> None:
         """Set the Flower run."""

@@ -83,12 +83,11 @@ class ForeignEngine(Engine):
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
         """Score the generic model here and let each node score its own personal model."""
-        for position, request in enumerate(requests):
-            if request.generic:
-                answer = self._scorer.score(replace(request, clients=()))
-                yield self._ask_clients(answer, request) if position == 0 else answer
-            elif request.clients:
-                yield self._ask_clients(Scores(None), request)
+        for request in requests:
+            generic = self._scorer.score(replace(request, clients=())) if request.generic else None
+            answer = generic or Scores(None)
+            asked = request.clients and request.start == 0  # a node scores the whole test set
+            yield self._ask_clients(answer, request) if asked else answer
 
     def _ask_clients(self, answer: Scores, request: ScoreRequest) -> Scores:
         """Add the clients' hits on the whole test set to an answer."""

@@ -91,9 +91,9 @@ class StackedEngine(Engine):
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs; a stack may hold the clients of several."""
-        replies = self._answer_all(jobs)
+        answered = self._answer_all(jobs)
         for job in jobs:
-            own = itertools.islice(replies, len(job.messages))
+            own = itertools.islice(answered, len(job.messages))
             yield gather(job, own, live=True)
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
@@ -101,13 +101,16 @@ class StackedEngine(Engine):
         for request in requests:
             yield self._worker.score(request)
 
-    def _answer_all(self, jobs: Sequence[Job]) -> Iterator[Message]:
-        """Yield the reply to every message; a stack's replies live until the next stack begins."""
-        pairs = [pair for job in jobs for pair in zip(job.messages, job.contexts, strict=True)]
-        stacks = -(-len(pairs) // self._size)
+    def _answer_all(self, jobs: Sequence[Job]) -> Iterator[tuple[Message, Context]]:
+        """Yield every reply and its context; a stack's replies live until the next one begins."""
+        pairs = (pair for job in jobs for pair in zip(job.messages, job.contexts, strict=True))
+        total = sum(len(job.messages) for job in jobs)
+        stacks = -(-total // self._size)
         for number in range(stacks):
-            start, stop = (len(pairs) * n // stacks for n in (number, number + 1))
-            yield from self._answer_together(pairs[start:stop])
+            start, stop = (total * n // stacks for n in (number, number + 1))
+            stack = list(itertools.islice(pairs, stop - start))
+            replies = self._answer_together(stack)
+            yield from zip(replies, [context for _, context in stack], strict=True)
 
     def _answer_together(self, pairs: Sequence[tuple[Message, Context]]) -> list[Message]:
         tasks = [Task(partial(self._answer, number, *pair)) for number, pair in enumerate(pairs)]

@@ -1,7 +1,8 @@
 """``evaluations/round_R.npz``: what one evaluation counted, so that numbers are re-cut untrained.
 
-Plain NumPy arrays, no pickle. Written beside its final name, flushed to disk, then renamed: a file
-that exists is complete.
+What is the same for every round, the counts of all clients, is written once, to ``clients.npz``
+beside it. Plain NumPy arrays, no pickle. Written beside the final name, flushed to disk, then
+renamed: a file that exists is complete.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from fedlt.evaluation.scores import GenericScores, PersonalScores
 __all__ = ["Evaluation", "evaluation_path", "load_evaluation", "save_evaluation"]
 
 IntArray = npt.NDArray[np.int64]
+
+_ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts")
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
     """Write an evaluation atomically, compressed; parent folders are made.
 
     Args:
-        path: Ends in ``.npz``.
+        path: Ends in ``.npz``. A folder holds evaluations of one run only.
         evaluation: What to write.
     """
     target = Path(path)
@@ -73,8 +76,15 @@ def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
         arrays |= _arrays("personal", evaluation.personal)
     for one in fields(evaluation):
         value = getattr(evaluation, one.name)
-        if one.name not in ("generic", "personal") and value is not None:
+        if one.name not in ("generic", "personal", *_CONSTANT) and value is not None:
             arrays[one.name] = np.asarray(value)
+    once = target.with_name(_ONCE)
+    if not once.exists():
+        _write(once, {name: getattr(evaluation, name) for name in _CONSTANT})
+    _write(target, arrays)
+
+
+def _write(target: Path, arrays: dict[str, Any]) -> None:
     handle, temporary = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.name}.", suffix=".part"
     )
@@ -89,6 +99,11 @@ def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
         raise
 
 
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def load_evaluation(path: str | Path) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
 
@@ -96,8 +111,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
         FedltError: If the file is missing or is not an evaluation.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = _read(Path(path)) | _read(Path(path).with_name(_ONCE))
         personal = _fields("personal", arrays)
         if personal:
             personal["sampled"] = bool(personal["sampled"])

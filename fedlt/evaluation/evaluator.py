@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ __all__ = ["Evaluator", "Standing"]
 
 Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
 MAX_SHARDS = 8  # pieces of the test set that workers share
+CHUNK_CLIENTS = 1000  # in one request, ...
+CHUNK_BYTES = 128 * 2**20  # ... and of their personal states, unless one client has more
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Standing:
     round: int
     broadcast: Mapping[str, Tensor]
     fixed: Mapping[str, Tensor]
-    personal: Mapping[int, Mapping[str, Tensor]]  # of the clients that took part
+    personal: Mapping[int, Mapping[str, Tensor]]  # of those that took part; read when needed
     participated: npt.NDArray[np.bool_]  # (K,)
     steps: npt.NDArray[np.int64]  # (K,) local steps that made each client's personal part
     global_counts: npt.NDArray[np.int64] | None  # (C,) that the server may know
@@ -45,11 +47,15 @@ class Evaluator:
     """Scores a federation's models. It knows heads by name only as the strategy gives them."""
 
     def __init__(
-        self, federation: Federation, has_own_backbone: Callable[[Standing], bool]
+        self,
+        federation: Federation,
+        has_own_backbone: Callable[[Standing], bool],
+        personal_names: Sequence[str],
     ) -> None:
         data, config = federation.data, federation.config
         self.federation = federation
         self._has_own_backbone = has_own_backbone
+        self._borrowed = personal_names  # of the model: what a generic model lacks
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.shots: ShotGroups = shot_groups(
             data.class_counts,
@@ -84,7 +90,7 @@ class Evaluator:
         generic: GenericScores | None = None
         own: dict[int, ClientHits | None] = {}
         bases: dict[int, ClientHits | None] = {}
-        for answer in ask(list(self._requests(standing, personal, keep_logits))):
+        for answer in ask(self._requests(standing, personal, keep_logits)):
             if answer.generic is not None:
                 generic = answer.generic if generic is None else generic + answer.generic
             for cid, (mine, base) in answer.clients.items():
@@ -96,12 +102,12 @@ class Evaluator:
 
     def _requests(
         self, standing: Standing, personal: bool, keep_logits: bool
-    ) -> Iterator[ScoreRequest]:
-        """Pieces of the test set with all clients on them; clients one by one if they must be."""
+    ) -> Sequence[ScoreRequest]:
+        """Pieces of the test set with clients on them; clients one by one if they must be."""
         images, block = len(self.federation.data.eval_labels), self.federation.config.evaluate
-        clients = tuple(self._client(standing, cid) for cid in self._cids) if personal else ()
+        cids = self._cids if personal else []
         refreshed = self.federation.config.personal.refresh.epochs > 0
-        alone = bool(clients) and (refreshed or self._has_own_backbone(standing))
+        alone = bool(cids) and (refreshed or self._has_own_backbone(standing))
         counts = standing.global_counts
         whole = ScoreRequest(
             round=standing.round,
@@ -113,38 +119,38 @@ class Evaluator:
             generic=True,
             keep_logits=keep_logits,
             global_counts=None if counts is None else tuple(counts.tolist()),
-            clients=tuple(replace(c, personal=None) for c in clients) if alone else clients,
+            clients=(),
         )
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
-        for start in range(0, images, size):
-            yield replace(whole, start=start, stop=min(start + size, images))
-        for client in clients if alone else ():
-            if client.personal is not None:
-                own = replace(client, base=False)
-                yield replace(whole, generic=False, keep_logits=False, clients=(own,))
-
-    def _client(self, standing: Standing, cid: int) -> ClientRequest:
-        own = standing.personal.get(cid, {}) if standing.participated[cid] else None
-        return ClientRequest(cid, own)
+        step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
+        parts = [
+            _Part(start, min(start + size, images), first == 0, cids[first : first + step])
+            for first in range(0, max(len(cids), 1), step)
+            for start in range(0, images, size)
+        ]
+        if not alone:
+            return _Requests(standing, whole, parts)
+        lone = [cid for cid in cids if standing.participated[cid]]
+        bases = [replace(part, own=False) for part in parts]
+        models = [_Part(0, images, False, [cid], base=False) for cid in lone]
+        return _Requests(standing, whole, [*bases, *models])
 
     def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
-        """Average the participants' personal parts, weighted by examples.
+        """Average the participants' personal parts of the model, weighted by examples.
 
         A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows
-        this mean, for evaluation only.
+        this mean, for evaluation only. States are read one after another.
         """
-        if not standing.personal:
-            return {}
-        sizes = self.federation.data.client_counts.sum(axis=1)
-        total = float(sum(sizes[cid] for cid in standing.personal))
+        sizes = self.federation.data.client_sizes
+        total = float(sum(sizes[cid] for cid in standing.personal)) if self._borrowed else 0.0
         if total == 0:
             return {}
-        first = next(iter(standing.personal.values()))
-        names = [name for name, tensor in first.items() if tensor.is_floating_point()]
-        return {
-            name: sum(own[name] * (sizes[cid] / total) for cid, own in standing.personal.items())
-            for name in names
-        }
+        means: dict[str, Any] = {}
+        for cid, own in standing.personal.items():
+            for name in self._borrowed:
+                if name in own and own[name].is_floating_point():
+                    means[name] = means.get(name, 0) + own[name] * (sizes[cid] / total)
+        return means
 
     def _stack(
         self, own: Mapping[int, ClientHits | None], bases: Mapping[int, ClientHits | None]
@@ -184,6 +190,58 @@ class Evaluator:
             personal=scores,
             labels=None if generic.logits is None else self.federation.data.eval_labels,
         )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one request is about."""
+
+    start: int  # of the test images
+    stop: int
+    generic: bool
+    cids: list[int]
+    base: bool = True
+    own: bool = True  # score the clients' personal models
+
+
+class _Requests(Sequence[ScoreRequest]):
+    """Requests, each made when it is asked for: only then are its personal states read."""
+
+    def __init__(self, standing: Standing, whole: ScoreRequest, parts: Sequence[_Part]) -> None:
+        self._standing, self._whole, self._parts = standing, whole, parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> ScoreRequest: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ScoreRequest]: ...
+    def __getitem__(self, index: int | slice) -> ScoreRequest | Sequence[ScoreRequest]:
+        if isinstance(index, slice):
+            return _Requests(self._standing, self._whole, self._parts[index])
+        part = self._parts[index]
+        return replace(
+            self._whole,
+            start=part.start,
+            stop=part.stop,
+            generic=part.generic,
+            keep_logits=part.generic and self._whole.keep_logits,
+            clients=tuple(self._client(part, cid) for cid in part.cids),
+        )
+
+    def _client(self, part: _Part, cid: int) -> ClientRequest:
+        scored = part.own and self._standing.participated[cid]
+        own = self._standing.personal.get(cid, {}) if scored else None
+        return ClientRequest(cid, own, base=part.base)
+
+
+def _chunk_size(personal: Mapping[int, Mapping[str, Tensor]]) -> int:
+    """Return how many clients' personal models one request takes, judged by the first state."""
+    for own in personal.values():
+        size = sum(tensor.nbytes for tensor in own.values())
+        return max(1, min(CHUNK_CLIENTS, CHUNK_BYTES // max(size, 1)))
+    return CHUNK_CLIENTS
 
 
 def _add(a: ClientHits | None, b: ClientHits | None) -> ClientHits | None:

@@ -62,8 +62,13 @@ class LocalTest:
     @property
     def weights(self) -> FloatArray:
         """(K, C) class weights w_kc; a row sums to 1, or to 0 for a client with an empty view."""
-        total = self.local_counts.sum(axis=1, keepdims=True)
-        weights: FloatArray = self.local_counts / np.maximum(total, 1)
+        return self.weights_of(np.arange(self.num_clients))
+
+    def weights_of(self, cids: IntArray) -> FloatArray:
+        """(E, C) the rows of :attr:`weights` of some clients."""
+        counts = self.local_counts[cids]
+        total = counts.sum(axis=1, keepdims=True)
+        weights: FloatArray = counts / np.maximum(total, 1)
         return weights
 
     @property
@@ -89,29 +94,31 @@ def floor_counts(client_counts: npt.ArrayLike, num_images: int) -> IntArray:
 
 
 def proportional_counts(counts: npt.ArrayLike, pool: npt.ArrayLike) -> IntArray:
-    """Return how many images of each class make one client's ``sampled`` local test.
+    """Return how many images of each class make the clients' ``sampled`` local tests.
 
-    The test is the largest that keeps the client's mix without drawing an image twice: its size is
+    A client's test is the largest that keeps its mix without drawing an image twice: its size is
     M = floor(min over c of pool_c / q_c), shared out by largest remainders, ties by class id.
 
     Args:
-        counts: (C,) training images of the client.
+        counts: (K, C) training images of the clients, or (C,) of one.
         pool: (C,) test images per class.
 
     Returns:
-        (C,) int64, summing to M, none above the pool; zeros for a client without images.
+        int64 of the same shape, summing to M, none above the pool; zeros for a client without
+        images.
     """
-    held, limit = np.asarray(counts, dtype=np.int64), np.asarray(pool, dtype=np.int64)
-    held = np.where(limit > 0, held, 0)
-    total = int(held.sum())
-    if total == 0:
-        return np.zeros_like(held)
-    own = held > 0
-    size = int((limit[own] * total // held[own]).min())
-    shares, remainders = np.divmod(held * size, total)
-    first = np.argsort(-remainders, kind="stable")[: size - int(shares.sum())]
-    shares[first] += 1
-    return shares
+    limit = np.asarray(pool, dtype=np.int64)
+    held = np.where(limit > 0, np.asarray(counts, dtype=np.int64), 0)
+    total = held.sum(axis=-1, keepdims=True)
+    bounds = limit * total // np.maximum(held, 1)
+    size = np.where(held > 0, bounds, np.iinfo(np.int64).max).min(axis=-1, keepdims=True)
+    size = np.where(total > 0, size, 0)
+    shares, remainders = np.divmod(held * size, np.maximum(total, 1))
+    order = np.argsort(-remainders, axis=-1, kind="stable")
+    rank = np.argsort(order, axis=-1, kind="stable")
+    missing = size - shares.sum(axis=-1, keepdims=True)
+    result: IntArray = shares + (rank < missing)
+    return result
 
 
 def local_test(
@@ -135,10 +142,10 @@ def local_test(
     counts = np.asarray(client_counts, dtype=np.int64)
     pool = np.asarray(test_counts, dtype=np.int64)
     if scheme == "exact":
-        return LocalTest("exact", counts, pool, np.where(pool > 0, counts, 0), seed)
+        kept = counts if pool.all() else np.where(pool > 0, counts, 0)
+        return LocalTest("exact", counts, pool, kept, seed)
     if scheme == "sampled":
-        drawn = np.stack([proportional_counts(row, pool) for row in counts])
-        return LocalTest("sampled", counts, pool, drawn, seed)
+        return LocalTest("sampled", counts, pool, proportional_counts(counts, pool), seed)
     if scheme == "reference":
         kept = np.minimum(floor_counts(counts, int(pool.sum())), pool)
         return LocalTest("reference", counts, pool, kept, seed)

@@ -185,7 +185,7 @@ def client_accuracies(
     _check(scores, view)
     seen = np.asarray(participated, dtype=bool)[scores.cids]
     hits = _own(scores.hits, scores.generic_hits, seen)
-    weights, images = view.weights[scores.cids], view.scored_images[scores.cids]
+    weights, images = view.weights_of(scores.cids), view.scored_images[scores.cids]
     values = (weights[:, None] * (hits / np.maximum(images, 1)[:, None])).sum(axis=2)
     return np.where(weights.sum(axis=1)[:, None] > 0, values, np.nan)
 
@@ -228,7 +228,7 @@ def personal_metrics(
     cids = scores.cids[keep]
     seen = everyone[cids]
     table = _Table(
-        weights=view.weights[cids],
+        weights=view.weights_of(cids),
         images=view.scored_images[cids],
         counts=view.client_counts[cids],
         groups=_membership(view, cids, shots),

@@ -8,7 +8,7 @@ and clients whose update is not finite or too large are left out and remembered.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ class ServerHalf(FlowerBase):
         kept = set(self.finite)
         return [cid for cid in self.cohort if cid not in kept]
 
-    def sample(self, round_: int, node_ids: list[int]) -> list[int]:
+    def sample(self, round_: int, node_ids: Sequence[int]) -> list[int]:
         """Return the cohort of a round: sorted, a function of (seed, round) and the nodes."""
         if self.faults is not None:
             node_ids = self.faults.joined(round_, node_ids)
@@ -123,7 +123,9 @@ class ServerHalf(FlowerBase):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """Return one message per client that will answer; they share their array records."""
-        asked = self.ask(server_round, self.sample(server_round, sorted(grid.get_node_ids())))
+        nodes = grid.get_node_ids()  # our engines' are a range, which need not be sorted
+        ordered = nodes if isinstance(nodes, range) else sorted(nodes)
+        asked = self.ask(server_round, self.sample(server_round, ordered))
         content: Records = {"arrays": arrays, "fixed": self.fixed}
         settings = self.round_config(server_round, asked)
         return [

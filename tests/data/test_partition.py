@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import struct
 
 import numpy as np
@@ -105,3 +106,20 @@ def test_other_data_are_refused():
         _partition().check(LABELS[:5])
     with pytest.raises(FedltError, match="the labels differ"):
         _partition().counts(LABELS[::-1])
+
+
+def test_a_large_population_is_a_few_arrays(tmp_path):
+    """100,000 clients pickle as three buffers (positions, sizes, ends), not one a client."""
+    clients = 100_000
+    labels = np.arange(3 * clients) % 7
+    owner = np.arange(3 * clients)[::-1] % clients
+    partition = Partition.from_owner(owner, labels, num_clients=clients, num_classes=7)
+    buffers = []
+    stream = pickle.dumps(partition, protocol=5, buffer_callback=buffers.append)
+    assert len(buffers) == 3
+    assert len(stream) < 2000
+    copy = pickle.loads(stream, buffers=buffers)
+    partition.save(tmp_path / "p.json")
+    for other in (copy, Partition.load(tmp_path / "p.json")):
+        assert other.hash() == partition.hash()
+        assert other.clients[99_998].tolist() == [1, 100_001, 200_001]

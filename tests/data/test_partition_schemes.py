@@ -198,3 +198,18 @@ def test_a_saved_partition_is_used_as_it_stands(tmp_path):
         draw_partition(labels[1:], 10, config, seed=1)
     with pytest.raises(FedltError, match="the labels differ"):
         draw_partition(labels[::-1], 10, config, seed=1)
+
+
+def test_repair_is_the_rule_of_its_docstring_done_one_by_one():
+    """The rule in plain words: the largest client gives the last image of its largest class."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 4, 300)
+    owner = np.minimum(rng.geometric(0.08, 300) - 1, 59)
+    expected = owner.copy()
+    for cid in range(60):
+        while (expected == cid).sum() < 3:
+            donor = np.bincount(expected, minlength=60).argmax()
+            label = np.bincount(labels[expected == donor]).argmax()
+            expected[np.flatnonzero((expected == donor) & (labels == label))[-1]] = cid
+    assert (expected != owner).sum() > 50
+    assert np.array_equal(repair(owner, labels, 60, min_samples=3), expected)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedlt.engines import ENGINES, engine_class
-from fedlt.engines.base import Engine, Job, chunk_size, run_job
+from fedlt.engines.base import Contexts, Engine, Job, chunk_size, run_job
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
 from fedlt.flower.records import array_record, tensors_of
@@ -140,7 +142,7 @@ def test_push_and_pull(engine):
 def calls(engine):
     found = {}
     for cid, state in engine.states().items():
-        found[cid] = float(tensors_of(state["personal"])["calls"])
+        found[cid] = float(state["calls"])
     return found
 
 
@@ -180,14 +182,37 @@ def test_contexts_are_copies(engine):
     assert list(engine.context(2).state) == ["personal"]
 
 
-def test_restore_replaces_the_states(engine):
+def test_restore_replaces_the_states(engine, tmp_path):
+    engine.states().spill_to(tmp_path, 1)
+    engine.states().stage(4, {"calls": torch.tensor([41.0])})
+    engine.commit([4])
+    snapshot = engine.states().flush()
     engine.map_reduce(messages([2]))
     engine.commit([2])
-    record = array_record({"calls": torch.tensor([41.0])})
-    engine.restore({4: RecordDict({"personal": record})})
+    engine.states().restore(snapshot, round=1)
+    assert list(engine.states()) == [4]
     engine.map_reduce(messages([2, 4]))
     engine.commit([2, 4])
     assert calls(engine) == {2: 1.0, 4: 42.0}
+
+
+def test_contexts_are_made_when_they_are_asked_for():
+    """A pickled job holds them all, for it leaves the process; another holds none."""
+    made = []
+
+    def make(cid):
+        made.append(cid)
+        return Context(1, cid, {}, RecordDict(), {})
+
+    job = Job(messages([5, 6, 7]), Contexts(make, [5, 6, 7]), reduce=True)
+    assert (len(job.contexts), made) == (3, [])
+    assert job.contexts[1].node_id == 6
+    assert [context.node_id for context in job.contexts[1:]] == [6, 7]
+    made.clear()
+    copy = pickle.loads(pickle.dumps(job.contexts))
+    assert made == [5, 6, 7]
+    assert [context.node_id for context in copy] == [5, 6, 7]
+    assert isinstance(copy, list)
 
 
 def test_a_job_run_twice_gives_the_same(engine):

@@ -16,6 +16,7 @@ from fedlt.errors import FedltError
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.server_half import make_server_half
 from fedlt.loading import check_packages
+from fedlt.personal import PersonalStates
 
 ROOT = Path(__file__).resolve().parents[2]
 FEDLT = Path(sys.executable).parent / "fedlt"
@@ -50,7 +51,7 @@ def running(federation):
 @pytest.fixture
 def engine(running):
     """One pair of workers for all tests here, without personal states."""
-    running.restore({})
+    running.states().restore(PersonalStates().flush(), round=0)
     return running
 
 
@@ -67,7 +68,7 @@ def test_replies_come_in_the_order_of_the_messages(federation, engine):
     assert engine.states() == {}
     engine.commit([1, 3])
     assert sorted(engine.states()) == [1, 3]
-    first = tensors_of(engine.states()[1]["personal"])["heads.local.weight"]
+    first = engine.states()[1]["heads.local.weight"]
     assert first.shape == (4, 16)
 
 

@@ -72,7 +72,7 @@ def test_round_trip(tmp_path, options):
     path = evaluation_path(tmp_path, 7)
     save_evaluation(path, evaluation)
     assert path.name == "round_7.npz"
-    assert [p.name for p in path.parent.iterdir()] == ["round_7.npz"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["clients.npz", "round_7.npz"]
     loaded = load_evaluation(path)
     assert same(evaluation, loaded)
 
@@ -103,6 +103,17 @@ def test_the_file_opens_without_pickle_and_logits_score_again(tmp_path):
     assert hits == np.trace(confusion[0])
 
 
+def test_what_all_rounds_share_is_written_once(tmp_path):
+    evaluation = build()
+    save_evaluation(tmp_path / "round_7.npz", evaluation)
+    stamp = (tmp_path / "clients.npz").stat().st_mtime_ns
+    save_evaluation(tmp_path / "round_8.npz", dataclasses.replace(evaluation, round=8))
+    assert (tmp_path / "clients.npz").stat().st_mtime_ns == stamp
+    with np.load(tmp_path / "round_8.npz") as file:
+        assert "client_counts" not in file.files
+    assert same(load_evaluation(tmp_path / "round_8.npz").client_counts, evaluation.client_counts)
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "round_7.npz"
     save_evaluation(path, build())
@@ -115,7 +126,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_evaluation(path, build(personal=False))
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["round_7.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clients.npz", "round_7.npz"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a zip"])

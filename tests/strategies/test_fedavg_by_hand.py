@@ -203,7 +203,7 @@ def test_local_batchnorm_never_leaves_its_client(lab):
     tensors = outcome.checkpoint.tensors
     norms = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     expected = {f"backbone.layers.{i}.{name}" for i in (2, 6, 9) for name in norms}
-    assert set(tensors["personal/0"]) == expected
+    assert set(outcome.personal[0]) == expected
     assert not expected & set(tensors["broadcast"])
-    first, second = (tensors[f"personal/{c}"]["backbone.layers.2.running_mean"] for c in (0, 1))
+    first, second = (outcome.personal[c]["backbone.layers.2.running_mean"] for c in (0, 1))
     assert not torch.equal(first, second)
