@@ -6,20 +6,24 @@
     result.json        written last: it makes the run finished
 
 A directory appears whole (it is prepared under another name); JSON files are replaced atomically.
+One process at a time works in it: it holds a lock on config.yaml, which ends with the process.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -87,7 +91,7 @@ class RunDirectory:
 
         Raises:
             FedltError: If the directory holds an unfinished run and ``resume`` is not set, a run
-                of another configuration, or something that is not a run.
+                of another configuration, something that is not a run, or a run at work.
         """
         if resume and overwrite:
             raise FedltError("give --resume or --overwrite, not both")
@@ -96,6 +100,9 @@ class RunDirectory:
             return "start"
         if not self._is_run():
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        if state == "unfinished" or overwrite:
+            with self.lock():
+                pass
         if overwrite:
             return "start"
         self._check_same(config, resume=resume)
@@ -122,10 +129,29 @@ class RunDirectory:
             "name=... keeps both, --overwrite replaces it"
         )
 
-    def create(self, config: Config, partition: Partition) -> None:
-        """Make the directory, in place of a run that is there.
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the run for this process; the kernel lets go when the process ends, however.
+
+        Raises:
+            FedltError: If another process has it, or it cannot be written.
+        """
+        path = self.path / "config.yaml"
+        try:
+            file = path.open("r+b")
+        except OSError as error:
+            raise FedltError(f"{path} cannot be written: {error.strerror}") from error
+        with file:
+            _take(file, self.path)
+            yield
+
+    def create(self, config: Config, partition: Partition, *, overwrite: bool = False) -> None:
+        """Make the directory, with ``overwrite`` in place of a run that is there.
 
         Call it when everything is validated and `decide` says ``"start"``.
+
+        Raises:
+            FedltError: If something is there already, or the directory cannot be written.
         """
         if self._is_occupied() and not self._is_run():
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
@@ -133,16 +159,15 @@ class RunDirectory:
         shutil.rmtree(new, ignore_errors=True)
         try:
             new.mkdir(parents=True)
-        except OSError as error:
-            raise FedltError(f"{self.path} cannot be made: {error.strerror}") from error
-        try:
             _fill(new, config, partition)
-        except BaseException:
+            if overwrite and self._is_run():
+                with self.lock():
+                    shutil.rmtree(self.path)
+            new.rename(self.path)
+        except OSError as error:
+            raise FedltError(f"{self.path} cannot be made: {error.strerror or error}") from error
+        finally:
             shutil.rmtree(new, ignore_errors=True)
-            raise
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        new.rename(self.path)
 
     def config(self) -> Config:
         """Return the stored configuration."""
@@ -222,6 +247,16 @@ def _fill(folder: Path, config: Config, partition: Partition) -> None:
     (folder / "evaluations").mkdir()
 
 
+def _take(file: BinaryIO, path: Path) -> None:
+    """Lock a file of the run directory ``path`` until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise FedltError(f"{path} is in use: another process runs it") from None
+        raise FedltError(f"{path} cannot be locked: {error.strerror}") from error
+
+
 def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
     """Return ``value`` for JSON: NumPy becomes Python, a number that is not finite None."""
     if isinstance(value, Mapping):
@@ -238,12 +273,16 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace ``path`` atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(plain(content), file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(plain(content), file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _version(package: str) -> str | None:

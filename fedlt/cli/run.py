@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,12 +44,23 @@ def run(
     _check(config, resume=resume, overwrite=overwrite)
     console = Console()
     try:
-        results = _run_all(config, console, resume=resume, overwrite=overwrite)
+        with _stopped_by_terminate():
+            results = _run_all(config, console, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
         command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
         typer.echo(f"interrupted; to go on: {command}", err=True)
         raise typer.Exit(130) from None
     _report(config, results, console)
+
+
+@contextmanager
+def _stopped_by_terminate() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(config: Config, *, resume: bool, overwrite: bool) -> None:

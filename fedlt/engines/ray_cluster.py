@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -59,6 +60,9 @@ class Start:
         if self.errors:
             reason = str(self.errors[0]).strip().partition("\n")[0]
             raise RunError(f"Ray does not start: {reason}") from self.errors[0]
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGTERM)  # Ray has put its own in front, which aborts
+            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
 def _init(start: Start, options: dict[str, Any]) -> None:
