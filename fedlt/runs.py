@@ -272,7 +272,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace ``path`` atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump(plain(content), file, indent=2, allow_nan=False)
