@@ -156,7 +156,7 @@ class RunDirectory:
         if self._is_occupied() and not self._is_run():
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        shutil.rmtree(new, ignore_errors=True)
+        _remove_leftovers(self.path)
         try:
             new.mkdir(parents=True)
             _fill(new, config, partition)
@@ -236,6 +236,24 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise FedltError(f"{path} is damaged; --overwrite starts again")
         return content
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed have prepared for the run directory ``path``."""
+    for old in path.parent.glob(f".{path.name}.*"):
+        number = old.name.rpartition(".")[2]
+        if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
 
 
 def _fill(folder: Path, config: Config, partition: Partition) -> None:

@@ -17,7 +17,7 @@ import errno
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +114,11 @@ def _explained(directory: RunDirectory) -> Iterator[None]:
             reason = f"{directory.path} cannot be written: {error.strerror}"
             raise RunError(f"{reason}; --resume goes on from its last checkpoint") from error
         path = directory.path / "error.txt"
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-        raise RunError(f"{where}{one_line(cause)}; the traceback is in {path}") from error
+        line = f"{where}{one_line(cause)}"
+        with suppress(OSError):
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+            line = f"{line}; the traceback is in {path}"
+        raise RunError(line) from error
 
 
 @dataclass

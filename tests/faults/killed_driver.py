@@ -45,7 +45,7 @@ def left(config: Config) -> str:
             result[name] = {**result[name], "seconds": 0}
     kept = [sorted(checkpoint.meta["heard"]), checkpoint.meta["steps"]]
     digest.update(json.dumps([rows, result, kept], sort_keys=True).encode())
-    litter = [str(path) for path in directory.path.rglob(".*")]
+    litter = [str(path) for path in directory.path.parent.rglob(".*")]
     return f"{len(rows)} rounds {litter} {digest.hexdigest()}"
 
 

@@ -38,7 +38,8 @@ class Memory(SilentProgress):
 def test_memory_does_not_grow_with_rounds(lab, record_property, engine):
     """A leak of one broadcast (6.7 KB here) a round would show as 6.5 KiB a round.
 
-    Measured: under 1 KiB a round on both engines; the slope is a least squares fit from round 101.
+    The slope is a least squares fit from round 101. Measured: 0.1 KiB on serial; 2.7 on Ray, whose
+    own books fill slowly: over rounds 600 to 1600 it is 1 KiB.
     """
     memory = Memory()
     config = lab.fresh(
@@ -52,5 +53,5 @@ def test_memory_does_not_grow_with_rounds(lab, record_property, engine):
     assert len(memory.kib) == 500
     slope = float(np.polyfit(np.arange(400), memory.kib[100:], 1)[0])
     record_property("KiB a round", round(slope, 2))
-    assert slope < 4, memory.kib[::25]
+    assert slope < 5, memory.kib[::25]
     assert memory.files[-1] <= memory.files[100] + 2
