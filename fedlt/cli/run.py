@@ -36,20 +36,24 @@ def run(
 
     A finished run of the same configuration is not repeated unless --overwrite is given.
     """
-    from rich.console import Console
-
-    from fedlt.config import load_config
-
-    config = load_config(file, overrides or [])
-    _check(config, resume=resume, overwrite=overwrite)
-    console = Console()
     try:
         with _stopped_by_terminate():
-            results = _run_all(config, console, resume=resume, overwrite=overwrite)
+            _run(file, overrides or [], resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
         command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
         typer.echo(f"interrupted; to go on: {command}", err=True)
         raise typer.Exit(130) from None
+
+
+def _run(file: Path, overrides: list[str], *, resume: bool, overwrite: bool) -> None:
+    from rich.console import Console
+
+    from fedlt.config import load_config
+
+    config = load_config(file, overrides)
+    _check(config, resume=resume, overwrite=overwrite)
+    console = Console()
+    results = _run_all(config, console, resume=resume, overwrite=overwrite)
     _report(config, results, console)
 
 

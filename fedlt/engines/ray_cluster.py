@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Start", "check_address", "count_places", "count_workers", "start_ray"]
 
 CONNECT_SECONDS = 3.0
+END_SECONDS = 3.0  # for Ray to come up that is to be ended; else it dies with the process
 _STARTED: list[Start] = []  # by this process; the last one runs
 
 
@@ -185,14 +186,11 @@ def _cores() -> int:
 def _leave(start: Start, folder: Path) -> None:
     """End Ray with the process, and remove what it has written unless something went wrong."""
     import ray
-    from ray._private.worker import global_worker
+    from ray._common.utils import get_default_ray_temp_dir
 
-    session = None
-    if start.done.is_set() and not start.errors:
-        node = getattr(global_worker, "node", None)
-        if node is not None and node.is_head():
-            session = Path(node.get_session_dir_path())
+    if start.done.wait(END_SECONDS) and not start.errors:
         ray.shutdown()
-    if session is not None and not start.keep_logs:
-        shutil.rmtree(session, ignore_errors=True)
+    if not start.keep_logs:
+        for session in Path(get_default_ray_temp_dir()).glob(f"session_*_{os.getpid()}"):
+            shutil.rmtree(session, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ import pytest
 CLUSTER = """
 import json
 import sys
+import time
 from pathlib import Path
 
 import ray
@@ -18,6 +19,7 @@ from ray.cluster_utils import Cluster
 
 from fedlt.config import Config
 from fedlt.engines.ray_cluster import count_places, count_workers
+from fedlt.engines.ray_pool import Pool
 from fedlt.report.progress import SilentProgress
 from fedlt.simulate import run
 
@@ -28,7 +30,16 @@ cluster.add_node(num_cpus=1, num_gpus=1)
 cluster.wait_for_nodes()
 config["engine"]["address"] = cluster.address
 config = Config.model_validate(config)
-seen = {}
+seen = {"replaced": 0}
+replace = Pool.replace
+
+
+def counted(pool, member):
+    seen["replaced"] += 1
+    replace(pool, member)
+
+
+Pool.replace = counted
 
 
 class Disturbed(SilentProgress):
@@ -42,6 +53,8 @@ class Disturbed(SilentProgress):
     def advance(self, round, text=""):
         if round == 1:
             cluster.remove_node(leaving, allow_graceful=False)
+            while count_places(config.engine) == 3:  # until Ray has noticed
+                time.sleep(0.2)
 
     def stop(self):
         for file in files:
@@ -50,7 +63,6 @@ class Disturbed(SilentProgress):
 
 
 run(config, progress=Disturbed())
-seen["after"] = count_places(config.engine)
 Path("seen.json").write_text(json.dumps(seen))
 ray.shutdown()
 cluster.shutdown()
@@ -85,7 +97,8 @@ def squares():
 def test_a_cluster_gives_the_bits_of_serial_while_a_node_leaves(lab, tmp_path):
     """Three nodes of one core, one of which goes; the user's files are gone from the first round.
 
-    A worker fits on each node; workers of half a core and half a GPU fit twice, on the third.
+    The worker of that node is replaced, and its successor waits for a place. A worker fits on each
+    node; workers of half a core and half a GPU fit twice, on the third.
     """
     files = [tmp_path / "avg.py", tmp_path / "squares.py"]
     for file, text in zip(files, (AVG, SQUARES), strict=True):
@@ -106,7 +119,7 @@ def test_a_cluster_gives_the_bits_of_serial_while_a_node_leaves(lab, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads((tmp_path / "seen.json").read_text())
-    assert seen == {"workers": 3, "halves": 2, "after": 2}
+    assert seen == {"workers": 3, "halves": 2, "replaced": 1}
     outcome = lab.resume(config)  # it is finished: what it has written is read
     assert [row["round"] for row in outcome.rows] == [1, 2, 3, 4, 5, 6]
     assert outcome.bits == lab.run(**changes).bits
