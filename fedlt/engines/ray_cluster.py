@@ -191,6 +191,7 @@ def _leave(start: Start, folder: Path) -> None:
     if start.done.wait(END_SECONDS) and not start.errors:
         ray.shutdown()
     if not start.keep_logs:
-        for session in Path(get_default_ray_temp_dir()).glob(f"session_*_{os.getpid()}"):
+        home: str = get_default_ray_temp_dir()  # type: ignore[no-untyped-call]
+        for session in Path(home).glob(f"session_*_{os.getpid()}"):
             shutil.rmtree(session, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
