@@ -6,20 +6,24 @@
     result.json        written last: it makes the run finished
 
 A directory appears whole (it is prepared under another name); JSON files are replaced atomically.
+One process at a time works in it: it holds a lock on config.yaml, which ends with the process.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -87,7 +91,7 @@ class RunDirectory:
 
         Raises:
             FedltError: If the directory holds an unfinished run and ``resume`` is not set, a run
-                of another configuration, or something that is not a run.
+                of another configuration, something that is not a run, or a run at work.
         """
         if resume and overwrite:
             raise FedltError("give --resume or --overwrite, not both")
@@ -96,6 +100,9 @@ class RunDirectory:
             return "start"
         if not self._is_run():
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        if state == "unfinished" or overwrite:
+            with self.lock():
+                pass
         if overwrite:
             return "start"
         self._check_same(config, resume=resume)
@@ -127,15 +134,42 @@ class RunDirectory:
         name = config.engine.name
         return self.config().engine.name if name == "auto" else name
 
-    def create(self, config: Config, partition: Partition, *, engine: str | None = None) -> None:
-        """Make the directory, in place of a run that is there.
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the run for this process; the kernel lets go when the process ends, however.
+
+        Raises:
+            FedltError: If another process has it, or it cannot be written.
+        """
+        path = self.path / "config.yaml"
+        try:
+            file = path.open("r+b")
+        except OSError as error:
+            raise FedltError(f"{path} cannot be written: {error.strerror}") from error
+        with file:
+            _take(file, self.path)
+            yield
+
+    def create(
+        self,
+        config: Config,
+        partition: Partition,
+        *,
+        overwrite: bool = False,
+        engine: str | None = None,
+    ) -> None:
+        """Make the directory, with ``overwrite`` in place of a run that is there.
 
         Call it when everything is validated and `decide` says ``"start"``.
 
         Args:
             config: The run.
             partition: Which client has which images.
+            overwrite: Whether a run may be replaced.
             engine: The engine that ``auto`` stands for.
+
+        Raises:
+            FedltError: If something is there already, or the directory cannot be written.
         """
         if engine is not None:
             picked = config.engine.model_copy(update={"name": engine})
@@ -143,19 +177,18 @@ class RunDirectory:
         if self._is_occupied() and not self._is_run():
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        shutil.rmtree(new, ignore_errors=True)
+        _remove_leftovers(self.path)
         try:
             new.mkdir(parents=True)
-        except OSError as error:
-            raise FedltError(f"{self.path} cannot be made: {error.strerror}") from error
-        try:
             _fill(new, config, partition)
-        except BaseException:
+            if overwrite and self._is_run():
+                with self.lock():
+                    shutil.rmtree(self.path)
+            new.rename(self.path)
+        except OSError as error:
+            raise FedltError(f"{self.path} cannot be made: {error.strerror or error}") from error
+        finally:
             shutil.rmtree(new, ignore_errors=True)
-            raise
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        new.rename(self.path)
 
     def config(self) -> Config:
         """Return the stored configuration."""
@@ -226,6 +259,24 @@ class RunDirectory:
         return content
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed have prepared for the run directory ``path``."""
+    for old in path.parent.glob(f".{path.name}.*"):
+        number = old.name.rpartition(".")[2]
+        if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
+
+
 def _fill(folder: Path, config: Config, partition: Partition) -> None:
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     partition.save(folder / "partition.json")
@@ -233,6 +284,16 @@ def _fill(folder: Path, config: Config, partition: Partition) -> None:
     (folder / "rounds.jsonl").touch()
     (folder / "checkpoints").mkdir()
     (folder / "evaluations").mkdir()
+
+
+def _take(file: BinaryIO, path: Path) -> None:
+    """Lock a file of the run directory ``path`` until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise FedltError(f"{path} is in use: another process runs it") from None
+        raise FedltError(f"{path} cannot be locked: {error.strerror}") from error
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
@@ -250,13 +311,17 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace ``path`` atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(plain(content), file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(plain(content), file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _version(package: str) -> str | None:

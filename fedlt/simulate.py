@@ -13,10 +13,11 @@ One round:
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from fedlt.strategy import Tensors
 
 __all__ = ["Simulation", "run"]
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def run(
@@ -98,13 +101,15 @@ def run(
     with engine_class(name)(federation) as engine, _explained(directory):
         engine.rehearse(server)
         if action == "start":
-            directory.create(config, federation.data.partition, engine=name)
-        simulation = Simulation(server, directory, progress or SilentProgress())
-        engine.states().spill_to(state_folder(directory.checkpoints), config.engine.personal_memory)
-        if action == "resume":
-            simulation.restore(engine)
-        context = Context(1, 1, {}, RecordDict(), {})
-        make_server_app(simulation.main)(engine, context)
+            directory.create(config, federation.data.partition, overwrite=overwrite, engine=name)
+        with directory.lock():
+            simulation = Simulation(server, directory, progress or SilentProgress())
+            personal = state_folder(directory.checkpoints)
+            engine.states().spill_to(personal, config.engine.personal_memory)
+            if action == "resume":
+                simulation.restore(engine)
+            context = Context(1, 1, {}, RecordDict(), {})
+            make_server_app(simulation.main)(engine, context)
     return directory.result()
 
 
@@ -116,11 +121,17 @@ def _explained(directory: RunDirectory) -> Iterator[None]:
     except (FedltError, RunError):
         raise
     except Exception as error:
-        path = directory.path / "error.txt"
-        path.write_text(traceback.format_exc(), encoding="utf-8")
         cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
         where = "".join(f"{note}: " for note in dict.fromkeys(getattr(cause, "__notes__", ())))
-        raise RunError(f"{where}{one_line(cause)}; the traceback is in {path}") from error
+        if isinstance(error, OSError) and error.errno in _DISK and not where:
+            reason = f"{directory.path} cannot be written: {error.strerror}"
+            raise RunError(f"{reason}; --resume goes on from its last checkpoint") from error
+        path = directory.path / "error.txt"
+        line = f"{where}{one_line(cause)}"
+        with suppress(OSError):
+            path.write_text(traceback.format_exc(), encoding="utf-8")
+            line = f"{line}; the traceback is in {path}"
+        raise RunError(line) from error
 
 
 @dataclass
@@ -155,6 +166,7 @@ class Simulation:
         arrays = array_record(server.state.broadcast)
         self.progress.start(rounds, server.state.round)
         start = time.perf_counter() - self.seconds
+        whole = server.state.round  # the last round of which nothing is missing
         try:
             for round_ in range(server.state.round + 1, rounds + 1):
                 messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
@@ -169,11 +181,13 @@ class Simulation:
                 if round_ in generic:
                     text = self._evaluate(engine, round_, metrics, personal=round_ in personal)
                 self.seconds = time.perf_counter() - start
+                whole = round_
                 if round_ % self.config.checkpoint.every == 0 or round_ == rounds:
                     self.save(engine)
                 self.progress.advance(round_, text)
-        except RunError:
-            self.save(engine)  # of the last good round
+        except (Exception, KeyboardInterrupt):
+            if server.state.round == whole:  # else the last checkpoint is what is left
+                self.save(engine)
             raise
         finally:
             self.progress.stop()

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 after a mistake of the user's and 1 after a run that could not go on (one line on
-        standard error each); 130 after Ctrl-C.
+        standard error each); 130 after Ctrl-C or SIGTERM.
     """
     given = sys.argv[1:] if arguments is None else [*arguments]  # `list` is a verb here
     try:

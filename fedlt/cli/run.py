@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,20 +36,35 @@ def run(
 
     A finished run of the same configuration is not repeated unless --overwrite is given.
     """
-    from rich.console import Console
-
-    from fedlt.config import load_config
-
-    config = load_config(file, overrides or [])
-    _check(config, resume=resume, overwrite=overwrite)
-    console = Console()
     try:
-        results = _run_all(config, console, resume=resume, overwrite=overwrite)
+        with _stopped_by_terminate():
+            _run(file, overrides or [], resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
         command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
         typer.echo(f"interrupted; to go on: {command}", err=True)
         raise typer.Exit(130) from None
+
+
+def _run(file: Path, overrides: list[str], *, resume: bool, overwrite: bool) -> None:
+    from rich.console import Console
+
+    from fedlt.config import load_config
+
+    config = load_config(file, overrides)
+    _check(config, resume=resume, overwrite=overwrite)
+    console = Console()
+    results = _run_all(config, console, resume=resume, overwrite=overwrite)
     _report(config, results, console)
+
+
+@contextmanager
+def _stopped_by_terminate() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(config: Config, *, resume: bool, overwrite: bool) -> None:

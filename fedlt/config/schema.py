@@ -165,10 +165,19 @@ class EngineConfig(_Section):
 
     name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
-    address: StrictStr | None = None  # of a running Ray cluster; None: this machine
+    address: StrictStr | None = None  # host:port of a Ray cluster, or auto; None: this machine
+    cpus_per_worker: Positive = 1  # cores set aside for a worker; a share, or whole ones
+    gpus_per_worker: NotNegative = 0  # GPUs set aside for a worker; a share, or whole ones
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
     personal_memory: Whole = 1024  # MiB of personal states in the driver; more of them go to disk
+
+    @field_validator("cpus_per_worker", "gpus_per_worker")
+    @classmethod
+    def _is_share_or_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value:g} is neither a share of one nor a whole number")
+        return value
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:

@@ -3,13 +3,11 @@
 Records that every message of a round shares (the broadcast, the fixed part) go into the object
 store once and are mapped by the workers without a copy, by one call a round; a record that did not
 change is not put again. Replies come back as buffers that the driver maps. The driver adds them in
-cohort order.
+cohort order. Workers that die are replaced by the pool.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -18,11 +16,19 @@ from typing import TYPE_CHECKING, Any
 import ray
 from flwr.app import ArrayRecord, RecordDict
 
-from fedlt.engines.base import Engine, Job, JobResult, run_job
+from fedlt.engines.base import Engine, Job, JobResult
 from fedlt.engines.probe import Estimate, Probe
-from fedlt.engines.ray_cluster import Start, start_ray
-from fedlt.flower.records import array_record, tensors_of, with_content
-from fedlt.loading import check_packages, user_modules
+from fedlt.engines.ray_cluster import (
+    check_address,
+    count_places,
+    count_workers,
+    local_workers,
+    start_ray,
+)
+from fedlt.engines.ray_pool import Pool
+from fedlt.engines.ray_worker import RayWorker
+from fedlt.flower.records import array_record, with_content
+from fedlt.loading import user_modules
 
 if TYPE_CHECKING:
     from fedlt.config import EngineConfig
@@ -33,54 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["RayEngine"]
 
 START_SECONDS = 5.0  # of Ray and its workers, beyond what the driver does meanwhile
-SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
-
-
-class RayWorker:
-    """The actor: a process with one worker, made when the federation arrives."""
-
-    def __init__(self) -> None:
-        check_packages()
-        from fedlt.engines.heap import keep_freed_memory
-        from fedlt.worker import prepare_process
-
-        prepare_process()
-        keep_freed_memory()
-        self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, what it says)
-
-    def setup(self, federation: Federation) -> None:
-        """Build the scratch model."""
-        from fedlt.flower.client_app import make_client_app
-        from fedlt.worker import Worker
-
-        self._worker = Worker(federation)
-        self._app = make_client_app(lambda: self._worker)
-
-    def share(self, refs: SharedRefs) -> None:
-        """Map the records that the next calls share; those that are here already are kept."""
-        kept = {name: held for name, held in self._records.items() if held[0] == refs.get(name)}
-        self._records = kept  # before others are mapped: the last round's memory is free by then
-        missing = [name for name in refs if name not in kept]
-        records = ray.get([refs[name] for name in missing])
-        kept.update({n: (refs[n], record) for n, record in zip(missing, records, strict=True)})
-
-    def run(self, job: Job) -> JobResult:
-        """Run one job."""
-        shared = {name: record for name, (_, record) in self._records.items()}
-        for message in job.messages:
-            message.content.update(shared)
-        return run_job(self._app, job, live=True)
-
-    def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> Scores:
-        """Score one request, whose tensors travel beside it."""
-        shared = {name: tensors_of(record) for name, (_, record) in self._records.items()}
-        records = iter(personal)
-        clients = tuple(
-            c if c.personal is None else replace(c, personal=tensors_of(next(records)))
-            for c in request.clients
-        )
-        light: Callable[..., ScoreRequest] = replace
-        return self._worker.score(light(request, clients=clients, **shared))
 
 
 class RayEngine(Engine):
@@ -89,13 +47,14 @@ class RayEngine(Engine):
     @classmethod
     def prepare(cls, config: EngineConfig) -> Callable[[], None]:
         """Begin to start Ray; the answer waits for it."""
-        start: Start = start_ray(_count_workers(config), config.address)
-        return start.wait
+        if config.address is not None:
+            check_address(config.address)
+        return start_ray(config).wait
 
     @classmethod
     def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate:
         """Tasks side by side, messages one by one (benchmarks/engine_overhead.py), a start."""
-        workers = _count_workers(server.federation.config.engine)
+        workers = local_workers(server.federation.config.engine)
         at_once = min(workers, probe.cohort)
         tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
         messages = probe.cohort * (4e-3 + 2.5e-9 * probe.parameters)
@@ -107,15 +66,28 @@ class RayEngine(Engine):
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)
         config = federation.config.engine
-        start_ray(_count_workers(config), config.address).wait()
+        self._start = start_ray(config)
+        self._start.wait()
         for module in user_modules():
             ray.cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
-        actor: Any = ray.remote(RayWorker).options(num_cpus=1 if config.address else 0)
-        self._workers = [actor.remote() for _ in range(_count_workers(config))]
+        on_cluster = config.address is not None
+        actor: Any = ray.remote(RayWorker).options(
+            num_cpus=config.cpus_per_worker if on_cluster else 0,
+            num_gpus=config.gpus_per_worker,
+        )
         shared = ray.put(federation)
-        self._ready = [worker.setup.remote(shared) for worker in self._workers]
+
+        def hire() -> tuple[Any, Any]:
+            worker = actor.remote()
+            return worker, worker.setup.remote(shared)
+
+        self._pool = Pool(
+            hire,
+            count_workers(config),
+            count_places=lambda: count_places(config),
+            is_remote=on_cluster,
+        )
         self._puts: dict[str, tuple[ArrayRecord, Any]] = {}
-        self._is_remote = config.address is not None  # replies may lie on other machines
 
     def __exit__(
         self,
@@ -124,25 +96,22 @@ class RayEngine(Engine):
         trace: TracebackType | None,
     ) -> None:
         """End the actors. The cluster stays up for the next run of this process."""
-        for worker in self._workers:
-            ray.kill(worker)
+        self._start.keep_logs |= isinstance(error, Exception)
+        self._pool.close()
 
     def _share(self, records: dict[str, ArrayRecord]) -> None:
-        """Put records into the object store, unless the very same one is there; tell the workers.
-
-        An actor answers its calls in order, so the jobs that follow find the records there.
-        """
+        """Put records into the object store, unless they are there; tell the workers."""
         for name, record in records.items():
             if name not in self._puts or self._puts[name][0] is not record:
                 self._puts[name] = (record, ray.put(record))
         refs = {name: self._puts[name][1] for name in records}
-        self._ready += [worker.share.remote(refs) for worker in self._workers]
+        self._pool.tell(lambda worker: worker.share.remote(refs))
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs, those with most images first, and yield their results in order."""
         shared = _shared_records(jobs)
         self._share(shared)
-        sizes = self.federation.data.client_counts.sum(axis=1)
+        sizes = self.federation.data.client_sizes
 
         def images(position: int) -> int:
             return int(sum(sizes[m.metadata.dst_node_id] for m in jobs[position].messages))
@@ -151,7 +120,7 @@ class RayEngine(Engine):
             return worker.run.remote(_without(jobs[position], shared))
 
         order = sorted(range(len(jobs)), key=lambda position: (-images(position), position))
-        yield from self._dispatch(submit, order)
+        yield from self._pool.run(submit, order, lambda position: _name(jobs[position]))
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests and yield the answers in order."""
@@ -169,43 +138,18 @@ class RayEngine(Engine):
             light = replace(request, clients=bare, broadcast={}, fixed={}, private_mean={})
             return worker.score.remote(light, own)
 
-        yield from self._dispatch(submit, list(range(len(requests))))
+        def name(position: int) -> str:
+            cids = ", ".join(str(client.cid) for client in requests[position].clients)
+            return f"evaluation after round {requests[position].round}, clients {cids or 'none'}"
 
-    def _dispatch(self, submit: Callable[[Any, int], Any], order: list[int]) -> Iterator[Any]:
-        """Keep every worker busy; yield results by position.
-
-        A worker has its next job before it ends one and does not wait for the driver, except for
-        the last jobs, which go to workers that are idle.
-        """
-        waiting, running = deque(order), {}
-        held = dict.fromkeys(self._workers, 0)  # jobs that a worker has
-        finished: dict[int, Any] = {}
-
-        def feed(worker: Any, limit: int) -> None:  # noqa: ANN401 (Ray handles have no types)
-            while waiting and held[worker] < (limit if len(waiting) > len(held) else 1):
-                position = waiting.popleft()
-                running[submit(worker, position)] = (worker, position)
-                held[worker] += 1
-
-        for worker in self._workers:
-            feed(worker, 1)  # nothing waits behind the longest jobs
-        ray.get(self._ready)
-        self._ready = []
-        for wanted in range(len(order)):
-            while wanted not in finished:
-                (ref,), _ = ray.wait(list(running), num_returns=1, fetch_local=self._is_remote)
-                worker, position = running.pop(ref)
-                held[worker] -= 1
-                feed(worker, 2)
-                finished[position] = ray.get(ref)
-            yield finished.pop(wanted)
+        yield from self._pool.run(submit, range(len(requests)), name)
 
 
-def _count_workers(config: EngineConfig) -> int:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return cores if config.workers == "auto" else config.workers
+def _name(job: Job) -> str:
+    """Return what an error calls a job."""
+    cids = ", ".join(str(message.metadata.dst_node_id) for message in job.messages)
+    word = "client" if len(job.messages) == 1 else "clients"
+    return f"{word} {cids}, round {job.messages[0].metadata.group_id}"
 
 
 def _shared_records(jobs: Sequence[Job]) -> dict[str, ArrayRecord]:

@@ -8,7 +8,6 @@ renamed: a file that exists is complete.
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -85,17 +84,15 @@ def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
 
 
 def _write(target: Path, arrays: dict[str, Any]) -> None:
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-    )
+    temporary = target.with_name(f".{target.name}.part")  # a resumed run writes over it
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

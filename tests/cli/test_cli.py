@@ -38,7 +38,7 @@ class Runs:
         if directory.decide(config, resume=resume, overwrite=overwrite) == "show":
             return directory.result()
         if directory.state == "absent" or overwrite:
-            directory.create(config, Partition())
+            directory.create(config, Partition(), overwrite=overwrite)
         progress.start(config.rounds, 0)
         for number in range(1, config.rounds + 1):
             if self.error is not None and number == 2:

@@ -30,9 +30,9 @@ def config(tmp_path, monkeypatch):
     return Config(name="a", rounds=3, seed=7, output=str(tmp_path / "runs"))
 
 
-def made(config) -> RunDirectory:
+def made(config, **how) -> RunDirectory:
     directory = RunDirectory.of(config)
-    directory.create(config, FakePartition())
+    directory.create(config, FakePartition(), **how)
     return directory
 
 
@@ -116,7 +116,10 @@ def test_create_replaces_a_run_whole(config):
     directory.append_round({"round": 1})
     directory.write_result({})
     (directory.checkpoints / "round_000001").mkdir()
-    directory = made(config)
+    with pytest.raises(FedltError, match="cannot be made: Directory not empty"):
+        made(config)
+    assert directory.state == "finished"
+    directory = made(config, overwrite=True)
     assert directory.state == "unfinished"
     assert directory.rounds() == []
     assert not any(directory.checkpoints.iterdir())
@@ -137,7 +140,7 @@ def test_a_folder_that_is_not_a_run_is_left_alone(config, overwrite):
 
 def test_failure_while_making_leaves_nothing(config):
     directory = RunDirectory.of(config)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FedltError, match="cannot be made: disk full"):
         directory.create(config, BrokenPartition())
     assert list(directory.path.parent.iterdir()) == []
 

@@ -1,0 +1,227 @@
+"""A pool of Ray actors that keeps its size: one that dies is replaced, and its work done again.
+
+An actor dies with its process (killed, out of memory) or with its node. Work is a list of jobs by
+position; results come in the order of the positions, whoever does them and however often. What a
+job itself raises is not tried again: it would be raised again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import exceptions
+
+from fedlt.errors import RunError
+
+__all__ = ["Pool"]
+
+MAX_DEATHS = 3  # workers that one job, or the set-up, may cost
+PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
+GRACE = 5.0  # seconds for the answers that a dead worker has left behind
+
+_LOST = (
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.OutOfMemoryError,
+    exceptions.ObjectLostError,  # the answer's node has left with it
+)
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Member:
+    """One actor of the pool."""
+
+    actor: Any
+    setup: Any  # reference of the call that makes it ready
+    ready: bool = False
+    told: Any = None  # reference of the last call that every member got, until it is checked
+    held: int = 0  # jobs that it has
+
+
+class Pool:
+    """Actors, and the jobs that they do."""
+
+    def __init__(
+        self,
+        hire: Callable[[], tuple[Any, Any]],
+        size: int,
+        *,
+        count_places: Callable[[], int],
+        is_remote: bool,
+    ) -> None:
+        """Start the actors.
+
+        Args:
+            hire: Starts an actor and its set-up: returns its handle and the set-up's reference.
+            size: Actors.
+            count_places: Says how many actors the nodes that are there could hold.
+            is_remote: Answers may lie on other machines.
+        """
+        self._hire, self._count_places, self.is_remote = hire, count_places, is_remote
+        self._tell: Callable[[Any], Any] | None = None
+        self._failed_setups = 0
+        self.members = [Member(*hire()) for _ in range(size)]
+
+    def tell(self, call: Callable[[Any], Any]) -> None:
+        """Make a call to every member, now or when it is ready; it takes the last one's place.
+
+        An actor answers its calls in order, so the jobs that follow find it done.
+        """
+        self._tell = call
+        for member in self.members:
+            if member.ready:
+                member.told = call(member.actor)
+
+    def run(
+        self,
+        submit: Callable[[Any, int], Any],
+        order: Sequence[int],
+        name: Callable[[int], str],
+    ) -> Iterator[Any]:
+        """Do the jobs and yield their results by position.
+
+        Args:
+            submit: Gives an actor the job of a position; returns the result's reference.
+            order: Every position, in the order in which jobs are started.
+            name: What an error calls the job of a position.
+
+        Raises:
+            RunError: If a job costs the lives of ``MAX_DEATHS`` workers.
+        """
+        for member in self.members:
+            member.held = 0  # jobs of a list that was given up
+        work = _Work(self, submit, deque(order), name)
+        work.feed()
+        for wanted in range(len(order)):
+            while wanted not in work.finished:
+                work.step()
+            yield work.finished.pop(wanted)
+
+    def welcome(self, member: Member) -> bool:
+        """Take the outcome of a member's set-up; say whether it is ready."""
+        try:
+            ray.get(member.setup)
+        except _LOST as error:
+            self._failed_setups += 1
+            cause = _one_line(error)
+            if getattr(error, "actor_init_failed", False):
+                raise RunError(f"a Ray worker does not start: {cause}") from error
+            if self._failed_setups == MAX_DEATHS:
+                times = f"{MAX_DEATHS} Ray workers in a row died"
+                raise RunError(f"{times} while they were set up: {cause}") from error
+            self.replace(member)
+            return False
+        self._failed_setups = 0
+        member.ready = True
+        if self._tell is not None:
+            member.told = self._tell(member.actor)
+        return True
+
+    def replace(self, member: Member) -> None:
+        """Put a new actor in a member's place."""
+        ray.kill(member.actor)
+        self.members[self.members.index(member)] = Member(*self._hire())
+
+    def check_places(self) -> None:
+        """Raise if no member works and no node could hold one."""
+        if any(member.ready for member in self.members):
+            return
+        if self._count_places() == 0:
+            raise RunError("no node of the Ray cluster has a place for a worker any more")
+        _LOG.warning("waiting for a place on the Ray cluster")
+
+    def close(self) -> None:
+        """End the actors."""
+        for member in self.members:
+            ray.kill(member.actor)
+
+
+@dataclass
+class _Work:
+    """One list of jobs on its way."""
+
+    pool: Pool
+    submit: Callable[[Any, int], Any]
+    waiting: deque[int]
+    name: Callable[[int], str]
+    running: dict[Any, tuple[Member, int]] = field(default_factory=dict)  # in order of submission
+    finished: dict[int, Any] = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
+
+    def feed(self) -> None:
+        """Give every idle member one job: nothing waits behind the longest."""
+        for member in self.pool.members:
+            self._feed(member, 1)
+
+    def _feed(self, member: Member, limit: int) -> None:
+        """Give a member its next jobs; the last ones go to members that are idle."""
+        members = len(self.pool.members)
+        while member.ready and self.waiting:
+            if member.held >= (limit if len(self.waiting) > members else 1):
+                return
+            position = self.waiting.popleft()
+            self.running[self.submit(member.actor, position)] = (member, position)
+            member.held += 1
+
+    def step(self) -> None:
+        """Wait for one answer and use it."""
+        new = {member.setup: member for member in self.pool.members if not member.ready}
+        done, _ = ray.wait(
+            [*self.running, *new],
+            num_returns=1,
+            timeout=PATIENCE,
+            fetch_local=self.pool.is_remote,
+        )
+        for ref in done:
+            if ref in self.running:
+                self._collect(ref)
+            elif self.pool.welcome(new[ref]):
+                self._feed(new[ref], 1)
+        if not done:
+            self.pool.check_places()
+
+    def _collect(self, ref: Any) -> None:  # noqa: ANN401 (Ray references have no types)
+        """Take one answer, after its member has the next job."""
+        member, position = self.running[ref]
+        member.held -= 1
+        self._feed(member, 2)
+        try:
+            if member.told is not None:
+                ray.get(member.told)
+                member.told = None
+            self.finished[position] = ray.get(ref)
+            del self.running[ref]
+        except _LOST as error:
+            self._bury(member, error)
+
+    def _bury(self, member: Member, error: Exception) -> None:
+        """Replace a dead member. What it has answered is kept, the rest is done again."""
+        self.pool.replace(member)
+        refs = [ref for ref, (owner, _) in self.running.items() if owner is member]
+        ray.wait(refs, num_returns=len(refs), timeout=GRACE, fetch_local=self.pool.is_remote)
+        again = []
+        for ref in refs:
+            _, position = self.running.pop(ref)
+            try:
+                self.finished[position] = ray.get(ref, timeout=0)
+            except (*_LOST, exceptions.GetTimeoutError):
+                again.append(position)
+        self.waiting.extendleft(reversed(again))
+        for position in again[:1]:  # the one that it was at
+            self.deaths[position] += 1
+            if self.deaths[position] == MAX_DEATHS:
+                times = f"its worker died {MAX_DEATHS} times"
+                raise RunError(f"{self.name(position)}: {times}: {_one_line(error)}") from error
+        self.feed()
+
+
+def _one_line(error: Exception) -> str:
+    """Return what Ray says about a death."""
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,69 @@
+"""The Ray actor: a process with one scratch model, made when the federation arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import ray
+from flwr.app import ArrayRecord
+
+from fedlt.engines.base import Job, JobResult, run_job
+from fedlt.flower.records import tensors_of
+from fedlt.loading import check_packages
+
+if TYPE_CHECKING:
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation import Federation
+
+__all__ = ["RayWorker", "SharedRefs"]
+
+SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
+
+
+class RayWorker:
+    """Does jobs and scores one after another. Nothing that it holds is needed to replace it."""
+
+    def __init__(self) -> None:
+        check_packages()
+        from fedlt.engines.heap import keep_freed_memory
+        from fedlt.worker import prepare_process
+
+        prepare_process()
+        keep_freed_memory()
+        self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, what it says)
+
+    def setup(self, federation: Federation) -> None:
+        """Build the scratch model."""
+        from fedlt.flower.client_app import make_client_app
+        from fedlt.worker import Worker
+
+        self._worker = Worker(federation)
+        self._app = make_client_app(lambda: self._worker)
+
+    def share(self, refs: SharedRefs) -> None:
+        """Map the records that the next calls share; those that are here already are kept."""
+        kept = {name: held for name, held in self._records.items() if held[0] == refs.get(name)}
+        self._records = kept  # before others are mapped: the last round's memory is free by then
+        missing = [name for name in refs if name not in kept]
+        records = ray.get([refs[name] for name in missing])
+        kept.update({n: (refs[n], record) for n, record in zip(missing, records, strict=True)})
+
+    def run(self, job: Job) -> JobResult:
+        """Run one job."""
+        shared = {name: record for name, (_, record) in self._records.items()}
+        for message in job.messages:
+            message.content.update(shared)
+        return run_job(self._app, job, live=True)
+
+    def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> Scores:
+        """Score one request, whose tensors travel beside it."""
+        shared = {name: tensors_of(record) for name, (_, record) in self._records.items()}
+        records = iter(personal)
+        clients = tuple(
+            c if c.personal is None else replace(c, personal=tensors_of(next(records)))
+            for c in request.clients
+        )
+        light: Callable[..., ScoreRequest] = replace
+        return self._worker.score(light(request, clients=clients, **shared))

@@ -1,0 +1,176 @@
+"""Runs of the ``fedlt`` command in processes of their own, and a look at those processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """
+name: here
+rounds: 100000
+clients_per_round: 3
+data:
+  dataset: synthetic
+  options: {num_classes: 4, train_per_class: 20, test_per_class: 5}
+partition: {num_clients: 5}
+model: {width: 4}
+checkpoint: {every: 2}
+"""
+PATIENCE = 120  # seconds on a loaded machine
+
+
+def wait_for(what: Callable[[], object], seconds: float = PATIENCE) -> float:
+    """Wait until ``what()`` is true and return for how long."""
+    start = time.monotonic()
+    while not what():
+        assert time.monotonic() - start < seconds, f"{what} did not come true"
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def born(pid: int) -> str | None:
+    """Return when a process was started, which with its id names it; None if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process, by a name that no later one has."""
+
+    pid: int
+    birth: str
+    command: str
+
+    def is_alive(self) -> bool:
+        return born(self.pid) == self.birth
+
+    def sockets(self) -> set[str]:
+        """Return the inodes of its sockets."""
+        found = set()
+        try:
+            for path in Path(f"/proc/{self.pid}/fd").iterdir():
+                match = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(path))
+                found |= {match[1]} if match else set()
+        except OSError:
+            pass  # a descriptor, or the process, has gone meanwhile
+        return found
+
+
+def family(pid: int) -> list[Process]:
+    """Return a process and everything that it, and they, have started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        one = todo.pop()
+        todo += children.get(one, [])
+        birth = born(one)
+        if birth is not None:
+            command = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            found.append(Process(one, birth, command))
+    return found
+
+
+def listening() -> dict[str, str]:
+    """Return the address, in hexadecimal, of every TCP socket that listens, by its inode."""
+    found = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":  # TCP_LISTEN
+                found[fields[9]] = fields[1].partition(":")[0]
+    return found
+
+
+class Running:
+    """A ``fedlt run`` on its way."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # Ray's sockets need short names
+        (folder / "here.yaml").write_text(EXPERIMENT)
+        self.seen: list[Process] = []
+        self.directory = folder / "runs" / "here" / "1"
+        command = [str(Path(sys.executable).parent / "fedlt"), "run", "here.yaml", *arguments]
+        self.popen = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"TMPDIR": str(self.temporary)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # as a terminal does
+        )
+
+    def rounds(self) -> int:
+        """Return how many rounds it has written."""
+        try:
+            return (self.directory / "rounds.jsonl").read_bytes().count(b"\n")
+        except OSError:
+            return 0
+
+    def reach(self, rounds: int) -> list[Process]:
+        """Wait for a round and return the processes at work."""
+        wait_for(lambda: self.rounds() >= rounds or self.popen.poll() is not None)
+        assert self.popen.poll() is None, self.popen.stderr.read()
+        self.seen = family(self.popen.pid)
+        return self.seen
+
+    def signal(self, number: int, *, group: bool) -> None:
+        """Send a signal, to the whole group as a terminal does for Ctrl-C, or to the driver."""
+        (os.killpg if group else os.kill)(self.popen.pid, number)
+
+    def end(self) -> tuple[int, str, float]:
+        """Wait for the end; return exit code, standard error, and the seconds it took."""
+        start = time.monotonic()
+        _, error = self.popen.communicate(timeout=PATIENCE)
+        return self.popen.returncode, error, time.monotonic() - start
+
+
+@pytest.fixture
+def fedlt_run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Return what starts a run; nothing of it survives the test."""
+    started: list[Running] = []
+
+    def start(*arguments: str) -> Running:
+        started.append(Running(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        for process in {*one.seen, *family(one.popen.pid)}:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+        one.popen.communicate(timeout=PATIENCE)
+        shutil.rmtree(one.temporary)
+
+
+@pytest.fixture
+def wait() -> Callable[..., float]:
+    """Return what waits for a condition."""
+    return wait_for
+
+
+@pytest.fixture(name="listening")
+def _listening() -> Callable[[], dict[str, str]]:
+    """Return what finds the listening sockets of this machine."""
+    return listening
