@@ -1,0 +1,106 @@
+"""The work of cnn_round.py, and a plain PyTorch loop that does it without any framework.
+
+100 clients with 160 CIFAR-10 images each, the model ``cnn`` of width 16, batches of 32, SGD with
+momentum, no augmentation: 5 steps an epoch. The stock Flower peer trains with the plain loop, too,
+so that what differs between the peers is the framework.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedlt.config import Config
+from fedlt.config.plugins import resolve_client, resolve_strategy
+from fedlt.data import Dataset, load_dataset
+from fedlt.federation import prepare_federation
+from fedlt.rng import torch_generator
+
+if TYPE_CHECKING:
+    from fedlt.federation import Federation
+
+__all__ = ["PlainLoop", "cifar10_part", "make_federation"]
+
+CLIENTS, IMAGES, BATCH = 100, 160, 32
+STEPS = IMAGES // BATCH  # an epoch
+LR, MOMENTUM = 0.1, 0.5
+
+
+def cifar10_part(per_class: int) -> Dataset:
+    """Return CIFAR-10 with the first ``per_class`` training images of each class."""
+    whole = load_dataset("cifar10")
+    labels = torch.from_numpy(whole.train_labels.copy())
+    chosen = torch.cat([(labels == c).nonzero()[:per_class, 0] for c in range(10)]).numpy()
+    return replace(
+        whole, train_images=whole.train_images[chosen], train_labels=whole.train_labels[chosen]
+    )
+
+
+@functools.cache
+def make_federation(
+    steps: int, cohort: int, engine: str = "serial", workers: int = 1
+) -> Federation:
+    """Return the federation; ``steps`` is a multiple of the steps of an epoch."""
+    config = Config.model_validate(
+        {
+            "name": "cnn-round",
+            "data": {
+                "dataset": f"{Path(__file__).resolve()}:cifar10_part",
+                "options": {"per_class": CLIENTS * IMAGES // 10},
+            },
+            "partition": {"scheme": "iid", "num_clients": CLIENTS},
+            "model": {"name": "cnn", "width": 16},
+            "local": {
+                "epochs": steps // STEPS,
+                "batch_size": BATCH,
+                "lr": LR,
+                "momentum": MOMENTUM,
+            },
+            "engine": {"name": engine, "workers": workers},
+            "rounds": 10**6,
+            "clients_per_round": cohort,
+        }
+    )
+    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+
+
+class PlainLoop:
+    """A client's training in plain PyTorch: fedlt's batches, arithmetic and bits."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.model = federation.build_model()
+        data = federation.data
+        self._images = torch.from_numpy(data.train_images.copy())
+        self._labels = torch.from_numpy(data.train_labels.copy())
+        self._clients = [torch.from_numpy(indices.copy()) for indices in data.partition.clients]
+        self._scale = (1 / (255 * torch.tensor(data.std))).view(-1, 1, 1)
+        self._shift = (torch.tensor(data.mean) / torch.tensor(data.std)).view(-1, 1, 1)
+
+    def train(self, cid: int, round_: int, start: Mapping[str, Tensor]) -> float:
+        """Load ``start``, take the steps of one client's task, and return the last loss."""
+        model = self.model
+        model.load_state_dict(start)
+        model.train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+        loss = torch.zeros(())
+        for epoch in range(self.federation.config.local.epochs):
+            for images, labels in self._batches(cid, round_, epoch):
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(model(images)[:, 0], labels)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        return loss.item()
+
+    def _batches(self, cid: int, round_: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch_generator(self.federation.seed, "batches", round_, cid, epoch)
+        own = self._clients[cid]
+        for chosen in own[torch.randperm(len(own), generator=generator)].split(BATCH):
+            yield self._images[chosen] * self._scale - self._shift, self._labels[chosen]
