@@ -13,7 +13,8 @@
     ray_1     the Ray engine with 1 worker and the share of the cohort that one worker has in `ray`
 
 ``limit/alone`` is what the machine takes for using all its cores, ``ray/ray_1`` weak scaling: 1 is
-perfect. ``same_bits``: a client's weights are the same after fedlt's task and the plain loop.
+perfect. ``serial/alone, all clients`` sets the serial engine against the plain loop on one core.
+``same_bits``: a client's weights are the same after fedlt's task and the plain loop.
 
     FEDLT_DATA=... python benchmarks/cnn_round.py [--turns 30] [--steps 5,20] [--cores 2]
 
@@ -27,17 +28,15 @@ import argparse
 import json
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from cnn_workload import CLIENTS, PlainLoop, make_federation
+from cnn_workload import CLIENTS, PlainLoop, cnn_federation
+from fedlt_peer import run_rounds
 from turns import Peer, Turns, alternate, ratios, spread
 
 from fedlt.engines.heap import keep_freed_memory
 from fedlt.worker import Worker, prepare_process
-
-if TYPE_CHECKING:
-    from fedlt.flower.adapter import ServerHalf
 
 COHORT = 10
 WARM_UP = 3  # rounds that are not counted
@@ -45,37 +44,16 @@ RATIOS = {
     "ray/limit": ("ray", "limit"),
     "flower/limit": ("flower", "limit"),
     "flower/ray": ("flower", "ray"),
-    "serial/alone on one core": ("serial", "alone"),
     "ray/ray_1": ("ray", "ray_1"),
     "limit/alone": ("limit", "alone"),
 }
-
-
-def run_engine(turns: Turns, steps: int, cohort: int, *, engine: str, workers: int) -> None:
-    """Take turns of one round on one of fedlt's engines (in a child)."""
-    from flwr.app import ConfigRecord
-
-    from fedlt.engines import engine_class
-    from fedlt.flower.records import array_record
-    from fedlt.flower.server_half import make_server_half
-
-    prepare_process()
-    federation = make_federation(steps, cohort, engine, workers)
-    server: ServerHalf = make_server_half(federation)
-    with engine_class(engine)(federation) as grid:
-        arrays = array_record(server.state.broadcast)
-        while turns.next():
-            round_ = server.state.round + 1
-            messages = server.configure_train(round_, arrays, ConfigRecord(), grid)
-            arrays, _ = server.aggregate_train(round_, grid.map_reduce(messages))
-            grid.commit(server.finite)
 
 
 def run_plain(turns: Turns, steps: int, cohort: int, *, first: int) -> None:
     """Take turns of training ``cohort`` clients in a plain loop (in a child)."""
     prepare_process()
     keep_freed_memory()
-    loop = PlainLoop(make_federation(steps, cohort))
+    loop = PlainLoop(cnn_federation(steps, cohort))
     start = {name: tensor.clone() for name, tensor in loop.model.state_dict().items()}
     round_ = 0
     while turns.next():
@@ -87,7 +65,7 @@ def run_plain(turns: Turns, steps: int, cohort: int, *, first: int) -> None:
 def has_same_bits(steps: int) -> bool:
     """Say whether a task of fedlt and the plain loop end in the same weights."""
     prepare_process()
-    federation = make_federation(steps, COHORT)
+    federation = cnn_federation(steps, COHORT)
     worker, loop = Worker(federation), PlainLoop(federation)
     start = {name: tensor.clone() for name, tensor in loop.model.state_dict().items()}
     loop.train(3, 1, start)
@@ -117,10 +95,10 @@ def measure(steps: int, turns: int, cores: int) -> dict[str, Any]:
         teams["limit"] = [peers[f"plain_{core}"] for core in range(cores)]
         teams["alone"] = [peers["plain_0"]]
         seconds = alternate(teams, turns, warm_up=WARM_UP)
-    on_one = [cores * value for value in seconds["alone"]]
-    found = {name: ratios(seconds[a], seconds[b]) for name, (a, b) in RATIOS.items()}
-    found["serial/alone on one core"] = ratios(seconds["serial"], on_one)
     rounds = {name: spread(values) for name, values in seconds.items()}
+    found = {name: ratios(seconds[a], seconds[b]) for name, (a, b) in RATIOS.items()}
+    one_core = [cores * value for value in seconds["alone"]]
+    found["serial/alone, all clients"] = ratios(seconds["serial"], one_core)
     return {"same_bits": has_same_bits(steps), "seconds_a_round": rounds, "ratios": found}
 
 
@@ -129,13 +107,13 @@ def run_child(call: list[Any]) -> None:
     turns = Turns()
     kind, steps, cohort, *rest = call
     if kind == "engine":
-        run_engine(turns, steps, cohort, engine=rest[0], workers=rest[1])
+        run_rounds(turns, cnn_federation(steps, cohort, engine=rest[0], workers=rest[1]))
     elif kind == "plain":
         run_plain(turns, steps, cohort, first=rest[0])
     else:
-        from flower_cnn import run_rounds
+        from flower_cnn import run_stock
 
-        run_rounds(turns, steps, cohort, workers=rest[0], rounds=rest[1])
+        run_stock(turns, steps, cohort, workers=rest[0], rounds=rest[1])
 
 
 def main() -> None:

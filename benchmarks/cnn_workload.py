@@ -7,68 +7,32 @@ so that what differs between the peers is the framework.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from fedlt_peer import make_federation
 from torch import Tensor
 from torch.nn import functional
 
-from fedlt.config import Config
-from fedlt.config.plugins import resolve_client, resolve_strategy
-from fedlt.data import Dataset, load_dataset
-from fedlt.federation import prepare_federation
 from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["PlainLoop", "cifar10_part", "make_federation"]
+__all__ = ["CLIENTS", "IMAGES", "PlainLoop", "cnn_federation"]
 
 CLIENTS, IMAGES, BATCH = 100, 160, 32
 STEPS = IMAGES // BATCH  # an epoch
 LR, MOMENTUM = 0.1, 0.5
 
 
-def cifar10_part(per_class: int) -> Dataset:
-    """Return CIFAR-10 with the first ``per_class`` training images of each class."""
-    whole = load_dataset("cifar10")
-    labels = torch.from_numpy(whole.train_labels.copy())
-    chosen = torch.cat([(labels == c).nonzero()[:per_class, 0] for c in range(10)]).numpy()
-    return replace(
-        whole, train_images=whole.train_images[chosen], train_labels=whole.train_labels[chosen]
-    )
-
-
-@functools.cache
-def make_federation(
-    steps: int, cohort: int, engine: str = "serial", workers: int = 1
-) -> Federation:
+def cnn_federation(steps: int, cohort: int, engine: str = "serial", workers: int = 1) -> Federation:
     """Return the federation; ``steps`` is a multiple of the steps of an epoch."""
-    config = Config.model_validate(
-        {
-            "name": "cnn-round",
-            "data": {
-                "dataset": f"{Path(__file__).resolve()}:cifar10_part",
-                "options": {"per_class": CLIENTS * IMAGES // 10},
-            },
-            "partition": {"scheme": "iid", "num_clients": CLIENTS},
-            "model": {"name": "cnn", "width": 16},
-            "local": {
-                "epochs": steps // STEPS,
-                "batch_size": BATCH,
-                "lr": LR,
-                "momentum": MOMENTUM,
-            },
-            "engine": {"name": engine, "workers": workers},
-            "rounds": 10**6,
-            "clients_per_round": cohort,
-        }
-    )
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    local = {"epochs": steps // STEPS, "batch_size": BATCH, "lr": LR, "momentum": MOMENTUM}
+    model = {"name": "cnn", "width": 16}
+    settings = {"model": model, "local": local, "clients_per_round": cohort}
+    return make_federation(settings, clients=CLIENTS, images=IMAGES, engine=engine, workers=workers)
 
 
 class PlainLoop:

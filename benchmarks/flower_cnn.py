@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from cnn_workload import CLIENTS, IMAGES, PlainLoop, make_federation
+from cnn_workload import CLIENTS, IMAGES, PlainLoop, cnn_federation
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from turns import Turns
 
-__all__ = ["client_app", "run_rounds", "server_app"]
+__all__ = ["client_app", "run_stock", "server_app"]
 
 client_app = ClientApp()
 
@@ -37,7 +37,7 @@ client_app = ClientApp()
 def plain_loop(steps: int) -> PlainLoop:
     """Return this process's model and data."""
     prepare_process()
-    return PlainLoop(make_federation(steps, 1))
+    return PlainLoop(cnn_federation(steps, 1))
 
 
 @client_app.train()
@@ -77,7 +77,7 @@ def server_app(steps: int, cohort: int, rounds: int, note: Callable[[], object])
     return app
 
 
-def run_rounds(turns: Turns, steps: int, cohort: int, *, workers: int, rounds: int) -> None:
+def run_stock(turns: Turns, steps: int, cohort: int, *, workers: int, rounds: int) -> None:
     """Run the simulation, one round a turn."""
     from flwr.simulation import run_simulation
 
