@@ -20,6 +20,13 @@ from typing import Any, Self
 
 __all__ = ["Peer", "Turns", "alternate", "ratios", "spread"]
 
+_SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore",
+    "RAY_ADDRESS": "local",  # a Ray of its own, also where another one runs
+    "RAY_worker_niceness": "0",  # fedlt's own setting; peers on Ray get it, too
+}
+
 
 class Turns:
     """The peer's side. What else the process prints goes to its error output."""
@@ -63,7 +70,6 @@ class Peer:
         python: str = sys.executable,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        settings = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "RAY_worker_niceness": "0"}
         self.name = " ".join(map(str, command))
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the peer)
         self._process = subprocess.Popen(
@@ -72,7 +78,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, **settings, **(environment or {})},
+            env={**os.environ, **_SETTINGS, **(environment or {})},
         )
         self.facts: dict[str, Any] = {}
 
