@@ -66,7 +66,9 @@ def save_users(path: Path) -> None:
 
 def require_pfl(python: str) -> None:
     """End with one line where the interpreter has no pfl."""
-    check = "from importlib.util import find_spec as f; exit(not (f('pfl') and f('torch')))"
+    check = (
+        "from importlib.util import find_spec as f; raise SystemExit(not (f('pfl') and f('torch')))"
+    )
     if subprocess.run([python, "-c", check], check=False).returncode:
         print(
             f"pfl_round: {python} has no package pfl with torch: pip install 'pfl[pytorch]' there, "
