@@ -66,12 +66,10 @@ def save_users(path: Path) -> None:
 
 def require_pfl(python: str) -> None:
     """End with one line where the interpreter has no pfl."""
-    check = (
-        "from importlib.util import find_spec as f; raise SystemExit(not (f('pfl') and f('torch')))"
-    )
+    check = "from importlib import util; raise SystemExit(not util.find_spec('pfl'))"
     if subprocess.run([python, "-c", check], check=False).returncode:
         print(
-            f"pfl_round: {python} has no package pfl with torch: pip install 'pfl[pytorch]' there, "
+            f"pfl_round: {python} has no package pfl: pip install 'pfl[pytorch]' there, "
             "or name another interpreter with --pfl-python",
             file=sys.stderr,
         )

@@ -55,6 +55,6 @@ def test_missing_pfl_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"pfl_round: {bare} has no package pfl with torch: pip install 'pfl[pytorch]' there, or "
-        "name another interpreter with --pfl-python\n"
+        f"pfl_round: {bare} has no package pfl: pip install 'pfl[pytorch]' there, or name another "
+        "interpreter with --pfl-python\n"
     )
