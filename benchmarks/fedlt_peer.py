@@ -1,0 +1,76 @@
+"""fedlt's side of the benchmarks with peers: a part of CIFAR-10, and rounds taken in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedlt.config import Config
+from fedlt.config.plugins import resolve_client, resolve_strategy
+from fedlt.data import Dataset, load_dataset
+from fedlt.federation import prepare_federation
+from fedlt.worker import prepare_process
+
+if TYPE_CHECKING:
+    from turns import Turns
+
+    from fedlt.federation import Federation
+
+__all__ = ["cifar10_part", "make_federation", "run_rounds"]
+
+
+def cifar10_part(per_class: int) -> Dataset:
+    """Return CIFAR-10 with the first ``per_class`` training images of each class."""
+    whole = load_dataset("cifar10")
+    chosen = np.concatenate(
+        [np.flatnonzero(whole.train_labels == label)[:per_class] for label in range(10)]
+    )
+    return replace(
+        whole, train_images=whole.train_images[chosen], train_labels=whole.train_labels[chosen]
+    )
+
+
+def make_federation(
+    settings: Mapping[str, Any], *, clients: int, images: int, engine: str = "serial", workers: int
+) -> Federation:
+    """Return a federation of ``clients`` clients with ``images`` CIFAR-10 images each."""
+    config = Config.model_validate(
+        {
+            "name": "peers",
+            "data": {
+                "dataset": f"{Path(__file__).resolve()}:cifar10_part",
+                "options": {"per_class": clients * images // 10},
+            },
+            "partition": {"scheme": "iid", "num_clients": clients},
+            "engine": {"name": engine, "workers": workers},
+            "rounds": 10**6,
+            **settings,
+        }
+    )
+    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+
+
+def run_rounds(turns: Turns, federation: Federation) -> None:
+    """Take turns of one round, without evaluation and checkpoints, on the engine it names."""
+    from flwr.app import ConfigRecord
+
+    from fedlt.engines import engine_class
+    from fedlt.flower.records import array_record
+    from fedlt.flower.server_half import make_server_half
+
+    prepare_process()
+    server = make_server_half(federation)
+    with engine_class(federation.config.engine.name)(federation) as engine:
+        arrays = array_record(server.state.broadcast)
+        parameters = sum(parameter.numel() for parameter in server.model.parameters())
+        more = turns.next(parameters=parameters)
+        while more:
+            round_ = server.state.round + 1
+            messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
+            arrays, _ = server.aggregate_train(round_, engine.map_reduce(messages))
+            engine.commit(server.finite)
+            more = turns.next()
