@@ -15,7 +15,7 @@ process, no evaluation in any peer after round 1:
     FEDLT_DATA=... python benchmarks/pfl_round.py [--turns 30] [--cores 2] [--pfl-python PATH]
 
 takes about 3 minutes on 2 idle cores and prints one JSON object. All peers are up at the same time
-and take turns of one round. Both spend nearly all of it in the same convolutions: expect 1.0 to 1.05
+and take turns of one round. Both spend nearly all of it in the same convolutions: expect about 1.0
 for pfl/serial, and pfl/ray at nearly the number of cores.
 """
 

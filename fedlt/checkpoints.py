@@ -30,7 +30,7 @@ from fedlt.durable import pack_tensors, sha256, sync_folder, write_synced
 from fedlt.errors import FedltError
 from fedlt.state_files import StateFile, check_states
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint", "state_folder"]
+__all__ = ["Checkpoint", "clean", "load_checkpoint", "save_checkpoint", "state_folder"]
 
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
@@ -169,9 +169,14 @@ def _prune(folder: Path, newest: int) -> None:
     for _, path in found:
         if path not in kept:
             _remove(path)
+    clean(folder)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed has left: half a checkpoint, states that none names."""
     for path in folder.glob(".round_*"):
         shutil.rmtree(path, ignore_errors=True)
-    named = {name for path in kept for name in _named_files(path)}
+    named = {name for _, path in _saved(folder) for name in _named_files(path)}
     for path in state_folder(folder).glob("*"):
         if path.name not in named:
             path.unlink(missing_ok=True)

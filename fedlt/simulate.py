@@ -26,7 +26,7 @@ import torch
 from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedlt.checkpoints import load_checkpoint, save_checkpoint, state_folder
+from fedlt.checkpoints import clean, load_checkpoint, save_checkpoint, state_folder
 from fedlt.config import Config, config_hash
 from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
@@ -295,6 +295,7 @@ class Simulation:
         """Go back to the newest checkpoint; the start of the run where there is none."""
         self.directory.check_partition(self.federation.data.partition)
         checkpoint = load_checkpoint(self.directory.checkpoints)
+        clean(self.directory.checkpoints)
         if checkpoint is None:
             self.directory.truncate(0)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # no test may call out, whatever it 
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
+from torch import Tensor
 
 from fedlt.checkpoints import Checkpoint, load_checkpoint, state_folder
 from fedlt.config import Config, resolve_client, resolve_strategy
@@ -111,18 +112,21 @@ class Outcome:
         return states
 
     @property
+    def groups(self) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of the newest checkpoint, the personal states of every client among them."""
+        groups = {n: group for n, group in self.checkpoint.tensors.items() if n != "personal"}
+        return groups | {f"personal/{cid}": state for cid, state in self.personal.items()}
+
+    @property
     def bits(self) -> dict[str, Any]:
         """Everything that must not depend on the engine: rounds, tensors as bytes, counts."""
-        checkpoint = self.checkpoint
-        groups = {n: group for n, group in checkpoint.tensors.items() if n != "personal"}
-        groups |= {f"personal/{cid}": state for cid, state in self.personal.items()}
         tensors = {
             f"{group}/{name}": (str(t.dtype), tuple(t.shape), t.numpy().tobytes())
-            for group, named in groups.items()
+            for group, named in self.groups.items()
             for name, t in named.items()
         }
         kept = ("server", "excluded", "faults", "norms")
-        meta = {name: checkpoint.meta[name] for name in kept}
+        meta = {name: self.checkpoint.meta[name] for name in kept}
         return {"rows": self.rows, "meta": json.dumps(meta, sort_keys=True), **tensors}
 
 
