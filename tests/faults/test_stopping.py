@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     ids=["ctrl-c", "sigterm"],
 )
 def test_a_stopped_run_can_go_on(fedlt_run, wait, record_property, engine, number, group):
-    """Measured on two busy cores: 1 to 2.4 s on serial, 2.7 to 3.9 s on Ray; more load, more time."""
+    """Measured on two busy cores: 1 to 2.4 s on serial, 2.7 to 3.9 s on Ray."""
     run = fedlt_run(engine)
     processes = run.reach(3)
     run.signal(number, group=group)
