@@ -11,6 +11,7 @@ from clients.fedyoyo import FedYoYo
 from clients.focal import Focal
 from clients.ldam_drw import LdamDrw
 from clients.logit_adjustment import LogitAdjustment
+from clients.mdcs import Mdcs
 from fedlt.client import ClientPlugin
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Focal",
     "LdamDrw",
     "LogitAdjustment",
+    "Mdcs",
 ]
 
 CLIENTS: dict[str, type[ClientPlugin]] = {
@@ -36,4 +38,5 @@ CLIENTS: dict[str, type[ClientPlugin]] = {
     "focal": Focal,
     "ldam_drw": LdamDrw,
     "logit_adjustment": LogitAdjustment,
+    "mdcs": Mdcs,
 }

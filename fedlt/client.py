@@ -273,6 +273,7 @@ class ClientPlugin:
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
+    experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
 
     def build(self, model: Model) -> None:
         """Add experts, tokens or other streams to ``model``, before the strategy's ``build``."""
