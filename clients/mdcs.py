@@ -16,9 +16,9 @@ from fedlt.client import Batch, ClientPlugin
 from fedlt.data.views import paired_views
 from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
-from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from fedlt.client import Client
@@ -85,13 +85,10 @@ class Mdcs(ClientPlugin):
         offsets = expert_offsets(client.tensors["log_prior"], self.lambdas)
         client.tensors["expert_offsets"] = offsets
 
-    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of batches (2B)."""
-        yield from self.views(client, epoch, super().batches(client, epoch))
-
-    def views(self, client: Client, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the weak and the strong views (2B) of normalised batches (B)."""
-        generator = torch_generator(client.seed, "views", client.round, client.cid, epoch)
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the weak views, then the strong ones (2B)."""
         while block := list(islice(batches, _BLOCK)):
             both = paired_views(
                 [batch.images for batch in block],
@@ -102,7 +99,7 @@ class Mdcs(ClientPlugin):
                 strong=self.strong,
             )
             for images, batch in zip(both, block, strict=True):
-                yield Batch(images, batch.labels.repeat(2))
+                yield batch.viewed(images)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return DL + the grown weight times CS; a single stream's logits are not shifted."""
