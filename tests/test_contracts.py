@@ -21,7 +21,7 @@ from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import pack_reply, sum_replies
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import Strategy, Total, Update
-from strategies import STRATEGIES, FedAvg
+from strategies import STRATEGIES
 
 STOCK = "flwr.serverapp.strategy:FedAdam"
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
