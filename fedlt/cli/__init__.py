@@ -25,12 +25,13 @@ import typer
 from typer.core import TyperCommand
 
 from fedlt.cli.check import check
-from fedlt.cli.compare import compare, sweep
+from fedlt.cli.compare import compare
 from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
 from fedlt.cli.realign import realign
 from fedlt.cli.run import run
+from fedlt.cli.sweep import sweep
 from fedlt.errors import FedltError, RunError
 from fedlt.loading import add_import_paths
 

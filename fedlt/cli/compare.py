@@ -1,4 +1,4 @@
-"""``fedlt compare`` and ``fedlt sweep``: many runs from one file, and their table."""
+"""``fedlt compare``: many runs from one file, their table, and the verdict."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from fedlt.cli.run import stopped_by_terminate
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedlt.compare.comparison import Comparison
+    from fedlt.compare.comparison import Comparison, Row
+    from fedlt.compare.conditions import Results
+    from fedlt.compare.schedule import Outcome
+    from fedlt.compare.settings import Setting
 
-__all__ = ["compare", "sweep"]
+__all__ = [
+    "FileArgument", "Jobs", "Overrides", "Rows", "check_moment", "compare", "resumable", "show",
+    "split", "teller", "write",
+]  # fmt: skip
 
 FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
 Overrides = Annotated[
@@ -37,107 +43,190 @@ def compare(
     clients: Annotated[str, typer.Option(help="... each with these client plugins.")] = "",
     seeds: Annotated[str, typer.Option(help="Seeds to use instead, as 1,2,3.")] = "",
     rows: Rows = "",
-    which: Annotated[str, typer.Option(help="final, last_k, selected or best_on_test.")] = "last_k",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=A,B,...", help="A table for every value; repeatable."),
+    ] = None,
+    which: Annotated[
+        str, typer.Option(help="final, last_k, selected, best_on_test, or all side by side.")
+    ] = "last_k",
+    against: Annotated[
+        str, typer.Option(help="The row that the others are tested against; the first by default.")
+    ] = "",
     jobs: Jobs = None,
 ) -> None:
-    """Run every row of a comparison with every seed and print the table.
+    """Run every row of a comparison with every seed, print the table and the verdicts.
 
     Finished runs are read, interrupted ones go on: the same command continues.
     """
     from fedlt.compare.comparison import read_comparison
+    from fedlt.compare.settings import make_settings
 
-    _check_which(which)
+    check_moment(which)
     given = [*(overrides or []), *([f"seeds=[{seeds}]"] if seeds else [])]
     comparison = read_comparison(
-        file, given, strategies=_split(strategies), clients=_split(clients), only=_split(rows)
+        file, given, strategies=split(strategies), clients=split(clients), only=split(rows)
     )
-    with _resumable("compare", file):
-        _compare(comparison, which, jobs)
+    grid = make_settings(settings or [], given)
+    with resumable("compare", file):
+        _compare(comparison, grid, which=which, against=against, jobs=jobs)
 
 
-def sweep(
-    file: FileArgument, overrides: Overrides = None, rows: Rows = "", jobs: Jobs = None
+def _compare(
+    comparison: Comparison, grid: Sequence[Setting], *, which: str, against: str, jobs: int | None
 ) -> None:
-    """Try the values that a comparison file lists under search, on data.split: tune."""
-    from fedlt.compare.comparison import read_comparison
-
-    comparison = read_comparison(file, overrides or [], only=_split(rows))
-    with _resumable("sweep", file):
-        _sweep(comparison, jobs)
-
-
-def _compare(comparison: Comparison, which: str, jobs: int | None) -> None:
     from rich.console import Console
 
     from fedlt.compare.schedule import Cell, jobs_for, run_cells
-    from fedlt.compare.table import check_comparable, csv_text, markdown, tables
+    from fedlt.compare.verdicts import pick_reference
     from fedlt.errors import RunError
 
     console = Console()
-    cells = [Cell(r.label, config) for r in comparison.rows for config in comparison.configs(r)]
-    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), tell=_teller(console))
-    results: dict[str, list[dict[str, Any]]] = {row.label: [] for row in comparison.rows}
-    for outcome in outcomes:
-        if outcome.result is not None:
-            results[outcome.cell.label].append(outcome.result)
+    against = pick_reference([row.label for row in comparison.rows], against)
+    cells, places = [], []  # places: the setting and the row of each cell
+    for setting in grid:
+        for row in comparison.rows:
+            words = f"{row.label}, {setting}" if setting.values else row.label
+            own = comparison.configs(row, *setting.overrides, folder=setting.folder)
+            cells += [Cell(words, config) for config in own]
+            places += [(setting, row)] * len(own)
+    _check_selected(which, cells[0].config.evaluate.selected_round)
+    folder = comparison.folder()
+    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), tell=teller(console), within=folder)
+    tables = _finished(comparison.rows, grid, places, outcomes)
+    show(console, comparison.name, tables, which=which, against=against, folder=folder)
     failed = [f"{o.cell}: {o.reason}" for o in outcomes if o.result is None]
-    whole = len(cells) // len(results)
-    finished = {label: runs for label, runs in results.items() if len(runs) == whole}
-    check_comparable(finished)
-    folder = Path(cells[0].config.output)
-    seeds = sorted({cell.config.seed for cell in cells})
-    console.print(f"{comparison.name}, {which}, seeds {seeds}: mean ± deviation, in %")
-    console.print(tables(finished, which))
-    if any(run["generic_model"] == "average" for runs in finished.values() for run in runs):
-        console.print("~ the mean of personal parts: the method itself has no such generic model")
-    _write(folder / f"{which}.md", markdown(finished, which), console)
-    _write(folder / f"{which}.csv", csv_text(finished, which), console)
     if failed:
         raise RunError(f"{len(failed)} of {len(cells)} runs failed: {'; '.join(failed)}")
 
 
-def _sweep(comparison: Comparison, jobs: int | None) -> None:
-    from rich.console import Console
+def _finished(
+    rows: Sequence[Row],
+    grid: Sequence[Setting],
+    places: Sequence[tuple[Setting, Row]],
+    outcomes: Sequence[Outcome],
+) -> dict[str, Results]:
+    """Return each setting's table: the rows all of whose runs are finished.
 
-    from fedlt.compare.schedule import jobs_for
-    from fedlt.compare.sweep import make_trials, run_trials, sweep_markdown
+    Raises:
+        FedltError: If rows of a table differ in more than the method.
+    """
+    from fedlt.compare.conditions import check_comparable
 
-    console = Console()
-    trials = make_trials(comparison)
-    cells = [trial.cell for trial in trials]
-    found = run_trials(trials, jobs=jobs_for(cells, jobs), tell=_teller(console))
-    text = sweep_markdown(found)
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    _write(Path(cells[0].config.output).parent / "sweep.md", text, console)
+    found: dict[str, Results] = {}
+    for setting in grid:
+        table: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            own = [o for o, place in zip(outcomes, places, strict=True) if place == (setting, row)]
+            results = [o.result for o in own if o.result is not None]
+            if len(results) == len(own):
+                table[row.label] = results
+        check_comparable(table)
+        if table:
+            found[str(setting)] = table
+    return found
 
 
-def _teller(console: Console) -> Callable[[str], None]:
+def show(
+    console: Console,
+    name: str,
+    settings: dict[str, Results],
+    *,
+    which: str,
+    against: str,
+    folder: Path | None,
+) -> None:
+    """Print tables, footnotes and verdicts, and write them to a folder.
+
+    Args:
+        console: Where to print.
+        name: Of the comparison.
+        settings: Setting -> its table; "" without a grid.
+        which: A moment, or ``all``.
+        against: The reference row.
+        folder: Gets ``<which>.md``, ``.tex`` and ``.csv``; None writes nothing.
+    """
+    from fedlt.compare import exports
+    from fedlt.compare.table import footnotes, moments_tables, tables
+    from fedlt.compare.verdicts import describe, verdicts
+
+    if not settings:
+        return
+    tell = teller(console)
+    for setting, results in settings.items():
+        title = exports.caption(name, which, results)
+        tell(f"\n{setting}" if setting else "")
+        tell(title)
+        console.print(moments_tables(results) if which == "all" else tables(results, which))
+    tested = which not in ("all", "best_on_test")
+    found = verdicts(settings, which, against) if tested else []
+    notes = [*footnotes(settings, which), *describe(found)]
+    if tested and not all(against in results for results in settings.values()):
+        notes.append(f"no verdicts where {against} has not finished")
+    tell("")
+    for note in notes:
+        tell(note)
+    if folder is None:
+        return
+    write(folder / f"{which}.md", exports.markdown(name, which, settings, notes), console)
+    write(folder / f"{which}.tex", exports.latex(name, which, settings, notes), console)
+    write(folder / f"{which}.csv", exports.csv_text(which, settings), console)
+    if found:
+        write(folder / f"{which}_verdicts.csv", exports.verdicts_csv(found), console)
+
+
+def teller(console: Console) -> Callable[[str], None]:
+    """Return a function that prints a line as it is."""
+
     def tell(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return tell
 
 
-def _write(path: Path, text: str, console: Console) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+def write(path: Path, text: str, console: Console) -> None:
+    """Write a file and print its path.
+
+    Raises:
+        FedltError: If it cannot be written.
+    """
+    from fedlt.errors import FedltError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FedltError(f"{path} cannot be written: {error.strerror}") from error
+    teller(console)(str(path))
 
 
-def _split(text: str) -> Sequence[str]:
+def split(text: str) -> Sequence[str]:
+    """Return the words of a list with commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _check_which(which: str) -> None:
+def check_moment(which: str) -> None:
+    """Raise unless ``which`` is a moment, or ``all``."""
+    from fedlt.compare.figures import MOMENTS
     from fedlt.errors import FedltError, nearest
 
-    choices = ("final", "last_k", "selected", "best_on_test")
-    if which not in choices:
-        raise FedltError(f"--which: unknown {which!r}{nearest(which, choices)}")
+    if which not in (*MOMENTS, "all"):
+        raise FedltError(f"--which: unknown {which!r}{nearest(which, (*MOMENTS, 'all'))}")
+
+
+def _check_selected(which: str, selected: int | None) -> None:
+    from fedlt.errors import FedltError
+
+    if which == "selected" and selected is None:
+        raise FedltError(
+            "--which selected: no round is fixed; set evaluate.selected_round to one that was "
+            "chosen on data.split: tune"
+        )
 
 
 @contextmanager
-def _resumable(verb: str, file: Path) -> Iterator[None]:
+def resumable(verb: str, file: Path) -> Iterator[None]:
+    """Say after Ctrl-C or SIGTERM that the same command goes on."""
     try:
         with stopped_by_terminate():
             yield

@@ -1,8 +1,16 @@
-"""Many runs from one file: methods x seeds, scheduled over the cores, and the table of them.
+"""Many runs from one file: methods x seeds x settings, scheduled over the cores, and their table.
 
 comparison.py   the file: a base, rows of changes, seeds -> one configuration a cell
+settings.py     --set key=a,b,c: the rows once more for every value
 schedule.py     run the cells that are not finished, several at once, each resumable
 processes.py    the processes that they run in
-table.py        from results to mean and deviation: terminal, Markdown, CSV
-sweep.py        the same for a search on data.split: tune
+stored.py       finished runs, found by the hash of their configuration
+conditions.py   what rows of one table must have in common
+statistics.py   intervals, paired t, Holm, effect size
+verdicts.py     every row against a reference row, in words
+clients.py      how many clients are better off, counted
+figures.py      a row's results -> the text of its cells
+table.py        the tables for a terminal
+exports.py      Markdown, LaTeX, CSV
+sweep.py        a search on data.split: tune
 """

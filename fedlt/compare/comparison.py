@@ -51,6 +51,10 @@ class Comparison:
     overrides: tuple[str, ...]
     rows: tuple[Row, ...]
 
+    def folder(self) -> Path:
+        """Return the folder of all runs, ``output/<name>``."""
+        return Path(self.configs(self.rows[0])[0].output)
+
     def configs(self, row: Row, *more: str, folder: str = "") -> list[Config]:
         """Return a row's configurations, one a seed, in ``output/<name>/<row>/<seed>``.
 

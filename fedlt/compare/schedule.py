@@ -1,7 +1,8 @@
 """Run many configurations, several at once, each in a process that does one after the other.
 
 A run that is finished is read, one that is not is resumed: what was started again after a stop
-goes on where it was. A run that fails is named in the end; the others go on.
+goes on where it was. A finished run of the same configuration that lies elsewhere in the folder of
+the comparison is read too. A run that fails is named in the end; the others go on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.compare.processes import run_in_processes
@@ -42,7 +44,7 @@ class Outcome:
     """What became of a cell."""
 
     cell: Cell
-    result: dict[str, Any] | None  # None: it failed
+    result: dict[str, Any] | None  # with its path and conditions; None: it failed
     reason: str = ""  # why
 
 
@@ -54,16 +56,22 @@ def jobs_for(cells: Sequence[Cell], wanted: int | None) -> int:
     return max(1, min(len(cells), len(os.sched_getaffinity(0)))) if alone else 1
 
 
-def run_cells(cells: Sequence[Cell], *, jobs: int, tell: Callable[[str], None]) -> list[Outcome]:
+def run_cells(
+    cells: Sequence[Cell],
+    *,
+    jobs: int,
+    tell: Callable[[str], None],
+    within: Path | None = None,
+) -> list[Outcome]:
     """Run every cell and return what became of it, in the order of ``cells``.
 
     Args:
         cells: Their run directories must differ.
         jobs: Runs at once.
         tell: Gets one line a finished run, with the time that is left.
+        within: Where finished runs of the same configurations are looked for.
     """
-    is_stored = [_is_finished(cell) for cell in cells]  # all are checked before one starts
-    found = {n: run_cell(cells[n]) for n, stored in enumerate(is_stored) if stored}
+    found = _finished(cells, within)  # all are checked before one starts
     if found:
         tell(f"{len(found)} of {len(cells)} runs are finished already")
     rest = [n for n in range(len(cells)) if n not in found]
@@ -77,15 +85,30 @@ def run_cells(cells: Sequence[Cell], *, jobs: int, tell: Callable[[str], None]) 
     return [found[n] for n in range(len(cells))]
 
 
-def _is_finished(cell: Cell) -> bool:
-    """Say whether a cell has its result.
+def _finished(cells: Sequence[Cell], within: Path | None) -> dict[int, Outcome]:
+    """Return the cells that have their results, by position.
 
     Raises:
-        FedltError: If its directory holds another run.
+        FedltError: If a directory holds another run.
     """
+    from fedlt.compare.stored import finished_below, read_finished
+    from fedlt.config import config_hash
     from fedlt.runs import RunDirectory
 
-    return RunDirectory.of(cell.config).decide(cell.config, resume=True) == "show"
+    found: dict[int, Outcome] = {}
+    stored: dict[str, Path] | None = None
+    for number, cell in enumerate(cells):
+        directory: RunDirectory | None = RunDirectory.of(cell.config)
+        action = RunDirectory.of(cell.config).decide(cell.config, resume=True)
+        if action == "start" and within is not None:
+            stored = finished_below(within) if stored is None else stored
+            twin = stored.get(config_hash(cell.config))
+            directory = None if twin is None else RunDirectory(twin)
+        elif action != "show":
+            directory = None
+        if directory is not None and directory.state == "finished":
+            found[number] = Outcome(cell, read_finished(directory, cell.config))
+    return found
 
 
 def _outcomes(cells: Sequence[Cell], jobs: int) -> Generator[tuple[int, Outcome]]:
@@ -102,10 +125,13 @@ def _lost(cell: Cell, code: int) -> Outcome:
 
 def run_cell(cell: Cell) -> Outcome:
     """Run one cell, or go on with it, or read its result."""
+    from fedlt.compare.stored import read_finished
+    from fedlt.runs import RunDirectory
     from fedlt.simulate import run
 
     try:
-        return Outcome(cell, run(cell.config, resume=True))
+        run(cell.config, resume=True)
+        return Outcome(cell, read_finished(RunDirectory.of(cell.config), cell.config))
     except (FedltError, RunError) as error:
         return Outcome(cell, None, one_line(error))
 

@@ -1,10 +1,7 @@
-"""From the results of a comparison to its table: mean and deviation over seeds, a row a method."""
+"""The tables of a comparison for a terminal: both views, prices, and the four moments."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,110 +10,81 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from fedlt.errors import FedltError
-from fedlt.report.tables import DASH
+from fedlt.compare.conditions import Results
+from fedlt.compare.figures import (
+    AVERAGE,
+    BEST_ON_TEST,
+    COLUMNS,
+    MOMENTS,
+    PRICES,
+    accuracy_cell,
+    is_average,
+    price_cells,
+    values,
+)
 
-__all__ = ["COLUMNS", "check_comparable", "csv_text", "markdown", "tables"]
-
-COLUMNS = {  # heading -> metric of a result's dictionary
-    "generic": "generic/accuracy",
-    "many": "generic/many",
-    "medium": "generic/medium",
-    "few": "generic/few",
-    "personal": "personal/accuracy",
-    "p10": "personal/p10",
-    "worst": "personal/worst",
-    "gain": "personal/gain",
-}
-SECONDS = "s / run"
-_SIGNED = {"gain"}
-AVERAGE = "~"  # before the generic figures of a model averaged from personal parts
-
-Results = Mapping[str, Sequence[Mapping[str, Any]]]  # label -> results, one a seed
+__all__ = ["footnotes", "moments_tables", "tables"]
 
 
-def check_comparable(results: Results) -> None:
-    """Raise unless all runs have the same class groups, split and seeds.
-
-    Raises:
-        FedltError: It names the first row that differs.
-    """
-    first: tuple[str, dict[str, object]] | None = None
-    for label, runs in results.items():
-        mine: dict[str, object] = {
-            "shots": [run["shots"] for run in runs],
-            "data.split": [run["split"] for run in runs],
-            "seeds": [run["seed"] for run in runs],
-        }
-        first = first or (label, mine)
-        for what, value in mine.items():
-            if value != first[1][what]:
-                raise FedltError(f"{label!r} and {first[0]!r} differ in {what}: not comparable")
+def _empty(title: str, headings: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(title)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
-def _values(runs: Sequence[Mapping[str, Any]], which: str, metric: str) -> list[float]:
-    """Return a metric's values over the seeds; [] where a run does not have it."""
-    found = [(run.get(which) or {}).get(metric) for run in runs]
-    known = [float(value) for value in found if value is not None and not math.isnan(value)]
-    return known if len(known) == len(found) else []
-
-
-def _cell(runs: Sequence[Mapping[str, Any]], which: str, heading: str) -> str:
-    values = [100 * value for value in _values(runs, which, COLUMNS[heading])]
-    if not values:
-        return DASH
-    mark = ""
-    if COLUMNS[heading].startswith("generic/"):
-        mark = AVERAGE if any(run.get("generic_model") == "average" for run in runs) else ""
-    sign = "+" if heading in _SIGNED else ""
-    mean = f"{mark}{statistics.fmean(values):{sign}.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _rows(results: Results, which: str, columns: Mapping[str, str]) -> list[list[str]]:
-    """Return cells as text, a row a method: label, then the columns, which may hold ``s / run``."""
-    rows = []
-    for label, runs in results.items():
-        seconds = statistics.fmean(float(run["seconds"]) for run in runs)
-        known = {SECONDS: f"{seconds:.0f}"}
-        rows.append([label, *(known.get(name) or _cell(runs, which, name) for name in columns)])
-    return rows
+def _add(table: Table, label: str, cells: Sequence[str]) -> None:
+    table.add_row(label, *(cell.replace(" ± ", "±") for cell in cells))
 
 
 def tables(results: Results, which: str) -> RenderableType:
-    """Return both views for a terminal, one below the other; a result at least in each row."""
+    """Return both views and the prices, one below the other; a result at least in each row."""
     drawn: list[RenderableType] = []
     for view in ("generic", "personal"):
         columns = {name: m for name, m in COLUMNS.items() if m.startswith(f"{view}/")}
-        if view == "personal":
-            columns[SECONDS] = ""
-        one = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        one.add_column(view)
-        for name, metric in columns.items():
-            heading = "all" if metric.endswith("/accuracy") else name
-            one.add_column(heading, justify="right", no_wrap=True)
-        for row in _rows(results, which, columns):
-            one.add_row(*(cell.replace(" ± ", "±") for cell in row))
+        headings = ["all" if m.endswith("/accuracy") else name for name, m in columns.items()]
+        one = _empty(view, headings)
+        for label, runs in results.items():
+            _add(one, label, [accuracy_cell(runs, which, metric) for metric in columns.values()])
+        drawn += ["", one]
+    price = _empty("price", PRICES)
+    for label, runs in results.items():
+        _add(price, label, list(price_cells(runs).values()))
+    return Group(*drawn, "", price)
+
+
+def moments_tables(results: Results) -> RenderableType:
+    """Return the primary accuracies at the four moments side by side, a table a view."""
+    drawn: list[RenderableType] = []
+    for view in ("generic", "personal"):
+        one = _empty(view, MOMENTS)
+        for label, runs in results.items():
+            _add(one, label, [accuracy_cell(runs, m, f"{view}/accuracy") for m in MOMENTS])
         drawn += ["", one]
     return Group(*drawn)
 
 
-def markdown(results: Results, which: str) -> str:
-    """Return the table in Markdown."""
-    columns = {**COLUMNS, SECONDS: ""}
-    headings = ["method", *columns]
-    lines = [headings, ["---"] * len(headings), *_rows(results, which, columns)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:
+    """Return the lines below the tables: marks, the guess beside the personal view, warnings."""
+    lines = []
+    runs = [own for results in settings.values() for own in results.values()]
+    if any(map(is_average, runs)):
+        lines.append(f"{AVERAGE} the mean of personal parts: the method itself has no such model")
+    for setting, results in settings.items():
+        where = f" ({setting})" if setting else ""
+        guess = _guess(results, "final" if which == "all" else which)
+        if guess is not None:
+            lines.append(f"always guessing a client's largest class{where}: {100 * guess:.1f}")
+    if which in ("all", "best_on_test"):
+        lines.append(BEST_ON_TEST)
+    return lines
 
 
-def csv_text(results: Results, which: str) -> str:
-    """Return every run's figures, unrounded, one line a run."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "seed", "generic_model", "seconds", *COLUMNS.values()])
-    for label, runs in results.items():
-        for run in runs:
-            figures = run.get(which) or {}
-            own = [figures.get(metric) for metric in COLUMNS.values()]
-            writer.writerow([label, run["seed"], run.get("generic_model"), run["seconds"], *own])
-    return out.getvalue()
+def _guess(results: Mapping[str, Sequence[Mapping[str, Any]]], which: str) -> float | None:
+    """Return the mean accuracy of the trivial personal model, which is the same in every row."""
+    for runs in results.values():
+        found = values(runs, which, "personal/majority_guess")
+        if found:
+            return statistics.fmean(found)
+    return None

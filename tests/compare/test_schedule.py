@@ -86,13 +86,38 @@ def file(tmp_path, monkeypatch):
 def test_compare_prints_both_views_and_writes_the_table(file, capsys):
     assert main(["compare", "c.yaml", "--jobs", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "tiny, last_k, seeds [1, 2]: mean ± deviation, in %" in shown
+    assert "tiny, last_k, split final, seeds 1, 2: mean ± 95 % confidence interval" in shown
+    assert "Against FedAvg, paired over 2 seeds: undecided, a verdict needs 5 seeds" in shown
+    assert "% of clients higher, " in shown
     assert (file / "runs/tiny/last_k.md").read_text().count("\n| Fed") == 2
     assert (file / "runs/tiny/last_k.csv").read_text().count("\n") == 5
+    assert "FedLoGe & " in (file / "runs/tiny/last_k.tex").read_text()
     before = (file / "runs/tiny/fedavg/1/result.json").stat().st_mtime_ns
-    assert main(["compare", "c.yaml", "--jobs", "1", "--which", "final"]) == 0
-    assert "4 of 4 runs are finished already" in capsys.readouterr().out
+    assert main(["compare", "c.yaml", "--jobs", "1", "--which", "all", "--against", "FedLoGe"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 of 4 runs are finished already" in shown
+    assert "never for a verdict" in shown
     assert (file / "runs/tiny/fedavg/1/result.json").stat().st_mtime_ns == before
+
+
+def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsys):
+    """The file's own imbalance factor is 5: its runs are read, wherever they lie; those of 2 run"""
+    plain = ["compare", "c.yaml", "--jobs", "1", "--seeds", "1"]
+    assert main(plain) == 0
+    grid = [*plain, "--set", "data.imbalance_factor=5,2"]
+    assert main(grid) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 4 runs are finished already" in shown
+    assert shown.index("data.imbalance_factor=5\n") < shown.index("data.imbalance_factor=2\n")
+    folder = file / "runs/tiny"
+    assert not (folder / "data.imbalance_factor=5").exists()
+    stored = (folder / "data.imbalance_factor=2/fedavg/1/config.yaml").read_text()
+    assert "imbalance_factor: 2" in stored
+    text = (folder / "last_k.md").read_text()
+    assert text.count("| method |") == 2
+    assert "* data.imbalance_factor=2, generic: FedLoGe undecided" in text
+    assert main(grid) == 0
+    assert "4 of 4 runs are finished already" in capsys.readouterr().out
 
 
 def test_sweep_tries_every_value_on_tune_and_marks_the_best(file, capsys):
@@ -116,6 +141,13 @@ def test_the_score_is_the_mean_of_the_views_that_a_method_has():
         (["compare", "c.yaml", "--which", "finl"], "--which: unknown 'finl'; nearest: 'final'"),
         (["compare", "c.yaml", "--strategies", "fedavgg"], "unknown strategy 'fedavgg'"),
         (["compare", "c.yaml", "--seeds", "1,x"], "seeds"),
+        (["compare", "c.yaml", "--against", "FedAvgg"], "--against: no row 'FedAvgg'; nearest"),
+        (["compare", "c.yaml", "--which", "selected"], "set evaluate.selected_round"),
+        (["compare", "c.yaml", "--set", "local.lr"], "expected key=a,b,c"),
+        (["compare", "c.yaml", "--set", "local.lr=0.1,0.1"], "a value is given twice"),
+        (["compare", "c.yaml", "--set", "seeds=1,2"], "use --seeds"),
+        (["compare", "c.yaml", "local.lr=1.0", "--set", "local.lr=1,2"], "is given twice"),
+        (["compare", "c.yaml", "--set", "local.lrr=1,2"], "unknown key 'local.lrr'"),
         (["sweep", "c.yaml", "--rows", "X"], "no row 'X'"),
     ],
 )

@@ -1,0 +1,54 @@
+"""How many clients are better off with a method: counted, not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedlt.errors import FedltError
+from fedlt.evaluation.archive import evaluation_path, load_evaluation
+from fedlt.evaluation.local_test import local_test
+from fedlt.evaluation.personal import client_accuracies
+
+__all__ = ["higher_and_lower"]
+
+ROUNDING = 1e-12  # accuracies closer than this are equal
+
+
+def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
+    """Return (E,) the clients' accuracies after the last round; None where they are not kept."""
+    if "path" not in run:
+        return None
+    try:
+        last = load_evaluation(evaluation_path(Path(run["path"]), int(run["rounds"])))
+    except FedltError:
+        return None
+    if last.personal is None:
+        return None
+    view = local_test(last.client_counts, last.test_counts, scheme=last.local_test)
+    return client_accuracies(last.personal, view, participated=last.participated)[:, 0]
+
+
+def higher_and_lower(
+    runs: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
+) -> tuple[float, float] | None:
+    """Return the shares of clients, over all seeds, above and below their reference.
+
+    A client is compared with itself: same seed, same images, after the last round. Clients without
+    a local test are left out; None where a run keeps no personal scores.
+    """
+    gaps = []
+    for run, other in zip(runs, reference, strict=True):
+        mine, theirs = _last_accuracies(run), _last_accuracies(other)
+        if mine is None or theirs is None:
+            return None
+        gaps.append(mine - theirs)
+    gap = np.concatenate(gaps)
+    gap = gap[~np.isnan(gap)]
+    if gap.size == 0:
+        return None
+    return float((gap > ROUNDING).mean()), float((gap < -ROUNDING).mean())

@@ -1,0 +1,93 @@
+"""From the results of a row to the figures of its cells: means, intervals, prices."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedlt.compare.statistics import Interval, interval
+from fedlt.report.tables import DASH
+
+__all__ = [
+    "AVERAGE",
+    "BEST_ON_TEST",
+    "COLUMNS",
+    "MOMENTS",
+    "PRICES",
+    "SPREAD",
+    "accuracy_cell",
+    "is_average",
+    "price_cells",
+    "values",
+]
+
+Runs = Sequence[Mapping[str, Any]]  # results of one row, one a seed
+
+MOMENTS = ("final", "last_k", "selected", "best_on_test")
+COLUMNS = {  # heading -> metric of a result's dictionary
+    "generic": "generic/accuracy",
+    "many": "generic/many",
+    "medium": "generic/medium",
+    "few": "generic/few",
+    "personal": "personal/accuracy",
+    "p10": "personal/p10",
+    "worst": "personal/worst",
+    "gain": "personal/gain",
+}
+PRICES = ("prior", "KiB down", "KiB up", "s / run")
+SPREAD = "mean ± 95 % confidence interval over seeds"
+AVERAGE = "~"  # before the generic figures of a model averaged from personal parts
+BEST_ON_TEST = (
+    "best_on_test: every number is from its own best round, chosen on the test set: too high; "
+    "only to compare with papers that did so, never for a verdict"
+)
+_SIGNED = ("personal/gain",)
+
+
+def values(runs: Runs, which: str, metric: str) -> list[float]:
+    """Return a metric's values over the seeds; [] where a run does not have it."""
+    found = [(run.get(which) or {}).get(metric) for run in runs]
+    known = [float(value) for value in found if value is not None and not math.isnan(value)]
+    return known if len(known) == len(found) else []
+
+
+def is_average(runs: Runs) -> bool:
+    """Say whether a row's generic model is a mean of personal parts."""
+    return any(run.get("generic_model") == "average" for run in runs)
+
+
+def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
+    """Return ``mean ± half`` in percent; one seed has no interval, no value is a dash."""
+    found = values(runs, which, metric)
+    if not found:
+        return DASH
+    one: Interval = interval([100 * value for value in found])
+    mark = AVERAGE if metric.startswith("generic/") and is_average(runs) else ""
+    sign = "+" if metric in _SIGNED else ""
+    mean = f"{mark}{one.mean:{sign}.1f}"
+    return mean if one.half is None else f"{mean} ± {one.half:.1f}"
+
+
+def price_cells(runs: Runs) -> dict[str, str]:
+    """Return a row's prices by heading: prior, bytes a client and round, seconds a run.
+
+    Of seeds whose bytes differ the mean is shown. What is not federated moves nothing: a dash.
+    """
+    seconds = statistics.fmean(float(run["seconds"]) for run in runs)
+    traffic = {
+        heading: statistics.fmean(float(run.get(key) or 0) for run in runs) / 1024
+        for heading, key in (("KiB down", "bytes_down"), ("KiB up", "bytes_up"))
+    }
+    pooled = any(run.get("reference") for run in runs)
+    moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
+    return {"prior": _prior(runs[0]), **moved, "s / run": f"{seconds:.0f}"}
+
+
+def _prior(run: Mapping[str, Any]) -> str:
+    """Return the prior policy in a word or two: what it uses, and where a global one is from."""
+    prior = run.get("prior") or {}
+    use, source = prior.get("use", DASH), prior.get("source", "own")
+    share = f" {prior.get('gamma'):g}" if use == "mix" else ""
+    return f"{use}{share}" if source == "own" else f"{use}{share} ({source})"

@@ -1,0 +1,93 @@
+"""``--set key=a,b,c``: the same rows once more for every value, each setting a table of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlt.config.yaml12 import parse_value
+from fedlt.errors import FedltError
+
+__all__ = ["Setting", "folder_name", "make_settings", "read_values"]
+
+_OWN = {  # keys that are not a setting, and what is there instead
+    "name": "name=...",
+    "output": "output=...",
+    "seed": "--seeds",
+    "seeds": "--seeds",
+    "strategy": "--strategies",
+    "client": "--clients",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of every key that ``--set`` names."""
+
+    values: Mapping[str, Any]  # dotted key -> value; {}: the file as it is
+
+    def __str__(self) -> str:
+        """Return ``key=value`` words."""
+        return ", ".join(f"{key}={value}" for key, value in self.values.items())
+
+    @property
+    def overrides(self) -> list[str]:
+        """The values as ``key=value`` overrides."""
+        return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
+
+    @property
+    def folder(self) -> str:
+        """The folder of its runs; "" without values."""
+        return folder_name(self.values)
+
+
+def folder_name(values: Mapping[str, Any]) -> str:
+    """Return a folder's name for values of dotted keys, such as ``local.lr=0.1,local.epochs=2``."""
+    text = ",".join(f"{key}={value}" for key, value in values.items())
+    return re.sub(r"[^A-Za-z0-9.,=+_-]+", "-", text)
+
+
+def read_values(text: str, option: str) -> tuple[str, list[Any]]:
+    """Return the key and the values of ``key=a,b,c``, read as YAML.
+
+    Raises:
+        FedltError: If it is not of that form.
+    """
+    key, equals, values = text.partition("=")
+    key = key.strip()
+    where = f"{option} {text!r}"
+    if not equals or not values.strip() or not all(part.strip() for part in key.split(".")):
+        raise FedltError(f"{where}: expected key=a,b,c, such as local.lr=0.1,0.3")
+    found: list[Any] = parse_value(f"[{values}]", where)
+    if any(value in found[:number] for number, value in enumerate(found)):
+        raise FedltError(f"{where}: a value is given twice")
+    return key, found
+
+
+def make_settings(given: Sequence[str], overrides: Sequence[str] = ()) -> list[Setting]:
+    """Return every combination of the values given as ``key=a,b,c``; one empty setting for none.
+
+    Args:
+        given: One text a key.
+        overrides: ``key=value`` of the same command: a key may not be in both.
+
+    Raises:
+        FedltError: If one is not of that form, or may not be set so.
+    """
+    lists: dict[str, list[Any]] = {}
+    fixed = {override.partition("=")[0].strip() for override in overrides}
+    for text in given:
+        key, values = read_values(text, "--set")
+        if key in _OWN:
+            raise FedltError(f"--set: {key} is no setting of a table; use {_OWN[key]}")
+        if key in lists or key in fixed:
+            raise FedltError(f"--set: {key} is given twice")
+        lists[key] = values
+    return [
+        Setting(dict(zip(lists, combination, strict=True)))
+        for combination in itertools.product(*lists.values())
+    ]
