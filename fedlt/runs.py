@@ -47,6 +47,7 @@ __all__ = [
     "environment",
     "fedlt_version",
     "plain",
+    "run_directories",
     "write_json",
 ]
 
@@ -265,6 +266,21 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise FedltError(f"{path} is damaged; --overwrite starts again")
         return content
+
+
+def run_directories(path: str | Path) -> list[RunDirectory]:
+    """Return a run, or the runs of a folder with one per seed, by seed.
+
+    Raises:
+        FedltError: If there is none.
+    """
+    folder = Path(path).absolute()
+    if (folder / "config.yaml").is_file():
+        return [RunDirectory(folder)]
+    seeds = [one for one in folder.glob("*/config.yaml") if one.parent.name.isdecimal()]
+    if not seeds:
+        raise FedltError(f"{path} is neither a run directory nor a folder of runs by seed")
+    return [RunDirectory(one.parent) for one in sorted(seeds, key=lambda p: int(p.parent.name))]
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -2,7 +2,7 @@
 
     fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
-    fedlt realign RUN --method NAME
+    fedlt realign RUN --method NAME       fedlt rescore RUN ...
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
 
 A mistake of the user's is one line on standard error and exit code 2.
@@ -30,6 +30,7 @@ from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
 from fedlt.cli.realign import realign
+from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
 from fedlt.cli.sweep import sweep
 from fedlt.errors import FedltError, RunError
@@ -74,6 +75,7 @@ app.command("inspect", cls=_Command)(inspect)
 app.command("compare", cls=_Command)(compare)
 app.command("sweep", cls=_Command)(sweep)
 app.command("realign", cls=_Command)(realign)
+app.command("rescore", cls=_Command)(rescore)
 app.command("list", cls=_Command)(list_names)
 app.command("new", cls=_Command)(new)
 app.command("check", cls=_Command)(check)

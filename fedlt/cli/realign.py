@@ -55,7 +55,7 @@ def realign(
     from fedlt.engines import ENGINES
     from fedlt.errors import FedltError, nearest
     from fedlt.realigning import session
-    from fedlt.runs import write_json
+    from fedlt.runs import run_directories, write_json
 
     given = {"tau": tau, "scale": scale, "epochs": epochs, "lr": lr}
     given |= {"batch_size": batch_size, "samples": samples}
@@ -63,7 +63,7 @@ def realign(
     known = [name for name in ENGINES if name != "auto"]
     if engine not in known:
         raise FedltError(f"--engine: no engine {engine!r}{nearest(engine, known)}")
-    directories = session.run_directories(run)
+    directories = run_directories(run)
     _check_split(directories, sweep)
     outcomes = [session.realign(one, plans, engine=engine) for one in directories]
     paths = [session.outcome_path(one, plan) for one in directories for plan in plans]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 from fedlt.compare.conditions import Results
@@ -17,10 +18,20 @@ from fedlt.compare.figures import (
 )
 from fedlt.compare.verdicts import Verdict
 
-__all__ = ["caption", "csv_text", "latex", "markdown", "verdicts_csv"]
+__all__ = [
+    "caption",
+    "csv_text",
+    "latex",
+    "markdown",
+    "metrics_csv",
+    "metrics_markdown",
+    "verdicts_csv",
+]
 
 Settings = Mapping[str, Results]  # setting -> its table; "" where there is no grid
 
+SIM = r"{\sim}"
+_FIGURE = re.compile(r"(~)?([+-]?[\d.]+)(?: ± ([\d.]+))?")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -71,10 +82,35 @@ def markdown(name: str, which: str, settings: Settings, notes: Sequence[str]) ->
     text = ""
     for setting, results in settings.items():
         headings = ["method", *_headings(which)]
-        lines = [headings, ["---"] * len(headings), *_rows(results, which)]
         title = f"{caption(name, which, results)}{f'; {setting}' if setting else ''}"
-        text += f"{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+        text += f"{title}\n\n{_pipes(headings, _rows(results, which))}\n"
     return text + "".join(f"* {note}\n" for note in notes)
+
+
+def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def metrics_markdown(title: str, results: Results, which: str, columns: Mapping[str, str]) -> str:
+    """Return a Markdown table of any shares, in percent with intervals; columns by heading."""
+    rows = [
+        [label, *(accuracy_cell(runs, which, metric) for metric in columns.values())]
+        for label, runs in results.items()
+    ]
+    return f"{title}: {SPREAD}\n\n{_pipes(['method', *columns], rows)}"
+
+
+def metrics_csv(results: Results, which: str) -> str:
+    """Return every metric that a run has, unrounded, one line a run and metric."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", "seed", "moment", "metric", "value"])
+    for label, runs in results.items():
+        for run in runs:
+            figures = (run.get(which) or {}).items()
+            writer.writerows([label, run["seed"], which, *pair] for pair in figures)
+    return out.getvalue()
 
 
 def latex(name: str, which: str, settings: Settings, notes: Sequence[str]) -> str:
@@ -86,7 +122,7 @@ def latex(name: str, which: str, settings: Settings, notes: Sequence[str]) -> st
         text += f"% {title}\n\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}\n\\toprule\n"
         text += " & ".join(map(_escape, headings)) + " \\\\\n\\midrule\n"
         for row in _rows(results, which):
-            text += " & ".join(map(_escape, row)) + " \\\\\n"
+            text += " & ".join(map(_cell, row)) + " \\\\\n"
         text += "\\bottomrule\n\\end{tabular}\n"
     if notes:
         text += "\\par\\smallskip{\\footnotesize\n"
@@ -95,8 +131,17 @@ def latex(name: str, which: str, settings: Settings, notes: Sequence[str]) -> st
 
 
 def _escape(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in text)
-    return escaped.replace(" ± ", " $\\pm$ ")
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _cell(text: str) -> str:
+    """Return a figure in math mode, anything else as text."""
+    figure = _FIGURE.fullmatch(text)
+    if figure is None:
+        return _escape(text)
+    mark, number, half = figure.groups(default="")
+    spread = f" \\pm {half}" if half else ""
+    return f"${mark and SIM}{number}{spread}$"
 
 
 def csv_text(which: str, settings: Settings) -> str:

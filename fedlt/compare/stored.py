@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.compare.conditions import conditions
-from fedlt.runs import RunDirectory
+from fedlt.errors import FedltError
+from fedlt.runs import RunDirectory, run_directories
 
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["finished_below", "read_finished"]
+__all__ = ["collect", "finished_below", "read_finished"]
 
 
 def finished_below(folder: Path) -> dict[str, Path]:
@@ -39,3 +41,36 @@ def read_finished(directory: RunDirectory, config: Config | None = None) -> dict
     """
     known = conditions(directory.config() if config is None else config)
     return directory.result() | {"path": str(directory.path), "conditions": known}
+
+
+def collect(paths: Sequence[Path]) -> dict[str, list[RunDirectory]]:
+    """Return finished runs by the label of their row, by seed.
+
+    Args:
+        paths: Each a run directory, a folder with one per seed, or a folder of such folders.
+
+    Raises:
+        FedltError: If one holds no run, or the same run is named twice.
+    """
+    rows: dict[Path, list[RunDirectory]] = {}
+    for path in paths:
+        for directory in _runs_of(path.absolute()):
+            rows.setdefault(directory.path.parent, []).append(directory)
+    names = [row.name for row in rows]
+    found: dict[str, list[RunDirectory]] = {}
+    for row, runs in rows.items():
+        if len({run.path for run in runs}) < len(runs):
+            raise FedltError(f"{row}: a run is named twice")
+        label = row.name if names.count(row.name) == 1 else f"{row.parent.name}/{row.name}"
+        if label in found:
+            raise FedltError(f"{row}: there is another row called {label!r}")
+        found[label] = sorted(runs, key=lambda run: int(run.path.name))
+    return found
+
+
+def _runs_of(path: Path) -> list[RunDirectory]:
+    below = sorted({run.parent.parent for run in path.glob("*/*/config.yaml")})
+    rows = [row for row in below if any(one.name.isdecimal() for one in row.iterdir())]
+    if not (path / "config.yaml").is_file() and not any(path.glob("*/config.yaml")) and rows:
+        return [run for row in rows for run in run_directories(row)]
+    return run_directories(path)

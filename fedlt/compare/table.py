@@ -23,12 +23,12 @@ from fedlt.compare.figures import (
     values,
 )
 
-__all__ = ["footnotes", "moments_tables", "tables"]
+__all__ = ["footnotes", "metric_table", "moments_tables", "tables"]
 
 
 def _empty(title: str, headings: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(title)
+    table.add_column(title, min_width=12)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
@@ -63,6 +63,24 @@ def moments_tables(results: Results) -> RenderableType:
             _add(one, label, [accuracy_cell(runs, m, f"{view}/accuracy") for m in MOMENTS])
         drawn += ["", one]
     return Group(*drawn)
+
+
+def metric_table(
+    results: Results, which: str, columns: Mapping[str, str], *, spread: bool
+) -> RenderableType:
+    """Return a table of any shares, in percent.
+
+    Args:
+        results: The rows.
+        which: The moment.
+        columns: Heading -> metric.
+        spread: Show intervals too.
+    """
+    table = _empty("method", list(columns))
+    for label, runs in results.items():
+        cells = [accuracy_cell(runs, which, metric) for metric in columns.values()]
+        _add(table, label, cells if spread else [cell.partition(" ")[0] for cell in cells])
+    return table
 
 
 def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:

@@ -21,7 +21,7 @@ from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.scores import PersonalScores
 from fedlt.evaluation.shots import GROUPS, ShotGroups
 
-__all__ = ["client_accuracies", "coverage_metrics", "personal_metrics"]
+__all__ = ["client_accuracies", "client_recalls", "coverage_metrics", "personal_metrics"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -190,6 +190,23 @@ def client_accuracies(
     weights, images = view.weights_of(scores.cids), view.scored_images[scores.cids]
     values = (weights[:, None] * (hits / np.maximum(images, 1)[:, None])).sum(axis=2)
     return np.where(weights.sum(axis=1)[:, None] > 0, values, np.nan)
+
+
+def client_recalls(
+    scores: PersonalScores, view: LocalTest, *, participated: npt.ArrayLike
+) -> FloatArray:
+    """Return (E, C) a_kc of the primary head, without a mask; NaN for a class without images.
+
+    Args:
+        scores: The evaluated clients' hits.
+        view: The view they were counted on.
+        participated: (K,) True for clients sampled at least once.
+    """
+    _check(scores, view)
+    seen = np.asarray(participated, dtype=bool)[scores.cids]
+    hits = _own(scores.hits, scores.generic_hits, seen)[:, 0]
+    images = view.scored_images[scores.cids]
+    return np.where(images > 0, hits / np.maximum(images, 1), np.nan)
 
 
 def personal_metrics(

@@ -11,9 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlt.errors import FedltError, nearest
-from fedlt.evaluation.generic import recalls
+from fedlt.evaluation.generic import Metric, recalls
 
-__all__ = ["accuracy_under", "shifted_prior"]
+__all__ = ["TEST_PRIORS", "accuracy_under", "prior_metrics", "shifted_prior"]
+
+_FACTORS = (50.0, 25.0, 10.0, 5.0, 2.0)
+TEST_PRIORS = (  # (name, direction, imbalance factor), from forward to backward
+    *((f"forward_{factor:g}", "forward", factor) for factor in _FACTORS),
+    ("uniform", "uniform", 1.0),
+    *((f"backward_{factor:g}", "backward", factor) for factor in reversed(_FACTORS)),
+)
 
 
 def shifted_prior(
@@ -42,6 +49,32 @@ def shifted_prior(
     prior[order] = np.ones(len(order)) if direction == "uniform" else falling
     prior /= prior.sum()
     return prior
+
+
+def prior_metrics(
+    class_counts: npt.ArrayLike,
+    *,
+    confusion: npt.NDArray[np.int64] | None,
+    client_recalls: npt.NDArray[np.float64] | None,
+) -> dict[str, Metric]:
+    """Return both views' accuracies under every test prior of :data:`TEST_PRIORS`.
+
+    ``generic/under_<prior>`` is the generic model's; ``personal/under_<prior>`` the mean over
+    clients of sum over c of prior_c a_kc: what the personal models know of all classes.
+
+    Args:
+        class_counts: (C,) training counts.
+        confusion: (C, C) of the generic model; None: there is none.
+        client_recalls: (E, C) of the personal models; None: they were not scored.
+    """
+    metrics: dict[str, Metric] = {}
+    for name, direction, factor in TEST_PRIORS:
+        prior = shifted_prior(class_counts, direction=direction, imbalance_factor=factor)
+        own = None if confusion is None else accuracy_under(confusion, prior)
+        metrics[f"generic/under_{name}"] = own
+        if client_recalls is not None and len(client_recalls):
+            metrics[f"personal/under_{name}"] = float((client_recalls @ prior).mean())
+    return {n: None if v is None or np.isnan(v) else v for n, v in metrics.items()}
 
 
 def accuracy_under(confusion: npt.NDArray[np.int64], prior: npt.ArrayLike) -> float:

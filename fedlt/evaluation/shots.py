@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from fedlt.errors import FedltError, nearest
 
-__all__ = ["GROUPS", "SCHEMES", "ShotGroups", "ShotScheme", "cumulative_groups", "shot_groups"]
+__all__ = [
+    "GROUPS",
+    "SCHEMES",
+    "ShotGroups",
+    "ShotScheme",
+    "cumulative_groups",
+    "parse_groups",
+    "shot_groups",
+]
 
 ShotScheme = Literal["auto", "count", "rank", "cumulative"]
 GROUPS = ("many", "medium", "few")
@@ -139,3 +147,29 @@ def shot_groups(
         return ShotGroups("none")
     counts = np.asarray(class_counts, dtype=np.int64)
     return _by_step(counts) if profile == "step" else rules[scheme](counts)
+
+
+def parse_groups(text: str, num_classes: int) -> ShotGroups:
+    """Return groups given as class ids, ``many/medium/few``, such as ``0-2/3-6/7,8,9``.
+
+    Raises:
+        FedltError: If it is not of that form, or a class is in two groups or does not exist.
+    """
+    parts = text.split("/")
+    if len(parts) != len(GROUPS):
+        raise FedltError(f"shots {text!r}: expected many/medium/few, such as 0-2/3-6/7-9")
+    lists: list[list[int]] = []
+    for part in parts:
+        words = [word.partition("-") for word in part.split(",") if word.strip()]
+        try:
+            spans = [(int(low), int(high) if dash else int(low)) for low, dash, high in words]
+        except ValueError:
+            raise FedltError(f"shots {text!r}: {part!r} is not a list such as 0-2,5") from None
+        lists.append([label for low, high in spans for label in range(low, high + 1)])
+    named = [label for own in lists for label in own]
+    for label in named:
+        if label >= num_classes:
+            raise FedltError(f"shots {text!r}: there is no class {label}, only {num_classes}")
+    if len(set(named)) < len(named):
+        raise FedltError(f"shots {text!r}: a class is named twice")
+    return _group("given", *lists)

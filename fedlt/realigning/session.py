@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fedlt.evaluation.evaluator import Standing
     from fedlt.models.linear_probe import Head
 
-__all__ = ["DataPolicy", "Plan", "outcome_path", "realign", "run_directories"]
+__all__ = ["DataPolicy", "Plan", "outcome_path", "realign"]
 
 DataPolicy = Literal["none", "pooled", "federated"]
 
@@ -95,21 +95,6 @@ class _Learnt:
     clients: int = 0  # that took part
     bytes_down: int = 0  # to all clients, over all rounds
     bytes_up: int = 0
-
-
-def run_directories(path: str | Path) -> list[RunDirectory]:
-    """Return a run, or the runs of a folder with one per seed, by seed.
-
-    Raises:
-        FedltError: If there is none.
-    """
-    folder = Path(path).absolute()
-    if (folder / "config.yaml").is_file():
-        return [RunDirectory(folder)]
-    seeds = [one for one in folder.glob("*/config.yaml") if one.parent.name.isdecimal()]
-    if not seeds:
-        raise FedltError(f"{path} is neither a run directory nor a folder of runs by seed")
-    return [RunDirectory(one.parent) for one in sorted(seeds, key=lambda p: int(p.parent.name))]
 
 
 def outcome_path(directory: RunDirectory, plan: Plan) -> Path:

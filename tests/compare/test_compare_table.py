@@ -92,7 +92,7 @@ def test_the_csv_has_every_run_unrounded():
 
 def test_latex_is_a_booktabs_table_without_raw_marks():
     text = latex("tiny", "last_k", {"": {"A_b 100%": RESULTS["B"]}}, ["p < 0.001 & more"])
-    assert r"A\_b 100\% & \textasciitilde{}40.0 $\pm$ 0.0 &" in text
+    assert r"A\_b 100\% & ${\sim}40.0 \pm 0.0$ &" in text
     for word in (r"\toprule", r"\midrule", r"\bottomrule", r"p $<$ 0.001 \& more\par"):
         assert word in text
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]

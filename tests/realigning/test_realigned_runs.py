@@ -23,9 +23,10 @@ from fedlt.realigning.methods import (
     Lws,
     TauNorm,
 )
-from fedlt.realigning.session import Plan, outcome_path, realign, run_directories
+from fedlt.realigning.session import Plan, outcome_path, realign
 from fedlt.realigning.strategy import Realigned
 from fedlt.rng import torch_generator
+from fedlt.runs import run_directories
 from fedlt.strategy import Strategy
 from strategies import FedAvg
 

@@ -1,0 +1,124 @@
+"""``fedlt rescore``: the numbers of finished runs cut otherwise, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedlt.cli.compare import check_moment, show, teller, write
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedlt.compare.conditions import Results
+    from fedlt.rescoring import Cut
+
+__all__ = ["rescore"]
+
+
+def rescore(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Run directories, their folders, or a comparison's folder."
+        ),
+    ],
+    shots: Annotated[
+        str | None,
+        typer.Option(help="auto, count, rank, cumulative, or many/medium/few as 0-2/3-6/7-9."),
+    ] = None,
+    local_test: Annotated[
+        str | None, typer.Option(help="exact, sampled or reference: each client's test view.")
+    ] = None,
+    mask: Annotated[
+        str, typer.Option(help="none, held or test: classes that personal predictions may name.")
+    ] = "none",
+    which: Annotated[
+        str, typer.Option(help="final, last_k, selected, best_on_test, or all side by side.")
+    ] = "last_k",
+    against: Annotated[
+        str, typer.Option(help="The row that the others are tested against; the first by default.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="A folder for Markdown, LaTeX and CSV; nothing else is.")
+    ] = None,
+) -> None:
+    """Cut every number of finished runs anew from their saved evaluations, without training.
+
+    Beside the table: calibration per shot group, and accuracies under long-tailed test priors.
+    """
+    from rich.console import Console
+
+    from fedlt.compare.conditions import check_comparable
+    from fedlt.compare.stored import collect
+    from fedlt.compare.verdicts import pick_reference
+    from fedlt.rescoring import Cut
+
+    check_moment(which)
+    cut = Cut(shots, local_test, mask)
+    rows = collect(runs)
+    if against:
+        pick_reference(list(rows), against)
+    results = {label: [_read(one, cut) for one in own] for label, own in rows.items()}
+    check_comparable(results)
+    methods = [label for label, own in results.items() if not own[0].get("reference")]
+    against = pick_reference(methods or list(rows), against)
+    console = Console()
+    named = {"shots": shots, "local_test": local_test, "mask": None if mask == "none" else mask}
+    words = " ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+    name = f"rescored {words}" if words else "rescored"
+    show(console, name, {"": results}, which=which, against=against, folder=output)
+    _show_more(console, results, "last_k" if which == "all" else which, output)
+
+
+def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDirectory)
+    from fedlt.compare.conditions import conditions
+    from fedlt.rescoring import rescore
+
+    known = conditions(directory.config())
+    if cut.local_test is not None:
+        known["evaluate.local_test"] = cut.local_test
+    return rescore(directory, cut) | {"path": str(directory.path), "conditions": known}
+
+
+def _show_more(console: Console, results: Results, which: str, output: Path | None) -> None:
+    """Print and write calibration and test priors; write all metrics as CSV."""
+    from fedlt.compare.exports import metrics_csv, metrics_markdown
+    from fedlt.compare.table import metric_table
+    from fedlt.evaluation.priors import TEST_PRIORS
+
+    names = [name for name, _, _ in TEST_PRIORS]
+    short = {name: _short(name) for name in names}
+    parts: Sequence[tuple[str, str, Mapping[str, str]]] = (
+        ("calibration", "generic model: expected calibration error in %", _CALIBRATION),
+        *(
+            (f"{view}_priors", f"{view}: accuracy in % under test priors, forward to backward",
+             {short[name]: f"{view}/under_{name}" for name in names})
+            for view in ("generic", "personal")
+        ),
+    )  # fmt: skip
+    for file, title, columns in parts:
+        teller(console)(f"\n{title}, {which}")
+        console.print(metric_table(results, which, columns, spread=len(columns) < len(names)))
+        if output is not None:
+            text = metrics_markdown(f"{title}, {which}", results, which, columns)
+            write(output / f"{which}_{file}.md", text, console)
+    if output is not None:
+        write(output / f"{which}_metrics.csv", metrics_csv(results, which), console)
+
+
+_CALIBRATION = {
+    "all": "generic/ece",
+    "many": "generic/many_ece",
+    "medium": "generic/medium_ece",
+    "few": "generic/few_ece",
+}
+
+
+def _short(name: str) -> str:
+    """Return ``F50`` for ``forward_50``, ``U`` for ``uniform``, ``B2`` for ``backward_2``."""
+    direction, _, factor = name.partition("_")
+    return direction[0].upper() + factor
