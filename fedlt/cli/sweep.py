@@ -3,37 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fedlt.cli.compare import FileArgument, Jobs, Overrides, Rows, resumable, split, teller, write
 
 if TYPE_CHECKING:
     from fedlt.compare.comparison import Comparison
+    from fedlt.compare.search import Choices
 
 __all__ = ["sweep"]
 
 
 def sweep(
-    file: FileArgument, overrides: Overrides = None, rows: Rows = "", jobs: Jobs = None
+    file: FileArgument,
+    overrides: Overrides = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=CHOICES",
+            help="Instead of the file's: A,B,C or a range as log:0.003..0.3; repeatable.",
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials a row, proposed by Optuna; ranges need it.")
+    ] = None,
+    rows: Rows = "",
+    jobs: Jobs = None,
 ) -> None:
-    """Try the values that a comparison file lists under search, on data.split: tune."""
+    """Try the values that a comparison file lists under search, on data.split: tune.
+
+    Finished trials are read, interrupted ones go on: the same command continues.
+    """
     from fedlt.compare.comparison import read_comparison
 
-    comparison = read_comparison(file, overrides or [], only=split(rows))
+    _check_split(overrides or [])
+    comparison = read_comparison(
+        file, overrides or [], only=split(rows), search=_space(search or [])
+    )
     with resumable("sweep", file):
-        _sweep(comparison, jobs)
+        _sweep(comparison, trials, jobs)
 
 
-def _sweep(comparison: Comparison, jobs: int | None) -> None:
+def _sweep(comparison: Comparison, trials: int | None, jobs: int | None) -> None:
     from rich.console import Console
 
-    from fedlt.compare.schedule import jobs_for
-    from fedlt.compare.sweep import make_trials, run_trials, sweep_markdown
+    from fedlt.compare.sweep import make_searches, run_search, sweep_csv, sweep_markdown
 
     console = Console()
-    trials = make_trials(comparison)
-    cells = [trial.cell for trial in trials]
-    found = run_trials(trials, jobs=jobs_for(cells, jobs), tell=teller(console))
+    searches = make_searches(comparison, trials)
+    found = run_search(comparison, searches, jobs=jobs, tell=teller(console))
     text = sweep_markdown(found)
     teller(console)(text)
-    write(Path(cells[0].config.output).parent / "sweep.md", text, console)
+    folder = Path(comparison.folder()) / "sweep"
+    write(folder / "sweep.md", text, console)
+    write(folder / "sweep.csv", sweep_csv(found), console)
+
+
+def _check_split(overrides: list[str]) -> None:
+    """Raise where another split is asked for."""
+    from fedlt.errors import FedltError
+
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip() == "data.split" and value.strip() != "tune":
+            raise FedltError(f"{override}: a sweep is scored on data.split: tune, never on final")
+
+
+def _space(given: list[str]) -> dict[str, Choices]:
+    """Return what ``--search`` gives: a list or a range a key."""
+    from fedlt.compare.search import check_key, parse_choices
+    from fedlt.compare.settings import read_values
+    from fedlt.errors import FedltError
+
+    found: dict[str, Choices] = {}
+    for text in given:
+        key, equals, choices = text.partition("=")
+        known = parse_choices(choices) if equals else None
+        if known is None:
+            key, known = read_values(text, "--search")
+        key = key.strip()
+        check_key(key)
+        if key in found:
+            raise FedltError(f"--search: {key} is given twice")
+        found[key] = known
+    return found

@@ -12,5 +12,6 @@ clients.py      how many clients are better off, counted
 figures.py      a row's results -> the text of its cells
 table.py        the tables for a terminal
 exports.py      Markdown, LaTeX, CSV
-sweep.py        a search on data.split: tune
+search.py       what a search tries: all combinations, or what Optuna proposes
+sweep.py        a search on data.split: tune, from proposals to the table of trials
 """

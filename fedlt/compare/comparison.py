@@ -4,7 +4,7 @@
 name: digits            # every key of an experiment: what the rows have in common
 seeds: [1, 2, 3]
 compare:
-  search: {local.lr: [0.05, 0.1]}                     # what fedlt sweep tries for every row
+  search: {local.lr: [0.05, 0.1]}   # what fedlt sweep tries for every row; or log:0.01..1
   rows:
     FedAvg: {}                                        # changes to the common part
     FedProx: {strategy: {name: fedprox, mu: 0.1}, search: {strategy.mu: [0.01, 0.1]}}
@@ -18,10 +18,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedlt.compare.search import Choices, Range, Space, check_key, parse_choices
 from fedlt.config import Config, build_config, resolve_client, resolve_strategy
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
@@ -39,7 +40,7 @@ class Row:
     label: str  # what the table calls it
     slug: str  # the folder of its runs
     tree: Mapping[str, Any]  # the common part with this row's changes
-    search: Mapping[str, Sequence[Any]]  # dotted key -> values that a sweep tries
+    search: Space  # dotted key -> values or range that a sweep tries
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def read_comparison(
     strategies: Sequence[str] = (),
     clients: Sequence[str] = (),
     only: Sequence[str] = (),
+    search: Space | None = None,
 ) -> Comparison:
     """Read a comparison file, or make one of an experiment file.
 
@@ -91,6 +93,7 @@ def read_comparison(
         strategies: Rows are these strategies instead of the file's rows, ...
         clients: ... each with these plugins.
         only: Labels of the rows to keep.
+        search: What a sweep tries in every row, instead of what the file says.
 
     Raises:
         FedltError: One line that says what is wrong.
@@ -100,16 +103,27 @@ def read_comparison(
     section = tree.pop("compare", None)
     if strategies or clients:
         section = {"rows": _grid(strategies or [None], clients or [None])}
+    if section is None and search:
+        section = {"rows": {_method(tree): {}}}
     if section is None:
         raise FedltError(f"{path}: has no section 'compare'; give --strategies a,b,c")
-    rows, search = _read_section(path, section)
-    chosen = [_row(path, tree, search, label, changes) for label, changes in rows.items()]
+    rows, common = _read_section(path, section)
+    chosen = [_row(path, tree, common, label, changes) for label, changes in rows.items()]
+    if search:
+        chosen = [replace(row, search=search) for row in chosen]
     _check_slugs(path, chosen)
     for label in only:
         if label not in {row.label for row in chosen}:
             raise FedltError(f"{path}: no row {label!r}{nearest(label, [r.label for r in chosen])}")
     kept = tuple(row for row in chosen if not only or row.label in only)
     return Comparison(path, str(tree.get("name", path.stem)), tuple(overrides), kept)
+
+
+def _method(tree: Mapping[str, Any]) -> str:
+    """Return the name of the method of an experiment file: the label of its only row."""
+    given = tree.get("strategy") or "fedavg"
+    name = given.get("name", "fedavg") if isinstance(given, Mapping) else given
+    return str(name).rpartition(":")[2]
 
 
 def _grid(
@@ -124,9 +138,7 @@ def _grid(
     return rows
 
 
-def _read_section(
-    path: Path, section: object
-) -> tuple[Mapping[str, Any], Mapping[str, Sequence[Any]]]:
+def _read_section(path: Path, section: object) -> tuple[Mapping[str, Any], Space]:
     if not isinstance(section, Mapping) or not isinstance(section.get("rows"), Mapping):
         raise FedltError(f"{path}: compare: expected a mapping with rows: {{label: changes}}")
     for key in section:
@@ -137,17 +149,27 @@ def _read_section(
     return section["rows"], _searched(path, "compare.search", section.get("search", {}))
 
 
-def _searched(path: Path, where: str, given: object) -> Mapping[str, Sequence[Any]]:
-    good = isinstance(given, Mapping) and all(isinstance(v, list) and v for v in given.values())
-    if not good:
-        raise FedltError(f"{path}: {where}: expected key: [values], got {given!r}")
-    return given  # type: ignore[return-value]
+def _searched(path: Path, where: str, given: object) -> Space:
+    """Return a section ``search`` with its ranges read."""
+    found: dict[str, Choices] = {}
+    for key, value in given.items() if isinstance(given, Mapping) else ():
+        try:
+            check_key(str(key))
+            choices = value if isinstance(value, Range) else parse_choices(value)
+        except FedltError as error:
+            raise FedltError(f"{path}: {where}: {error}") from error
+        if choices is None:
+            break
+        found[str(key)] = choices
+    if not isinstance(given, Mapping) or len(found) < len(given):
+        raise FedltError(f"{path}: {where}: expected key: [values] or a range, got {given!r}")
+    return found
 
 
 def _row(
     path: Path,
     tree: Mapping[str, Any],
-    search: Mapping[str, Sequence[Any]],
+    search: Space,
     label: object,
     changes: object,
 ) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -14,6 +15,7 @@ from fedlt.errors import FedltError
 
 __all__ = ["Setting", "folder_name", "make_settings", "read_values"]
 
+MOST = 80  # characters of a folder's name
 _OWN = {  # keys that are not a setting, and what is there instead
     "name": "name=...",
     "output": "output=...",
@@ -46,9 +48,15 @@ class Setting:
 
 
 def folder_name(values: Mapping[str, Any]) -> str:
-    """Return a folder's name for values of dotted keys, such as ``local.lr=0.1,local.epochs=2``."""
+    """Return a folder's name for values of dotted keys, such as ``local.lr=0.1,local.epochs=2``.
+
+    What is long, or has marks that no folder should have, ends with a digest of it.
+    """
     text = ",".join(f"{key}={value}" for key, value in values.items())
-    return re.sub(r"[^A-Za-z0-9.,=+_-]+", "-", text)
+    plain = re.sub(r"[^A-Za-z0-9.,=+_-]+", "-", text)[:MOST]
+    if plain == text:
+        return text
+    return f"{plain}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def read_values(text: str, option: str) -> tuple[str, list[Any]]:

@@ -1,12 +1,14 @@
-"""A search of a few values per row, scored on the validation images of ``data.split: tune``.
+"""A search for hyperparameters, scored on the validation images of ``data.split: tune``.
 
-Every row is tried with every combination of its ``search`` lists, on the first seed. The score is
-the mean of the primary accuracies that the method has: generic, personal, over the last k rounds.
+Every row is searched alone, on the first seed: all combinations of its lists, or as many trials as
+wanted, proposed by Optuna. The score is the mean of the primary accuracies that the method has:
+generic, personal, over the last k rounds. A trial that is finished is read, not run again.
 """
 
 from __future__ import annotations
 
-import itertools
+import csv
+import io
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlt.compare.comparison import Comparison, Row
-from fedlt.compare.schedule import Cell, run_cells
+from fedlt.compare.schedule import Cell, jobs_for, run_cells
+from fedlt.compare.search import Grid, Optuna, Search, Values, described
+from fedlt.compare.settings import folder_name
 from fedlt.errors import FedltError
+from fedlt.rng import key as random_key
 
-__all__ = ["Trial", "make_trials", "run_trials", "score", "sweep_markdown"]
+__all__ = [
+    "Found", "Trial", "make_searches", "make_trials", "run_search", "score", "sweep_csv",
+    "sweep_markdown",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,12 +33,33 @@ class Trial:
     """One setting of one row."""
 
     row: Row
-    values: tuple[tuple[str, Any], ...]  # dotted key -> value
+    values: Values
     cell: Cell
 
     def __str__(self) -> str:
         """Return the values, ``lr=0.1 mu=0.01``; the last word of each key."""
-        return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.values)
+        return described(self.values)
+
+
+Found = Mapping[str, Sequence[tuple[Trial, float | None]]]  # label -> trials, None: it failed
+
+
+def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Search]:
+    """Return each row's search: Optuna's with a number of trials, otherwise every combination.
+
+    Raises:
+        FedltError: If a row has nothing to search, or a range without a number of trials.
+    """
+    found: dict[str, Search] = {}
+    for row in comparison.rows:
+        if not row.search:
+            raise FedltError(f"{comparison.path}: row {row.label!r} has no search: {{key: values}}")
+        if trials is None:
+            found[row.label] = Grid(row.search)
+        else:
+            seed = random_key(comparison.configs(row)[0].seed, "search") % 2**32
+            found[row.label] = Optuna(row.search, trials=trials, seed=seed)
+    return found
 
 
 def make_trials(comparison: Comparison) -> list[Trial]:
@@ -39,17 +68,15 @@ def make_trials(comparison: Comparison) -> list[Trial]:
     Raises:
         FedltError: If a row has nothing to search, or a combination is not valid.
     """
-    trials = []
-    for row in comparison.rows:
-        if not row.search:
-            raise FedltError(f"{comparison.path}: row {row.label!r} has no search: {{key: values}}")
-        for number, values in enumerate(itertools.product(*row.search.values())):
-            pairs = tuple(zip(row.search, values, strict=True))
-            given = [f"{key}={json.dumps(value)}" for key, value in pairs]
-            folder = f"sweep/{number}"
-            config = comparison.configs(row, "data.split=tune", *given, folder=folder)[0]
-            trials.append(Trial(row, pairs, Cell(f"{row.label} #{number}", config)))
-    return trials
+    searches = make_searches(comparison, None)
+    return [_trial(comparison, r, own) for r in comparison.rows for own in searches[r.label].ask()]
+
+
+def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
+    given = [f"{key}={json.dumps(value)}" for key, value in values]
+    folder = f"sweep/{folder_name(dict(values))}"
+    config = comparison.configs(row, "data.split=tune", *given, folder=folder)[0]
+    return Trial(row, values, Cell(f"{row.label}, {described(values)}", config))
 
 
 def score(result: Mapping[str, Any]) -> float:
@@ -59,20 +86,58 @@ def score(result: Mapping[str, Any]) -> float:
     return statistics.fmean(value for value in views if value is not None)
 
 
-def run_trials(
-    trials: Sequence[Trial], *, jobs: int, tell: Callable[[str], None]
+def run_search(
+    comparison: Comparison,
+    searches: Mapping[str, Search],
+    *,
+    jobs: int | None,
+    tell: Callable[[str], None],
 ) -> dict[str, list[tuple[Trial, float | None]]]:
-    """Run the trials and return each row's, with their scores; None where a run failed."""
-    outcomes = run_cells([trial.cell for trial in trials], jobs=jobs, tell=tell)
-    found: dict[str, list[tuple[Trial, float | None]]] = {}
-    for trial, outcome in zip(trials, outcomes, strict=True):
-        result = outcome.result
-        value = None if result is None else score(result)
-        found.setdefault(trial.row.label, []).append((trial, value))
-    return found
+    """Try what the rows' searches propose until they have no more; the batches of all rows at once.
+
+    Args:
+        comparison: The rows.
+        searches: By label, from :func:`make_searches`.
+        jobs: Runs at once; None: one a core.
+        tell: Gets the lines of the progress.
+
+    Returns:
+        Each row's trials in order, with their scores; None where a run failed.
+    """
+    found: dict[str, list[tuple[Trial, float | None]]] = {row.label: [] for row in comparison.rows}
+    while True:
+        asked = {row.label: searches[row.label].ask() for row in comparison.rows}
+        batch = [_trial(comparison, r, own) for r in comparison.rows for own in asked[r.label]]
+        if not batch:
+            return found
+        known = _scores(comparison, batch, jobs, tell)
+        for label in asked:
+            own = [(trial, known[_place(trial)]) for trial in batch if trial.row.label == label]
+            searches[label].tell([value for _, value in own])
+            found[label] += own
 
 
-def sweep_markdown(found: Mapping[str, Sequence[tuple[Trial, float | None]]]) -> str:
+def _place(trial: Trial) -> tuple[str, str]:
+    """Return the run directory of a trial; the same values have the same."""
+    return trial.cell.config.output, trial.cell.config.name
+
+
+def _scores(
+    comparison: Comparison, batch: Sequence[Trial], jobs: int | None, tell: Callable[[str], None]
+) -> dict[tuple[str, str], float | None]:
+    """Run trials, those with equal values once, and return their scores by place."""
+    cells = {_place(trial): trial.cell for trial in batch}
+    every = list(cells.values())
+    outcomes = run_cells(
+        every, jobs=jobs_for(every, jobs), tell=tell, within=comparison.folder() / "sweep"
+    )
+    return {
+        place: None if outcome.result is None else score(outcome.result)
+        for place, outcome in zip(cells, outcomes, strict=True)
+    }
+
+
+def sweep_markdown(found: Found) -> str:
     """Return what was tried, a line a row, the best in bold."""
     lines = ["| method | tried: score in % |", "| --- | --- |"]
     for label, trials in found.items():
@@ -83,3 +148,14 @@ def sweep_markdown(found: Mapping[str, Sequence[tuple[Trial, float | None]]]) ->
             cells.append(f"**{text}**" if value is not None and value == best else text)
         lines.append(f"| {label} | {', '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def sweep_csv(found: Found) -> str:
+    """Return a line a trial: its values as JSON and its score, unrounded."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", "trial", "score", "values"])
+    for label, trials in found.items():
+        for number, (trial, value) in enumerate(trials):
+            writer.writerow([label, number, value, json.dumps(dict(trial.values))])
+    return out.getvalue()

@@ -126,7 +126,7 @@ def test_sweep_tries_every_value_on_tune_and_marks_the_best(file, capsys):
     assert "lr=0.01: " in shown
     assert shown.count("**") == 2
     assert main(["list", "strategies"]) == 0
-    stored = (file / "runs/tiny/sweep/0/fedavg/1/config.yaml").read_text()
+    stored = (file / "runs/tiny/sweep/local.lr=0.01/fedavg/1/config.yaml").read_text()
     assert "split: tune" in stored
 
 

@@ -1,0 +1,182 @@
+"""What a search tries: every combination of lists, or what Optuna proposes.
+
+A space maps dotted keys to choices: a list of values, or a range such as ``0.1..0.9``,
+``log:0.003..0.3`` or, between whole numbers, ``1..10``. A search proposes settings in batches
+and is told their scores; it draws no numbers but from its seed, and a batch has the same size
+however many runs go at once. So the same command proposes the same settings again, and what is
+finished is only read.
+
+The proposals are those of the tree-structured Parzen estimator of Bergstra, Bardenet, Bengio and
+Kégl, "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, by Optuna (Akiba et al., KDD
+2019, arXiv:1907.10902): the first ten are random, later ones lie where scores were high.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fedlt.errors import FedltError
+
+__all__ = [
+    "BATCH", "Choices", "Grid", "Optuna", "Range", "Search", "Space", "Values", "check_key",
+    "described", "parse_choices",
+]  # fmt: skip
+
+BATCH = 4  # proposals that are made before any of them is scored
+DIGITS = 3  # significant ones of a proposed number
+
+_RANGE = re.compile(r"(log:)?\s*(\S+?)\s*\.\.\s*(\S+)")
+_FIXED = (  # sections that say what is measured, or where: no hyperparameter
+    "data", "partition", "evaluate", "seed", "seeds", "rng_salt", "faults", "engine", "checkpoint",
+    "name", "output", "personal",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``."""
+
+    low: float
+    high: float
+    log: bool = False  # even in the logarithm
+    whole: bool = False  # whole numbers only
+
+
+Choices = Sequence[Any] | Range
+Space = Mapping[str, Choices]  # dotted key -> what it may be
+Values = tuple[tuple[str, Any], ...]  # dotted key and value
+
+
+class Search(Protocol):
+    """Proposes settings until there are no more."""
+
+    def ask(self) -> list[Values]:
+        """Return the next settings to try; [] is the end."""
+
+    def tell(self, scores: Sequence[float | None]) -> None:
+        """Take the scores of what was asked last, in order; None: it failed."""
+
+
+def check_key(key: str) -> None:
+    """Raise unless a search may change ``key``: it chooses a method, not what it is measured on.
+
+    Raises:
+        FedltError: If it may not.
+    """
+    if key.partition(".")[0] in _FIXED:
+        raise FedltError(f"search: {key} is no hyperparameter of a method")
+
+
+def parse_choices(given: object) -> Choices | None:
+    """Return what a file or an option says: a list that is not empty, or the text of a range.
+
+    Returns:
+        None where it is neither.
+
+    Raises:
+        FedltError: If it is a range that has no numbers in it.
+    """
+    if isinstance(given, list):
+        return given or None
+    match = _RANGE.fullmatch(given.strip()) if isinstance(given, str) else None
+    if match is None:
+        return None
+    log, low, high = match.groups()
+    try:
+        whole = all(re.fullmatch(r"[+-]?\d+", end) for end in (low, high))
+        found = Range(float(low), float(high), log is not None, whole)
+    except ValueError:
+        return None
+    finite = math.isfinite(found.low) and math.isfinite(found.high)
+    if not finite or found.low >= found.high or (found.log and found.low <= 0):
+        positive = ", both above 0" if found.log else ""
+        raise FedltError(f"search: {given!r}: expected a range from low to high{positive}")
+    return found
+
+
+class Grid:
+    """Every combination of lists, in order."""
+
+    def __init__(self, space: Space) -> None:
+        """Take the space.
+
+        Raises:
+            FedltError: If a key has a range.
+        """
+        for key, choices in space.items():
+            if isinstance(choices, Range):
+                raise FedltError(f"search: {key} has a range; give --trials N")
+        lists = [choices for choices in space.values() if not isinstance(choices, Range)]
+        self._left = [
+            tuple(zip(space, values, strict=True)) for values in itertools.product(*lists)
+        ]
+
+    def ask(self) -> list[Values]:
+        """Return all of them, once."""
+        left, self._left = self._left, []
+        return left
+
+    def tell(self, scores: Sequence[float | None]) -> None:
+        """Ignore the scores."""
+
+
+class Optuna:
+    """``trials`` proposals of Optuna's TPE sampler."""
+
+    def __init__(self, space: Space, *, trials: int, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._left = trials
+        self._asked: list[optuna.trial.Trial] = []
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def ask(self) -> list[Values]:
+        """Return the next batch."""
+        size = min(BATCH, self._left)
+        self._left -= size
+        self._asked = [self._study.ask() for _ in range(size)]
+        return [
+            tuple((key, _suggest(trial, key, own)) for key, own in self._space.items())
+            for trial in self._asked
+        ]
+
+    def tell(self, scores: Sequence[float | None]) -> None:
+        """Give the sampler the scores."""
+        import optuna
+
+        for trial, score in zip(self._asked, scores, strict=True):
+            if score is None or not math.isfinite(score):
+                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                self._study.tell(trial, score)
+
+
+def _suggest(trial: Any, key: str, choices: Choices) -> Any:  # noqa: ANN401 (any option's value)
+    """Return a value; numbers of a range with a few digits, as a person would write them."""
+    if not isinstance(choices, Range):
+        position = trial.suggest_categorical(key, list(range(len(choices))))
+        return choices[position]
+    low, high = choices.low, choices.high
+    if choices.whole:
+        return trial.suggest_int(key, int(low), int(high), log=choices.log)
+    value = float(f"{trial.suggest_float(key, low, high, log=choices.log):.{DIGITS}g}")
+    return min(max(value, low), high)
+
+
+def described(values: Values) -> str:
+    """Return ``lr=0.1 mu=0.01``: the last word of each key."""
+    words = [f"{key.rpartition('.')[2]}={_text(value)}" for key, value in values]
+    return " ".join(words)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
