@@ -12,6 +12,7 @@ from fedlt.cli import main
 from fedlt.compare.processes import run_in_processes
 from fedlt.compare.schedule import Cell, run_cells
 from fedlt.compare.sweep import score
+from fedlt.runs import RunDirectory
 
 FILE = """
 name: tiny
@@ -118,6 +119,21 @@ def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsy
     assert "* data.imbalance_factor=2, generic: FedLoGe undecided" in text
     assert main(grid) == 0
     assert "4 of 4 runs are finished already" in capsys.readouterr().out
+
+
+def test_a_method_beside_itself_has_the_same_partitions_and_other_draws(file, capsys):
+    rows = "  rows: {A: {}, A again: {rng_salt: 1}}"
+    text = (file / "c.yaml").read_text().replace("[1, 2]", "[1, 2, 3, 4, 5]")
+    (file / "aa.yaml").write_text(text[: text.index("  rows:")] + rows, encoding="utf-8")
+    assert main(["compare", "aa.yaml", "--jobs", "1"]) == 0
+    assert "Holm's correction over 2 comparisons" in capsys.readouterr().out
+    found = [
+        [RunDirectory(file / f"runs/tiny/{row}/{seed}").result() for seed in range(1, 6)]
+        for row in ("a", "a-again")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert one["partition_hash"] == other["partition_hash"]
+        assert one["last_k"]["generic/nll"] != other["last_k"]["generic/nll"]
 
 
 def test_sweep_tries_every_value_on_tune_and_marks_the_best(file, capsys):
