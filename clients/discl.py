@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
@@ -36,6 +36,8 @@ class DisCL(ClientPlugin):
     ``oversample`` is the control: the same epochs, filled with real tail images alone. A client
     without tail images trains as without the plugin.
     """
+
+    control: ClassVar[Mapping[str, object]] = {"curriculum": "oversample"}
 
     pool_path: str = ""  # npz file or folder; oversample needs none
     curriculum: Literal[

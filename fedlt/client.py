@@ -328,6 +328,7 @@ class ClientPlugin:
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
+    control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 
     @property

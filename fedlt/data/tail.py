@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "TailData", "true_probability", "use_pool"]
 
-IMAGES, LABELS, SOURCES, STAGES, LEVELS = (
-    f"pool.{name}" for name in ("images", "labels", "sources", "stages", "levels")
-)
+IMAGES = "pool.images"
+LABELS = "pool.labels"
+SOURCES = "pool.sources"
+STAGES = "pool.stages"
+LEVELS = "pool.levels"
 
 
 def use_pool(

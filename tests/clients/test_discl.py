@@ -8,6 +8,7 @@ import torch
 from pools import make_pool
 
 from clients import DisCL
+from fedlt.compare.comparison import read_comparison
 from fedlt.composition import own_cross_entropy
 from fedlt.data.curriculum import (
     EpochPlan,
@@ -299,3 +300,33 @@ def test_an_empty_pool_after_filtering_is_one_line(lab, tmp_path):
 
 def test_the_default_has_no_pool_and_says_so():
     assert DisCL().pool_path == ""
+
+
+# ---- the control
+
+
+def rows_of(tmp_path, rows, **more):
+    path = tmp_path / "discl.yaml"
+    path.write_text(f"rounds: 2\ncompare:\n  rows:\n{rows}", encoding="utf-8")
+    return read_comparison(path, **more).rows
+
+
+@pytest.mark.parametrize("only", [(), ("made",)])
+def test_a_comparison_always_has_the_control_beside_it(tmp_path, only):
+    rows = """    plain: {}
+    made: {client: {name: discl, pool_path: /pool.npz, loss: focal}}
+    all: {client: {name: discl, pool_path: /pool.npz, loss: focal, curriculum: all_levels}}
+"""
+    found = rows_of(tmp_path, rows, only=only)
+    labels = [row.label for row in found]
+    assert labels == [*(only or ("plain", "made", "all")), "made (control: oversample)"]
+    control = found[-1].tree["client"]
+    assert control["curriculum"] == "oversample"
+    assert control["loss"] == "focal"
+
+
+def test_a_control_that_is_there_is_not_added_twice(tmp_path):
+    rows = """    mine: {client: {name: discl, curriculum: oversample}}
+    made: {client: discl}
+"""
+    assert [row.label for row in rows_of(tmp_path, rows)] == ["mine", "made"]
