@@ -14,6 +14,7 @@ from clients.fedyoyo import FedYoYo
 from clients.focal import Focal
 from clients.ldam_drw import LdamDrw
 from clients.logit_adjustment import LogitAdjustment
+from clients.mdcs import Mdcs
 from clients.mixup import Mixup
 from clients.score_facility_location import ScoreFacilityLocation
 from clients.score_graph_cut import ScoreGraphCut
@@ -34,6 +35,7 @@ __all__ = [
     "Focal",
     "LdamDrw",
     "LogitAdjustment",
+    "Mdcs",
     "Mixup",
     "ScoreFacilityLocation",
     "ScoreGraphCut",
@@ -53,6 +55,7 @@ CLIENTS: dict[str, type[ClientPlugin]] = {
     "focal": Focal,
     "ldam_drw": LdamDrw,
     "logit_adjustment": LogitAdjustment,
+    "mdcs": Mdcs,
     "mixup": Mixup,
     "score_facility_location": ScoreFacilityLocation,
     "score_graph_cut": ScoreGraphCut,

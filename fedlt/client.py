@@ -327,6 +327,7 @@ class ClientPlugin:
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
+    experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
     control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
@@ -355,15 +356,18 @@ class ClientPlugin:
         for images, rows in batches_with_rows(client, epoch, client.data):
             yield Batch(images, client.data.labels[rows])
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return what the loss sees of a batch: further views, see :meth:`Batch.viewed`.
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield what the loss sees of each batch: further views, see :meth:`Batch.viewed`.
 
         Args:
             client: The client.
-            batch: From ``batches``; not changed.
+            batches: One epoch's, from ``batches``, in order; not changed. Several may be taken at
+                once, where that saves time.
             generator: Keyed by (seed, round, cid, epoch), for every draw.
         """
-        return batch
+        return batches
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean loss of ``logits`` (B, S, C)."""

@@ -117,6 +117,11 @@ class Composed(ClientPlugin):
         return self.objective.cosine_heads
 
     @property
+    def experts(self) -> bool:  # type: ignore[override]
+        """Whether the loss plugin splits the backbone."""
+        return self.objective.experts
+
+    @property
     def weighs_images(self) -> bool:  # type: ignore[override]
         """Whether the data plugin does."""
         return self.data.weighs_images
@@ -147,9 +152,11 @@ class Composed(ClientPlugin):
         """Yield the data plugin's batches."""
         return self.data.batches(client, epoch)
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the loss plugin's views."""
-        return self.objective.views(client, batch, generator)
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the loss plugin's views."""
+        return self.objective.views(client, batches, generator)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the loss plugin's loss, under the weights that the batch says."""

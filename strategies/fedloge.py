@@ -2,10 +2,9 @@
 
 Xiao et al., ICLR 2024. https://arxiv.org/abs/2401.08977
 
-The backbone learns through a frozen sparse ETF classifier (SSE-C). Two more heads learn on detached
-features: the auxiliary head psi, averaged by the server, and the local head phi_k, which never
-leaves its client. GLA-FR realigns their norms: psi for the generic model, psi with the norms of
-phi_k for client k.
+The backbone learns through a frozen sparse ETF classifier (SSE-C), two heads on detached features:
+the auxiliary head psi, averaged by the server, and the local head phi_k, which stays. GLA-FR
+realigns psi: to equal norms for the generic model, to those of phi_k for client k.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ class FedLoGe(Strategy):
     """
 
     needs_linear_heads: ClassVar[bool] = True
+    with_experts: ClassVar[str] = "fedloge_experts"
     sparsity: float = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: float = 0.1  # gamma: target norm of each class vector
     etf_seed: int = 0  # draws the classifier; the same one for every seed of a run

@@ -25,6 +25,8 @@ from strategies import STRATEGIES, FedAvg
 
 STOCK = "flwr.serverapp.strategy:FedAdam"
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
+WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
+STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
 
 
@@ -42,6 +44,8 @@ METHODS = {
         for c in CLIENTS
         if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
     },
+    **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
+    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
     **COMPOSED,
     "FedAdam": {"strategy": {"name": STOCK, "eta": 0.05}},
 }
@@ -81,7 +85,7 @@ def test_every_setting_runs_and_moves_every_trained_tensor(reference, changes):
     assert outcome.result["status"] == "finished"
     assert outcome.result["excluded"] == []
     assert [row["round"] for row in outcome.rows] == [1, 2, 3]
-    assert all(0 < row["train/loss"] < 30 for row in outcome.rows)  # LDAM: a scale of 30
+    assert all(0 < row["train/loss"] < 60 for row in outcome.rows)  # MDCS: 3 experts, a scale of 30
     model = make_server_half(prepared(outcome)).model  # as it was before the first round
     after = outcome.checkpoint.tensors["broadcast"]
     still = {n for n in model.names("shared") if torch.equal(model.state()[n], after[n])}

@@ -13,6 +13,7 @@ from fedlt.losses.fedlc import calibration, fedlc
 from fedlt.losses.focal import focal
 from fedlt.losses.ldam import ldam, ldam_margins
 from fedlt.losses.logit_adjustment import logit_adjusted
+from fedlt.losses.mdcs import consistency, diversity, expert_offsets
 from fedlt.losses.model_contrast import model_contrast
 from fedlt.losses.prototypes import nearest_prototype, prototype_distance
 from fedlt.losses.self_distillation import weak_to_strong
@@ -21,10 +22,13 @@ __all__ = [
     "balanced_softmax",
     "calibration",
     "class_weighted_cross_entropy",
+    "consistency",
     "cross_entropy",
+    "diversity",
     "effective_number_weights",
     "entropy",
     "equalisation",
+    "expert_offsets",
     "facility_location",
     "fedlc",
     "focal",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.index import Group
 
-__all__ = ["CosineHead", "FixedHead", "LinearHead"]
+__all__ = ["CosineHead", "FixedHead", "LinearHead", "StreamHead", "by_stream"]
 
 
 class LinearHead(nn.Linear):
@@ -42,30 +42,63 @@ class CosineHead(nn.Module):
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
         scale: Largest absolute logit, above 0.
+        num_streams: None for one classifier; S for one of each stream, with weights (S, C, D).
     """
 
     default_group: Group = "shared"
 
-    def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        scale: float = 30.0,
+        num_streams: int | None = None,
+    ) -> None:
         super().__init__()
         if not (scale > 0 and math.isfinite(scale)):
             raise FedltError(f"cosine head: scale must be finite and above 0, got {scale}")
         self.in_features, self.out_features, self.scale = num_features, num_classes, scale
-        start = torch.empty(num_classes, num_features).uniform_(-1, 1)
+        sets = () if num_streams is None else (num_streams,)
+        start = torch.empty(*sets, num_classes, num_features).uniform_(-1, 1)
         self.weight = nn.Parameter(F.normalize(start, dim=-1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
         classes = F.normalize(self.weight, dim=-1)
-        return self.scale * F.linear(F.normalize(features, dim=-1), classes)
+        return self.scale * by_stream(F.normalize(features, dim=-1), classes)
+
+
+class StreamHead(nn.Module):
+    """A linear classifier for each stream, all initialised as :class:`LinearHead` is.
+
+    Args:
+        num_streams: Streams S.
+        num_features: Features per stream, D.
+        num_classes: Number of classes, C.
+    """
+
+    default_group: Group = "shared"
+
+    def __init__(self, num_streams: int, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = num_features, num_classes
+        bound = 1 / math.sqrt(num_features)
+        drawn = torch.empty(num_streams, num_classes, num_features + 1).uniform_(-bound, bound)
+        self.weight = nn.Parameter(drawn[..., :-1].contiguous())  # (S, C, D)
+        self.bias = nn.Parameter(drawn[..., -1].contiguous())  # (S, C)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, S, D) to logits (B, S, C)."""
+        return by_stream(features, self.weight) + self.bias
 
 
 class FixedHead(nn.Module):
-    """A linear classifier that is never trained: its weight and bias are buffers.
+    """A linear or cosine classifier that is never trained: its weight and bias are buffers.
 
     Args:
         weight: Class vectors (C, D); copied.
         bias: Biases (C,), or ``None`` for no bias; copied.
+        scale: ``None`` for a linear map; else logits are ``scale * cos(features, class vector)``.
 
     Raises:
         FedltError: If a shape does not fit.
@@ -75,8 +108,11 @@ class FixedHead(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+    ) -> None:
         super().__init__()
+        self.scale = scale
         if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
             shapes = [tuple(t.shape) for t in (weight, bias) if t is not None]
             raise FedltError(f"fixed head: needs weight (C, D) and bias (C,), got {shapes}")
@@ -86,4 +122,15 @@ class FixedHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
-        return F.linear(features, self.weight, self.bias)
+        if self.scale is None:
+            return F.linear(features, self.weight, self.bias)
+        classes = F.normalize(self.weight, dim=-1)
+        cosines = F.linear(F.normalize(features, dim=-1), classes)
+        return self.scale * cosines if self.bias is None else self.scale * cosines + self.bias
+
+
+def by_stream(features: Tensor, weight: Tensor) -> Tensor:
+    """Return logits (B, S, C) of features (B, S, D) by class vectors (C, D), or (S, C, D)."""
+    if weight.ndim == 2:
+        return F.linear(features, weight)
+    return torch.einsum("bsd,scd->bsc", features, weight)

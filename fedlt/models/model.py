@@ -47,7 +47,7 @@ class Model(nn.Module):
         self._groups: dict[str, Group] = {"": "shared"}
         self._index: Index | None = None
         self._packed: dict[str, Tensor] = {}  # views of the block in which tensors lie
-        self._cosine_scale: float | None = None  # of the heads that linear ones become
+        self._cosine: tuple[float, bool] | None = None  # what linear heads become: see below
         self.backbone = backbone
         self.heads = nn.ModuleDict()
 
@@ -77,14 +77,19 @@ class Model(nn.Module):
             return logits
         raise FedltError("model: has no head; add one with add_head() before calling it")
 
-    def use_cosine_heads(self, scale: float) -> None:
-        """Let every :class:`LinearHead` added from now on become a :class:`CosineHead`."""
-        self._cosine_scale = scale
+    def use_cosine_heads(self, scale: float, *, by_stream: bool = False) -> None:
+        """Let every :class:`LinearHead` added from now on become a :class:`CosineHead`.
+
+        Args:
+            scale: Of the cosines.
+            by_stream: Give every stream a head of its own.
+        """
+        self._cosine = scale, by_stream
 
     def add_head(self, name: str, head: nn.Module, *, group: Group | None = None) -> None:
         """Add a head ``(B, S, D) -> (B, S, C)`` and declare its group.
 
-        A linear head becomes a cosine head where :meth:`use_cosine_heads` was called.
+        A :class:`LinearHead` becomes a cosine head where :meth:`use_cosine_heads` was called.
 
         Args:
             name: Its name, a new identifier.
@@ -103,8 +108,10 @@ class Model(nn.Module):
             given = getattr(head, attribute, size)
             if given != size:
                 raise FedltError(f"head {name!r}: {attribute} is {given}, the model has {size}")
-        if self._cosine_scale is not None and isinstance(head, LinearHead):
-            head = CosineHead(head.in_features, head.out_features, self._cosine_scale)
+        if self._cosine is not None and isinstance(head, LinearHead):
+            scale, by_stream = self._cosine
+            streams = self.num_streams if by_stream else None
+            head = CosineHead(head.in_features, head.out_features, scale, streams)
         self.heads[name] = head
         self._index = None
         default: Group = getattr(head, "default_group", "shared")
