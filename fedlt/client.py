@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedlt.config import LocalConfig
-    from fedlt.data import FederatedData
     from fedlt.models import Model
+    from fedlt.preparation import Preparation
 
 __all__ = [
     "Batch",
@@ -329,6 +329,7 @@ class ClientPlugin:
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
     experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
+    reference: ClassVar[str] = ""  # of one that no federation could have: what it is
     control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 
@@ -337,8 +338,11 @@ class ClientPlugin:
         """The plugins that this one is made of."""
         return (self,)
 
-    def prepare(self, data: FederatedData) -> Mapping[str, NDArray[np.generic]]:
+    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
         """Return what is made once for all clients, before a run: ``client.material``.
+
+        Args:
+            setting: The federation before its first round.
 
         Raises:
             FedltError: If it cannot be had.
