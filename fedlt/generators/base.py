@@ -15,14 +15,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.preparation import Preparation
 
-__all__ = ["Generator", "Group", "Items", "Maker", "Request", "tail_sources"]
+if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
+    from fedlt.data.pool import Pool
+
+__all__ = [
+    "Generator",
+    "Group",
+    "Items",
+    "Maker",
+    "Request",
+    "find_pool_maker",
+    "tail_sources",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +117,15 @@ class Generator(ABC):
         Raises:
             FedltError: If it cannot be had.
         """
+
+
+def find_pool_maker(plugin: ClientPlugin) -> Callable[[Preparation], Pool] | None:
+    """Return what makes or loads the pool of a client plugin; None where it has none."""
+    for part in plugin.parts:
+        if callable(found := getattr(part, "pool", None)):
+            maker: Callable[[Preparation], Pool] = found
+            return maker
+    return None
 
 
 def tail_sources(setting: Preparation, tail_below: float) -> tuple[NDArray[np.int64], ...]:

@@ -20,7 +20,9 @@ def diffusion_extra(package: str) -> Any:  # noqa: ANN401 (a module without type
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # theirs, about each other's versions
-            return importlib.import_module(package)
+            found = importlib.import_module(package)
+            found.utils.logging.disable_progress_bar()  # a generation has one of its own
+            return found
     except ImportError as error:
         raise FedltError(
             f"generators need {package}, which cannot be imported ({error}): "

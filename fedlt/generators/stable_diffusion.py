@@ -81,13 +81,13 @@ class StableDiffusion(Generator):
         diffusion_extra("transformers")
         kind = torch.float16 if self.half else torch.float32
         pipeline = diffusers.AutoPipelineForImage2Image.from_pretrained(
-            folder, torch_dtype=kind, local_files_only=True
+            folder, local_files_only=True, low_cpu_mem_usage=False
         )
         pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         if getattr(pipeline, "safety_checker", None) is not None:
             pipeline.safety_checker = None
-        return pipeline.to(device)
+        return pipeline.to(device, kind)
 
 
 def _loaded(name: str, path: str, load: Callable[[str], Any]) -> Any:  # noqa: ANN401
