@@ -111,7 +111,7 @@ class Client:
         only: Iterable[str] | None = None,
         no_decay: tuple[str, ...] = (),
         schedule: Schedule | None = None,
-        ascent: float = 0.0,
+        ascent: float | None = None,
         batches: Iterable[Batch] | None = None,
     ) -> dict[str, float]:
         """Run SGD on ``objective`` over this client's data.
@@ -125,7 +125,8 @@ class Client:
             only: Names of the parameters to train; all trainable ones by default.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
-            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD.
+            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
+                the file's ``local.sam_rho`` by default.
             batches: Train on these instead of epochs of the plugin's batches.
 
         Returns:
@@ -146,7 +147,7 @@ class Client:
             trained=tuple(n for n, p in parameters.items() if n in chosen and p.requires_grad),
             no_decay=no_decay,
             schedule=schedule,
-            ascent=ascent,
+            ascent=self.local.sam_rho if ascent is None else ascent,
             batches=None if batches is None else tuple(batches),
         )
         phase.set_modes(self.model)
