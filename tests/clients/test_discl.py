@@ -282,6 +282,14 @@ def test_the_six_strategies_train_on_it(lab, strategy):
     assert outcome.result["client"] == "discl + balanced_softmax"
 
 
+@pytest.mark.parametrize("strategy", ["fedrod", "fedloge_experts"])
+def test_experts_train_on_it(lab, strategy):
+    """Their further views are made of synthetic images as of real ones."""
+    outcome = lab.run(strategy=strategy, client={"name": "discl", "loss": "mdcs"}, rounds=1)
+    assert outcome.result["excluded"] == []
+    assert outcome.result["client"] == "discl + mdcs"
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

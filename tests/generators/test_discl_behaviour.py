@@ -61,7 +61,11 @@ def mean(outcomes, row, metric):
 
 
 def test_few_class_accuracy_rises_by_8_points_over_cross_entropy(outcomes):
-    """MEASURED."""
+    """Few, seeds 1 to 3: cross-entropy 78.5 +- 1.8, DisCL 87.8 +- 1.5; many 100 for all.
+
+    Most of it is seen more often, not made: over-sampled real images have 84.5 +- 2.2, which is
+    not asserted. With BatchNorm the network is at 85.8 by cross-entropy, and DisCL at 88.3.
+    """
     assert mean(outcomes, "discl", "few") - mean(outcomes, "ce", "few") >= 8
     assert mean(outcomes, "ce", "many") - mean(outcomes, "discl", "many") <= 2
 
