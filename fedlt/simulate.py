@@ -336,7 +336,7 @@ class Simulation:
         return {
             "name": config.name,
             "strategy": config.strategy.name,
-            "client": config.client.name,
+            "client": config.client.label,
             "seed": config.seed,
             "rounds": config.rounds,
             "status": "finished",

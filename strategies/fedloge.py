@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from fedlt.losses import cross_entropy
+from fedlt.composition import own_cross_entropy
 from fedlt.models import FixedHead, LinearHead, Model
 from fedlt.models.etf import sparse_etf
 from fedlt.models.realign import global_realign, local_realign
@@ -91,7 +91,7 @@ class FedLoGe(Strategy):
         detached = features.detach()
         backbone = plugin.loss(heads["sse_c"](features), batch, client)
         auxiliary = plugin.loss(heads["auxiliary"](detached), batch, client)
-        return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
+        return backbone + auxiliary + own_cross_entropy(heads["local"](detached), batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
         """Return the realigned auxiliary head (GA-FR), then both heads as trained."""

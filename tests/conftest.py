@@ -14,6 +14,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # no test may call out, whatever it 
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
+from pools import make_pool
 from torch import Tensor
 
 from fedlt.check import TINY
@@ -126,7 +127,17 @@ class Lab:
         name = changes.get("strategy")
         if isinstance(name, str) and name in TINY_METHODS:
             changes = {**changes, "strategy": {"name": name, **TINY_METHODS[name]}}
+        if changes.get("client") == "discl":
+            changes = {**changes, "client": {"name": "discl", "tail_below": 0.8, **self.pool()}}
         return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
+
+    def pool(self) -> dict[str, str]:
+        """Return the option that names a pool for the tiny configuration's images."""
+        path = Path(os.environ["FEDLT_CACHE"]) / "tiny_pool.npz"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_pool(self.config(), path)
+        return {"pool_path": str(path)}
 
     def federation(self, **changes: Any) -> Federation:
         """Return its federation."""

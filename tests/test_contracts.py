@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
-from tiers import in_tiers
+from tiers import COMPOSED, in_tiers
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
@@ -46,6 +46,7 @@ METHODS = {
     },
     **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
     "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
+    **COMPOSED,
     "FedAdam": {"strategy": {"name": STOCK, "eta": 0.05}},
 }
 SETTINGS = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fedlt.losses.balanced_softmax import balanced_softmax
 from fedlt.losses.class_balanced import effective_number_weights
+from fedlt.losses.combinatorial import facility_location, graph_cut
 from fedlt.losses.cross_entropy import class_weighted_cross_entropy, cross_entropy, entropy
 from fedlt.losses.distillation import masked_divergence, not_true
+from fedlt.losses.equalisation import equalisation, kept_in_softmax
 from fedlt.losses.fedir import importance_weights
 from fedlt.losses.fedlc import calibration, fedlc
 from fedlt.losses.focal import focal
@@ -25,10 +27,14 @@ __all__ = [
     "diversity",
     "effective_number_weights",
     "entropy",
+    "equalisation",
     "expert_offsets",
+    "facility_location",
     "fedlc",
     "focal",
+    "graph_cut",
     "importance_weights",
+    "kept_in_softmax",
     "ldam",
     "ldam_margins",
     "logit_adjusted",

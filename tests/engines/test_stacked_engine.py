@@ -14,7 +14,7 @@ import pytest
 import smooth_backbone
 import torch
 from smooth_backbone import Smooth
-from tiers import in_tiers
+from tiers import COMPOSED, in_tiers
 from torch import nn
 
 from clients import CLIENTS
@@ -185,6 +185,7 @@ BUILT_IN = {
     },
     **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
     "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
+    **COMPOSED,
 }
 METHODS = {
     **BUILT_IN,

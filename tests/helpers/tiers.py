@@ -7,6 +7,16 @@ from typing import Any
 
 import pytest
 
+# Data plugins with a loss plugin, inside the strategies that plugins are made for.
+PAIRS = {
+    "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
+    "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
+}
+COMPOSED = {
+    f"{strategy}+{name}": {"strategy": strategy, "client": pair}
+    for strategy in ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
+    for name, pair in PAIRS.items()
+}
 KINDS = {
     "fedavg", "fedloge", "FedAdam",
     "scaffold",  # control variates on both sides
@@ -18,6 +28,7 @@ KINDS = {
     "fedavg+balanced_softmax",  # a loss that reads the prior
     "fedavg+ldam_drw",  # cosine heads and a clock
     "fedavg+fedyoyo",  # several views
+    "fedrod+mixup+balanced_softmax",  # a data plugin that weighs, and a loss plugin
 }  # fmt: skip
 
 
