@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from fedlt.client import Batch, ClientPlugin
+from fedlt.client import ClientPlugin
 from fedlt.data.views import paired_views
 from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
-from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from fedlt.client import Client
+    from fedlt.client import Batch, Client
     from fedlt.models import Model
 
 __all__ = ["Mdcs"]
-
-_BLOCK = 8  # batches whose views are made at once
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,7 @@ class Mdcs(ClientPlugin):
 
     cosine_heads: ClassVar[bool] = True
     experts: ClassVar[bool] = True
+    masks_absent: ClassVar[bool] = True
 
     lambdas: tuple[float, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
     kd_weight: float = 0.6  # of the self-distillation
@@ -85,24 +82,11 @@ class Mdcs(ClientPlugin):
         offsets = expert_offsets(client.tensors["log_prior"], self.lambdas)
         client.tensors["expert_offsets"] = offsets
 
-    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of batches (2B)."""
-        yield from self.views(client, epoch, super().batches(client, epoch))
-
-    def views(self, client: Client, epoch: int, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the weak and the strong views (2B) of normalised batches (B)."""
-        generator = torch_generator(client.seed, "views", client.round, client.cid, epoch)
-        while block := list(islice(batches, _BLOCK)):
-            both = paired_views(
-                [batch.images for batch in block],
-                client.data.mean,
-                client.data.std,
-                generator,
-                degrees=self.rotation,
-                strong=self.strong,
-            )
-            for images, batch in zip(both, block, strict=True):
-                yield Batch(images, batch.labels.repeat(2))
+    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the weak views, then the strong ones (2B)."""
+        mean, std, degrees = client.data.mean, client.data.std, self.rotation
+        both = paired_views(batch.images, mean, std, generator, degrees=degrees, strong=self.strong)
+        return batch.viewed(both)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return DL + the grown weight times CS; a single stream's logits are not shifted."""

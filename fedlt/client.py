@@ -328,6 +328,7 @@ class ClientPlugin:
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
     experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
+    masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 

@@ -117,6 +117,16 @@ class Composed(ClientPlugin):
         return self.objective.cosine_heads
 
     @property
+    def experts(self) -> bool:  # type: ignore[override]
+        """Whether the loss has them."""
+        return self.objective.experts
+
+    @property
+    def masks_absent(self) -> bool:  # type: ignore[override]
+        """Whether the loss does."""
+        return self.objective.masks_absent
+
+    @property
     def weighs_images(self) -> bool:  # type: ignore[override]
         """Whether the data plugin does."""
         return self.data.weighs_images

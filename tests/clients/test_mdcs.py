@@ -98,14 +98,15 @@ def test_views_are_keyed_by_round_client_and_epoch(lab, strong):
     bench = bench_of(lab, {"name": "mdcs", "strong": strong})
 
     def images(cid, round_, epoch):
-        batches = bench.client(cid, round_=round_).plugin.batches(bench.client(cid), epoch)
-        return torch.cat([batch.images for batch in batches])
+        client = bench.client(cid, round_=round_)
+        batches = list(client.batches(epoch + 1))
+        return torch.cat([batch.images for batch in batches[epoch * len(batches) // (epoch + 1) :]])
 
     first = images(1, 1, 0)
     assert torch.equal(images(1, 1, 0), first)
     assert not torch.equal(images(1, 1, 1), first)
-    turned = first[: len(first) // 2]
-    assert not torch.equal(turned, first[len(first) // 2 :])
+    assert not torch.equal(images(1, 2, 0), first)
+    assert images(2, 1, 0).shape != first.shape or not torch.equal(images(2, 1, 0), first)
 
 
 # ---- the model
@@ -200,6 +201,45 @@ def test_a_single_class_moves_no_weight_and_an_absent_class_no_class_vector(lab)
     moved = two.sums["heads.head.weight"].ne(start["heads.head.weight"]).any(dim=-1)  # (S, C)
     assert moved[:, :2].all()
     assert not moved[:, 2:].any()
+
+
+@pytest.mark.parametrize(
+    ("client", "prior", "strategy", "is_said"),
+    [
+        ("mdcs", {}, "fedavg", True),
+        ({"name": "class_balanced_sampling", "loss": "mdcs"}, {}, "fedavg", True),
+        ("mdcs", {"use": "local_floor1"}, "fedavg", False),
+        ("mdcs", {}, "centralised", False),
+        ("focal", {}, "fedavg", False),
+    ],
+)
+def test_clients_of_a_single_class_are_said(lab, client, prior, strategy, is_said):
+    shards = {"scheme": "shards", "shards_per_client": 1}  # sorted by class, dealt in runs
+    federation = lab.federation(client=client, prior=prior, strategy=strategy, partition=shards)
+    single = ((federation.data.client_counts > 0).sum(axis=1) == 1).sum()
+    assert single >= 1
+    notes = [note for note in federation.notes() if "single class" in note]
+    assert bool(notes) == is_said
+    if notes:
+        assert notes[0].startswith(f"{single} of {federation.num_clients} clients hold")
+
+
+# ---- with a data plugin
+
+
+def test_a_curriculum_feeds_the_experts(lab):
+    """The synthetic images of DisCL get both views; clients without a tail train as without it."""
+    client = {"name": "discl", "tail_below": 0.8, "loss": "mdcs", **lab.pool()}
+    bench = bench_of(lab, client)
+    batch = next(bench.client(1).batches(1))
+    half = len(batch.labels) // 2
+    assert torch.equal(batch.labels[:half], batch.labels[half:])
+    assert bench.worker.federation.plugin.experts
+    outcome = lab.run(client=client, rounds=2)
+    assert outcome.result["client"] == "discl + mdcs"
+    assert all(np.isfinite(row["train/loss"]) for row in outcome.rows)
+    none = {**client, "tail_below": 0.0}
+    assert lab.run(client=none, rounds=2).bits == lab.run(client="mdcs", rounds=2).bits
 
 
 # ---- settings
