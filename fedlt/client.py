@@ -94,7 +94,7 @@ class Client:
     broadcast: Mapping[str, Tensor]  # as received; never written: the anchor of proximal terms
     personal: Tensors  # as this client stored it; never written
     data: ClientData
-    local: LocalConfig  # epochs, batch_size, lr, ...
+    local: LocalConfig  # epochs, batch_size, lr, ...; the learning rates are those of this round
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
