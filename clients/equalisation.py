@@ -14,6 +14,8 @@ from fedlt.client import ClientPlugin
 from fedlt.losses import equalisation, kept_in_softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from fedlt.client import Batch, Client
@@ -40,12 +42,15 @@ class Equalisation(ClientPlugin):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not in [0, 1]")
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
         """Add the draws beta, one for each image and class."""
-        size = (len(batch.labels), client.tensors["class_counts"].shape[0])
-        ignored = torch.rand(size, generator=generator) < self.gamma
-        drawn = ignored.to(batch.labels.device)
-        return replace(batch, extra={**batch.extra, "equalisation": drawn})
+        num_classes = client.tensors["class_counts"].shape[0]
+        for batch in batches:
+            ignored = torch.rand((len(batch.labels), num_classes), generator=generator) < self.gamma
+            drawn = ignored.to(batch.labels.device)
+            yield replace(batch, extra={**batch.extra, "equalisation": drawn})
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean cross-entropy over the classes that an image's softmax keeps."""

@@ -15,6 +15,8 @@ from fedlt.data.distort import distort
 from fedlt.losses import logit_adjusted, weak_to_strong
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from fedlt.client import Batch, Client
@@ -45,9 +47,12 @@ class FedYoYo(ClientPlugin):
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup: {self.warmup} is not in [0, 1]")
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the weak views, then the strong ones that are made of them (2B)."""
-        return batch.viewed(torch.cat([batch.images, distort(batch.images, generator)]))
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the weak views, then the strong ones that are made of them (2B)."""
+        for batch in batches:
+            yield batch.viewed(torch.cat([batch.images, distort(batch.images, generator)]))
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return CE of both views + the grown weight times the distillation, on shifted logits."""

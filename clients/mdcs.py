@@ -16,6 +16,8 @@ from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import Tensor
 
@@ -82,11 +84,16 @@ class Mdcs(ClientPlugin):
         offsets = expert_offsets(client.tensors["log_prior"], self.lambdas)
         client.tensors["expert_offsets"] = offsets
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the weak views, then the strong ones (2B)."""
-        mean, std, degrees = client.data.mean, client.data.std, self.rotation
-        both = paired_views(batch.images, mean, std, generator, degrees=degrees, strong=self.strong)
-        return batch.viewed(both)
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the weak views, then the strong ones (2B)."""
+        mean, std, turn = client.data.mean, client.data.std, self.rotation
+        for batch in batches:
+            both = paired_views(
+                batch.images, mean, std, generator, degrees=turn, strong=self.strong
+            )
+            yield batch.viewed(both)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return DL + the grown weight times CS; a single stream's logits are not shifted."""

@@ -356,15 +356,18 @@ class ClientPlugin:
         for images, rows in batches_with_rows(client, epoch, client.data):
             yield Batch(images, client.data.labels[rows])
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return what the loss sees of a batch: further views, see :meth:`Batch.viewed`.
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield what the loss sees of each batch: further views, see :meth:`Batch.viewed`.
 
         Args:
             client: The client.
-            batch: From ``batches``; not changed.
+            batches: One epoch's, from ``batches``, in order; not changed. They are taken one at a
+                time: a curriculum may read the model between two.
             generator: Keyed by (seed, round, cid, epoch), for every draw.
         """
-        return batch
+        return batches
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean loss of ``logits`` (B, S, C)."""

@@ -118,12 +118,12 @@ class Composed(ClientPlugin):
 
     @property
     def experts(self) -> bool:  # type: ignore[override]
-        """Whether the loss has them."""
+        """Whether the loss plugin splits the backbone."""
         return self.objective.experts
 
     @property
     def masks_absent(self) -> bool:  # type: ignore[override]
-        """Whether the loss does."""
+        """Whether the loss plugin does."""
         return self.objective.masks_absent
 
     @property
@@ -157,9 +157,11 @@ class Composed(ClientPlugin):
         """Yield the data plugin's batches."""
         return self.data.batches(client, epoch)
 
-    def views(self, client: Client, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the loss plugin's views."""
-        return self.objective.views(client, batch, generator)
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the loss plugin's views."""
+        return self.objective.views(client, batches, generator)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the loss plugin's loss, under the weights that the batch says."""

@@ -90,8 +90,7 @@ def batches_of(client: Client, epochs: int) -> Iterator[Batch]:
 def epoch_batches(client: Client, epoch: int) -> Iterator[Batch]:
     """Yield an epoch of the plugin's batches, as its loss wants to see them."""
     generator = torch_generator(client.seed, "views", client.round, client.cid, epoch)
-    for batch in client.plugin.batches(client, epoch):
-        yield client.plugin.views(client, batch, generator)
+    return client.plugin.views(client, client.plugin.batches(client, epoch), generator)
 
 
 def precision_of(client: Client) -> Callable[[], AbstractContextManager[object]]:

@@ -184,7 +184,7 @@ BUILT_IN = {
         if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
     },
     **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
-    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
+    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs", "local": {"lr": 0.02}},
     **COMPOSED,
 }
 METHODS = {

@@ -12,10 +12,14 @@ PAIRS = {
     "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
     "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
 }
+BALANCED_MDCS = {"name": "class_balanced_sampling", "loss": "mdcs"}
 COMPOSED = {
-    f"{strategy}+{name}": {"strategy": strategy, "client": pair}
-    for strategy in ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
-    for name, pair in PAIRS.items()
+    "fedavg+class_balanced_sampling+mdcs": {"strategy": "fedavg", "client": BALANCED_MDCS},
+    **{
+        f"{strategy}+{name}": {"strategy": strategy, "client": pair}
+        for strategy in ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
+        for name, pair in PAIRS.items()
+    },
 }
 KINDS = {
     "fedavg", "fedloge", "FedAdam",
