@@ -193,6 +193,13 @@ def test_the_smallest_clients_give_finite_numbers(lab, norm, strategy):
         assert all(np.isfinite(value) for value in update.metrics.values()), cid
 
 
+@pytest.mark.parametrize("use", ["local_floor1", "global", "mix"])
+def test_every_prior_gives_finite_numbers_where_classes_are_absent(lab, use):
+    prior = {"use": use, "source": "own" if use == "local_floor1" else "oracle"}
+    update = Bench(sized(lab, few_images, prior=prior)).task(1)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in update.sums.values())
+
+
 def test_a_single_class_moves_no_weight_and_an_absent_class_no_class_vector(lab):
     federation = sized(lab, few_images)
     start = Bench(federation).server.state.broadcast
