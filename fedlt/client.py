@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedlt.config import LocalConfig
-    from fedlt.data import FederatedData
     from fedlt.models import Model
+    from fedlt.preparation import Preparation
 
 __all__ = [
     "Batch",
@@ -111,7 +111,7 @@ class Client:
         only: Iterable[str] | None = None,
         no_decay: tuple[str, ...] = (),
         schedule: Schedule | None = None,
-        ascent: float = 0.0,
+        ascent: float | None = None,
         batches: Iterable[Batch] | None = None,
     ) -> dict[str, float]:
         """Run SGD on ``objective`` over this client's data.
@@ -125,7 +125,8 @@ class Client:
             only: Names of the parameters to train; all trainable ones by default.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
-            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD.
+            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
+                the file's ``local.sam_rho`` by default.
             batches: Train on these instead of epochs of the plugin's batches.
 
         Returns:
@@ -146,7 +147,7 @@ class Client:
             trained=tuple(n for n, p in parameters.items() if n in chosen and p.requires_grad),
             no_decay=no_decay,
             schedule=schedule,
-            ascent=ascent,
+            ascent=self.local.sam_rho if ascent is None else ascent,
             batches=None if batches is None else tuple(batches),
         )
         phase.set_modes(self.model)
@@ -330,6 +331,8 @@ class ClientPlugin:
     experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
     masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
+    reference: ClassVar[str] = ""  # of one that no federation could have: what it is
+    control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 
     @property
@@ -337,8 +340,11 @@ class ClientPlugin:
         """The plugins that this one is made of."""
         return (self,)
 
-    def prepare(self, data: FederatedData) -> Mapping[str, NDArray[np.generic]]:
+    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
         """Return what is made once for all clients, before a run: ``client.material``.
+
+        Args:
+            setting: The federation before its first round.
 
         Raises:
             FedltError: If it cannot be had.

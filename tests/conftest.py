@@ -127,8 +127,10 @@ class Lab:
         name = changes.get("strategy")
         if isinstance(name, str) and name in TINY_METHODS:
             changes = {**changes, "strategy": {"name": name, **TINY_METHODS[name]}}
-        if changes.get("client") == "discl":
-            changes = {**changes, "client": {"name": "discl", "tail_below": 0.8, **self.pool()}}
+        client = changes.get("client")
+        given = {"name": client} if isinstance(client, str) else client
+        if given and given.get("name") == "discl" and set(given) <= {"name", "loss"}:
+            changes = {**changes, "client": {**given, "tail_below": 0.8, **self.pool()}}
         return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
 
     def pool(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 # Data plugins with a loss plugin, inside the strategies that plugins are made for.
 PAIRS = {
     "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
+    "discl+balanced_softmax": {"name": "discl", "loss": "balanced_softmax"},
     "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
 }
 BALANCED_MDCS = {"name": "class_balanced_sampling", "loss": "mdcs"}
