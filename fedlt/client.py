@@ -94,7 +94,7 @@ class Client:
     broadcast: Mapping[str, Tensor]  # as received; never written: the anchor of proximal terms
     personal: Tensors  # as this client stored it; never written
     data: ClientData
-    local: LocalConfig  # epochs, batch_size, lr, ...
+    local: LocalConfig  # epochs, batch_size, lr, ...; the learning rates are those of this round
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
@@ -329,6 +329,7 @@ class ClientPlugin:
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
     experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
+    masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
     reference: ClassVar[str] = ""  # of one that no federation could have: what it is
     control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
@@ -368,8 +369,8 @@ class ClientPlugin:
 
         Args:
             client: The client.
-            batches: One epoch's, from ``batches``, in order; not changed. Several may be taken at
-                once, where that saves time.
+            batches: One epoch's, from ``batches``, in order; not changed. They are taken one at a
+                time: a curriculum may read the model between two.
             generator: Keyed by (seed, round, cid, epoch), for every draw.
         """
         return batches

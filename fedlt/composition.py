@@ -127,6 +127,11 @@ class Composed(ClientPlugin):
         return self.objective.experts
 
     @property
+    def masks_absent(self) -> bool:  # type: ignore[override]
+        """Whether the loss plugin does."""
+        return self.objective.masks_absent
+
+    @property
     def weighs_images(self) -> bool:  # type: ignore[override]
         """Whether the data plugin does."""
         return self.data.weighs_images

@@ -55,6 +55,18 @@ class Federation:
         config = self.config
         return key(config.seed, "salt", config.rng_salt) if config.rng_salt else config.seed
 
+    def notes(self) -> list[str]:
+        """Return what a user should know before the run, a line each."""
+        lines = [self.strategy.note(self.plugin)]
+        single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
+        masked = self.plugin.masks_absent and self.config.prior.use == "local_masked"
+        if single and masked and not self.strategy.pools:
+            lines.append(
+                f"{single} of {self.num_clients} clients hold a single class: with prior.use "
+                f"local_masked the shifted loss of {self.config.client.label} is 0 there"
+            )
+        return [line for line in lines if line]
+
     def setting(self, progress: Progress | None = None) -> Preparation:
         """Return what the plugin prepares from."""
         return Preparation(

@@ -97,8 +97,8 @@ def run(
                 (progress or SilentProgress()).note(line)
         generic = rehearsal.generic
         del rehearsal
-        if progress is not None and (line := strategy.note(plugin)):
-            progress.note(line)
+        for line in federation.notes():
+            (progress or SilentProgress()).note(line)
     finally:
         wait()
     with engine_class(name)(federation) as engine, _explained(directory):

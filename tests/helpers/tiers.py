@@ -33,6 +33,7 @@ KINDS = {
     "fedavg+balanced_softmax",  # a loss that reads the prior
     "fedavg+ldam_drw",  # cosine heads and a clock
     "fedavg+fedyoyo",  # several views
+    "fedloge_experts+mdcs",  # experts as streams, heads by stream
     "fedrod+mixup+balanced_softmax",  # a data plugin that weighs, and a loss plugin
 }  # fmt: skip
 
