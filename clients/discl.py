@@ -38,7 +38,10 @@ class DisCL(ClientPlugin):
     without tail images trains as without the plugin.
     """
 
-    control: ClassVar[Mapping[str, object]] = {"curriculum": "oversample"}
+    control: ClassVar[Mapping[str, object]] = {
+        "curriculum": "oversample",
+        **dict.fromkeys(("generator", "pool_path", "levels", "min_score")),  # it reads none
+    }
 
     generator: str | dict[str, object] = "federated_ddpm"  # its name, or name and settings
     pool_path: str = ""  # npz file or folder: images that are there, instead of a generator

@@ -332,7 +332,9 @@ class ClientPlugin:
     masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
     weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
     reference: ClassVar[str] = ""  # of one that no federation could have: what it is
-    control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
+    control: ClassVar[
+        Mapping[str, object]
+    ] = {}  # options of what is compared beside it; None: none
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 
     @property

@@ -168,9 +168,11 @@ def _controls(rows: Sequence[Row]) -> list[Row]:
         client = row.tree.get("client")
         options = {"name": client} if isinstance(client, str) else dict(client or {})
         control = client_control(options.get("name"))
-        tree = {**row.tree, "client": {**options, **control}}
+        left = {key: value for key, value in (options | control).items() if value is not None}
+        tree = {**row.tree, "client": left}
         if control and tree not in [other.tree for other in (*rows, *found)]:
-            label = f"{row.label} (control: {' '.join(map(str, control.values()))})"
+            set_to = " ".join(str(value) for value in control.values() if value is not None)
+            label = f"{row.label} (control: {set_to})"
             slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
             found.append(Row(label, slug, tree, row.search))
     return found

@@ -333,8 +333,7 @@ def test_a_comparison_always_has_the_control_beside_it(tmp_path, only):
     labels = [row.label for row in found]
     assert labels == [*(only or ("plain", "made", "all")), "made (control: oversample)"]
     control = found[-1].tree["client"]
-    assert control["curriculum"] == "oversample"
-    assert control["loss"] == "focal"
+    assert control == {"name": "discl", "loss": "focal", "curriculum": "oversample"}
 
 
 def test_a_control_that_is_there_is_not_added_twice(tmp_path):
