@@ -9,6 +9,12 @@ from fedlt.losses.distillation import masked_divergence, not_true
 from fedlt.losses.fedir import importance_weights
 from fedlt.losses.fedlc import calibration, fedlc
 from fedlt.losses.focal import focal
+from fedlt.losses.hard_distillation import (
+    mean_weight,
+    reweighting,
+    soft_cross_entropy,
+    weighted_distillation,
+)
 from fedlt.losses.ldam import ldam, ldam_margins
 from fedlt.losses.logit_adjustment import logit_adjusted
 from fedlt.losses.model_contrast import model_contrast
@@ -29,9 +35,13 @@ __all__ = [
     "ldam_margins",
     "logit_adjusted",
     "masked_divergence",
+    "mean_weight",
     "model_contrast",
     "nearest_prototype",
     "not_true",
     "prototype_distance",
+    "reweighting",
+    "soft_cross_entropy",
     "weak_to_strong",
+    "weighted_distillation",
 ]
