@@ -5,6 +5,7 @@ from __future__ import annotations
 from clients.balanced_softmax import BalancedSoftmax
 from clients.class_balanced import ClassBalanced
 from clients.cross_entropy import CrossEntropy
+from clients.deit_lt import DeitLT
 from clients.fedir import FedIR
 from clients.fedlc import FedLC
 from clients.fedyoyo import FedYoYo
@@ -18,6 +19,7 @@ __all__ = [
     "BalancedSoftmax",
     "ClassBalanced",
     "CrossEntropy",
+    "DeitLT",
     "FedIR",
     "FedLC",
     "FedYoYo",
@@ -30,6 +32,7 @@ CLIENTS: dict[str, type[ClientPlugin]] = {
     "balanced_softmax": BalancedSoftmax,
     "class_balanced": ClassBalanced,
     "cross_entropy": CrossEntropy,
+    "deit_lt": DeitLT,
     "fedir": FedIR,
     "fedlc": FedLC,
     "fedyoyo": FedYoYo,

@@ -88,6 +88,7 @@ class Client:
         schedule: Schedule | None = None,
         ascent: float = 0.0,
         batches: Iterable[Batch] | None = None,
+        network: str | None = None,
     ) -> dict[str, float]:
         """Run SGD on ``objective`` over this client's data.
 
@@ -102,6 +103,7 @@ class Client:
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
             ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD.
             batches: Train on these instead of epochs of the plugin's batches.
+            network: Train this network of the plugin's own instead of the model.
 
         Returns:
             Sums over examples: ``loss``, ``examples``; and ``steps``. A task of several phases
@@ -115,10 +117,15 @@ class Client:
         chosen = set(parameters) if only is None else set(only)
         for name in chosen - set(parameters):
             raise ValueError(f"only: no parameter {name!r}{nearest(name, parameters)}")
+        wanted = {n for n, p in parameters.items() if p.requires_grad}
+        if network is not None:
+            group = self.model.group_of
+            own = (n for n in parameters if n.startswith(f"networks.{network}."))
+            wanted = {name for name in own if group(name) != "fixed"}
         phase = Phase(
             objective=objective,
             epochs=self.local.epochs if epochs is None else epochs,
-            trained=tuple(n for n, p in parameters.items() if n in chosen and p.requires_grad),
+            trained=tuple(n for n in parameters if n in chosen & wanted),
             no_decay=no_decay,
             schedule=schedule,
             ascent=ascent,
@@ -187,6 +194,29 @@ class Client:
             own = under(f"heads.{head}.", tensors)
             logits: Tensor = functional_call(self.model.heads[head], own, (features,))
             return logits
+
+    def frozen_network(self, name: str, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Return what a network of the plugin's own gives, without a gradient, evaluating.
+
+        ``batches`` may call it: with ``{**client.broadcast, **client.personal}`` it is the network
+        as it was received.
+
+        Args:
+            name: The network's.
+            tensors: Its parameters and buffers by the model's names; of what they lack, this
+                model's own are used.
+            images: (B, Ch, H, W).
+        """
+        network = self.model.networks[name]
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                own = under(f"networks.{name}.", tensors)
+                output: Tensor = functional_call(network, own, (images,))
+                return output
+        finally:
+            network.train(was_training)
 
     def keep_start(self) -> None:
         """Keep the personal part of the model as it is now, before training: see :meth:`start`."""
@@ -273,9 +303,22 @@ class ClientPlugin:
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
+    stream_heads: ClassVar[bool] = False  # ``build`` asks for them: weights (S, C, D)
+    normed_features: ClassVar[bool] = False  # of norm sqrt(D), and of both signs
 
     def build(self, model: Model) -> None:
-        """Add experts, tokens or other streams to ``model``, before the strategy's ``build``."""
+        """Add experts, tokens or other streams to ``model``, before the strategy's ``build``.
+
+        Another network that the method needs, such as a teacher, comes by ``model.add_network``.
+        """
+
+    def train_networks(self, client: Client) -> dict[str, float]:
+        """Train what ``build`` added by ``add_network``, before the strategy's ``local_update``.
+
+        Returns:
+            Further metrics, each a mean over the client's images; every client has the same names.
+        """
+        return {}
 
     def setup(self, client: Client) -> None:
         """Put per-client tensors into ``client.tensors`` before the task starts."""

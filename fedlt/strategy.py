@@ -94,6 +94,7 @@ class Strategy:
 
     reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead
     needs_linear_heads: ClassVar[bool] = False  # it reads their norms or biases
+    takes_stream_heads: ClassVar[bool] = False  # it reads them, also where each stream has its own
     own_model: ClassVar[str] = ""  # where ``personal`` holds a whole model: the prefix of its names
     reference: ClassVar[str] = ""  # of a reference point that is not federated: what it is
     pools: ClassVar[bool] = False  # a round is one task, on everybody's images
@@ -107,6 +108,8 @@ class Strategy:
         """Return why this strategy cannot run with ``plugin``; None where it can."""
         if self.needs_linear_heads and plugin.cosine_heads:
             return "the strategy needs linear heads, the client makes cosine heads of them"
+        if self.needs_linear_heads and plugin.stream_heads and not self.takes_stream_heads:
+            return "the strategy reads one linear head, the client makes one for every stream of it"
         return None
 
     def build(self, model: Model) -> None:

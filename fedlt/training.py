@@ -48,9 +48,14 @@ class Phase:
     batches: tuple[Batch, ...] | None = None  # these, instead of epochs of the plugin's
 
     def set_modes(self, model: Model) -> None:
-        """Put a model into training mode; a backbone of which nothing is trained evaluates."""
+        """Put a model into training mode; a backbone of which nothing is trained evaluates.
+
+        So does a plugin's network.
+        """
         model.train()
-        model.backbone.train(any(name.startswith("backbone.") for name in self.trained))
+        networks = {f"networks.{name}.": part for name, part in model.networks.items()}
+        for prefix, part in {"backbone.": model.backbone, **networks}.items():
+            part.train(any(name.startswith(prefix) for name in self.trained))
 
     def factors(self, client: Client) -> Iterator[float]:
         """Yield the factor of the learning rates step by step, without an end.
@@ -119,6 +124,7 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
     parameters = dict(client.model.named_parameters())
     trained = set(phase.trained)
     frozen = [p for n, p in parameters.items() if n not in trained and p.requires_grad]
+    thawed = [parameters[n] for n in phase.trained if not parameters[n].requires_grad]
     groups = [
         ParameterGroup([parameters[name] for name in names], lr=lr, weight_decay=decay)
         for (lr, decay), names in parameter_groups(client, phase).items()
@@ -137,8 +143,8 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
 
     loss_sum = torch.zeros((), device=client.data.images.device)
     examples = steps = 0
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    for parameter in (*frozen, *thawed):
+        parameter.requires_grad_(not parameter.requires_grad)
     try:
         for batch, factor in zip(phase_batches(client, phase), phase.factors(client), strict=False):
             loss = backward(batch)
@@ -151,6 +157,6 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
             examples += len(batch.labels)
             steps += 1
     finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+        for parameter in (*frozen, *thawed):
+            parameter.requires_grad_(not parameter.requires_grad)
     return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}

@@ -41,6 +41,7 @@ TINY_METHODS: dict[str, dict[str, Any]] = {  # what a method adds to a round, ma
     "creff": {"per_class": 5, "match_steps": 3, "retrain_epochs": 3},
     "fedetf": {"alternations": 1, "tune_epochs": 1},
 }
+TINY_CLIENTS: dict[str, dict[str, Any]] = {"deit_lt": {"width": 16, "depth": 1, "heads": 2}}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -126,6 +127,9 @@ class Lab:
         name = changes.get("strategy")
         if isinstance(name, str) and name in TINY_METHODS:
             changes = {**changes, "strategy": {"name": name, **TINY_METHODS[name]}}
+        client = changes.get("client")
+        if isinstance(client, str) and client in TINY_CLIENTS:
+            changes = {**changes, "client": {"name": client, **TINY_CLIENTS[client]}}
         return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
 
     def federation(self, **changes: Any) -> Federation:

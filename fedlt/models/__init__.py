@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlt.models.backbones import BACKBONES, build_backbone
 from fedlt.models.factory import build_model
-from fedlt.models.heads import CosineHead, FixedHead, LinearHead
+from fedlt.models.heads import CosineHead, FixedHead, LinearHead, StreamHead
 from fedlt.models.model import GROUPS, Group, Model
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Group",
     "LinearHead",
     "Model",
+    "StreamHead",
     "build_backbone",
     "build_model",
 ]

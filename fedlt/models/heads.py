@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.index import Group
 
-__all__ = ["CosineHead", "FixedHead", "LinearHead"]
+__all__ = ["CosineHead", "FixedHead", "LinearHead", "StreamHead", "linear_logits"]
 
 
 class LinearHead(nn.Linear):
@@ -30,6 +30,43 @@ class LinearHead(nn.Linear):
 
     def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:
         super().__init__(num_features, num_classes, bias=bias)
+
+
+def linear_logits(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map features (B, S, D) to logits (B, S, C).
+
+    Args:
+        features: (B, S, D).
+        weight: Class vectors (C, D), or (S, C, D): each stream's own.
+        bias: (C,) or (S, C).
+    """
+    if weight.ndim == 2:
+        return F.linear(features, weight, bias)
+    logits = torch.einsum("bsd,scd->bsc", features, weight)
+    return logits if bias is None else logits + bias
+
+
+class StreamHead(nn.Module):
+    """A linear classifier for every stream, each as :class:`LinearHead` starts.
+
+    Args:
+        num_streams: Streams per image, S.
+        num_features: Features per stream, D.
+        num_classes: Number of classes, C.
+    """
+
+    default_group: Group = "shared"
+
+    def __init__(self, num_streams: int, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = num_features, num_classes
+        heads = [LinearHead(num_features, num_classes) for _ in range(num_streams)]
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, S, D) to logits (B, S, C)."""
+        return linear_logits(features, self.weight, self.bias)
 
 
 class CosineHead(nn.Module):
@@ -66,6 +103,8 @@ class FixedHead(nn.Module):
     Args:
         weight: Class vectors (C, D); copied.
         bias: Biases (C,), or ``None`` for no bias; copied.
+        scale: Of the class vectors' products with normalised features; None: with features as they
+            are.
 
     Raises:
         FedltError: If a shape does not fit.
@@ -75,8 +114,11 @@ class FixedHead(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, scale: float | None = None
+    ) -> None:
         super().__init__()
+        self.scale = scale
         if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
             shapes = [tuple(t.shape) for t in (weight, bias) if t is not None]
             raise FedltError(f"fixed head: needs weight (C, D) and bias (C,), got {shapes}")
@@ -86,4 +128,6 @@ class FixedHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
+        if self.scale is not None:
+            features = self.scale * F.normalize(features, dim=-1)
         return F.linear(features, self.weight, self.bias)

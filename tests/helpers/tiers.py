@@ -18,6 +18,7 @@ KINDS = {
     "fedavg+balanced_softmax",  # a loss that reads the prior
     "fedavg+ldam_drw",  # cosine heads and a clock
     "fedavg+fedyoyo",  # several views
+    "fedavg+deit_lt",  # a second network, several tokens
 }  # fmt: skip
 
 
