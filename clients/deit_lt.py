@@ -71,9 +71,7 @@ class DeitLT(TaughtPlugin):
             raise FedltError("client deit_lt: the model says no image_shape to size a student for")
         cnn, (channels, side, _) = model.backbone, model.image_shape
         sizes = ("patch", "width", "depth", "heads", "mlp_ratio", "drop_path")
-        model.backbone = DistilledViT(
-            channels, side, **{name: getattr(self, name) for name in sizes}
-        )
+        model.backbone = DistilledViT(channels, side, **{n: getattr(self, n) for n in sizes})
         model.use_stream_heads()
         self.add_teacher(model, cnn)
 
@@ -113,10 +111,8 @@ class DeitLT(TaughtPlugin):
         share = 0.0 if begins and client.round <= self.warmup * client.rounds else self.alpha
         by_batch = self.drw_norm == "batch" or (self.drw_norm == "auto" and len(taught) >= _SMALL)
         mean = None if by_batch else client.tensors["dist_mean"]
-        weights = client.tensors["dist_weights"]
-        return (1 - share) * labelled + share * weighted_distillation(
-            dist, taught, weights, mean=mean
-        )
+        tail = weighted_distillation(dist, taught, client.tensors["dist_weights"], mean=mean)
+        return (1 - share) * labelled + share * tail
 
     def predict(self, logits: Tensor) -> Tensor:
         """Fuse the two tokens' logits (B, 2, C) to (B, C)."""

@@ -115,7 +115,7 @@ class TaughtPlugin(ClientPlugin):
         return ldam(logits, batch.labels, tensors["teacher_margins"], tensors["teacher_weights"])
 
     def train_networks(self, client: Client) -> dict[str, float]:
-        """Train a teacher that is not fixed, and see how often it is right about the student's views.
+        """Train a teacher that is not fixed, and see how often it is right about the views.
 
         ``agreement`` is of the first batch, before this round's training. It is low on strong and
         mixed views: that is what DeiT-LT wants.

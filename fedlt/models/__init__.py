@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedlt.models.backbones import BACKBONES, build_backbone
 from fedlt.models.factory import build_model
-from fedlt.models.heads import CosineHead, FixedHead, LinearHead, StreamHead
+from fedlt.models.heads import CosineHead, FixedHead, LinearHead, StreamHead, linear_logits
 from fedlt.models.model import GROUPS, Group, Model
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "StreamHead",
     "build_backbone",
     "build_model",
+    "linear_logits",
 ]

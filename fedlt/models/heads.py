@@ -107,7 +107,7 @@ class FixedHead(nn.Module):
             are.
 
     Raises:
-        FedltError: If a shape does not fit.
+        FedltError: If a shape does not fit, or the scale is not above 0.
     """
 
     default_group: Group = "fixed"
@@ -122,6 +122,8 @@ class FixedHead(nn.Module):
         if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
             shapes = [tuple(t.shape) for t in (weight, bias) if t is not None]
             raise FedltError(f"fixed head: needs weight (C, D) and bias (C,), got {shapes}")
+        if scale is not None and scale <= 0:
+            raise FedltError(f"fixed head: scale must be above 0, got {scale}")
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight.detach().clone())
         self.register_buffer("bias", None if bias is None else bias.detach().clone())

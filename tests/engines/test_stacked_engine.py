@@ -185,12 +185,15 @@ class Spoiled(ClientPlugin):
 
 
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
+NETWORKS = ("fedprox", "ditto", "fedrep", "fedrod")  # with a plugin that trains a second network
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
 
 
 def with_client(strategy, client):
     """Return the settings of a strategy with a plugin."""
     more = GLOBAL if CLIENTS[client].needs_global_prior else {}
+    if CLIENTS[client].normed_features and strategy == "fedloge":
+        strategy = {"name": strategy, "etf_scale": 16.0}
     return {"strategy": strategy, "client": client, **more}
 
 
@@ -200,8 +203,9 @@ BUILT_IN = {
         f"{s}+{c}": with_client(s, c)
         for s in BASES
         for c in CLIENTS
-        if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
+        if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
     },
+    **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
 }
 METHODS = {
     **BUILT_IN,
