@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -89,8 +89,9 @@ class Client:
         ascent: float = 0.0,
         batches: Iterable[Batch] | None = None,
         network: str | None = None,
+        optimizer: Literal["sgd", "adamw"] | None = None,
     ) -> dict[str, float]:
-        """Run SGD on ``objective`` over this client's data.
+        """Descend ``objective`` over this client's data.
 
         A backbone none of whose parameters is trained runs in evaluation mode: its BatchNorm
         statistics stay as they are.
@@ -104,6 +105,7 @@ class Client:
             ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD.
             batches: Train on these instead of epochs of the plugin's batches.
             network: Train this network of the plugin's own instead of the model.
+            optimizer: The file's ``local.optimizer`` by default.
 
         Returns:
             Sums over examples: ``loss``, ``examples``; and ``steps``. A task of several phases
@@ -130,6 +132,7 @@ class Client:
             schedule=schedule,
             ascent=ascent,
             batches=None if batches is None else tuple(batches),
+            optimizer=optimizer or self.local.optimizer,
         )
         phase.set_modes(self.model)
         return self.trainer(self, phase)

@@ -95,6 +95,7 @@ class Strategy:
     reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead
     needs_linear_heads: ClassVar[bool] = False  # it reads their norms or biases
     takes_stream_heads: ClassVar[bool] = False  # it reads them, also where each stream has its own
+    needs_sgd: ClassVar[bool] = False  # it reads gradients off the way that SGD went
     own_model: ClassVar[str] = ""  # where ``personal`` holds a whole model: the prefix of its names
     reference: ClassVar[str] = ""  # of a reference point that is not federated: what it is
     pools: ClassVar[bool] = False  # a round is one task, on everybody's images

@@ -59,7 +59,7 @@ class TaughtPlugin(ClientPlugin):
     weights: str = ""  # the run directory of a pretrained teacher
     teacher_loss: Literal["ldam", "ce"] = "ldam"
     teacher_epochs: int = 1  # passes over the client's images a round
-    teacher_lr: float | None = None  # None: local.lr
+    teacher_lr: float = 0.05  # its optimizer is SGD with the file's momentum
     teacher_rho: float = 0.8  # of SAM; 0: plain SGD
     teacher_drw_start: float = 0.8  # share of the rounds in which the teacher weighs no class
     beta: float = 0.9999  # of the effective numbers
@@ -72,7 +72,7 @@ class TaughtPlugin(ClientPlugin):
         check_range(self, 0, 1, "teacher_drw_start")
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta: {self.beta} is not in [0, 1)")
-        if self.teacher_lr is not None and self.teacher_lr <= 0:
+        if self.teacher_lr <= 0:
             raise ValueError(f"teacher_lr: {self.teacher_lr} is not above 0")
         if bool(self.weights) != (self.teacher == "pretrained_federated"):
             reason = "the directory of the run that trained the teacher"
@@ -134,13 +134,14 @@ class TaughtPlugin(ClientPlugin):
         epochs = range(self.teacher_epochs)
         plain = chain.from_iterable(ClientPlugin.batches(self, client, epoch) for epoch in epochs)
         weak = islice(plain, client.steps_in(self.teacher_epochs))
-        rate = 1.0 if self.teacher_lr is None else self.teacher_lr / client.local.lr
         done = client.train(
             self.teaching,
             network="teacher",
+            no_decay=("networks.",),  # the file's is the student's
             batches=[batch for batch in weak if len(batch.labels) > 1],
-            schedule=partial(_constant, rate),
+            schedule=partial(_constant, self.teacher_lr / client.local.lr),
             ascent=self.teacher_rho,
+            optimizer="sgd",
         )
         return done["loss"] / max(done["examples"], 1.0)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fedlt.adamw import AdamW
 from fedlt.sgd import ParameterGroup, Sgd, climb
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Phase:
     schedule: Schedule | None = None  # factor of every learning rate; None: always 1
     ascent: float = 0.0  # SAM's rho: the gradient is taken this far uphill
     batches: tuple[Batch, ...] | None = None  # these, instead of epochs of the plugin's
+    optimizer: str = "sgd"  # or adamw
 
     def set_modes(self, model: Model) -> None:
         """Put a model into training mode; a backbone of which nothing is trained evaluates.
@@ -120,7 +122,7 @@ def parameter_groups(client: Client, phase: Phase) -> dict[tuple[float, float], 
 
 
 def train_alone(client: Client, phase: Phase) -> dict[str, float]:
-    """Train one client's model by SGD and return its metrics."""
+    """Train one client's model and return its metrics."""
     parameters = dict(client.model.named_parameters())
     trained = set(phase.trained)
     frozen = [p for n, p in parameters.items() if n not in trained and p.requires_grad]
@@ -129,7 +131,8 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
         ParameterGroup([parameters[name] for name in names], lr=lr, weight_decay=decay)
         for (lr, decay), names in parameter_groups(client, phase).items()
     ]
-    optimizer = Sgd(groups, momentum=client.local.momentum)
+    is_adam = phase.optimizer == "adamw"
+    optimizer = AdamW(groups) if is_adam else Sgd(groups, momentum=client.local.momentum)
     precision = precision_of(client)
 
     def backward(batch: Batch) -> Tensor:

@@ -51,6 +51,7 @@ METHODS = {
 SETTINGS = {
     **METHODS,
     "group-norm": {"model": {"norm": "group"}},
+    "adamw": {"local": {"optimizer": "adamw", "lr": 0.01}},
     "pooled": {"strategy": "fedloge", "batchnorm": "pooled"},
     "fedavg-local": {"batchnorm": "local"},
     "fedloge-local": {"strategy": "fedloge", "batchnorm": "local"},
@@ -112,6 +113,7 @@ def test_again_gives_the_same_bits(lab, reference, changes):
         ("FedAdam", 1),
         ("fedloge-local", 2),
         ("refresh", 2),
+        ("adamw", 2),
     ],
 )
 def test_ray_gives_the_bits_of_serial(lab, reference, name, workers):
