@@ -13,7 +13,7 @@ from fedlt.data.distort import distort
 from fedlt.data.mixing import mix
 from fedlt.errors import FedltError
 from fedlt.losses import mean_weight, soft_cross_entropy, weighted_distillation
-from fedlt.models.vit import DistilledViT, fuse
+from fedlt.models.vit import NO_DECAY, DistilledViT, fuse
 from fedlt.rng import torch_generator
 from fedlt.taught import TaughtPlugin, check_range
 
@@ -41,6 +41,7 @@ class DeitLT(TaughtPlugin):
 
     stream_heads: ClassVar[bool] = True
     normed_features: ClassVar[bool] = True
+    no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
     alpha: float = 0.5  # share of the DIST loss
     warmup: float = 0.1  # share of the rounds without it, in which a co-teacher begins

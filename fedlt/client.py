@@ -308,6 +308,7 @@ class ClientPlugin:
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
     stream_heads: ClassVar[bool] = False  # ``build`` asks for them: weights (S, C, D)
     normed_features: ClassVar[bool] = False  # of norm sqrt(D), and of both signs
+    no_decay: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters without weight decay
 
     def build(self, model: Model) -> None:
         """Add experts, tokens or other streams to ``model``, before the strategy's ``build``.

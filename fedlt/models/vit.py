@@ -7,14 +7,16 @@ Touvron et al., Training data-efficient image transformers and distillation thro
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from torch import Tensor
 
 from fedlt.errors import FedltError
 from fedlt.models.layers import Backbone
 
-__all__ = ["DistilledViT", "fuse", "patch_side"]
+__all__ = ["NO_DECAY", "DistilledViT", "fuse", "patch_side"]
 
+NO_DECAY: Final = tuple(f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", "dist_token"))
 _MOST_PATCHES = 8  # a side, where the patch is not given
 
 

@@ -235,6 +235,19 @@ def test_mixing_ends_with_the_global_round(lab, round_, mixes):
     assert (targets.amax(1) == 1).all().item() is not mixes
 
 
+def test_positions_and_tokens_have_no_weight_decay(lab):
+    """Without a gradient AdamW's step is the decay alone: w (1 - 0.1 x 0.5)."""
+    local = {"optimizer": "adamw", "lr": 0.1, "weight_decay": 0.5, "batch_size": 1000}
+    client = client_of(lab, local=local)
+    before = client.snapshot()
+    client.train(lambda c, b: 0 * FedAvg().objective(c, b))
+    after, spared = client.model.state(), {"pos_embed", "cls_token", "dist_token"}
+    for name in client.model.parameter_names("shared"):
+        if not name.startswith("networks."):
+            factor = 1.0 if name.removeprefix("backbone.vit.") in spared else 0.95
+            torch.testing.assert_close(after[name], factor * before[name], msg=name)
+
+
 def test_counts_are_global_where_the_server_knows_them(lab):
     federation = lab.federation(client=TINY)
     own, known = client_of(lab, round_=10), client_of(lab, round_=10, prior=ORACLE)
