@@ -6,7 +6,7 @@ https://arxiv.org/abs/2007.10740
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
 from fedlt.losses import balanced_softmax
@@ -25,6 +25,8 @@ class BalancedSoftmax(ClientPlugin):
 
     Predictions use the plain logits. With equal counts it is cross-entropy.
     """
+
+    per_image: ClassVar[bool] = True
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean of CE(logits + log prior), eq. 4 of the paper."""

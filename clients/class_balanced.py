@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
 from fedlt.losses import class_weighted_cross_entropy, effective_number_weights
@@ -19,6 +19,8 @@ __all__ = ["ClassBalanced"]
 @dataclass(frozen=True)
 class ClassBalanced(ClientPlugin):
     """Cross-entropy weighted by the inverse effective number of the client's own images."""
+
+    per_image: ClassVar[bool] = True
 
     beta: float = 0.9999
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedlt.client import ClientPlugin
 
@@ -12,3 +13,5 @@ __all__ = ["CrossEntropy"]
 @dataclass(frozen=True)
 class CrossEntropy(ClientPlugin):
     """Cross-entropy, averaged over streams and batch: the contract's own defaults."""
+
+    per_image: ClassVar[bool] = True

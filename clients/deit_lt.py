@@ -8,21 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from fedlt.client import Batch
-from fedlt.data.distort import distort
-from fedlt.data.mixing import mix
+from fedlt.data.views import single_view
 from fedlt.errors import FedltError
 from fedlt.losses import mean_weight, soft_cross_entropy, weighted_distillation
 from fedlt.models.vit import NO_DECAY, DistilledViT, fuse
-from fedlt.rng import torch_generator
-from fedlt.taught import TaughtPlugin, check_range
+from fedlt.taught import TaughtPlugin, check_range, mix_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import Tensor
 
-    from fedlt.client import Client
+    from fedlt.client import Batch, Client
     from fedlt.models import Model
 
 __all__ = ["DeitLT"]
@@ -40,6 +38,7 @@ class DeitLT(TaughtPlugin):
     """
 
     stream_heads: ClassVar[bool] = True
+    weighs_images: ClassVar[bool] = True
     normed_features: ClassVar[bool] = True
     no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
@@ -50,7 +49,7 @@ class DeitLT(TaughtPlugin):
     mixup: float = 0.8  # alpha of mixup; 0: none
     cutmix: float = 1.0  # alpha of CutMix; 0: none
     smoothing: float = 0.1  # of labels, while images are mixed
-    views: Literal["strong", "weak"] = "strong"
+    strong: Literal["autoaugment", "distort", "none"] = "autoaugment"  # distort: cheaper
     head_fusion: Literal["logits", "probs", "cls", "dist"] = "logits"
     patch: int | None = None  # pixels a side; None: by the image's
     width: int = 64  # features of a token
@@ -83,23 +82,19 @@ class DeitLT(TaughtPlugin):
         client.tensors["dist_weights"] = weights
         client.tensors["dist_mean"] = mean_weight(client.tensors["known_counts"], weights)
 
-    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of the student's views, with soft targets and the teacher's answers."""
-        draws = torch_generator(client.seed, "views", client.round, client.cid, epoch)
-        is_late = client.round > self.drw_start * client.rounds
-        rule = (self.mixup, self.cutmix, self.smoothing)
-        mixup, cutmix, smoothing = (0.0, 0.0, 0.0) if is_late else rule
-        classes = len(client.data.class_counts)
-        for batch in super().batches(client, epoch):
-            views = distort(batch.images, draws) if self.views == "strong" else batch.images
-            images, targets, larger = mix(
-                views, batch.labels, classes, draws,
-                mixup=mixup, cutmix=cutmix, smoothing=smoothing,
-            )  # fmt: skip
-            extra = {"targets": targets}
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the student's views, with soft targets and the teacher's answers to them."""
+        is_late, data = client.round > self.drw_start * client.rounds, client.data
+        rule = {"mixup": self.mixup, "cutmix": self.cutmix, "smoothing": self.smoothing}
+        rule = dict.fromkeys(rule, 0.0) if is_late else rule
+        for batch in batches:
+            view = single_view(batch.images, data.mean, data.std, generator, kind=self.strong)
+            mixed = mix_batch(batch, view, client.model.num_classes, generator, **rule)
             if self.teacher != "none":
-                extra["taught"] = self.answers(client, images)  # the very tensor of the student
-            yield Batch(images, larger, extra)
+                mixed.extra["taught"] = self.answers(client, mixed.images)  # the student's tensor
+            yield mixed
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return (1 - alpha) CE(cls, targets) + alpha CE(dist, teacher's class), weighted late."""

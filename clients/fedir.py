@@ -24,6 +24,7 @@ class FedIR(ClientPlugin):
     """Cross-entropy weighted by p(y) / q_k(y): the population's class mix over the client's own."""
 
     needs_global_prior: ClassVar[bool] = True
+    per_image: ClassVar[bool] = True
 
     def setup(self, client: Client) -> None:
         """Make the weights of the classes."""

@@ -6,7 +6,7 @@ ICML 2022, https://arxiv.org/abs/2209.00189
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
 from fedlt.losses import calibration, fedlc
@@ -25,6 +25,8 @@ class FedLC(ClientPlugin):
 
     Predictions use the plain logits.
     """
+
+    per_image: ClassVar[bool] = True
 
     tau: float = 1.0
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedlt.client import Batch, ClientPlugin
+from fedlt.client import ClientPlugin
 from fedlt.data.distort import distort
 from fedlt.losses import logit_adjusted, weak_to_strong
-from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
 
-    from fedlt.client import Client
+    from fedlt.client import Batch, Client
 
 __all__ = ["FedYoYo"]
 
@@ -46,13 +45,12 @@ class FedYoYo(ClientPlugin):
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup: {self.warmup} is not in [0, 1]")
 
-    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of batches (2B), the strong views made of the weak ones."""
-        keys = (client.round, client.cid, epoch)
-        generator = torch_generator(client.seed, "strong views", *keys)
-        for batch in super().batches(client, epoch):
-            images = torch.cat([batch.images, distort(batch.images, generator)])
-            yield Batch(images, batch.labels.repeat(2))
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the weak views, then the strong ones that are made of them (2B)."""
+        for batch in batches:
+            yield batch.viewed(torch.cat([batch.images, distort(batch.images, generator)]))
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return CE of both views + the grown weight times the distillation, on shifted logits."""

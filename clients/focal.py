@@ -6,7 +6,7 @@ https://arxiv.org/abs/1708.02002
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
 from fedlt.losses import focal
@@ -22,6 +22,8 @@ __all__ = ["Focal"]
 @dataclass(frozen=True)
 class Focal(ClientPlugin):
     """Cross-entropy times (1 - p)^gamma: what is learnt already counts less."""
+
+    per_image: ClassVar[bool] = True
 
     gamma: float = 2.0
 

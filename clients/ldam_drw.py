@@ -28,6 +28,7 @@ class LdamDrw(ClientPlugin):
     """
 
     cosine_heads: ClassVar[bool] = True
+    per_image: ClassVar[bool] = True
 
     max_margin: float = 0.5  # of the rarest class, as a cosine
     scale: float = 30.0  # of the cosines: s

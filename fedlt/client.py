@@ -18,10 +18,22 @@ from fedlt.strategy import Tensors, Update, prefixed, under
 from fedlt.training import Phase, Schedule, Trainer, batches_of, train_alone
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fedlt.config import LocalConfig
+    from fedlt.data import FederatedData
     from fedlt.models import Model
 
-__all__ = ["Batch", "Client", "ClientData", "ClientPlugin", "Objective", "add_metrics"]
+__all__ = [
+    "Batch",
+    "Client",
+    "ClientData",
+    "ClientPlugin",
+    "Objective",
+    "add_metrics",
+    "batches_with_rows",
+]
 
 Objective = Callable[["Client", "Batch"], Tensor]
 
@@ -34,11 +46,23 @@ def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Batch:
-    """One mini-batch, as an objective sees it."""
+    """One mini-batch, as an objective sees it.
+
+    Four names in ``extra`` have a meaning for every loss, (B,) each: ``weights``, the factors of
+    the images' losses; ``mixed`` and ``share``, a mixed image's other class, and the share of its
+    first one; ``own``, further factors where a loss is on the client's own images as it holds them,
+    0 for images that are not its own.
+    """
 
     images: Tensor  # (B, Ch, H, W) float32, normalised
     labels: Tensor  # (B,) int64
     extra: Tensors = field(default_factory=dict)  # further views or weights, first dimension B
+
+    def viewed(self, images: Tensor) -> Batch:
+        """Return several views (V * B, Ch, H, W) of the images, view by view, as one batch."""
+        times = len(images) // len(self.labels)
+        extra = {n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in self.extra.items()}
+        return Batch(images, self.labels.repeat(times), extra)
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,7 @@ class Client:
     trainer: Trainer = train_alone  # the loop behind train, which an engine may replace
     work: tuple[int, int] | None = None  # steps done of the whole task's; None: all of them
     asked: tuple[int, int] = (1, 1)  # clients that a round asks, and clients in the population
+    material: Mapping[str, Tensor] = field(default_factory=dict)  # what the plugin's prepare made
 
     def train(
         self,
@@ -300,15 +325,60 @@ class Client:
         )
 
 
+def batches_with_rows(
+    client: Client, epoch: int, data: ClientData
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch of batches as :meth:`ClientPlugin.batches` makes them, of any images.
+
+    Args:
+        client: Its settings and keys are used, not its data.
+        epoch: Of the task.
+        data: The images; ``indices`` may name one several times, or not at all.
+
+    Yields:
+        Images (B, Ch, H, W), and their positions (B,) in ``data.images``.
+    """
+    yield from make_batches(
+        data.images,
+        torch.arange(len(data.labels), device=data.labels.device),
+        data.indices,
+        batch_size=client.local.batch_size,
+        augment=client.local.augment,
+        mean=data.mean,
+        std=data.std,
+        generator=torch_generator(client.seed, "batches", client.round, client.cid, epoch),
+    )
+
+
 @dataclass(frozen=True)
 class ClientPlugin:
-    """A local-training method. The defaults are plain cross-entropy on plain batches."""
+    """A local-training method. The defaults are plain cross-entropy on plain batches.
+
+    One that overrides ``batches`` is a data plugin, one that overrides ``build``, ``views``,
+    ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt/composition.py).
+    """
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
     stream_heads: ClassVar[bool] = False  # ``build`` asks for them: weights (S, C, D)
     normed_features: ClassVar[bool] = False  # of norm sqrt(D), and of both signs
     no_decay: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters without weight decay
+    experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
+    weighs_images: ClassVar[bool] = False  # batches or views have weights, or mixed labels
+    per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
+
+    @property
+    def parts(self) -> tuple[ClientPlugin, ...]:
+        """The plugins that this one is made of."""
+        return (self,)
+
+    def prepare(self, data: FederatedData) -> Mapping[str, NDArray[np.generic]]:
+        """Return what is made once for all clients, before a run: ``client.material``.
+
+        Raises:
+            FedltError: If it cannot be had.
+        """
+        return {}
 
     def build(self, model: Model) -> None:
         """Add experts, tokens or other streams to ``model``, before the strategy's ``build``.
@@ -329,18 +399,21 @@ class ClientPlugin:
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
         """Yield one epoch of batches, keyed by (seed, round, cid, epoch)."""
-        data, local = client.data, client.local
-        for images, labels in make_batches(
-            data.images,
-            data.labels,
-            data.indices,
-            batch_size=local.batch_size,
-            augment=local.augment,
-            mean=data.mean,
-            std=data.std,
-            generator=torch_generator(client.seed, "batches", client.round, client.cid, epoch),
-        ):
-            yield Batch(images, labels)
+        for images, rows in batches_with_rows(client, epoch, client.data):
+            yield Batch(images, client.data.labels[rows])
+
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield what the loss sees of each batch: further views, see :meth:`Batch.viewed`.
+
+        Args:
+            client: The client.
+            batches: One epoch's, from ``batches``, in order; not changed. Several may be taken at
+                once, where that saves time.
+            generator: Keyed by (seed, round, cid, epoch), for every draw.
+        """
+        return batches
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean loss of ``logits`` (B, S, C)."""

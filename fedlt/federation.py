@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedlt.data import FederatedData, prepare_data
+from fedlt.data.dataset import read_only
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.models import Model, build_model
@@ -14,6 +16,9 @@ from fedlt.models.batchnorm import apply_policy
 from fedlt.rng import key, seed_torch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fedlt.client import ClientPlugin
     from fedlt.config import Config
     from fedlt.strategy import Strategy
@@ -29,6 +34,7 @@ class Federation:
     data: FederatedData
     strategy: Strategy  # for a stock Flower strategy: the defaults, which are FedAvg's client half
     plugin: ClientPlugin
+    material: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)  # of plugin.prepare
 
     @property
     def num_clients(self) -> int:
@@ -76,7 +82,7 @@ def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin)
     """
     reason = strategy.refuses(plugin)
     if reason is not None:
-        names = f"strategy {config.strategy.name!r} with client {config.client.name!r}"
+        names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
         raise FedltError(f"{names}: {reason}")
     if strategy.needs_sgd and config.local.optimizer != "sgd":
         raise FedltError(
@@ -87,7 +93,7 @@ def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin)
         _check_pooled(config)
     if plugin.needs_global_prior and config.prior.source == "own":
         raise FedltError(
-            f"client {config.client.name!r} needs the class mix of all clients: set prior.use to "
+            f"client {config.client.label!r} needs the class mix of all clients: set prior.use to "
             "global (or mix) and prior.source to secure_sum or oracle"
         )
     data = prepare_data(config.data, config.partition, seed=config.seed)
@@ -98,7 +104,8 @@ def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin)
         _check_secure_sum(strategy, cohort or clients)
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
-    return Federation(config, data, strategy, plugin)
+    material = {name: read_only(array) for name, array in plugin.prepare(data).items()}
+    return Federation(config, data, strategy, plugin, material)
 
 
 def _check_pooled(config: Config) -> None:

@@ -97,6 +97,8 @@ def run(
                 (progress or SilentProgress()).note(line)
         generic = rehearsal.generic
         del rehearsal
+        if progress is not None and (line := strategy.note(plugin)):
+            progress.note(line)
     finally:
         wait()
     with engine_class(name)(federation) as engine, _explained(directory):
@@ -334,7 +336,7 @@ class Simulation:
         return {
             "name": config.name,
             "strategy": config.strategy.name,
-            "client": config.client.name,
+            "client": config.client.label,
             "seed": config.seed,
             "rounds": config.rounds,
             "status": "finished",

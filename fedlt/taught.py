@@ -17,8 +17,10 @@ import torch
 from torch import nn
 
 from fedlt.client import Batch, ClientPlugin
+from fedlt.data.mixing import mix
 from fedlt.losses import ldam, ldam_margins, reweighting
 from fedlt.models.teacher import Teacher, load_teacher
+from fedlt.training import epoch_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.models import Group, Model
 
-__all__ = ["TaughtPlugin", "check_range"]
+__all__ = ["TaughtPlugin", "check_range", "mix_batch"]
 
 GROUPS: Final[dict[str, Group]] = {
     "co_teacher": "shared",
@@ -43,6 +45,38 @@ def check_range(plugin: object, low: float, high: float, *names: str) -> None:
         if not low <= value <= high:
             bound = f"below {low:g}" if value < low else f"above {high:g}"
             raise ValueError(f"{name}: {value} is {bound}")
+
+
+def mix_batch(
+    batch: Batch,
+    images: Tensor,
+    num_classes: int,
+    generator: torch.Generator,
+    *,
+    mixup: float,
+    cutmix: float,
+    smoothing: float,
+) -> Batch:
+    """Return a batch of mixed views with soft ``targets`` (B, C).
+
+    Its labels are the classes of the larger parts. Of two images, only one of which is the
+    client's own, the mixture is not.
+
+    Args:
+        batch: The images' labels and extras.
+        images: A view of each, (B, Ch, H, W).
+        num_classes: C.
+        generator: For :func:`fedlt.data.mixing.mix`, which has the other arguments.
+        mixup: Its alpha.
+        cutmix: Its alpha.
+        smoothing: Of the labels.
+    """
+    rule = {"mixup": mixup, "cutmix": cutmix, "smoothing": smoothing}
+    mixed, targets, larger = mix(images, batch.labels, num_classes, generator, **rule)
+    extra = {**batch.extra, "targets": targets}
+    if "own" in extra and (mixup or cutmix):
+        extra["own"] = torch.minimum(extra["own"], extra["own"].roll(1, 0))
+    return Batch(mixed, larger, extra)
 
 
 @dataclass(frozen=True)
@@ -124,7 +158,7 @@ class TaughtPlugin(ClientPlugin):
         if self.teacher in ("co_teacher", "local"):
             metrics["teacher_loss"] = self._train_teacher(client)
         if self.teacher != "none":
-            batch = next(self.batches(client, 0), None)
+            batch = next(epoch_batches(client, 0), None)
             named = None if batch is None else self.answers(client, batch.images) == batch.labels
             metrics["agreement"] = 0.0 if named is None else float(named.float().mean())
         return metrics

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedlt.adamw import AdamW
+from fedlt.rng import torch_generator
 from fedlt.sgd import ParameterGroup, Sgd, climb
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Trainer",
     "batches_of",
     "check_loss",
+    "epoch_batches",
     "parameter_groups",
     "phase_batches",
     "precision_of",
@@ -88,8 +90,14 @@ def batches_of(client: Client, epochs: int) -> Iterator[Batch]:
     """Yield the batches of the next epochs; of a client that is cut short, the first ones."""
     start = client.epochs_done
     client.epochs_done += epochs
-    every = chain.from_iterable(client.plugin.batches(client, start + e) for e in range(epochs))
+    every = chain.from_iterable(epoch_batches(client, start + e) for e in range(epochs))
     return islice(every, client.steps_in(epochs))
+
+
+def epoch_batches(client: Client, epoch: int) -> Iterator[Batch]:
+    """Yield an epoch of the plugin's batches, as its loss wants to see them."""
+    generator = torch_generator(client.seed, "views", client.round, client.cid, epoch)
+    return client.plugin.views(client, client.plugin.batches(client, epoch), generator)
 
 
 def precision_of(client: Client) -> Callable[[], AbstractContextManager[object]]:

@@ -58,6 +58,7 @@ class Worker:
         images, labels = as_tensor(data.train_images), as_tensor(data.train_labels)
         self._images, self._labels = images.to(self.device), labels.to(self.device)
         self._mean, self._std = self._placed(data.mean), self._placed(data.std)
+        self._material = {n: as_tensor(a).to(self.device) for n, a in federation.material.items()}
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
         self._moments = batchnorm_statistics(model, "shared")
         self._counts = as_tensor(data.client_counts).to(self.device)
@@ -133,6 +134,7 @@ class Worker:
             },
             trainer=self.trainer,
             asked=(federation.cohort_size, federation.num_clients),
+            material=self._material,
         )
         model.load_groups(
             {"fixed": fixed, "shared": broadcast, "personal": client.personal or self._initial}

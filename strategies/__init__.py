@@ -19,6 +19,7 @@ from strategies.feddyn import FedDyn
 from strategies.fedetf import FedETF
 from strategies.fedlmd import FedLMD
 from strategies.fedloge import FedLoGe
+from strategies.fedloge_experts import FedLoGeExperts
 from strategies.fedmoswa import FedMoSWA
 from strategies.fednh import FedNH
 from strategies.fednova import FedNova
@@ -57,6 +58,7 @@ __all__ = [
     "FedGraB",
     "FedLMD",
     "FedLoGe",
+    "FedLoGeExperts",
     "FedMoSWA",
     "FedNH",
     "FedNTD",
@@ -90,6 +92,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "fedetf": FedETF,
     "fedlmd": FedLMD,
     "fedloge": FedLoGe,
+    "fedloge_experts": FedLoGeExperts,
     "fedmoswa": FedMoSWA,
     "fednh": FedNH,
     "fednova": FedNova,

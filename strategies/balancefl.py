@@ -6,7 +6,7 @@ https://doi.org/10.1109/IPSN54338.2022.00029
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -33,6 +33,8 @@ class BalanceFL(FedAvg):
     Features of the rarer classes get Gaussian noise with the covariance of the classes. A task's
     batches are made before it trains: memory for ``local.epochs`` times its images as floats.
     """
+
+    reads_labels: ClassVar[bool] = True
 
     weight: float = 1.0  # of the distillation of absent classes
     tau: float = 2.0  # its temperature

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 
-from fedlt.client import ClientPlugin
+from fedlt.composition import is_plain
 from fedlt.models.balancer import BalancedHead, GradientBalancer, norm_prior, rare_classes
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedlt.client import Batch, Client
+    from fedlt.client import Batch, Client, ClientPlugin
     from fedlt.models import Model
     from fedlt.strategy import ServerState, Total
 
@@ -35,6 +35,7 @@ class FedGraB(FedAvg):
     """
 
     needs_linear_heads: ClassVar[bool] = True
+    reads_labels: ClassVar[bool] = True
 
     kp: float = 10.0  # gains of the incremental PID controllers
     ki: float = 0.01
@@ -56,7 +57,7 @@ class FedGraB(FedAvg):
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Refuse plugins with a loss of their own."""
-        if type(plugin).loss is not ClientPlugin.loss:
+        if not is_plain(plugin):
             return "the strategy has a loss of its own, one-vs-all cross-entropy"
         return super().refuses(plugin)
 

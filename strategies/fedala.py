@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedlt.strategy import Tensors, Update, prefixed, under
+from fedlt.training import epoch_batches
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class FedALA(FedAvg):
         of an epoch that training does not reach.
         """
         received = dict(client.broadcast)
-        batches = list(client.plugin.batches(client, client.local.epochs))
+        batches = list(epoch_batches(client, client.local.epochs))
         batches = batches[: math.ceil(self.share * len(batches))]
         client.model.eval()
         for _ in range(epochs):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from fedlt.client import ClientPlugin
+from fedlt.composition import is_plain, weighted
 from fedlt.losses import balanced_softmax
 from fedlt.models import Model
 from fedlt.models.class_statistics import client_features
@@ -68,10 +68,10 @@ class FedETF(Strategy):
         """Return balanced softmax with local counts, at least 1; or a plugin's own loss."""
         features = client.model.features(batch.images)  # (B, S, D)
         logits = client.model.heads["head"](features, client.tensors.get("classes"))
-        if type(client.plugin).loss is not ClientPlugin.loss:
+        if not is_plain(client.plugin):
             return client.plugin.loss(logits, batch, client)
         prior = client.tensors["class_counts"].clamp(min=1).float().log()
-        return balanced_softmax(logits, batch.labels, prior)
+        return weighted(lambda z, b: balanced_softmax(z, b.labels, prior), logits, batch)
 
     def adapt(self, client: Client) -> Tensors:
         """Tune class vectors and projection in turns, on features of the frozen backbone."""

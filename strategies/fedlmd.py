@@ -6,7 +6,7 @@ https://arxiv.org/abs/2409.13136
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.losses import masked_divergence, not_true
 from strategies.fedavg import FedAvg
@@ -26,6 +26,8 @@ class FedLMD(FedAvg):
 
     A class is in the majority at a client that holds more images of it than of the average class.
     """
+
+    reads_labels: ClassVar[bool] = True
 
     beta: float = 1.0  # weight of the distillation; 0: FedAvg
     tau: float = 1.0  # temperature

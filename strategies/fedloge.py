@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, zeros
 
-from fedlt.losses import cross_entropy
-from fedlt.models import FixedHead, LinearHead, Model, linear_logits
+from fedlt.composition import own_cross_entropy
+from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
 from fedlt.models.realign import global_realign, local_realign
 from fedlt.rng import seed_torch
@@ -29,12 +29,12 @@ __all__ = ["FedLoGe"]
 class FedLoGe(Strategy):
     """The backbone learns through a frozen sparse ETF (SSE-C), heads psi and phi_k beside it.
 
-    ``profile: reference`` is the authors' public code where it differs from the paper: SSE-C keeps
-    a random bias, psi is realigned to norm 1.7, and the personal logits add the local head's (V2).
+    ``profile: reference`` is the public code: SSE-C has a bias, psi' norm 1.7, personal logits V2.
     """
 
     needs_linear_heads: ClassVar[bool] = True
     takes_stream_heads: ClassVar[bool] = True
+    with_experts: ClassVar[str] = "fedloge_experts"
     sparsity: float = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: float = 0.1  # gamma: target norm of each class vector
     etf_scale: float | None = None  # of unit class vectors on normalised features, in place of it
@@ -56,18 +56,17 @@ class FedLoGe(Strategy):
     def build(self, model: Model) -> None:
         """Add the heads ``sse_c`` (fixed), ``auxiliary`` (shared) and ``local`` (personal)."""
         size = (model.num_features, model.num_classes)
-        bias = zeros(model.num_classes) if self.profile == "reference" else None
-        empty = zeros(model.num_classes, model.num_features)  # init() makes the classifier
-        model.add_head("sse_c", FixedHead(empty, bias, scale=self.etf_scale), group="fixed")
+        bias = zeros(size[1]) if self.profile == "reference" else None
+        empty = FixedHead(zeros(*size[::-1]), bias, scale=self.etf_scale)  # init() fills it
+        model.add_head("sse_c", empty, group="fixed")
         model.add_head("auxiliary", LinearHead(*size))
         model.add_head("local", LinearHead(*size), group="personal")
 
     def init(self, model: Model) -> ServerState:
         """Make SSE-C (once, on the server) and return the first state."""
-        state = super().init(model)
-        size, seed = (model.num_features, model.num_classes), self.etf_seed
+        state, size = super().init(model), (model.num_features, model.num_classes)
         norm = self.etf_norm if self.etf_scale is None else 1.0
-        weight = sparse_etf(*size, sparsity=self.sparsity, norm=norm, seed=seed)  # (C, D)
+        weight = sparse_etf(*size, sparsity=self.sparsity, norm=norm, seed=self.etf_seed)  # (C, D)
         fixed = {**state.fixed, "heads.sse_c.weight": weight}
         if self.profile == "reference":
             seed_torch(self.etf_seed, "sse_c bias")
@@ -77,7 +76,10 @@ class FedLoGe(Strategy):
     def init_personal(self, client: Client) -> Tensors:
         """Draw this client's own local head."""
         seed_torch(client.seed, "local head", client.cid)
-        head = client.model.adapted(LinearHead(client.model.num_features, client.model.num_classes))
+        *streams, classes, features = client.model.shapes()["heads.local.weight"]
+        head = (
+            StreamHead(streams[0], features, classes) if streams else LinearHead(features, classes)
+        )
         return {**super().init_personal(client), **prefixed("heads.local.", head.state_dict())}
 
     def local_update(self, client: Client) -> Update:
@@ -91,7 +93,7 @@ class FedLoGe(Strategy):
         detached = features.detach()
         backbone = plugin.loss(heads["sse_c"](features), batch, client)
         auxiliary = plugin.loss(heads["auxiliary"](detached), batch, client)
-        return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
+        return backbone + auxiliary + own_cross_entropy(heads["local"](detached), batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
         """Return the realigned auxiliary head (GA-FR), then both heads as trained."""

@@ -6,7 +6,7 @@ NeurIPS 2022, https://arxiv.org/abs/2106.03097
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.losses import masked_divergence, not_true
 from strategies.fedavg import FedAvg
@@ -23,6 +23,8 @@ __all__ = ["FedNTD"]
 @dataclass(frozen=True)
 class FedNTD(FedAvg):
     """FedAvg whose clients keep the received model's view of every class but the image's own."""
+
+    reads_labels: ClassVar[bool] = True
 
     beta: float = 1.0  # weight of the distillation; 0: FedAvg
     tau: float = 1.0  # temperature

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class FedProto(Strategy):
 
     There is no generic model.
     """
+
+    reads_labels: ClassVar[bool] = True
 
     lam: float = 1.0  # lambda: how strongly features are pulled to the prototypes
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fedlt.client import ClientPlugin
-from fedlt.losses import balanced_softmax, cross_entropy
+from fedlt.composition import is_plain, own_cross_entropy, weighted
+from fedlt.losses import balanced_softmax
 from fedlt.models import LinearHead, Model
 from fedlt.strategy import HeadFunction, Strategy
 
@@ -45,7 +45,7 @@ class FedROD(Strategy):
         features = client.model.features(batch.images)  # (B, S, D)
         logits = heads["head"](features)  # (B, S, C)
         both = logits.detach() + heads["personal"](features.detach())
-        return _generic_loss(client, logits, batch) + cross_entropy(both, batch.labels)
+        return _generic_loss(client, logits, batch) + own_cross_entropy(both, batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
         """Return the generic head."""
@@ -61,8 +61,9 @@ class FedROD(Strategy):
 
 def _generic_loss(client: Client, logits: Tensor, batch: Batch) -> Tensor:
     """Return balanced softmax, or the plugin's loss where it is not plain cross-entropy."""
-    if type(client.plugin).loss is ClientPlugin.loss:
-        return balanced_softmax(logits, batch.labels, client.tensors["log_prior"])
+    if is_plain(client.plugin):
+        log_prior = client.tensors["log_prior"]
+        return weighted(lambda z, b: balanced_softmax(z, b.labels, log_prior), logits, batch)
     return client.plugin.loss(logits, batch, client)
 
 

@@ -14,6 +14,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # no test may call out, whatever it 
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
+from pools import make_pool
 from torch import Tensor
 
 from fedlt.check import TINY
@@ -41,7 +42,9 @@ TINY_METHODS: dict[str, dict[str, Any]] = {  # what a method adds to a round, ma
     "creff": {"per_class": 5, "match_steps": 3, "retrain_epochs": 3},
     "fedetf": {"alternations": 1, "tune_epochs": 1},
 }
-TINY_CLIENTS: dict[str, dict[str, Any]] = {"deit_lt": {"width": 16, "depth": 1, "heads": 2}}
+TINY_CLIENTS: dict[str, dict[str, Any]] = {
+    "deit_lt": {"width": 16, "depth": 1, "heads": 2, "strong": "distort"},
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -130,7 +133,17 @@ class Lab:
         client = changes.get("client")
         if isinstance(client, str) and client in TINY_CLIENTS:
             changes = {**changes, "client": {"name": client, **TINY_CLIENTS[client]}}
+        if changes.get("client") == "discl":
+            changes = {**changes, "client": {"name": "discl", "tail_below": 0.8, **self.pool()}}
         return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
+
+    def pool(self) -> dict[str, str]:
+        """Return the option that names a pool for the tiny configuration's images."""
+        path = Path(os.environ["FEDLT_CACHE"]) / "tiny_pool.npz"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_pool(self.config(), path)
+        return {"pool_path": str(path)}
 
     def federation(self, **changes: Any) -> Federation:
         """Return its federation."""

@@ -104,7 +104,8 @@ class Subject:
     @property
     def value(self) -> object:
         """The object under test."""
-        return getattr(self.federation, "strategy" if self.section == "strategy" else "plugin")
+        federation = self.federation
+        return federation.strategy if self.section == "strategy" else federation.plugin.parts[0]
 
     @cached_property
     def reference(self) -> Finished:

@@ -37,9 +37,12 @@ def list_names(
     from rich.console import Console
     from rich.table import Table
 
+    from fedlt.config.plugins import client_kinds
+
     table = Table.grid(padding=(0, 2))
+    kinds = client_kinds() if what is Kind.CLIENTS else {}  # data, loss or whole
     for name, line in _names(what).items():
-        table.add_row(name, line)
+        table.add_row(name, *([kinds[name]] if kinds else []), line)
     console = Console(markup=False, highlight=False)
     if table.row_count:
         console.print(table)

@@ -13,6 +13,7 @@ from fedlt.config.load import (
 from fedlt.config.plugins import known_plugins, resolve_client, resolve_strategy
 from fedlt.config.schema import (
     CheckpointConfig,
+    ClientConfig,
     Config,
     DataConfig,
     EngineConfig,
@@ -29,6 +30,7 @@ from fedlt.config.schema import (
 
 __all__ = [
     "CheckpointConfig",
+    "ClientConfig",
     "Config",
     "DataConfig",
     "EngineConfig",

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedlt.config.explain import explain
-from fedlt.config.schema import Config
+from fedlt.config.schema import Config, PluginConfig
 from fedlt.config.yaml12 import dump, parse_value, read_mapping
 from fedlt.errors import FedltError
 from fedlt.loading import is_spec
@@ -26,6 +26,7 @@ __all__ = [
     "to_yaml",
 ]
 
+_PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
 # What a result does not depend on.
 _NEUTRAL = ("name", "output", "engine", "checkpoint", "seeds")
 
@@ -35,7 +36,7 @@ def _assign(tree: dict[str, Any], key: str, value: object) -> None:
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         below = tree.get(section)
-        if isinstance(below, str) and section in ("strategy", "client") and depth == 0:
+        if isinstance(below, str) and tuple(sections[: depth + 1]) in _PLUGINS:
             below = {"name": below}
         elif below is None:
             below = {}
@@ -92,15 +93,32 @@ def _find_spec(name: str, folder: Path) -> str:
     return f"{_find(source, folder)}:{attribute}" if source.endswith(".py") else name
 
 
+def _make_plugin_absolute(plugin: PluginConfig, folder: Path) -> PluginConfig:
+    """Return a plugin with absolute paths: of its class, and options named ``..._path``."""
+    paths = {key: _find(value, folder) for key, value in _paths_in(plugin).items()}
+    update = {"name": _find_spec(plugin.name, folder), "options": {**plugin.options, **paths}}
+    return plugin.model_copy(update=update)
+
+
+def _paths_in(plugin: PluginConfig) -> dict[str, str]:
+    """Return the hyperparameters that are places of data: those that are named ``..._path``."""
+    named = {k: v for k, v in plugin.options.items() if k.endswith("_path")}
+    return {key: value for key, value in named.items() if isinstance(value, str)}
+
+
 def _make_absolute(config: Config, folder: Path) -> Config:
     """Return ``config`` with absolute paths, so that workers and later runs find the same files."""
     data, partition = config.data, config.partition
     root = None if data.root is None else _find(data.root, folder)
     file = None if partition.file is None else _find(partition.file, folder)
-    plugins = {
-        section: plugin.model_copy(update={"name": _find_spec(plugin.name, folder)})
+    plugins: dict[str, PluginConfig] = {
+        section: _make_plugin_absolute(plugin, folder)
         for section, plugin in (("strategy", config.strategy), ("client", config.client))
     }
+    loss = config.client.loss
+    if loss is not None:
+        own = _make_plugin_absolute(loss, folder)
+        plugins["client"] = plugins["client"].model_copy(update={"loss": own})
     update: dict[str, object] = {
         "data": data.model_copy(update={"root": root, "dataset": _find_spec(data.dataset, folder)}),
         "partition": partition.model_copy(update={"file": file}),
@@ -177,15 +195,17 @@ def to_yaml(config: Config) -> str:
 def file_digests(config: Config) -> dict[str, str]:
     """Return the SHA-256 of every file of the user's that a result depends on, by dotted key.
 
-    These are a data set, backbone, strategy or client plugin named as ``file.py:Name``, and
-    ``partition.file``. A file that cannot be read has the digest ``"unreadable"``: what loads it
-    says so.
+    These are a data set, backbone, strategy or client plugin named as ``file.py:Name``,
+    ``partition.file``, and what hyperparameters named ``..._path`` point to: a file, or every file
+    in a folder. What cannot be read has the digest ``"unreadable"``: what loads it says so.
     """
+    plugins: dict[str, PluginConfig] = {"strategy": config.strategy, "client": config.client}
+    if config.client.loss is not None:
+        plugins["client.loss"] = config.client.loss
     specs = {
         "data.dataset": config.data.dataset,
         "model.name": config.model.name,
-        "strategy.name": config.strategy.name,
-        "client.name": config.client.name,
+        **{f"{section}.name": plugin.name for section, plugin in plugins.items()},
     }
     files = {
         key: spec.rpartition(":")[0]
@@ -194,12 +214,19 @@ def file_digests(config: Config) -> dict[str, str]:
     }
     if config.partition.file is not None:
         files["partition.file"] = config.partition.file
+    for section, plugin in plugins.items():
+        files |= {f"{section}.{key}": path for key, path in _paths_in(plugin).items()}
     return {key: _digest(Path(file)) for key, file in files.items()}
 
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            text = "".join(f"{file.relative_to(path)} {_digest(file)}\n" for file in files)
+            return hashlib.sha256(text.encode()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return "unreadable"
 
@@ -212,7 +239,8 @@ def _identity(config: Config, digests: Mapping[str, str]) -> dict[str, str]:
     tree["data"].pop("root")
     flat = dict(_flatten(tree))
     for key, digest in digests.items():
-        name = str(json.loads(flat[key])).rpartition(":")[2] if key != "partition.file" else ""
+        is_spec_of = key.endswith((".name", ".dataset"))
+        name = str(json.loads(flat[key])).rpartition(":")[2] if is_spec_of else ""
         flat[key] = f"{name} {digest}"
     return flat
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fedlt.flower.stock import StockStrategy
     from fedlt.strategy import Strategy
 
-__all__ = ["known_plugins", "plugin_section", "resolve_client", "resolve_strategy"]
+__all__ = ["client_kinds", "known_plugins", "plugin_section", "resolve_client", "resolve_strategy"]
 
 _TABLES = {"strategy": ("strategies", "STRATEGIES"), "client": ("clients", "CLIENTS")}
 # Arguments of Flower's strategies that follow from the rest of the file.
@@ -89,8 +89,20 @@ def known_plugins(section: str) -> dict[str, str]:
     return lines
 
 
-def _find_class(section: str, name: str) -> Any:  # noqa: ANN401 (checked by the caller)
-    where = f"{section}.name"
+def client_kinds() -> dict[str, str]:
+    """Return every known client plugin by what it is: data, loss or whole; "" if unknown."""
+    from fedlt.composition import kind_of
+
+    kinds = {}
+    for name, load in _loaders("client").items():
+        try:
+            kinds[name] = str(kind_of(load()))
+        except Exception:  # an entry point of a foreign package: known_plugins says more
+            kinds[name] = ""
+    return kinds
+
+
+def _find_class(section: str, name: str, where: str) -> Any:  # noqa: ANN401 (checked by the caller)
     check_packages()  # a user's file imports them, too
     if is_spec(name):
         return load_object(name, where)
@@ -265,7 +277,7 @@ def resolve_strategy(config: Config) -> Strategy:
     from fedlt.strategy import Strategy
 
     plugin = config.strategy
-    cls = _find_class("strategy", plugin.name)
+    cls = _find_class("strategy", plugin.name, "strategy.name")
     if not is_spec(plugin.name):
         _, options = _short_names("strategy").get(plugin.name, ("", {}))
         plugin = plugin.model_copy(update={"options": {**options, **plugin.options}})
@@ -288,17 +300,32 @@ def resolve_strategy(config: Config) -> Strategy:
 def resolve_client(config: Config) -> ClientPlugin:
     """Return the client plugin that ``config.client`` names, with its hyperparameters set.
 
+    A data plugin comes with the loss plugin of ``client.loss``, or with plain cross-entropy.
+
     Raises:
-        FedltError: If the name, the class or a hyperparameter is not valid.
+        FedltError: If a name, a class or a hyperparameter is not valid, or the two do not compose.
     """
+    from fedlt.composition import compose, kind_of
+
+    section = config.client
+    plugin = _resolve_part("client", section)
+    if section.loss is None and kind_of(type(plugin)) != "data":
+        return plugin
+    loss = _resolve_part("client.loss", section.loss or PluginConfig(name="cross_entropy"))
+    try:
+        return compose(plugin, loss)
+    except ValueError as error:
+        raise FedltError(f"client: {error}") from error
+
+
+def _resolve_part(where: str, plugin: PluginConfig) -> ClientPlugin:
     from fedlt.client import ClientPlugin
 
-    plugin = config.client
-    cls = _find_class("client", plugin.name)
+    cls = _find_class("client", plugin.name, f"{where}.name")
     if not (isinstance(cls, type) and issubclass(cls, ClientPlugin)):
         raise FedltError(
-            f"client.name: {plugin.name!r} is not a class derived from fedlt.client.ClientPlugin; "
-            "derive it from that"
+            f"{where}.name: {plugin.name!r} is not a class derived from "
+            "fedlt.client.ClientPlugin; derive it from that"
         )
-    client: ClientPlugin = _instantiate("client", plugin, cls, ClientPlugin)
+    client: ClientPlugin = _instantiate(where, plugin, cls, ClientPlugin)
     return client

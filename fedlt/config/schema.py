@@ -28,6 +28,7 @@ from fedlt.loading import is_spec
 
 __all__ = [
     "CheckpointConfig",
+    "ClientConfig",
     "Config",
     "DataConfig",
     "EngineConfig",
@@ -90,6 +91,10 @@ class PluginConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _collect(cls, value: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
+        return cls._collected(value)
+
+    @staticmethod
+    def _collected(value: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
         if isinstance(value, str):
             return {"name": value}
         if not isinstance(value, Mapping):
@@ -102,6 +107,36 @@ class PluginConfig(_Section):
     @model_serializer
     def _flatten(self) -> dict[str, Any]:
         return {"name": self.name, **self.options}
+
+
+class ClientConfig(PluginConfig):
+    """A client plugin; beside a data plugin, the loss plugin that it is composed with.
+
+    ``{name: class_balanced_sampling, loss: focal}``, or ``loss: {name: focal, gamma: 1.0}``.
+    """
+
+    loss: PluginConfig | None = None
+
+    @property
+    def label(self) -> str:
+        """Both names, of ``file.py:Class`` the class."""
+        names = [self.name] if self.loss is None else [self.name, self.loss.name]
+        return " + ".join(name.rpartition(":")[2] for name in names)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, value: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
+        if isinstance(value, PluginConfig):
+            value = value.model_dump()
+        if not isinstance(value, Mapping):
+            return cls._collected(value)
+        rest = {key: item for key, item in value.items() if key != "loss"}
+        return {**cls._collected(rest), "loss": value.get("loss")}
+
+    @model_serializer
+    def _flatten(self) -> dict[str, Any]:
+        loss = {} if self.loss is None else {"loss": self.loss.model_dump()}
+        return {"name": self.name, **loss, **self.options}
 
 
 class LocalConfig(_Section):
@@ -206,7 +241,7 @@ class Config(_Section):
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig = ModelConfig()
     strategy: PluginConfig = PluginConfig(name=_DEFAULT["strategy"])
-    client: PluginConfig = PluginConfig(name=_DEFAULT["client"])
+    client: ClientConfig = ClientConfig(name=_DEFAULT["client"])
     local: LocalConfig = LocalConfig()
     batchnorm: Literal["average", "pooled", "local"] = "average"  # statistics under aggregation
     prior: PriorConfig = PriorConfig()

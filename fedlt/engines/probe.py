@@ -61,7 +61,7 @@ class Estimate:
 
 def method_name(federation: Federation) -> str:
     """Return what the file calls the strategy and the plugin, without the names of their files."""
-    chosen = (federation.config.strategy.name, federation.config.client.name)
+    chosen = (federation.config.strategy.name, federation.config.client.label)
     return "{} with {}".format(*(name.rpartition(":")[2] for name in chosen))
 
 

@@ -46,29 +46,6 @@ def linear_logits(features: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return logits if bias is None else logits + bias
 
 
-class StreamHead(nn.Module):
-    """A linear classifier for every stream, each as :class:`LinearHead` starts.
-
-    Args:
-        num_streams: Streams per image, S.
-        num_features: Features per stream, D.
-        num_classes: Number of classes, C.
-    """
-
-    default_group: Group = "shared"
-
-    def __init__(self, num_streams: int, num_features: int, num_classes: int) -> None:
-        super().__init__()
-        self.in_features, self.out_features = num_features, num_classes
-        heads = [LinearHead(num_features, num_classes) for _ in range(num_streams)]
-        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
-        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, S, D) to logits (B, S, C)."""
-        return linear_logits(features, self.weight, self.bias)
-
-
 class CosineHead(nn.Module):
     """A cosine classifier without bias: ``scale * cos(features, class vector)``.
 
@@ -79,32 +56,63 @@ class CosineHead(nn.Module):
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
         scale: Largest absolute logit, above 0.
+        num_streams: None for one classifier; S for one of each stream, with weights (S, C, D).
     """
 
     default_group: Group = "shared"
 
-    def __init__(self, num_features: int, num_classes: int, scale: float = 30.0) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        scale: float = 30.0,
+        num_streams: int | None = None,
+    ) -> None:
         super().__init__()
         if not (scale > 0 and math.isfinite(scale)):
             raise FedltError(f"cosine head: scale must be finite and above 0, got {scale}")
         self.in_features, self.out_features, self.scale = num_features, num_classes, scale
-        start = torch.empty(num_classes, num_features).uniform_(-1, 1)
+        sets = () if num_streams is None else (num_streams,)
+        start = torch.empty(*sets, num_classes, num_features).uniform_(-1, 1)
         self.weight = nn.Parameter(F.normalize(start, dim=-1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
         classes = F.normalize(self.weight, dim=-1)
-        return self.scale * F.linear(F.normalize(features, dim=-1), classes)
+        return self.scale * linear_logits(F.normalize(features, dim=-1), classes)
+
+
+class StreamHead(nn.Module):
+    """A linear classifier for each stream, all initialised as :class:`LinearHead` is.
+
+    Args:
+        num_streams: Streams S.
+        num_features: Features per stream, D.
+        num_classes: Number of classes, C.
+    """
+
+    default_group: Group = "shared"
+
+    def __init__(self, num_streams: int, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = num_features, num_classes
+        bound = 1 / math.sqrt(num_features)
+        drawn = torch.empty(num_streams, num_classes, num_features + 1).uniform_(-bound, bound)
+        self.weight = nn.Parameter(drawn[..., :-1].contiguous())  # (S, C, D)
+        self.bias = nn.Parameter(drawn[..., -1].contiguous())  # (S, C)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, S, D) to logits (B, S, C)."""
+        return linear_logits(features, self.weight, self.bias)
 
 
 class FixedHead(nn.Module):
-    """A linear classifier that is never trained: its weight and bias are buffers.
+    """A linear or cosine classifier that is never trained: its weight and bias are buffers.
 
     Args:
         weight: Class vectors (C, D); copied.
         bias: Biases (C,), or ``None`` for no bias; copied.
-        scale: Of the class vectors' products with normalised features; None: with features as they
-            are.
+        scale: ``None`` for a linear map; else logits are ``scale * cos(features, class vector)``.
 
     Raises:
         FedltError: If a shape does not fit, or the scale is not above 0.
@@ -130,6 +138,8 @@ class FixedHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
-        if self.scale is not None:
-            features = self.scale * F.normalize(features, dim=-1)
-        return F.linear(features, self.weight, self.bias)
+        if self.scale is None:
+            return F.linear(features, self.weight, self.bias)
+        classes = F.normalize(self.weight, dim=-1)
+        cosines = F.linear(F.normalize(features, dim=-1), classes)
+        return self.scale * cosines if self.bias is None else self.scale * cosines + self.bias

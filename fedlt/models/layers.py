@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from torch import Tensor, nn
@@ -12,7 +14,11 @@ __all__ = [
     "NORMS",
     "Backbone",
     "Norm",
+    "Pooled",
+    "Split",
+    "Trunk",
     "channels_last_on_cpu",
+    "check_split",
     "conv3x3",
     "group_count",
     "make_norm",
@@ -28,6 +34,66 @@ class Backbone(nn.Module):
 
     num_features: int  # features per stream, D
     num_streams: int = 1  # streams per image, S
+
+    def split(self, own_stages: int) -> Split:
+        """Cut the network before its last stages, of which experts have their own.
+
+        Args:
+            own_stages: How many they are, at least 1; at least one is left to be shared.
+
+        Raises:
+            FedltError: If it cannot be cut there; the default.
+        """
+        raise FedltError(
+            f"backbone {type(self).__name__} cannot be split into experts: it has no split()"
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """A backbone cut in two."""
+
+    shared: nn.Module  # images (B, Ch, H, W) to maps; this very backbone's first blocks
+    make_branch: Callable[[float], Pooled]  # the rest anew, its widths times a factor in (0, 1]
+
+
+class Pooled(nn.Sequential):
+    """Blocks, and the mean over the image: maps (B, in, h, w) to features (B, 1, D)."""
+
+    def __init__(self, *blocks: nn.Module, num_features: int) -> None:
+        super().__init__(*blocks)
+        self.num_features = num_features
+        reset_parameters(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, h, w) to (B, 1, D)."""
+        for block in self:
+            x = block(x)
+        return x.mean((2, 3)).unsqueeze(1)
+
+
+class Trunk(nn.Sequential):
+    """The first blocks of a network, laid out as its own forward does it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to maps."""
+        maps = channels_last_on_cpu(x)
+        for block in self:
+            maps = block(maps)
+        return maps
+
+
+def check_split(name: str, own_stages: int, stages: int) -> None:
+    """Refuse to cut a network of so many stages where nothing would be shared, or nothing own.
+
+    Raises:
+        FedltError: If ``own_stages`` is not in 1 .. stages - 1.
+    """
+    if not 1 <= own_stages < stages:
+        raise FedltError(
+            f"backbone {name}: of its {stages} stages experts can own 1 to {stages - 1}, "
+            f"not {own_stages}"
+        )
 
 
 def group_count(channels: int) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from fedlt.models.layers import Backbone, make_norm
+from fedlt.errors import FedltError
+from fedlt.models.layers import Backbone, Split, make_norm
 
 __all__ = ["Mlp"]
 
@@ -33,3 +34,10 @@ class Mlp(Backbone):
         """Map images (B, Ch, H, W) to features (B, 1, D)."""
         units = self.hidden(x.flatten(1))[:, :, None, None]  # (B, D, 1, 1): what norms take
         return F.relu(self.norm(units)).flatten(1).unsqueeze(1)
+
+    def split(self, own_stages: int) -> Split:
+        """Refuse: with one hidden layer there is nothing to share."""
+        raise FedltError(
+            "backbone mlp cannot be split into experts: it has one layer, so nothing would be "
+            "shared; take model.name cnn or a resnet"
+        )

@@ -57,7 +57,7 @@ class Model(nn.Module):
         self._groups: dict[str, Group] = {"": "shared"}
         self._index: Index | None = None
         self._packed: dict[str, Tensor] = {}  # views of the block in which tensors lie
-        self._cosine_scale: float | None = None  # of the heads that linear ones become
+        self._cosine: tuple[float, bool] | None = None  # what linear heads become: see below
         self._has_stream_heads = False  # a linear head becomes one for every stream
         self.image_shape = image_shape
         self.backbone = backbone
@@ -90,21 +90,27 @@ class Model(nn.Module):
             return logits
         raise FedltError("model: has no head; add one with add_head() before calling it")
 
-    def use_cosine_heads(self, scale: float) -> None:
-        """Let every :class:`LinearHead` added from now on become a :class:`CosineHead`."""
-        self._cosine_scale = scale
+    def use_cosine_heads(self, scale: float, *, by_stream: bool = False) -> None:
+        """Let every :class:`LinearHead` added from now on become a :class:`CosineHead`.
+
+        Args:
+            scale: Of the cosines.
+            by_stream: Give every stream a head of its own.
+        """
+        self._cosine = scale, by_stream
 
     def use_stream_heads(self) -> None:
         """Let every :class:`LinearHead` added from now on become a :class:`StreamHead`."""
         self._has_stream_heads = True
 
-    def adapted(self, head: nn.Module) -> nn.Module:
-        """Return what :meth:`add_head` makes of a head: a new one where it is of another kind."""
+    def _adapted(self, head: nn.Module) -> nn.Module:
+        """Return what becomes of a head: a new one where it is of another kind."""
         if not isinstance(head, LinearHead):
             return head
         size = (head.in_features, head.out_features)
-        if self._cosine_scale is not None:
-            return CosineHead(*size, self._cosine_scale)
+        if self._cosine is not None:
+            scale, by_stream = self._cosine
+            return CosineHead(*size, scale, self.num_streams if by_stream else None)
         return StreamHead(self.num_streams, *size) if self._has_stream_heads else head
 
     def add_network(self, name: str, network: nn.Module, *, group: Group) -> None:
@@ -130,7 +136,7 @@ class Model(nn.Module):
     def add_head(self, name: str, head: nn.Module, *, group: Group | None = None) -> None:
         """Add a head ``(B, S, D) -> (B, S, C)`` and declare its group.
 
-        A linear head becomes another one where :meth:`use_cosine_heads` or
+        A :class:`LinearHead` becomes another one where :meth:`use_cosine_heads` or
         :meth:`use_stream_heads` was called.
 
         Args:
@@ -150,7 +156,7 @@ class Model(nn.Module):
             given = getattr(head, attribute, size)
             if given != size:
                 raise FedltError(f"head {name!r}: {attribute} is {given}, the model has {size}")
-        self.heads[name] = head = self.adapted(head)
+        self.heads[name] = head = self._adapted(head)
         self._index = None
         default: Group = getattr(head, "default_group", "shared")
         if head.state_dict():

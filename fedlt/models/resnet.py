@@ -7,12 +7,19 @@ networks as the CIFAR literature uses them: 3x3 stem, no max-pooling, 1x1 projec
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from fedlt.models.layers import (
     Backbone,
+    Pooled,
+    Split,
+    Trunk,
     channels_last_on_cpu,
+    check_split,
     conv3x3,
     make_norm,
     reset_parameters,
@@ -83,26 +90,49 @@ class ResNet(Backbone):
         self, in_channels: int, depths: tuple[int, ...], *, width: int, norm: str, projects: bool
     ) -> None:
         super().__init__()
+        self.depths, self.width = depths, width
+        self._blocks = partial(BasicBlock, norm=norm, projects=projects)
         self.stem = nn.Sequential(
             conv3x3(in_channels, width), make_norm(norm, width), nn.ReLU(inplace=True)
         )
-        stages: list[nn.Module] = []
-        channels = width
-        for number, depth in enumerate(depths):
-            blocks: list[nn.Module] = []
-            for block in range(depth):
-                out = width * 2**number
-                stride = 2 if number and not block else 1
-                blocks.append(
-                    BasicBlock(channels, out, stride=stride, norm=norm, projects=projects)
-                )
-                channels = out
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
-        self.num_features = channels
+        widths = [width * 2**number for number in range(len(depths))]
+        self.stages = nn.Sequential(*_stages(self._blocks, depths, [width, *widths]))
+        self.num_features = widths[-1]
         reset_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to features (B, 1, D)."""
         maps: Tensor = self.stages(self.stem(channels_last_on_cpu(x)))  # (B, D, h, w)
         return maps.mean((2, 3)).unsqueeze(1)
+
+    def split(self, own_stages: int) -> Split:
+        """Cut before the last stages."""
+        check_split("ResNet", own_stages, len(self.depths))
+        first = len(self.depths) - own_stages
+        shared = Trunk(self.stem, *self.stages[:first])
+        return Split(shared, partial(_branch, self._blocks, self.depths, self.width, first))
+
+
+def _stages(
+    make: Callable[..., BasicBlock], depths: Sequence[int], widths: Sequence[int], first: int = 0
+) -> list[nn.Sequential]:
+    """Return stages of blocks, the first of them number ``first`` of its network.
+
+    ``widths`` begins with that of the input. All but a network's first stage halve the image.
+    """
+    stages = []
+    for number, depth in enumerate(depths):
+        given, width = widths[number : number + 2]
+        blocks = [make(given, width, stride=2 if first + number else 1)]
+        blocks += [make(width, width, stride=1) for _ in range(depth - 1)]
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+def _branch(
+    make: Callable[..., BasicBlock], depths: tuple[int, ...], width: int, first: int, factor: float
+) -> Pooled:
+    """Return the stages from ``first`` on, with a factor of their widths."""
+    own = [max(1, round(factor * width * 2**n)) for n in range(first, len(depths))]
+    stages = _stages(make, depths[first:], [width * 2 ** (first - 1), *own], first)
+    return Pooled(*stages, num_features=own[-1])

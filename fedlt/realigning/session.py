@@ -298,7 +298,7 @@ def _describe(run: _Opened, plan: Plan, learnt: _Learnt) -> dict[str, Any]:
         "local_head": run.has_local,
         "name": config.name,
         "strategy": config.strategy.name,
-        "client": config.client.name,
+        "client": config.client.label,
         "seed": config.seed,
         "checkpoint_round": run.checkpoint.round,
         "rounds": learnt.rounds,

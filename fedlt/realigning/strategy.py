@@ -68,6 +68,10 @@ class Realigned(Strategy):
         """As the strategy does."""
         return self.base.refuses(plugin)
 
+    def note(self, plugin: ClientPlugin) -> str:
+        """As the strategy does."""
+        return self.base.note(plugin)
+
     def build(self, model: Model) -> None:
         """As the strategy does."""
         self.base.build(model)

@@ -16,8 +16,8 @@ from fedlt.models.teacher import Teacher
 from fedlt.worker import Worker
 from strategies import FedAvg
 
-TINY = {"name": "deit_lt", "width": 16, "depth": 1, "heads": 2}
-PLAIN = {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "views": "weak"}
+TINY = {"name": "deit_lt", "width": 16, "depth": 1, "heads": 2, "strong": "distort"}
+PLAIN = {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "strong": "none"}
 SHARDS = {"scheme": "shards", "shards_per_client": 1}  # clients of one class
 ORACLE = {"use": "global", "source": "oracle"}
 

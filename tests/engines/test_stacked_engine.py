@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import smooth_backbone
 import torch
-from tiers import in_tiers
+from smooth_backbone import Smooth
+from tiers import COMPOSED, in_tiers
 from torch import nn
 
 from clients import CLIENTS
@@ -26,34 +28,11 @@ from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import metric_lists
 from fedlt.flower.server_half import make_server_half
 from fedlt.models import LinearHead, Model
-from fedlt.models.layers import Backbone, make_norm
 from strategies import STRATEGIES, FedAvg
 
 TOLERANCE = 1e-4  # of the largest entry of a tensor, after 3 rounds: docs/engines.md
+SMOOTH = f"{smooth_backbone.__file__}:smooth"
 ROUNDING = 1e-7  # of what is zero but for rounding: the control variate of a bias before a norm
-
-
-class Smooth(Backbone):
-    """A convolution that halves the image, and a second one; norms and tanh."""
-
-    def __init__(self, channels, width, norm):
-        super().__init__()
-        self.num_features = 4 * width
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, width, 3, stride=2, padding=1),
-            make_norm(norm, width),
-            nn.Tanh(),
-            nn.Conv2d(width, 4 * width, 3, padding=1, bias=False),
-            make_norm(norm, 4 * width),
-            nn.Tanh(),
-        )
-
-    def forward(self, x):
-        return self.layers(x).mean((2, 3)).unsqueeze(1)
-
-
-def smooth(*, in_channels, image_size, width, norm):
-    return Smooth(in_channels, width or 4, norm)
 
 
 @dataclass(frozen=True)
@@ -186,6 +165,8 @@ class Spoiled(ClientPlugin):
 
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
 NETWORKS = ("fedprox", "ditto", "fedrep", "fedrod")  # with a plugin that trains a second network
+WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
+STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
 
 
@@ -206,6 +187,9 @@ BUILT_IN = {
         if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
     },
     **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
+    **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
+    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs", "local": {"lr": 0.02}},
+    **COMPOSED,
 }
 METHODS = {
     **BUILT_IN,
@@ -243,7 +227,7 @@ methods = in_tiers(METHODS, BUILT_IN)
 
 def on(engine, changes, **more):
     """Return the settings of a smooth model on an engine."""
-    model = {"name": f"{__file__}:smooth", **changes.get("model", {})}
+    model = {"name": SMOOTH, **changes.get("model", {})}
     rest = changes.get("engine", {}) if engine == "stacked" else {}
     return {**changes, "model": model, "engine": {"name": engine, **rest}, **more}
 
@@ -341,7 +325,7 @@ def test_ragged_sizes_agree(lab, norm):
 
     9, 10 and 11 images are one batch, 1 and 2 as well, 25 are three, 0 are none.
     """
-    federation = uneven(lab, SIZES, model={"name": f"{__file__}:smooth", "norm": norm})
+    federation = uneven(lab, SIZES, model={"name": SMOOTH, "norm": norm})
     cids = range(len(SIZES))
     serial = replies_of(SerialEngine, federation, cids)
     stacked = replies_of(StackedEngine, federation, cids)

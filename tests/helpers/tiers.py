@@ -7,6 +7,20 @@ from typing import Any
 
 import pytest
 
+# Data plugins with a loss plugin, inside the strategies that plugins are made for.
+PAIRS = {
+    "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
+    "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
+}
+BALANCED_MDCS = {"name": "class_balanced_sampling", "loss": "mdcs"}
+COMPOSED = {
+    "fedavg+class_balanced_sampling+mdcs": {"strategy": "fedavg", "client": BALANCED_MDCS},
+    **{
+        f"{strategy}+{name}": {"strategy": strategy, "client": pair}
+        for strategy in ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
+        for name, pair in PAIRS.items()
+    },
+}
 KINDS = {
     "fedavg", "fedloge", "FedAdam",
     "scaffold",  # control variates on both sides
@@ -19,6 +33,7 @@ KINDS = {
     "fedavg+ldam_drw",  # cosine heads and a clock
     "fedavg+fedyoyo",  # several views
     "fedavg+deit_lt",  # a second network, several tokens
+    "fedrod+mixup+balanced_softmax",  # a data plugin that weighs, and a loss plugin
 }  # fmt: skip
 
 

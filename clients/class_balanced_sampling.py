@@ -1,0 +1,46 @@
+"""Class-balanced sampling: Kang et al., Decoupling representation and classifier, ICLR 2020.
+
+https://arxiv.org/abs/1910.09217
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from fedlt.client import Batch, ClientPlugin, batches_with_rows
+from fedlt.data.resampling import class_shares, draw_rows
+from fedlt.rng import torch_generator
+
+if TYPE_CHECKING:
+    from fedlt.client import Client
+
+__all__ = ["ClassBalancedSampling"]
+
+
+@dataclass(frozen=True)
+class ClassBalancedSampling(ClientPlugin):
+    """Draws the classes that the client holds alike, then one of the class's images.
+
+    An epoch has as many draws as the client has images. Parts of a strategy that learn the client's
+    own class mix weigh each class by its true share over the drawn one.
+    """
+
+    power: ClassVar[float] = 0.0  # q of p_c ~ n_c^q
+
+    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
+        """Yield one epoch of drawn batches."""
+        data = client.data
+        labels = data.labels.index_select(0, data.indices.to(data.labels.device)).cpu()
+        counts = labels.bincount(minlength=len(data.class_counts))
+        shares = class_shares(counts, power=self.power)
+        keys = (client.round, client.cid, epoch)
+        generator = torch_generator(client.seed, "resampling", *keys)
+        rows = draw_rows(labels, shares, len(labels), generator)
+        drawn = replace(data, indices=data.indices[rows])
+        true = class_shares(counts, power=1.0)
+        own = (true / shares.clamp(min=1e-12)).float().to(data.labels.device)  # (C,)
+        for images, positions in batches_with_rows(client, epoch, drawn):
+            classes = data.labels[positions]
+            yield Batch(images, classes, {"own": own[classes]})

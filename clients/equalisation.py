@@ -1,0 +1,59 @@
+"""Equalisation loss: Tan et al., Equalization loss for long-tailed object recognition, CVPR 2020.
+
+https://arxiv.org/abs/2003.05176
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from fedlt.client import ClientPlugin
+from fedlt.losses import equalisation, kept_in_softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from fedlt.client import Batch, Client
+
+__all__ = ["Equalisation"]
+
+
+@dataclass(frozen=True)
+class Equalisation(ClientPlugin):
+    """Cross-entropy that often leaves rare classes out of the softmax of other classes' images.
+
+    Which classes are rare the file's ``prior`` says: those with a share below the threshold, absent
+    ones among them. Predictions use all classes.
+    """
+
+    per_image: ClassVar[bool] = True
+
+    threshold: float = 0.05  # lambda: a class with a smaller share is rare
+    gamma: float = 0.9  # how often a rare class is left out
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        for name in ("threshold", "gamma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not in [0, 1]")
+
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Add the draws beta, one for each image and class."""
+        num_classes = client.tensors["class_counts"].shape[0]
+        for batch in batches:
+            ignored = torch.rand((len(batch.labels), num_classes), generator=generator) < self.gamma
+            drawn = ignored.to(batch.labels.device)
+            yield replace(batch, extra={**batch.extra, "equalisation": drawn})
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return the mean cross-entropy over the classes that an image's softmax keeps."""
+        rare = client.tensors["log_prior"].softmax(dim=0) < self.threshold
+        kept = kept_in_softmax(batch.labels, rare, batch.extra["equalisation"])
+        return equalisation(logits, batch.labels, kept)

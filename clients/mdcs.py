@@ -1,0 +1,112 @@
+"""MDCS: Zhao et al., More diverse experts with consistency self-distillation, ICCV 2023.
+
+https://arxiv.org/abs/2308.09922
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fedlt.client import Batch, ClientPlugin
+from fedlt.data.views import paired_views
+from fedlt.losses import consistency, diversity, expert_offsets
+from fedlt.models import make_experts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from fedlt.client import Client
+    from fedlt.models import Model
+
+__all__ = ["Mdcs"]
+
+_BLOCK = 8  # batches whose views are made at once
+
+
+@dataclass(frozen=True)
+class Mdcs(ClientPlugin):
+    """Experts for frequent, all and rare classes, each taught by its own weak views.
+
+    The experts are streams with deep blocks and a cosine head of their own. Which class counts
+    shift their logits says the file's ``prior``; predictions use the mean of the plain logits. A
+    batch holds the weak views, then the strong ones. Nothing is kept between rounds.
+    """
+
+    cosine_heads: ClassVar[bool] = True
+    experts: ClassVar[bool] = True
+
+    lambdas: tuple[float, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
+    kd_weight: float = 0.6  # of the self-distillation
+    temperature: float = 1.0  # of the self-distillation
+    warmup: float = 0.05  # share of the rounds in which its weight grows linearly
+    scale: float = 30.0  # of the cosines
+    own_stages: int = 2  # the last stages of the backbone, which every expert has for itself
+    expert_width: float = 0.75  # factor of their widths
+    reduce: Literal["sum", "mean"] = "sum"  # of the experts' losses
+    rotation: float = 15.0  # degrees by which a weak view is turned at most
+    strong: Literal["autoaugment", "distort"] = "autoaugment"  # strong views; distort is cheaper
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        if len(self.lambdas) < 2:
+            raise ValueError(f"lambdas: {list(self.lambdas)} are not at least 2 experts")
+        for name in ("temperature", "scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
+        for name in ("kd_weight", "rotation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup: {self.warmup} is not in [0, 1]")
+        if not 0.5 <= self.expert_width <= 1:
+            raise ValueError(f"expert_width: {self.expert_width} is not in [0.5, 1]")
+        mean = sum(self.lambdas) / len(self.lambdas)
+        if not math.isclose(mean, 1.0, abs_tol=1e-6):
+            logging.getLogger(__name__).warning(
+                "mdcs: the mean of lambdas %s is %.3g, not 1: the mean of the experts is biased",
+                list(self.lambdas),
+                mean,
+            )
+
+    def build(self, model: Model) -> None:
+        """Split the backbone and ask for a cosine head for each expert."""
+        count, own, width = len(self.lambdas), self.own_stages, self.expert_width
+        model.backbone = make_experts(model.backbone, count=count, width=width, own_stages=own)
+        model.use_cosine_heads(self.scale, by_stream=True)
+
+    def setup(self, client: Client) -> None:
+        """Make the experts' offsets (S, C)."""
+        offsets = expert_offsets(client.tensors["log_prior"], self.lambdas)
+        client.tensors["expert_offsets"] = offsets
+
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the weak views, then the strong ones (2B)."""
+        while block := list(islice(batches, _BLOCK)):
+            both = paired_views(
+                [batch.images for batch in block],
+                client.data.mean,
+                client.data.std,
+                generator,
+                degrees=self.rotation,
+                strong=self.strong,
+            )
+            for images, batch in zip(both, block, strict=True):
+                yield batch.viewed(images)
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return DL + the grown weight times CS; a single stream's logits are not shifted."""
+        streams = logits.shape[1]
+        shifted = logits if streams == 1 else logits + client.tensors["expert_offsets"]
+        weak, strong = shifted.chunk(2)
+        taught = consistency(weak, strong, batch.labels.chunk(2)[0], tau=self.temperature)
+        ready = 1.0 if self.warmup == 0 else min(client.round / (self.warmup * client.rounds), 1.0)
+        total = diversity(shifted, batch.labels) + self.kd_weight * ready * taught
+        return total / streams if self.reduce == "mean" else total

@@ -1,0 +1,33 @@
+"""SCoRe with facility location: Majee et al., ICML 2024, https://arxiv.org/abs/2310.00165."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedlt.client import ClientPlugin
+from fedlt.losses import cross_entropy, facility_location
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlt.client import Batch, Client
+
+__all__ = ["ScoreFacilityLocation"]
+
+
+@dataclass(frozen=True)
+class ScoreFacilityLocation(ClientPlugin):
+    """Cross-entropy, and a push of every image away from the nearest image of each other class."""
+
+    weight: float = 1.0  # of the push
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        if self.weight < 0:
+            raise ValueError(f"weight: {self.weight} is below 0")
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return CE + weight times the total information; the logits are the embeddings."""
+        apart = facility_location(logits, batch.labels, logits.shape[-1])
+        return cross_entropy(logits, batch.labels) + self.weight * apart

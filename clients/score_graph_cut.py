@@ -1,0 +1,35 @@
+"""SCoRe with graph cut: Majee et al., ICML 2024, https://arxiv.org/abs/2310.00165."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedlt.client import ClientPlugin
+from fedlt.losses import cross_entropy, graph_cut
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlt.client import Batch, Client
+
+__all__ = ["ScoreGraphCut"]
+
+
+@dataclass(frozen=True)
+class ScoreGraphCut(ClientPlugin):
+    """Cross-entropy, and images of a class drawn together and away from those of other classes."""
+
+    weight: float = 1.0  # of the cut
+    within: float = 1.0  # lambda: of the similarities inside a class
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        for name in ("weight", "within"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return CE + weight times the total information; the logits are the embeddings."""
+        cut = graph_cut(logits, batch.labels, logits.shape[-1], within=self.within)
+        return cross_entropy(logits, batch.labels) + self.weight * cut

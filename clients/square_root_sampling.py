@@ -1,0 +1,20 @@
+"""Square-root sampling: Kang et al., Decoupling representation and classifier, ICLR 2020.
+
+https://arxiv.org/abs/1910.09217; after Mahajan et al., ECCV 2018, https://arxiv.org/abs/1805.00932.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from clients.class_balanced_sampling import ClassBalancedSampling
+
+__all__ = ["SquareRootSampling"]
+
+
+@dataclass(frozen=True)
+class SquareRootSampling(ClassBalancedSampling):
+    """Draws the classes in proportion to the square root of their counts, then an image of it."""
+
+    power: ClassVar[float] = 0.5

@@ -1,0 +1,184 @@
+"""Changes of whole batches of 8-bit images, each image by its own amount, on CPU or GPU.
+
+The operations of AutoAugment (Cubuk et al., CVPR 2019, https://arxiv.org/abs/1805.09501), in the
+arithmetic of the Python imaging library, and Cutout (DeVries and Taylor, 2017,
+https://arxiv.org/abs/1708.04552). Images are uint8 (B, Ch, H, W); nothing is written in place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = [
+    "autocontrast",
+    "brightness",
+    "color",
+    "contrast",
+    "cutout",
+    "equalize",
+    "invert",
+    "posterize",
+    "rotation",
+    "sharpness",
+    "shear_y",
+    "solarize",
+    "translation",
+    "warp",
+]
+
+_LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue
+
+
+# ---- tones
+
+
+def brightness(images: Tensor, factors: Tensor) -> Tensor:
+    """Multiply every image by its factor (B,)."""
+    return _blend(images, torch.zeros(()), factors)
+
+
+def contrast(images: Tensor, factors: Tensor) -> Tensor:
+    """Spread every image about the mean of its grey values by its factor (B,)."""
+    return _blend(images, _grey(images).float().mean(dim=(1, 2, 3), keepdim=True), factors)
+
+
+def color(images: Tensor, factors: Tensor) -> Tensor:
+    """Spread the channels of every image about its grey values; grey images stay as they are."""
+    return images if images.shape[1] == 1 else _blend(images, _grey(images), factors)
+
+
+def sharpness(images: Tensor, factors: Tensor) -> Tensor:
+    """Spread every image about its smoothed self; the outermost pixels stay as they are."""
+    if min(images.shape[2:]) < 3:
+        return images
+    channels = images.shape[1]
+    kernel = torch.ones(3, 3, device=images.device)
+    kernel[1, 1] = 5
+    kernel = (kernel / 13).expand(channels, 1, 3, 3)
+    smooth = images.float()
+    smooth[:, :, 1:-1, 1:-1] = functional.conv2d(smooth, kernel, groups=channels).round()
+    return _blend(images, smooth, factors)
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Stretch every channel to 0 .. 255; a flat channel stays as it is."""
+    low = images.amin(dim=(2, 3), keepdim=True).float()
+    width = images.amax(dim=(2, 3), keepdim=True).float() - low
+    stretched = (images - low) * (255 / width.clamp(min=1))
+    return torch.where(width > 0, stretched, images.float()).clamp(0, 255).to(torch.uint8)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Make the histogram of every channel as even as can be; a channel with few pixels stays."""
+    batch, channels, height, width = images.shape
+    flat = images.reshape(batch * channels, -1).long()  # (B * Ch, H * W)
+    counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=images.device)
+    counts.scatter_add_(1, flat, torch.ones_like(flat))
+    brightest = counts.gather(1, flat.amax(dim=1, keepdim=True))
+    step = (height * width - brightest) // 255  # (B * Ch, 1)
+    below = counts.cumsum(dim=1) - counts  # pixels darker than each value
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
+    table[:, 0] = 0
+    even = torch.where(step > 0, table.gather(1, flat), flat)
+    return even.to(torch.uint8).view(images.shape)
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Keep the highest bits of every value, their number (B,)."""
+    masks = 256 - torch.pow(2, 8 - bits)
+    return images & masks.to(torch.uint8).view(-1, 1, 1, 1)
+
+
+def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
+    """Invert the values from a threshold (B,) on."""
+    return torch.where(images >= thresholds.view(-1, 1, 1, 1), 255 - images, images)
+
+
+def invert(images: Tensor) -> Tensor:
+    """Return the negatives."""
+    return 255 - images
+
+
+# ---- places
+
+
+def warp(images: Tensor, matrices: Tensor, *, fill: int) -> Tensor:
+    """Take every pixel from another place, the nearest pixel there.
+
+    Args:
+        images: (B, Ch, H, W).
+        matrices: (B, 2, 3), from the coordinates (x, y, 1) of a pixel of the result to those of its
+            source; in pixels from the middle of the image, x to the right and y downwards.
+        fill: The value of what lies outside.
+    """
+    batch, channels, height, width = images.shape
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    x = (torch.arange(width, device=images.device) - middle_x).expand(height, width)
+    y = (torch.arange(height, device=images.device) - middle_y)[:, None].expand(height, width)
+    grid = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)  # (3, H * W)
+    source = matrices.to(grid) @ grid  # (B, 2, H * W)
+    columns = (source[:, 0] + middle_x).round().long()
+    rows = (source[:, 1] + middle_y).round().long()
+    is_inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    index = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    flat = images.reshape(batch, channels, -1)
+    taken = flat.gather(2, index[:, None].expand(-1, channels, -1))
+    return torch.where(is_inside[:, None], taken, fill).view(images.shape)
+
+
+def rotation(degrees: Tensor) -> Tensor:
+    """Return the matrices (B, 2, 3) of a turn by ``degrees`` (B,) against the clock."""
+    angles = torch.deg2rad(degrees)
+    matrices = torch.zeros(len(degrees), 2, 3)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = angles.cos()
+    matrices[:, 1, 0] = angles.sin()
+    matrices[:, 0, 1] = -angles.sin()
+    return matrices
+
+
+def translation(across: Tensor, down: Tensor) -> Tensor:
+    """Return the matrices (B, 2, 3) of a shift by whole pixels (B,) to the right and down."""
+    matrices = torch.eye(2, 3).repeat(len(across), 1, 1)
+    matrices[:, 0, 2], matrices[:, 1, 2] = -across.trunc(), -down.trunc()
+    return matrices
+
+
+def shear_y(slopes: Tensor, width: int) -> Tensor:
+    """Return the matrices (B, 2, 3) that lift columns by a slope (B,), the left edge fixed."""
+    matrices = torch.eye(2, 3).repeat(len(slopes), 1, 1)
+    matrices[:, 1, 0], matrices[:, 1, 2] = slopes, slopes * width / 2
+    return matrices
+
+
+def cutout(images: Tensor, centres: Tensor) -> Tensor:
+    """Set a square of half the side to 0, cut off at the edges; its centres (2, B) as shares."""
+    height, width = images.shape[2:]
+    rows = _outside(centres[0], height).to(images.device)[:, None, :, None]
+    columns = _outside(centres[1], width).to(images.device)[:, None, None, :]
+    return images * (rows | columns)
+
+
+def _outside(centres: Tensor, size: int) -> Tensor:
+    """Return which of ``size`` places lie outside the half around each centre: bool (B, size)."""
+    places = torch.arange(size)
+    first = (centres * size).floor()[:, None] - size // 4
+    return (places < first) | (places >= first + size // 2)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Return grey values (B, 1, H, W): luma of three channels, else the mean of all."""
+    if images.shape[1] == 1:
+        return images
+    weights = torch.full((images.shape[1],), 1 / images.shape[1])
+    if images.shape[1] == 3:
+        weights = torch.tensor(_LUMA)
+    values = images * weights.to(images.device).view(-1, 1, 1)
+    return values.sum(dim=1, keepdim=True).to(torch.uint8)
+
+
+def _blend(images: Tensor, other: Tensor, factors: Tensor) -> Tensor:
+    share = factors.to(images.device).view(-1, 1, 1, 1)
+    mixed = share * images + (1 - share) * other.to(images.device)
+    return mixed.clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,118 @@
+"""FedLoGe (Xiao et al., ICLR 2024) for clients that train experts, such as MDCS.
+
+https://arxiv.org/abs/2401.08977. Where the experts live is the ``mapping``:
+
+    aux_experts   one backbone under SSE-C; the experts are the auxiliary heads on its features
+    streams       experts with blocks of their own, each under the same scaled, unit-norm SSE-C
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fedlt.losses import cross_entropy
+from fedlt.models import (
+    CosineHead,
+    Experts,
+    FixedHead,
+    LinearHead,
+    Model,
+    StreamHead,
+    linear_logits,
+)
+from fedlt.models.realign import global_realign, local_realign
+from fedlt.strategy import HeadFunction
+from strategies.fedloge import FedLoGe
+
+if TYPE_CHECKING:
+    from fedlt.client import Batch, Client, ClientPlugin
+
+__all__ = ["FedLoGeExperts"]
+
+
+@dataclass(frozen=True)
+class FedLoGeExperts(FedLoGe):
+    """FedLoGe whose auxiliary and local heads are one for each expert, realigned one by one.
+
+    Predictions are the mean of the realigned experts'. A client's local heads learn by plain
+    cross-entropy. With a client that has no experts it is FedLoGe, bit for bit.
+    """
+
+    mapping: Literal["aux_experts", "streams"] = "aux_experts"  # where the experts live
+
+    def refuses(self, plugin: ClientPlugin) -> str | None:
+        """Take clients with experts; of the others those that FedLoGe takes."""
+        if not plugin.experts:
+            return super().refuses(plugin)
+        return None if self.profile == "paper" else "profile: reference knows no experts"
+
+    def note(self, plugin: ClientPlugin) -> str:
+        """Say which mapping runs."""
+        return f"fedloge_experts: mapping {self.mapping}" if plugin.experts else ""
+
+    def build(self, model: Model) -> None:
+        """Add the heads ``auxiliary`` (shared), ``sse_c`` (fixed) and ``local`` (personal)."""
+        if not isinstance(model.backbone, Experts):
+            super().build(model)
+            return
+        if self.mapping == "aux_experts":
+            model.backbone = model.backbone.folded()
+        size = (model.num_features, model.num_classes)
+        model.add_head("auxiliary", LinearHead(*size))  # becomes a cosine head for each expert
+        scale = self.etf_scale
+        if scale is None and self.mapping == "streams":
+            scale = _auxiliary(model).scale
+        empty = torch.zeros(model.num_classes, model.num_features)  # init() makes the classifier
+        model.add_head("sse_c", FixedHead(empty, scale=scale), group="fixed")
+        model.add_head("local", StreamHead(model.num_streams, *size), group="personal")
+
+    def objective(self, client: Client, batch: Batch) -> Tensor:
+        """Return the losses of backbone, auxiliary and local heads, without common parameters."""
+        if not client.plugin.experts:
+            return super().objective(client, batch)
+        heads, plugin = client.model.heads, client.plugin
+        features = client.model.features(batch.images)  # (B, S, D)
+        detached = features.detach()
+        taught = features[:, :1] if self.mapping == "aux_experts" else features
+        backbone = plugin.loss(heads["sse_c"](taught), batch, client)
+        auxiliary = plugin.loss(heads["auxiliary"](detached), batch, client)
+        return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
+
+    def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
+        """Return the auxiliary cosine heads, whose class vectors have equal norms: GA-FR."""
+        if not isinstance(model.heads["auxiliary"], CosineHead):
+            return super().generic(model, broadcast)
+        return {"realigned": model.heads["auxiliary"], "sse_c": model.heads["sse_c"]}
+
+    def personal(
+        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
+    ) -> dict[str, HeadFunction]:
+        """Return LA-FR of every expert (V1), with its local head's logits (V2), and as trained."""
+        if not isinstance(model.heads["auxiliary"], CosineHead):
+            return super().personal(model, broadcast, personal)
+        phi, own = personal["heads.local.weight"], model.heads["local"]
+        psi = _auxiliary(model).scale * global_realign(broadcast["heads.auxiliary.weight"])
+        v1 = partial(_cosine, weight=local_realign(psi, phi))  # (S, C, D): psi_c * |phi_c|
+        v2, auxiliary = partial(_sum, v1, own), model.heads["auxiliary"]
+        return {"realigned_v1": v1, "realigned_v2": v2, "local": own, "auxiliary": auxiliary}
+
+
+def _auxiliary(model: Model) -> CosineHead:
+    head = model.heads["auxiliary"]
+    assert isinstance(head, CosineHead)
+    return head
+
+
+def _cosine(features: Tensor, weight: Tensor) -> Tensor:
+    return linear_logits(normalize(features, dim=-1), weight)
+
+
+def _sum(first: HeadFunction, second: HeadFunction, features: Tensor) -> Tensor:
+    return first(features) + second(features)
