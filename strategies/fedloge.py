@@ -57,8 +57,7 @@ class FedLoGe(Strategy):
         """Add the heads ``sse_c`` (fixed), ``auxiliary`` (shared) and ``local`` (personal)."""
         size = (model.num_features, model.num_classes)
         bias = zeros(size[1]) if self.profile == "reference" else None
-        empty = FixedHead(zeros(*size[::-1]), bias, scale=self.etf_scale)  # init() fills it
-        model.add_head("sse_c", empty, group="fixed")
+        model.add_head("sse_c", FixedHead(zeros(size[::-1]), bias, scale=self.etf_scale))
         model.add_head("auxiliary", LinearHead(*size))
         model.add_head("local", LinearHead(*size), group="personal")
 
@@ -76,10 +75,8 @@ class FedLoGe(Strategy):
     def init_personal(self, client: Client) -> Tensors:
         """Draw this client's own local head."""
         seed_torch(client.seed, "local head", client.cid)
-        *streams, classes, features = client.model.shapes()["heads.local.weight"]
-        head = (
-            StreamHead(streams[0], features, classes) if streams else LinearHead(features, classes)
-        )
+        *streams, c, d = client.model.shapes()["heads.local.weight"]
+        head = StreamHead(streams[0], d, c) if streams else LinearHead(d, c)
         return {**super().init_personal(client), **prefixed("heads.local.", head.state_dict())}
 
     def local_update(self, client: Client) -> Update:
