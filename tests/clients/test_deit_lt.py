@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiers import WITH_TIMM
 from torch.nn import functional
 
 from clients import DeitLT
@@ -13,8 +14,11 @@ from fedlt.client import Batch
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.teacher import Teacher
+from fedlt.taught import mix_batch
 from fedlt.worker import Worker
 from strategies import FedAvg
+
+pytestmark = WITH_TIMM
 
 TINY = {"name": "deit_lt", "width": 16, "depth": 1, "heads": 2, "strong": "distort"}
 PLAIN = {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "strong": "none"}
@@ -299,6 +303,50 @@ def test_bad_values_are_refused(lab):
     federation = lab.federation(strategy="centralised", client={**TINY, "teacher": "local"})
     with pytest.raises(FedltError, match="'centralised': there is no client to keep what is"):
         make_server_half(federation)
+
+
+# ---- with other plugins and strategies
+
+
+def test_a_mixture_is_the_clients_own_where_both_images_are():
+    batch = Batch(torch.zeros(4, 1, 2, 2), torch.arange(4), {"own": torch.tensor([1.0, 1, 0, 1])})
+    draws = torch.Generator().manual_seed(0)
+    rule = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.0}
+    mixed = mix_batch(batch, batch.images, 4, draws, **rule)
+    assert mixed.extra["own"].tolist() == [1, 1, 0, 0]
+    plain = mix_batch(batch, batch.images, 4, draws, **dict.fromkeys(rule, 0.0))
+    assert plain.extra["own"].tolist() == [1, 1, 0, 1]
+
+
+def test_a_data_plugin_draws_for_the_student_only(lab):
+    """The teacher learns from the client's own images in their own order."""
+    client = {"name": "class_balanced_sampling", "loss": TINY}
+    balanced, plain = client_of(lab, client=client), client_of(lab)
+    found, wanted = (c.plugin.train_networks(c) for c in (balanced, plain))
+    assert found["teacher_loss"] == wanted["teacher_loss"]
+    labels = [torch.cat([b.labels for b in c.batches(1)]) for c in (balanced, plain)]
+    assert not torch.equal(*labels)
+
+
+@pytest.mark.parametrize("name", ["balancefl", "fedntd", "fedproto"])
+def test_losses_on_one_label_for_an_image_refuse_it(lab, name):
+    with pytest.raises(FedltError, match="the client weighs or mixes images"):
+        lab.federation(strategy=name, client=TINY)
+
+
+@pytest.mark.parametrize("name", ["ccvr", "creff", "fedbabu"])
+def test_strategies_that_read_one_head_refuse_it(lab, name):
+    with pytest.raises(FedltError, match="the client makes one for every stream"):
+        lab.federation(strategy=name, client=TINY)
+
+
+def test_fedloge_for_experts_is_fedloge(reference):
+    settings = {"client": TINY, "rounds": 2}
+    runs = [
+        reference(strategy={"name": name, "etf_scale": 16.0}, **settings)
+        for name in ("fedloge", "fedloge_experts")
+    ]
+    assert runs[0].bits == runs[1].bits
 
 
 # ---- with FedLoGe

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from tiers import WITH_TIMM
 from torch import nn
 
 from fedlt.errors import FedltError
@@ -14,6 +15,7 @@ from fedlt.models.heads import FixedHead
 from fedlt.models.vit import DistilledViT, fuse, patch_side
 
 
+@WITH_TIMM
 def test_the_published_network_has_its_number_of_parameters():
     """ViT-B/16 with two tokens and two heads of 10 classes: 85,815,572."""
     with torch.device("meta"):
@@ -23,6 +25,7 @@ def test_the_published_network_has_its_number_of_parameters():
     assert vit.vit.pos_embed.shape == (1, 14 * 14 + 2, 768)
 
 
+@WITH_TIMM
 @pytest.mark.parametrize(
     ("side", "patch", "tokens"), [(8, 2, 18), (28, 4, 51), (32, 4, 66), (2, 2, 3), (13, 13, 3)]
 )
@@ -33,6 +36,7 @@ def test_it_is_sized_to_the_image(side, patch, tokens):
     assert vit(torch.zeros(3, 1, side, side)).shape == (3, 2, 8)
 
 
+@WITH_TIMM
 def test_the_streams_are_cls_and_dist():
     """Only the token itself reads its own starting value directly: the streams differ by it."""
     vit = DistilledViT(1, 8, width=8, depth=0, heads=2).eval()
