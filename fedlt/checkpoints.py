@@ -2,7 +2,8 @@
 
     checkpoints/round_000010/
         tensors.safetensors    every tensor under "<number of its group>/<name>"
-        checkpoint.json        round, the groups' names in order, the state files, the caller's meta
+        checkpoint.json        format, round, the groups' names in order, the state files, the
+                               caller's meta
         SHA256SUMS             of both, as `sha256sum -c` reads it
     checkpoints/personal/      see fedlt.state_files: personal tensors, written when they change
 
@@ -32,6 +33,7 @@ from fedlt.state_files import StateFile, check_states
 
 __all__ = ["Checkpoint", "clean", "load_checkpoint", "save_checkpoint", "state_folder"]
 
+FORMAT = 2  # to be raised with every change of what a run saves
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
 _LOG = logging.getLogger(__name__)
@@ -78,7 +80,8 @@ def save_checkpoint(
     """
     groups = {group: list(named) for group, named in tensors.items()}
     known = [asdict(file) for file in files]
-    text = json.dumps({"round": round, "groups": groups, "files": known, "meta": dict(meta)})
+    content = {"format": FORMAT, "round": round, "groups": groups, "files": known}
+    text = json.dumps({**content, "meta": dict(meta)})
     flat = {
         f"{number}/{name}": tensor
         for number, named in enumerate(tensors.values())
@@ -115,14 +118,14 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         try:
             checkpoint = _read(path)
         except _DamagedError as error:
-            damaged.append(f"{path} is damaged ({error})")
+            damaged.append(f"{path} cannot be used ({error})")
         else:
             for reason in damaged:
                 _LOG.warning("checkpoint %s; going on from round %d", reason, number)
             return checkpoint
     if damaged:
         reasons = "; ".join(damaged)
-        raise FedltError(f"no checkpoint can be read: {reasons}; --overwrite starts again")
+        raise FedltError(f"no checkpoint can be used: {reasons}; --overwrite starts again")
     return None
 
 
@@ -140,10 +143,12 @@ def _read(path: Path) -> Checkpoint:
             path.parent, json.loads(files[_META]), safetensors.torch.load(files[_TENSORS])
         )
     except (KeyError, TypeError) as error:
-        raise _DamagedError("written by another version of fedlt") from error
+        raise _DamagedError("its fields are not those of a checkpoint") from error
 
 
 def _parse(folder: Path, content: dict[str, Any], flat: dict[str, Tensor]) -> Checkpoint:
+    if content.get("format") != FORMAT:
+        raise _DamagedError("written by another version of fedlt")
     states = tuple(StateFile(**entry) for entry in content["files"])
     for file in states:
         if wrong := check_states(state_folder(folder), file):

@@ -23,6 +23,7 @@ from fedlt.client import Batch, Client
 from fedlt.engines.lockstep import Request
 from fedlt.engines.streams import Stream, largest_group
 from fedlt.engines.template import TemplateClient, TemplateModel
+from fedlt.losses import under_vmap
 from fedlt.sgd import climb, descend, descend_rows
 from fedlt.strategy import Tensors
 from fedlt.training import check_loss, parameter_groups, precision_of
@@ -125,7 +126,8 @@ class Stack:
         images = torch.stack([batch.images for batch in batches])  # (k, B, Ch, H, W)
         labels = torch.stack([batch.labels for batch in batches])  # (k, B)
         extra = {name: torch.stack([b.extra[name] for b in batches]) for name in first.extra}
-        losses: Tensor = self._stacked_loss(images, labels, extra, rows.tensors, rows.values)
+        with under_vmap():
+            losses: Tensor = self._stacked_loss(images, labels, extra, rows.tensors, rows.values)
         return losses
 
     def _loss(

@@ -5,7 +5,12 @@ from __future__ import annotations
 from fedlt.losses.balanced_softmax import balanced_softmax
 from fedlt.losses.class_balanced import effective_number_weights
 from fedlt.losses.combinatorial import facility_location, graph_cut
-from fedlt.losses.cross_entropy import class_weighted_cross_entropy, cross_entropy, entropy
+from fedlt.losses.cross_entropy import (
+    class_weighted_cross_entropy,
+    cross_entropy,
+    entropy,
+    under_vmap,
+)
 from fedlt.losses.distillation import masked_divergence, not_true
 from fedlt.losses.equalisation import equalisation, kept_in_softmax
 from fedlt.losses.fedir import importance_weights
@@ -52,6 +57,7 @@ __all__ = [
     "prototype_distance",
     "reweighting",
     "soft_cross_entropy",
+    "under_vmap",
     "weak_to_strong",
     "weighted_distillation",
 ]

@@ -164,7 +164,7 @@ def test_damaged_checkpoints(runs, capsys):
     runs.error = caught.value
     assert main(["run", write()]) == 2
     assert (
-        "round_000001 is damaged (checkpoint.json does not match its checksum)"
+        "round_000001 cannot be used (checkpoint.json does not match its checksum)"
         in capsys.readouterr().err
     )
 

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 import torch
 
+from fedlt import checkpoints
 from fedlt.checkpoints import load_checkpoint, save_checkpoint
 from fedlt.errors import FedltError
 
@@ -124,7 +125,7 @@ def test_truncation_at_any_byte_falls_back(tmp_path, name, caplog):
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         assert load_checkpoint(tmp_path).round == 10, length
-    assert "round_000020 is damaged" in caplog.text
+    assert "round_000020 cannot be used" in caplog.text
     path.write_bytes(whole)
     assert load_checkpoint(tmp_path).round == 20
 
@@ -157,3 +158,12 @@ def test_none_readable_is_one_line_that_names_the_file(tmp_path):
     assert "\n" not in line
     assert "checkpoint.json does not match its checksum" in line
     assert "round_000010" in line
+
+
+def test_another_versions_checkpoint_is_refused_in_one_line(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(checkpoints, "FORMAT", checkpoints.FORMAT - 1)
+        save(tmp_path, 1)
+    with pytest.raises(FedltError, match="written by another version of fedlt") as caught:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)

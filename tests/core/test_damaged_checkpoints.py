@@ -52,7 +52,7 @@ def test_the_run_goes_on_from_the_one_before_to_the_same_end(
     newest = directory.checkpoints / "round_000003"
     damage(newest_state_file(directory, 3) if what == "personal" else newest / what)
     outcome = lab.resume(config)
-    assert "round_000003 is damaged" in caplog.text
+    assert "round_000003 cannot be used" in caplog.text
     assert "going on from round 2" in caplog.text
     assert outcome.bits == reference(**FEDLOGE).bits
     assert [row["round"] for row in outcome.rows] == [1, 2, 3, 4]
@@ -78,7 +78,7 @@ def test_nothing_to_load_is_one_line_and_nothing_changes(stopped):
     flip(newest_state_file(directory, 3))
     flip(directory.checkpoints / "round_000002" / "tensors.safetensors")
     before = {p: p.read_bytes() for p in directory.path.rglob("*") if p.is_file()}
-    with pytest.raises(FedltError, match="no checkpoint can be read") as caught:
+    with pytest.raises(FedltError, match="no checkpoint can be used") as caught:
         run(config, resume=True)
     line = str(caught.value)
     assert "\n" not in line
@@ -98,10 +98,10 @@ def test_the_screen_shows_the_warning_and_the_exit_code(stopped):
         flip(path)
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
-    assert failed.stderr.startswith("error: no checkpoint can be read: ")
+    assert failed.stderr.startswith("error: no checkpoint can be used: ")
     assert failed.stderr.count("\n") == 1
     flip(tensors[0])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "round_000003 is damaged" in done.stderr
+    assert "round_000003 cannot be used" in done.stderr
     assert "going on from round 2" in done.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
-from fedlt.losses import balanced_softmax, cross_entropy
+from fedlt.losses import balanced_softmax, cross_entropy, under_vmap
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
 LABELS = torch.tensor([0, 1])
@@ -66,3 +66,14 @@ def test_vmap_agrees_with_a_loop(streams: int) -> None:
         torch.testing.assert_close(
             stacked[k], grad(balanced_softmax)(logits[k], labels[k], prior[k])
         )
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (7, 3), (64, 100), (16, 2, 5)])
+def test_under_vmap_the_gradient_has_the_same_bits(shape):
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    labels = torch.arange(shape[0]) % shape[-1]
+    loss = cross_entropy(logits, labels)
+    with under_vmap():
+        other = cross_entropy(logits, labels)
+    torch.testing.assert_close(other, loss, rtol=1e-6, atol=0)
+    assert torch.equal(*(torch.autograd.grad(value, logits)[0] for value in (loss, other)))
