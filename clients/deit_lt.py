@@ -91,7 +91,7 @@ class DeitLT(TaughtPlugin):
         rule = dict.fromkeys(rule, 0.0) if is_late else rule
         for batch in batches:
             view = single_view(batch.images, data.mean, data.std, generator, kind=self.strong)
-            mixed = mix_batch(batch, view, client.model.num_classes, generator, **rule)
+            mixed = mix_batch(batch, view, len(data.class_counts), generator, **rule)
             if self.teacher != "none":
                 mixed.extra["taught"] = self.answers(client, mixed.images)  # the student's tensor
             yield mixed

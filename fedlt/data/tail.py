@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "TailData", "true_probability", "use_pool"]
 
-IMAGES, LABELS, SOURCES, STAGES, LEVELS = (
-    f"pool.{name}" for name in ("images", "labels", "sources", "stages", "levels")
+IMAGES, LABELS, SOURCES, STAGES = (
+    f"pool.{name}" for name in ("images", "labels", "sources", "stages")
 )
+LEVELS = "pool.levels"
 
 
 def use_pool(
