@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
-from tiers import COMPOSED, in_tiers
+from tiers import COMPOSED, WITH_TIMM, in_tiers
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
@@ -25,7 +25,13 @@ from strategies import STRATEGIES
 
 STOCK = "flwr.serverapp.strategy:FedAdam"
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
-NETWORKS = ("fedprox", "ditto", "fedrep", "fedrod")  # with a plugin that trains a second network
+NETWORKS = (
+    "centralised",
+    "ditto",
+    "fedprox",
+    "fedrep",
+    "fedrod",
+)  # with a second network
 WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
 STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
@@ -112,7 +118,7 @@ def test_again_gives_the_same_bits(lab, reference, changes):
 @pytest.mark.parametrize(
     ("name", "workers"),
     [
-        *((name, 2) for name in METHODS),
+        *(pytest.param(n, 2, marks=[WITH_TIMM] if "deit_lt" in n else []) for n in METHODS),
         ("fedavg+balanced_softmax", 1),
         ("fedloge", 1),
         ("FedAdam", 1),

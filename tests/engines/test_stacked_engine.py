@@ -164,7 +164,13 @@ class Spoiled(ClientPlugin):
 
 
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
-NETWORKS = ("fedprox", "ditto", "fedrep", "fedrod")  # with a plugin that trains a second network
+NETWORKS = (
+    "centralised",
+    "ditto",
+    "fedprox",
+    "fedrep",
+    "fedrod",
+)  # with a second network
 WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
 STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
