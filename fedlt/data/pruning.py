@@ -53,7 +53,7 @@ def image_losses(client: Client) -> Tensor:
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     found = []
-    for rows in data.indices.to(data.labels.device).split(8 * client.local.batch_size):
+    for rows in torch.split(data.indices.to(data.labels.device), 8 * client.local.batch_size):
         logits = client.plugin.predict(model(normalize(data.images[rows], data.mean, data.std)))
         found.append(functional.cross_entropy(logits, data.labels[rows], reduction="none"))
     for module in was_training:
