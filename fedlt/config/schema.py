@@ -159,10 +159,12 @@ class LocalConfig(_Section):
 
     epochs: Count = 1  # passes over the client's images per round
     batch_size: Count = 32
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # adamw has its own betas: momentum is sgd's
     lr: Positive = 0.1
     head_lr: Positive | None = None  # of every head; None: lr
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     weight_decay: NotNegative = 0.0
+    sam_rho: NotNegative = 0.0  # sharpness-aware steps: how far uphill; 0: plain ones
     augment: Literal["none", "crop_flip", "crop"] = "none"
     precision: Literal["float32", "bfloat16"] = "float32"  # of activations; weights stay float32
     schedule: ScheduleConfig = ScheduleConfig()  # of both learning rates
