@@ -13,6 +13,7 @@ from clients.fedir import FedIR
 from clients.fedlc import FedLC
 from clients.fedyoyo import FedYoYo
 from clients.focal import Focal
+from clients.infobatch import InfoBatch
 from clients.ldam_drw import LdamDrw
 from clients.logit_adjustment import LogitAdjustment
 from clients.mdcs import Mdcs
@@ -35,6 +36,7 @@ __all__ = [
     "FedLC",
     "FedYoYo",
     "Focal",
+    "InfoBatch",
     "LdamDrw",
     "LogitAdjustment",
     "Mdcs",
@@ -56,6 +58,7 @@ CLIENTS: dict[str, type[ClientPlugin]] = {
     "fedlc": FedLC,
     "fedyoyo": FedYoYo,
     "focal": Focal,
+    "infobatch": InfoBatch,
     "ldam_drw": LdamDrw,
     "logit_adjustment": LogitAdjustment,
     "mdcs": Mdcs,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedlt.config import LocalConfig
-    from fedlt.data import FederatedData
     from fedlt.models import Model
+    from fedlt.preparation import Preparation
 
 __all__ = [
     "Batch",
@@ -56,7 +56,7 @@ class Client:
     broadcast: Mapping[str, Tensor]  # as received; never written: the anchor of proximal terms
     personal: Tensors  # as this client stored it; never written
     data: ClientData
-    local: LocalConfig  # epochs, batch_size, lr, ...
+    local: LocalConfig  # epochs, batch_size, lr, ...; the learning rates are those of this round
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
@@ -73,7 +73,7 @@ class Client:
         only: Iterable[str] | None = None,
         no_decay: tuple[str, ...] = (),
         schedule: Schedule | None = None,
-        ascent: float = 0.0,
+        ascent: float | None = None,
         batches: Iterable[Batch] | None = None,
         network: str | None = None,
         optimizer: Literal["sgd", "adamw"] | None = None,
@@ -89,7 +89,8 @@ class Client:
             only: Names of the parameters to train; all trainable ones by default.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
-            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD.
+            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
+                the file's ``local.sam_rho`` by default.
             batches: Train on these instead of epochs of the plugin's batches.
             network: Train this network of the plugin's own instead of the model.
             optimizer: The file's ``local.optimizer`` by default.
@@ -117,7 +118,7 @@ class Client:
             trained=tuple(n for n in parameters if n in chosen & wanted),
             no_decay=no_decay,
             schedule=schedule,
-            ascent=ascent,
+            ascent=self.local.sam_rho if ascent is None else ascent,
             batches=None if batches is None else tuple(batches),
             optimizer=optimizer or self.local.optimizer,
         )
@@ -301,7 +302,10 @@ class ClientPlugin:
     normed_features: ClassVar[bool] = False  # of norm sqrt(D), and of both signs
     no_decay: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters without weight decay
     experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
+    masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
     weighs_images: ClassVar[bool] = False  # batches or views have weights, or mixed labels
+    reference: ClassVar[str] = ""  # of one that no federation could have: what it is
+    control: ClassVar[Mapping[str, object]] = {}  # options of a control, compared beside it
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 
     @property
@@ -309,8 +313,11 @@ class ClientPlugin:
         """The plugins that this one is made of."""
         return (self,)
 
-    def prepare(self, data: FederatedData) -> Mapping[str, NDArray[np.generic]]:
+    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
         """Return what is made once for all clients, before a run: ``client.material``.
+
+        Args:
+            setting: The federation before its first round.
 
         Raises:
             FedltError: If it cannot be had.
@@ -346,8 +353,8 @@ class ClientPlugin:
 
         Args:
             client: The client.
-            batches: One epoch's, from ``batches``, in order; not changed. Several may be taken at
-                once, where that saves time.
+            batches: One epoch's, from ``batches``, in order; not changed. They are taken one at a
+                time: a curriculum may read the model between two.
             generator: Keyed by (seed, round, cid, epoch), for every draw.
         """
         return batches

@@ -125,7 +125,7 @@ class Worker:
             broadcast=broadcast,
             personal=self._moved(personal),
             data=data,
-            local=federation.config.local,
+            local=federation.config.local.at(round_, federation.config.rounds),
             plugin=federation.plugin,
             tensors={
                 "class_counts": data.class_counts,

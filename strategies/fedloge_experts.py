@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fedlt.losses import cross_entropy
+from fedlt.composition import own_cross_entropy
 from fedlt.models import (
     CosineHead,
     Experts,
@@ -83,7 +83,7 @@ class FedLoGeExperts(FedLoGe):
         taught = features[:, :1] if self.mapping == "aux_experts" else features
         backbone = plugin.loss(heads["sse_c"](taught), batch, client)
         auxiliary = plugin.loss(heads["auxiliary"](detached), batch, client)
-        return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
+        return backbone + auxiliary + own_cross_entropy(heads["local"](detached), batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
         """Return the auxiliary cosine heads, whose class vectors have equal norms: GA-FR."""

@@ -133,8 +133,9 @@ class Lab:
         client = changes.get("client")
         if isinstance(client, str) and client in TINY_CLIENTS:
             changes = {**changes, "client": {"name": client, **TINY_CLIENTS[client]}}
-        if changes.get("client") == "discl":
-            changes = {**changes, "client": {"name": "discl", "tail_below": 0.8, **self.pool()}}
+        given = {"name": client} if isinstance(client, str) else client
+        if given and given.get("name") == "discl" and set(given) <= {"name", "loss"}:
+            changes = {**changes, "client": {**given, "tail_below": 0.8, **self.pool()}}
         return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
 
     def pool(self) -> dict[str, str]:

@@ -137,7 +137,7 @@ def cached_pool(kind: str, inputs: list[str], make: Callable[[], Pool]) -> Pool:
 
 
 def _read_file(path: Path) -> Pool:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         if not hasattr(file, "files"):
             raise ValueError("it is no npz file")
         scores = file["scores"] if "scores" in file.files else None

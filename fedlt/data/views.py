@@ -7,8 +7,6 @@ pixels, to which a batch is taken back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -90,28 +88,23 @@ def single_view(
 
 
 def paired_views(
-    batches: Sequence[Tensor],
+    images: Tensor,
     mean: Tensor,
     std: Tensor,
     generator: torch.Generator,
     *,
     degrees: float,
     strong: str,
-) -> list[Tensor]:
-    """Return for each batch (B, Ch, H, W) its weak views, then its strong ones: (2B, Ch, H, W).
-
-    All batches are worked on at once: most of the time goes into calls, not into pixels.
+) -> Tensor:
+    """Return the weak views of a batch, then its strong ones: (2B, Ch, H, W).
 
     Args:
-        batches: float32, normalised; not changed.
+        images: float32 (B, Ch, H, W), normalised; not changed.
         mean: (Ch,), of pixel / 255.
         std: (Ch,), likewise.
         generator: CPU generator.
         degrees: Of :func:`turned`, which makes the weak views.
         strong: The kind of :func:`single_view` of the strong ones.
     """
-    images, sizes = torch.cat(list(batches)), [len(batch) for batch in batches]
     weak = turned(images, mean, std, generator, degrees=degrees)
-    changed = single_view(images, mean, std, generator, kind=strong)
-    pairs = zip(torch.split(weak, sizes), torch.split(changed, sizes), strict=True)
-    return [torch.cat(pair) for pair in pairs]
+    return torch.cat([weak, single_view(images, mean, std, generator, kind=strong)])

@@ -12,6 +12,7 @@ WITH_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm: th
 # Data plugins with a loss plugin, inside the strategies that plugins are made for.
 PAIRS = {
     "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
+    "discl+balanced_softmax": {"name": "discl", "loss": "balanced_softmax"},
     "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
 }
 BALANCED_MDCS = {"name": "class_balanced_sampling", "loss": "mdcs"}
@@ -40,6 +41,7 @@ KINDS = {
     "fedavg+ldam_drw",  # cosine heads and a clock
     "fedavg+fedyoyo",  # several views
     "fedavg+deit_lt",  # a second network, several tokens
+    "fedloge_experts+mdcs",  # experts as streams, heads by stream
     "fedrod+mixup+balanced_softmax",  # a data plugin that weighs, and a loss plugin
 }  # fmt: skip
 
