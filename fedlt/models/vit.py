@@ -7,7 +7,7 @@ Touvron et al., Training data-efficient image transformers and distillation thro
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -72,7 +72,7 @@ class DistilledViT(Backbone):
             raise FedltError(
                 f"the vision transformer needs timm ({error}): pip install 'fedlt[vit]'"
             ) from error
-        self.vit = VisionTransformerDistilled(
+        self.vit: Any = VisionTransformerDistilled(
             img_size=image_size,
             patch_size=side,
             in_chans=in_channels,
