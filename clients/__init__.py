@@ -6,6 +6,7 @@ from clients.balanced_softmax import BalancedSoftmax
 from clients.class_balanced import ClassBalanced
 from clients.class_balanced_sampling import ClassBalancedSampling
 from clients.cross_entropy import CrossEntropy
+from clients.deit_lt import DeitLT
 from clients.discl import DisCL
 from clients.equalisation import Equalisation
 from clients.fedir import FedIR
@@ -28,6 +29,7 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedSampling",
     "CrossEntropy",
+    "DeitLT",
     "DisCL",
     "Equalisation",
     "FedIR",
@@ -49,6 +51,7 @@ CLIENTS: dict[str, type[ClientPlugin]] = {
     "class_balanced": ClassBalanced,
     "class_balanced_sampling": ClassBalancedSampling,
     "cross_entropy": CrossEntropy,
+    "deit_lt": DeitLT,
     "discl": DisCL,
     "equalisation": Equalisation,
     "fedir": FedIR,

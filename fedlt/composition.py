@@ -132,9 +132,24 @@ class Composed(ClientPlugin):
         return self.objective.masks_absent
 
     @property
+    def stream_heads(self) -> bool:  # type: ignore[override]
+        """Whether the loss asks for them."""
+        return self.objective.stream_heads
+
+    @property
+    def normed_features(self) -> bool:  # type: ignore[override]
+        """Whether those of the loss plugin's model are."""
+        return self.objective.normed_features
+
+    @property
+    def no_decay(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the loss plugin spares."""
+        return self.objective.no_decay
+
+    @property
     def weighs_images(self) -> bool:  # type: ignore[override]
-        """Whether the data plugin does."""
-        return self.data.weighs_images
+        """Whether one of them does."""
+        return any(part.weighs_images for part in self.parts)
 
     def prepare(self, setting: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
         """Prepare both."""
@@ -143,6 +158,10 @@ class Composed(ClientPlugin):
     def build(self, model: Model) -> None:
         """Add what the loss plugin adds."""
         self.objective.build(model)
+
+    def train_networks(self, client: Client) -> dict[str, float]:
+        """Train what the loss plugin added."""
+        return self.objective.train_networks(client)
 
     def setup(self, client: Client) -> None:
         """Set both up, the data plugin first.

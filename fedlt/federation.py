@@ -117,6 +117,11 @@ def prepare_federation(
     if reason is not None:
         names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
         raise FedltError(f"{names}: {reason}")
+    if strategy.needs_sgd and config.local.optimizer != "sgd":
+        raise FedltError(
+            f"local.optimizer: strategy {config.strategy.name!r} needs sgd, not "
+            f"{config.local.optimizer}: it reads mean gradients off the steps"
+        )
     if strategy.pools:
         _check_pooled(config)
     if plugin.needs_global_prior and config.prior.source == "own":

@@ -42,6 +42,9 @@ TINY_METHODS: dict[str, dict[str, Any]] = {  # what a method adds to a round, ma
     "creff": {"per_class": 5, "match_steps": 3, "retrain_epochs": 3},
     "fedetf": {"alternations": 1, "tune_epochs": 1},
 }
+TINY_CLIENTS: dict[str, dict[str, Any]] = {
+    "deit_lt": {"width": 16, "depth": 1, "heads": 2, "strong": "distort"},
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -128,6 +131,8 @@ class Lab:
         if isinstance(name, str) and name in TINY_METHODS:
             changes = {**changes, "strategy": {"name": name, **TINY_METHODS[name]}}
         client = changes.get("client")
+        if isinstance(client, str) and client in TINY_CLIENTS:
+            changes = {**changes, "client": {"name": client, **TINY_CLIENTS[client]}}
         given = {"name": client} if isinstance(client, str) else client
         if given and given.get("name") == "discl" and set(given) <= {"name", "loss"}:
             changes = {**changes, "client": {**given, "tail_below": 0.8, **self.pool()}}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
-from tiers import COMPOSED, in_tiers
+from tiers import COMPOSED, WITH_TIMM, in_tiers
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
@@ -25,6 +25,13 @@ from strategies import STRATEGIES
 
 STOCK = "flwr.serverapp.strategy:FedAdam"
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
+NETWORKS = (
+    "centralised",
+    "ditto",
+    "fedprox",
+    "fedrep",
+    "fedrod",
+)  # with a second network
 WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
 STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
@@ -33,6 +40,8 @@ GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
 def with_client(strategy, client):
     """Return the settings of a strategy with a plugin."""
     more = GLOBAL if CLIENTS[client].needs_global_prior else {}
+    if CLIENTS[client].normed_features and strategy == "fedloge":
+        strategy = {"name": strategy, "etf_scale": 16.0}
     return {"strategy": strategy, "client": client, **more}
 
 
@@ -42,8 +51,9 @@ METHODS = {
         f"{s}+{c}": with_client(s, c)
         for s in BASES
         for c in CLIENTS
-        if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
+        if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
     },
+    **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
     **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
     "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
     **COMPOSED,
@@ -52,6 +62,7 @@ METHODS = {
 SETTINGS = {
     **METHODS,
     "group-norm": {"model": {"norm": "group"}},
+    "adamw": {"local": {"optimizer": "adamw", "lr": 0.01}},
     "pooled": {"strategy": "fedloge", "batchnorm": "pooled"},
     "fedavg-local": {"batchnorm": "local"},
     "fedloge-local": {"strategy": "fedloge", "batchnorm": "local"},
@@ -107,12 +118,13 @@ def test_again_gives_the_same_bits(lab, reference, changes):
 @pytest.mark.parametrize(
     ("name", "workers"),
     [
-        *((name, 2) for name in METHODS),
+        *(pytest.param(n, 2, marks=[WITH_TIMM] if "deit_lt" in n else []) for n in METHODS),
         ("fedavg+balanced_softmax", 1),
         ("fedloge", 1),
         ("FedAdam", 1),
         ("fedloge-local", 2),
         ("refresh", 2),
+        ("adamw", 2),
     ],
 )
 def test_ray_gives_the_bits_of_serial(lab, reference, name, workers):

@@ -159,6 +159,7 @@ class LocalConfig(_Section):
 
     epochs: Count = 1  # passes over the client's images per round
     batch_size: Count = 32
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # adamw has its own betas: momentum is sgd's
     lr: Positive = 0.1
     head_lr: Positive | None = None  # of every head; None: lr
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0

@@ -31,10 +31,9 @@ __all__ = [
     "use_pool",
 ]
 
-IMAGES = "pool.images"
-LABELS = "pool.labels"
-SOURCES = "pool.sources"
-STAGES = "pool.stages"
+IMAGES, LABELS, SOURCES, STAGES = (
+    f"pool.{name}" for name in ("images", "labels", "sources", "stages")
+)
 LEVELS = "pool.levels"
 
 

@@ -15,7 +15,7 @@ from fedlt.data.augment import normalize
 from fedlt.data.autoaugment import autoaugment
 from fedlt.data.distort import distort
 
-__all__ = ["paired_views", "strong_view", "to_pixels", "turned"]
+__all__ = ["paired_views", "single_view", "strong_view", "to_pixels", "turned"]
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -69,6 +69,24 @@ def strong_view(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Gene
     return normalize(pixels.cutout(changed, centres), mean, std)
 
 
+def single_view(
+    images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator, *, kind: str
+) -> Tensor:
+    """Return one view of every image.
+
+    Args:
+        images: float32 (B, Ch, H, W), normalised; not changed.
+        mean: (Ch,), of pixel / 255.
+        std: (Ch,), likewise.
+        generator: CPU generator.
+        kind: ``autoaugment`` for :func:`strong_view`; ``distort``; ``none`` returns the images
+            themselves, without a draw.
+    """
+    if kind == "autoaugment":
+        return strong_view(images, mean, std, generator)
+    return distort(images, generator) if kind == "distort" else images
+
+
 def paired_views(
     images: Tensor,
     mean: Tensor,
@@ -86,9 +104,7 @@ def paired_views(
         std: (Ch,), likewise.
         generator: CPU generator.
         degrees: Of :func:`turned`, which makes the weak views.
-        strong: ``autoaugment`` for :func:`strong_view`, or ``distort``.
+        strong: The kind of :func:`single_view` of the strong ones.
     """
     weak = turned(images, mean, std, generator, degrees=degrees)
-    if strong == "autoaugment":
-        return torch.cat([weak, strong_view(images, mean, std, generator)])
-    return torch.cat([weak, distort(images, generator)])
+    return torch.cat([weak, single_view(images, mean, std, generator, kind=strong)])

@@ -164,6 +164,13 @@ class Spoiled(ClientPlugin):
 
 
 BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
+NETWORKS = (
+    "centralised",
+    "ditto",
+    "fedprox",
+    "fedrep",
+    "fedrod",
+)  # with a second network
 WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
 STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
@@ -172,6 +179,8 @@ GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
 def with_client(strategy, client):
     """Return the settings of a strategy with a plugin."""
     more = GLOBAL if CLIENTS[client].needs_global_prior else {}
+    if CLIENTS[client].normed_features and strategy == "fedloge":
+        strategy = {"name": strategy, "etf_scale": 16.0}
     return {"strategy": strategy, "client": client, **more}
 
 
@@ -184,6 +193,7 @@ BUILT_IN = {
         for c in CLIENTS
         if c not in REFUSED and STRATEGIES[s]().refuses(CLIENTS[c]()) is None
     },
+    **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
     **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
     "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs", "local": {"lr": 0.02}},
     **COMPOSED,
