@@ -8,8 +8,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from built_in import BUILT_IN
 from flwr.app import ConfigRecord, Message, RecordDict
-from tiers import COMPOSED, WITH_TIMM, in_tiers
+from tiers import WITH_TIMM, in_tiers
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
@@ -24,41 +25,7 @@ from fedlt.strategy import Strategy, Total, Update
 from strategies import STRATEGIES
 
 STOCK = "flwr.serverapp.strategy:FedAdam"
-BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
-NETWORKS = (
-    "centralised",
-    "ditto",
-    "fedprox",
-    "fedrep",
-    "fedrod",
-)  # with a second network
-WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
-STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
-GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
-
-
-def with_client(strategy, client):
-    """Return the settings of a strategy with a plugin."""
-    more = GLOBAL if CLIENTS[client].needs_global_prior else {}
-    if CLIENTS[client].normed_features and strategy == "fedloge":
-        strategy = {"name": strategy, "etf_scale": 16.0}
-    return {"strategy": strategy, "client": client, **more}
-
-
-METHODS = {
-    **{name: {"strategy": name} for name in STRATEGIES},
-    **{
-        f"{s}+{c}": with_client(s, c)
-        for s in BASES
-        for c in CLIENTS
-        if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
-    },
-    **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
-    **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
-    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
-    **COMPOSED,
-    "FedAdam": {"strategy": {"name": STOCK, "eta": 0.05}},
-}
+METHODS = {**BUILT_IN, "FedAdam": {"strategy": {"name": STOCK, "eta": 0.05}}}
 SETTINGS = {
     **METHODS,
     "group-norm": {"model": {"norm": "group"}},

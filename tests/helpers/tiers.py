@@ -9,26 +9,6 @@ from typing import Any
 import pytest
 
 WITH_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm: the extra vit")
-# Data plugins with a loss plugin, inside the strategies that plugins are made for.
-PAIRS = {
-    "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
-    "discl+balanced_softmax": {"name": "discl", "loss": "balanced_softmax"},
-    "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
-}
-BALANCED_MDCS = {"name": "class_balanced_sampling", "loss": "mdcs"}
-BALANCED_DEIT_LT = {
-    "name": "class_balanced_sampling",
-    "loss": {"name": "deit_lt", "width": 16, "depth": 1, "heads": 2, "strong": "distort"},
-}
-COMPOSED = {
-    "fedavg+class_balanced_sampling+mdcs": {"strategy": "fedavg", "client": BALANCED_MDCS},
-    "fedavg+class_balanced_sampling+deit_lt": {"strategy": "fedavg", "client": BALANCED_DEIT_LT},
-    **{
-        f"{strategy}+{name}": {"strategy": strategy, "client": pair}
-        for strategy in ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
-        for name, pair in PAIRS.items()
-    },
-}
 KINDS = {
     "fedavg", "fedloge", "FedAdam",
     "scaffold",  # control variates on both sides
