@@ -48,7 +48,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         f"{s}+{c}": with_client(s, c)
         for s in BASES
         for c in CLIENTS
-        if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
+        if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
     },
     **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
     **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
