@@ -94,7 +94,8 @@ def load_pool(path: str | Path) -> Pool:
     except FedltError as error:
         raise FedltError(f"pool {str(place)!r}: {error}") from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise FedltError(f"pool {str(place)!r} cannot be read: {one_line(error)}") from error
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise FedltError(f"pool {str(place)!r} cannot be read: {reason}") from error
     if len(pool) == 0:
         raise FedltError(f"pool {str(place)!r}: no image; expected LEVEL/CLASS/SOURCE_n.png")
     return pool
