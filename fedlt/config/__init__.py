@@ -26,6 +26,7 @@ from fedlt.config.schema import (
     PluginConfig,
     PriorConfig,
     RefreshConfig,
+    ScheduleConfig,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PluginConfig",
     "PriorConfig",
     "RefreshConfig",
+    "ScheduleConfig",
     "build_config",
     "config_hash",
     "differing_keys",
