@@ -32,6 +32,10 @@ Settings = Mapping[str, Results]  # setting -> its table; "" where there is no g
 
 SIM = r"{\sim}"
 _FIGURE = re.compile(r"(~)?([+-]?[\d.]+)(?: ± ([\d.]+))?")
+_BESIDE = (  # in the CSV only: the masked view, and the references
+    "personal/accuracy_held", "personal/generic", "personal/generic_held",
+    "personal/majority_guess", "generic/ece",
+)  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -151,7 +155,8 @@ def csv_text(which: str, settings: Settings) -> str:
     prices = ("bytes_down", "bytes_up", "bytes_once", "seconds")
     policy = ("prior.use", "prior.gamma", "prior.source")
     head = ["setting", "method", "seed", "moment", "generic_model", *policy, *prices]
-    writer.writerow([*head, *COLUMNS.values()])
+    metrics = [*COLUMNS.values(), *_BESIDE]
+    writer.writerow([*head, *metrics])
     for setting, results in settings.items():
         for label, runs in results.items():
             for run in runs:
@@ -160,7 +165,7 @@ def csv_text(which: str, settings: Settings) -> str:
                 moved = [run.get(name) for name in prices]
                 for moment in MOMENTS if which == "all" else (which,):
                     figures = run.get(moment) or {}
-                    own = [figures.get(metric) for metric in COLUMNS.values()]
+                    own = [figures.get(metric) for metric in metrics]
                     whose = [setting, label, run["seed"], moment, run.get("generic_model")]
                     writer.writerow([*whose, *used, *moved, *own])
     return out.getvalue()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import random
+import shutil
 import signal
 import time
 
@@ -13,6 +16,7 @@ from fedlt.compare.processes import run_in_processes
 from fedlt.compare.schedule import Cell, run_cells
 from fedlt.compare.sweep import score
 from fedlt.runs import RunDirectory
+from fedlt.simulate import Simulation
 
 FILE = """
 name: tiny
@@ -99,6 +103,33 @@ def test_compare_prints_both_views_and_writes_the_table(file, capsys):
     assert "4 of 4 runs are finished already" in shown
     assert "never for a verdict" in shown
     assert (file / "runs/tiny/fedavg/1/result.json").stat().st_mtime_ns == before
+
+
+def test_a_comparison_stopped_three_times_at_random_has_the_same_table(file, capsys, monkeypatch):
+    """Ctrl-C in the middle of three rounds, wherever they fall; only the seconds differ."""
+    command = ["compare", "c.yaml", "--jobs", "1"]
+
+    def table():
+        rows = list(csv.DictReader((file / "runs/tiny/last_k.csv").read_text().splitlines()))
+        return [{**row, "seconds": 0} for row in rows]
+
+    assert main(command) == 0
+    wanted = table()
+    shutil.rmtree(file / "runs")
+    note, left = Simulation._note, []
+
+    def interrupted(self, round_, metrics):
+        left.append(round_)
+        if len(left) in stops:
+            raise KeyboardInterrupt
+        note(self, round_, metrics)
+
+    monkeypatch.setattr(Simulation, "_note", interrupted)
+    stops = sorted(random.Random(6).sample(range(1, 9), 3))
+    codes = [main(command) for _ in range(4)]
+    assert codes == [130, 130, 130, 0], stops
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert table() == wanted, stops
 
 
 def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsys):
