@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedlt.cli import main
+from fedlt.compare.stored import collect
 from fedlt.errors import FedltError
 from fedlt.evaluation import load_evaluation
 from fedlt.evaluation.priors import TEST_PRIORS
@@ -177,3 +178,16 @@ def test_wrong_arguments_get_one_line(lab, capsys, more, words):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_rows_of_two_comparisons_keep_apart(lab, tmp_path):
+    for folder in ("one", "two"):
+        for seed in (10, 2):
+            lab.run(output=str(tmp_path / folder), name="a", seed=seed, rounds=1)
+    found = collect([tmp_path / "one", tmp_path / "two/a/2"])
+    seeds = {label: [int(run.path.name) for run in runs] for label, runs in found.items()}
+    assert seeds == {"one/a": [2, 10], "two/a": [2]}
+    with pytest.raises(FedltError, match="a run is named twice"):
+        collect([tmp_path / "one", tmp_path / "one/a/2"])
+    with pytest.raises(FedltError, match="neither a run directory nor a folder"):
+        collect([tmp_path])
