@@ -51,7 +51,7 @@ def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Searc
         FedltError: If a row has nothing to search, or a range without a number of trials.
     """
     found: dict[str, Search] = {}
-    for row in comparison.rows:
+    for row in _rows(comparison):
         if not row.search:
             raise FedltError(f"{comparison.path}: row {row.label!r} has no search: {{key: values}}")
         if trials is None:
@@ -63,13 +63,18 @@ def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Searc
 
 
 def make_trials(comparison: Comparison) -> list[Trial]:
-    """Return every combination of every row's lists, on ``data.split: tune``.
+    """Return every combination of every row's lists, on ``data.split: tune``; none of controls.
 
     Raises:
         FedltError: If a row has nothing to search, or a combination is not valid.
     """
     searches = make_searches(comparison, None)
-    return [_trial(comparison, r, own) for r in comparison.rows for own in searches[r.label].ask()]
+    return [_trial(comparison, r, v) for r in _rows(comparison) for v in searches[r.label].ask()]
+
+
+def _rows(comparison: Comparison) -> list[Row]:
+    """Return the rows that are searched: all but controls."""
+    return [row for row in comparison.rows if not row.is_control]
 
 
 def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
@@ -104,10 +109,11 @@ def run_search(
     Returns:
         Each row's trials in order, with their scores; None where a run failed.
     """
-    found: dict[str, list[tuple[Trial, float | None]]] = {row.label: [] for row in comparison.rows}
+    rows = _rows(comparison)
+    found: dict[str, list[tuple[Trial, float | None]]] = {row.label: [] for row in rows}
     while True:
-        asked = {row.label: searches[row.label].ask() for row in comparison.rows}
-        batch = [_trial(comparison, r, own) for r in comparison.rows for own in asked[r.label]]
+        asked = {row.label: searches[row.label].ask() for row in rows}
+        batch = [_trial(comparison, row, values) for row in rows for values in asked[row.label]]
         if not batch:
             return found
         known = _scores(comparison, batch, jobs, tell)
