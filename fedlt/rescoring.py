@@ -15,6 +15,7 @@ import numpy as np
 
 from fedlt.errors import FedltError, nearest
 from fedlt.evaluation import (
+    client_accuracies,
     coverage_metrics,
     evaluation_path,
     generic_metrics,
@@ -29,7 +30,7 @@ from fedlt.evaluation.priors import prior_metrics
 from fedlt.evaluation.shots import ShotGroups, parse_groups
 
 if TYPE_CHECKING:
-    from fedlt.evaluation import Evaluation, Metric, PersonalScores
+    from fedlt.evaluation import Evaluation, LocalTest, Metric, PersonalScores
     from fedlt.runs import RunDirectory
 
 __all__ = ["MASKS", "Cut", "rescore"]
@@ -57,6 +58,9 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
         directory: The run; it is only read.
         cut: How the numbers are cut.
 
+    Returns:
+        What ``result.json`` holds with new numbers, and the last round's ``client_accuracies``.
+
     Raises:
         FedltError: If the run is not finished, or has not saved what the cut needs.
     """
@@ -64,7 +68,8 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
         raise FedltError(f"{directory.path} is no finished run")
     result, config = directory.result(), directory.config()
     shots: ShotGroups | None = None
-    records = []
+    records: list[dict[str, Any]] = []
+    clients: list[float] | None = None  # after the last round
     for stored in directory.rounds():
         path = evaluation_path(directory.path, stored["round"])
         evaluation = load_evaluation(path)
@@ -73,12 +78,14 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
             shots = _groups(result, cut, evaluation, profile, factor)
         try:
             values = _cut(evaluation, cut, shots, has_generic=result["generic_model"] != "none")
+            clients = _client_accuracies(evaluation, cut)
         except FedltError as error:
             raise FedltError(f"{path}: {error}") from error
         records.append({**_kept(stored), **values})
     chosen = config.evaluate.selected_round
     moments = summarise(records, config.rounds, selected_round=chosen)
-    return result | moments | {"shots": None if shots is None else shots.to_json()}
+    known = {"shots": None if shots is None else shots.to_json(), "client_accuracies": clients}
+    return result | moments | known
 
 
 def _kept(stored: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +113,7 @@ def _cut(
     metrics = generic_metrics(evaluation.generic, shots)
     recalls = None
     if evaluation.personal is not None:
-        scheme = cut.local_test or evaluation.local_test
-        view = local_test(counts, evaluation.test_counts, scheme=scheme)
+        view = _view(evaluation, cut)
         scores = _masked(evaluation.personal, cut.mask)
         metrics |= personal_metrics(
             scores, view, shots, participated=participated, has_generic=has_generic
@@ -117,6 +123,21 @@ def _cut(
     confusion = evaluation.generic.confusion[0] if evaluation.generic.heads else None
     metrics |= prior_metrics(counts.sum(axis=0), confusion=confusion, client_recalls=recalls)
     return metrics | coverage_metrics(participated, counts, shots)
+
+
+def _client_accuracies(evaluation: Evaluation, cut: Cut) -> list[float] | None:
+    """Return the evaluated clients' accuracies; None in a round of the generic view only."""
+    if evaluation.personal is None:
+        return None
+    view = _view(evaluation, cut)
+    scores, seen = _masked(evaluation.personal, cut.mask), evaluation.participated
+    own: list[float] = client_accuracies(scores, view, participated=seen)[:, 0].tolist()
+    return own
+
+
+def _view(evaluation: Evaluation, cut: Cut) -> LocalTest:
+    scheme = cut.local_test or evaluation.local_test
+    return local_test(evaluation.client_counts, evaluation.test_counts, scheme=scheme)
 
 
 def _masked(scores: PersonalScores, mask: str) -> PersonalScores:

@@ -20,7 +20,13 @@ ROUNDING = 1e-12  # accuracies closer than this are equal
 
 
 def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
-    """Return (E,) the clients' accuracies after the last round; None where they are not kept."""
+    """Return (E,) the clients' accuracies after the last round; None where they are not kept.
+
+    A run that was cut anew brings them along as ``client_accuracies``.
+    """
+    if "client_accuracies" in run:
+        own = run["client_accuracies"]
+        return None if own is None else np.asarray(own, dtype=np.float64)
     if "path" not in run:
         return None
     try:

@@ -28,7 +28,7 @@ __all__ = ["footnotes", "metric_table", "moments_tables", "tables"]
 
 def _empty(title: str, headings: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(title, min_width=12)
+    table.add_column(title, min_width=8)
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedlt.cli import main
+from fedlt.compare.clients import higher_and_lower
 from fedlt.compare.stored import collect
 from fedlt.errors import FedltError
 from fedlt.evaluation import load_evaluation
@@ -73,7 +74,9 @@ def test_another_cut_is_the_run_with_those_settings(reference, evaluate, cut):
 
 def test_a_mask_puts_the_masked_hits_in_place_of_the_others(reference):
     run = reference(**CHANGES)
-    held = rescore(run.directory, Cut(mask="held"))["final"]
+    again = rescore(run.directory, Cut(mask="held"))
+    held = again["final"]
+    assert np.nanmean(again["client_accuracies"]) == pytest.approx(held["personal/accuracy"])
     for name in ("accuracy", "generic", "gain"):
         assert held[f"personal/{name}"] == run.result["final"][f"personal/{name}_held"]
     assert held["personal/worst"] >= run.result["final"]["personal/worst"]
@@ -191,3 +194,13 @@ def test_rows_of_two_comparisons_keep_apart(lab, tmp_path):
         collect([tmp_path / "one", tmp_path / "one/a/2"])
     with pytest.raises(FedltError, match="neither a run directory nor a folder"):
         collect([tmp_path])
+
+
+def test_clients_are_counted_under_the_same_mask(reference):
+    """Masked against not masked, client by client: none is lower, and the gains are the means'."""
+    run = reference(**CHANGES)
+    plain, held = (rescore(run.directory, Cut(mask=mask)) for mask in ("none", "held"))
+    higher, lower = higher_and_lower([held], [plain])
+    gaps = np.subtract(held["client_accuracies"], plain["client_accuracies"])
+    assert (higher, lower) == (np.mean(gaps > 1e-12), 0.0)
+    assert higher_and_lower([plain], [run.result | {"path": str(run.directory.path)}]) == (0, 0)
