@@ -43,7 +43,7 @@ def rescore(
         str, typer.Option(help="The row that the others are tested against; the first by default.")
     ] = "",
     output: Annotated[
-        Path | None, typer.Option(help="A folder for Markdown, LaTeX and CSV; nothing else is.")
+        Path | None, typer.Option(help="Write Markdown, LaTeX and CSV into this folder.")
     ] = None,
 ) -> None:
     """Cut every number of finished runs anew from their saved evaluations, without training.

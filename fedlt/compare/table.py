@@ -74,12 +74,17 @@ def metric_table(
         results: The rows.
         which: The moment.
         columns: Heading -> metric.
-        spread: Show intervals too.
+        spread: Show intervals too; without them a mark stands before the label, to save space.
     """
     table = _empty("method", list(columns))
-    for label, runs in results.items():
+    for name, runs in results.items():
+        label = name
         cells = [accuracy_cell(runs, which, metric) for metric in columns.values()]
-        _add(table, label, cells if spread else [cell.partition(" ")[0] for cell in cells])
+        if not spread:
+            marked = any(cell.startswith(AVERAGE) for cell in cells)
+            label = f"{AVERAGE}{label}" if marked else label
+            cells = [cell.partition(" ")[0].lstrip(AVERAGE) for cell in cells]
+        _add(table, label, cells)
     return table
 
 
