@@ -30,6 +30,7 @@ from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
 from fedlt.cli.realign import realign
+from fedlt.cli.report import report
 from fedlt.cli.run import run
 from fedlt.errors import FedltError, RunError
 from fedlt.loading import add_import_paths
@@ -73,6 +74,7 @@ app.command("inspect", cls=_Command)(inspect)
 app.command("compare", cls=_Command)(compare)
 app.command("sweep", cls=_Command)(sweep)
 app.command("realign", cls=_Command)(realign)
+app.command("report", cls=_Command)(report)
 app.command("list", cls=_Command)(list_names)
 app.command("new", cls=_Command)(new)
 app.command("check", cls=_Command)(check)
