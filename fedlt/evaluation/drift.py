@@ -26,8 +26,8 @@ def update_drift(
     """Return the size and the spread of client updates u_k = w_k - w, k = 1 to m.
 
     ``drift_norm``: mean |u_k| / |w|; ``drift_spread``: sum |u_k - mean u|^2 / sum |u_k|^2, 0 where
-    all agree and 1 - 1/m where they are orthogonal and of one length (1 minus the inverse of
-    the gradient diversity of Yin et al., AISTATS 2018, over m); ``drift_cosine``: mean cosine over
+    all agree and 1 - 1/m where they are orthogonal and of one length: 1 - 1/(m D) with the gradient
+    diversity D of Yin et al., AISTATS 2018, arXiv:1706.05699. ``drift_cosine``: mean cosine over
     pairs. None where it needs more clients or longer updates.
 
     Args:

@@ -11,8 +11,8 @@ from fedlt.report.tables import DASH
 
 __all__ = ["differences_sheet", "equal_sheet", "runs_sheet", "versions_sheet", "warnings"]
 
-_ASIDE = ("name", "output", "seed", "seeds", "rng_salt", "checkpoint.every")
-_MACHINERY = "engine."  # where it ran: never changes a figure on one kind of machine
+_ASIDE = ("name", "output", "seed", "seeds", "rng_salt", "checkpoint.every", "trackers")
+_MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine
 _METHOD = ("strategy.", "client.")  # what a comparison is about
 _MOVED = ("clients_per_round", "batchnorm", "rounds")  # named in the warnings where they differ
 _MOVED_SECTIONS = ("data.", "partition.", "model.", "prior.", "evaluate.", "personal.", "faults.")

@@ -17,6 +17,7 @@ from fedlt.report.build import write_report
 from fedlt.report.records import read_runs
 from fedlt.report.summary import main_sheet
 
+LOOK = {"every": 2, "clients": 2}
 MANY = 9  # more methods than one picture has lines for
 
 
@@ -26,7 +27,7 @@ def comparison(lab_factory):
     lab = lab_factory("comparison")
     for name, strategy in (("fedavg", "fedavg"), ("fed-rod", "fedrod")):
         for seed in (1, 2):
-            lab.run(name=name, strategy=strategy, seed=seed)
+            lab.run(name=name, strategy=strategy, seed=seed, diagnostics=LOOK)
     (lab.output / "last_k.csv").write_text("method,seed\nFed ROD,1\nFedAvg,1\n")
     return lab.output
 
@@ -84,7 +85,7 @@ def test_links_lead_somewhere(page):
 def test_every_picture_has_words_and_a_table(page):
     body = list(page.find("body"))
     figures = [n for n, node in enumerate(body) if node.tag == "figure"]
-    assert len(figures) >= 7
+    assert len(figures) >= 9
     for n in figures:
         assert len(body[n].find("img").get("alt")) > 40
         assert body[n - 2].tag == "h2"
@@ -128,6 +129,17 @@ def test_curves_have_the_numbers_of_the_rounds(page, comparison):
         for a, b in zip(*lines, strict=True)
     ]
     assert [row[:3] for row in rows if row[0] == "FedAvg"] == expected
+
+
+def test_diagnostics_have_the_numbers_of_the_rounds(page, comparison):
+    headings, rows = table(page, "Diagnostics")
+    mine = {int(row[1]): row for row in rows if row[0] == "FedAvg"}
+    assert sorted(mine) == [2, 3]
+    finals = [r["final"] for r in results(comparison, "fedavg")]
+    for metric in ("nc1", "drift_norm", "tail_gradient"):
+        expected = statistics.fmean(final[f"diagnostics/{metric}"] for final in finals)
+        assert mine[3][headings.index(metric)] == expected
+    assert [row[0] for row in table(page, "Class vectors")[1]][-1] == "FedAvg: head"
 
 
 def test_clients_add_up_to_the_result(comparison):

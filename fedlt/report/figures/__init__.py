@@ -5,6 +5,7 @@ classes.py   accuracy per class, the frequent classes first
 groups.py    many / medium / few
 clients.py   who holds what, how the clients fare, who gains
 price.py     seconds and bytes per round
+diagnostics.py   what happened inside the models, where the runs looked
 
 Each function takes the methods in order and returns pictures: none where the runs lack the numbers.
 """
@@ -21,6 +22,7 @@ from fedlt.report.figures.clients import (
     tail_owners,
 )
 from fedlt.report.figures.curves import learning_curves
+from fedlt.report.figures.diagnostics import class_vectors, diagnostics
 from fedlt.report.figures.groups import group_bars
 from fedlt.report.figures.price import price
 from fedlt.report.picture import Picture
@@ -37,6 +39,8 @@ _ORDER = (
     gain_by_size,
     tail_owners,
     price,
+    diagnostics,
+    class_vectors,
 )
 
 

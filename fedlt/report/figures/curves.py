@@ -14,7 +14,7 @@ from fedlt.report.style import LOOKS, grid_of, look, new_figure, percent_axis, r
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["VIEWS", "by_round", "draw_lines", "learning_curves"]
+__all__ = ["VIEWS", "Series", "by_round", "draw_lines", "learning_curves"]
 
 VIEWS = {"generic": "generic/accuracy", "personal": "personal/accuracy"}
 _NAMES = {
