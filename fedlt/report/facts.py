@@ -11,7 +11,7 @@ from fedlt.report.tables import DASH
 
 __all__ = ["differences_sheet", "equal_sheet", "runs_sheet", "versions_sheet", "warnings"]
 
-_ASIDE = ("name", "output", "seed", "seeds", "rng_salt", "checkpoint.every", "trackers")
+_ASIDE = ("name", "output", "seed", "seeds", "checkpoint.every", "trackers")
 _MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine
 _METHOD = ("strategy.", "client.")  # what a comparison is about
 _MOVED = ("clients_per_round", "batchnorm", "rounds")  # named in the warnings where they differ

@@ -60,8 +60,9 @@ class RunRecord:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """What the last round counted."""
-        return load_evaluation(evaluation_path(self.path, int(self.result["rounds"])))
+        """What the last round counted, without logits: those of many runs fill the memory."""
+        found = load_evaluation(evaluation_path(self.path, int(self.result["rounds"])))
+        return replace(found, generic=replace(found.generic, logits=None), labels=None)
 
     @cached_property
     def shots(self) -> ShotGroups:

@@ -121,7 +121,12 @@ def _draw_counts(axes: Axes, counts: FloatArray, run: RunRecord) -> None:
     for name, classes in run.shots.items():
         places = [place for place, label in enumerate(order) if label in classes]
         color, hatch = GROUP_LOOKS[name]
-        style = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+        style: dict[str, Any] = {
+            "color": color,
+            "hatch": hatch,
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
         if places:
             axes.bar(places, counts[places], width=0.9, label=name, **style)
     if not any(classes for _, classes in run.shots.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,8 @@ def _clients(run: RunRecord) -> ClientFigures:
 def partition_and_accuracy(methods: Sequence[Method]) -> list[Picture]:
     """Return client x class counts of the first seed, beside each client's personal accuracy."""
     seed = min(run.seed for method in methods for run in method.runs)
-    pictures, seen = [], {}
+    pictures: list[Picture] = []
+    seen: dict[str, list[tuple[Method, RunRecord]]] = {}
     for method in methods:
         for run in method.runs:
             if run.seed == seed:
@@ -88,13 +89,14 @@ def _draw_accuracies(
         figures, style = _clients(run), look(positions[method.label])
         color = "0.75" if many else style.color
         marker = "|" if many else style.marker
-        edge = {} if many else {"edgecolor": "white", "linewidth": 0.5}
+        edge: dict[str, Any] = {} if many else {"edgecolor": "white", "linewidth": 0.5}
         size, label = (60, None) if many else (32, method.label)
         axes.scatter(
             figures.accuracy, figures.cids, s=size, c=color, marker=marker, label=label, **edge
         )
     if many:
-        table = {c: [] for c in range(known[0][1].evaluation.client_counts.shape[0])}
+        clients = len(known[0][1].evaluation.client_counts)
+        table: dict[int, list[float]] = {cid: [] for cid in range(clients)}
         for _, run in known:
             for cid, value in zip(_clients(run).cids.tolist(), _clients(run).accuracy, strict=True):
                 table[cid].append(float(value))
@@ -179,7 +181,7 @@ def _draw_row(
 ) -> None:
     places = row + generator.uniform(-0.28, 0.28, values.size)
     first = row == 0
-    style = {
+    style: dict[str, Any] = {
         "s": 12,
         "alpha": 0.6,
         "linewidths": 0,
@@ -216,7 +218,12 @@ def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
             (~owns, "o", "white", "#0072B2", "holds none"),
         ):
             if mask.any():
-                style = {"s": 22, "marker": marker, "facecolor": face, "edgecolor": edge}
+                style: dict[str, Any] = {
+                    "s": 22,
+                    "marker": marker,
+                    "facecolor": face,
+                    "edgecolor": edge,
+                }
                 axes.scatter(sizes[mask], gains[mask], linewidths=0.8, label=label, **style)
         axes.axhline(0, color="black", linewidth=1)
         axes.set_xscale("log")

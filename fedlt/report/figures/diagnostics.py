@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedlt.report.figures.curves import Series, by_round, draw_lines
 from fedlt.report.picture import Cell, Picture, Sheet, number
@@ -67,7 +67,7 @@ def diagnostics(methods: Sequence[Method]) -> list[Picture]:
     if not many:
         pairs = [axes.get_legend_handles_labels() for axes in made[: len(found)]]
         handles, labels = max(pairs, key=lambda pair: len(pair[1]))
-        where = {"loc": "outside lower center", "ncols": min(5, len(labels))}
+        where: dict[str, Any] = {"loc": "outside lower center", "ncols": min(5, len(labels))}
         figure.legend(handles, labels, handlelength=4, **where)
     sheet = _sheet(found)
     first = next(iter(found.values()))
@@ -127,7 +127,7 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
                 value = _last(method, f"{_PREFIX}{head}/{word}_{group}")
                 cells.append(number(value, ".3g"))
                 if value is not None:
-                    style = {"marker": marker, "color": GROUP_LOOKS[group][0]}
+                    style: dict[str, Any] = {"marker": marker, "color": GROUP_LOOKS[group][0]}
                     name = group if place == 0 else None
                     axes.plot(
                         value, place, linestyle="none", markeredgecolor="black", label=name, **style

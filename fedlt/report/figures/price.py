@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from fedlt.report.picture import Cell, Picture, Sheet
 from fedlt.report.records import Method
@@ -31,7 +32,12 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         offset = 0.0 if column == 0 else (column - 1.5) * 0.38
         found = [(n + offset, row[column]) for n, row in enumerate(table.values())]
         known = [(place, value) for place, value in found if value is not None]
-        style = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+        style: dict[str, Any] = {
+            "color": color,
+            "hatch": hatch,
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
         axes.barh([p for p, _ in known], [v for _, v in known], height, label=heading, **style)
         axes.grid(visible=False, axis="y")
     left.set_title("Seconds per round")
