@@ -6,12 +6,14 @@ from clients.balanced_softmax import BalancedSoftmax
 from clients.class_balanced import ClassBalanced
 from clients.class_balanced_sampling import ClassBalancedSampling
 from clients.cross_entropy import CrossEntropy
+from clients.deit_lt import DeitLT
 from clients.discl import DisCL
 from clients.equalisation import Equalisation
 from clients.fedir import FedIR
 from clients.fedlc import FedLC
 from clients.fedyoyo import FedYoYo
 from clients.focal import Focal
+from clients.infobatch import InfoBatch
 from clients.ldam_drw import LdamDrw
 from clients.logit_adjustment import LogitAdjustment
 from clients.mdcs import Mdcs
@@ -27,12 +29,14 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedSampling",
     "CrossEntropy",
+    "DeitLT",
     "DisCL",
     "Equalisation",
     "FedIR",
     "FedLC",
     "FedYoYo",
     "Focal",
+    "InfoBatch",
     "LdamDrw",
     "LogitAdjustment",
     "Mdcs",
@@ -47,12 +51,14 @@ CLIENTS: dict[str, type[ClientPlugin]] = {
     "class_balanced": ClassBalanced,
     "class_balanced_sampling": ClassBalancedSampling,
     "cross_entropy": CrossEntropy,
+    "deit_lt": DeitLT,
     "discl": DisCL,
     "equalisation": Equalisation,
     "fedir": FedIR,
     "fedlc": FedLC,
     "fedyoyo": FedYoYo,
     "focal": Focal,
+    "infobatch": InfoBatch,
     "ldam_drw": LdamDrw,
     "logit_adjustment": LogitAdjustment,
     "mdcs": Mdcs,

@@ -27,6 +27,7 @@ class BalancedSoftmax(ClientPlugin):
     """
 
     per_image: ClassVar[bool] = True
+    masks_absent: ClassVar[bool] = True
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean of CE(logits + log prior), eq. 4 of the paper."""

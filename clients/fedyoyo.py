@@ -6,7 +6,7 @@ https://arxiv.org/abs/2503.06916
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -31,6 +31,8 @@ class FedYoYo(ClientPlugin):
     The paper's prior is ``{use: mix, gamma: 0.1}``: a tenth of the client's own class mix in the
     population's. A batch holds the weak views, then the strong ones.
     """
+
+    masks_absent: ClassVar[bool] = True
 
     weight: float = 4.0  # lambda: of the distillation
     tau: float = 1.0  # exponent of the prior

@@ -27,6 +27,7 @@ class LogitAdjustment(ClientPlugin):
     """
 
     per_image: ClassVar[bool] = True
+    masks_absent: ClassVar[bool] = True
 
     tau: float = 1.0
 

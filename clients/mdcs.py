@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from fedlt.client import Batch, ClientPlugin
+from fedlt.client import ClientPlugin
 from fedlt.data.views import paired_views
 from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from torch import Tensor
 
-    from fedlt.client import Client
+    from fedlt.client import Batch, Client
     from fedlt.models import Model
 
 __all__ = ["Mdcs"]
-
-_BLOCK = 8  # batches whose views are made at once
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Mdcs(ClientPlugin):
 
     cosine_heads: ClassVar[bool] = True
     experts: ClassVar[bool] = True
+    masks_absent: ClassVar[bool] = True
 
     lambdas: tuple[float, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
     kd_weight: float = 0.6  # of the self-distillation
@@ -89,17 +88,12 @@ class Mdcs(ClientPlugin):
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
         """Yield the weak views, then the strong ones (2B)."""
-        while block := list(islice(batches, _BLOCK)):
+        mean, std, turn = client.data.mean, client.data.std, self.rotation
+        for batch in batches:
             both = paired_views(
-                [batch.images for batch in block],
-                client.data.mean,
-                client.data.std,
-                generator,
-                degrees=self.rotation,
-                strong=self.strong,
+                batch.images, mean, std, generator, degrees=turn, strong=self.strong
             )
-            for images, batch in zip(both, block, strict=True):
-                yield batch.viewed(images)
+            yield batch.viewed(both)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return DL + the grown weight times CS; a single stream's logits are not shifted."""

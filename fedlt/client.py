@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedlt.data.batches import batch_slices, make_batches
+from fedlt.batch import Batch, ClientData, batches_with_rows
+from fedlt.data.batches import batch_slices
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
-from fedlt.rng import torch_generator
 from fedlt.strategy import Tensors, Update, prefixed, under
 from fedlt.training import Phase, Schedule, Trainer, batches_of, train_alone
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedlt.config import LocalConfig
-    from fedlt.data import FederatedData
     from fedlt.models import Model
+    from fedlt.preparation import Preparation
 
 __all__ = [
     "Batch",
@@ -44,44 +44,6 @@ def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
     return {name: sum(phase.get(name, 0.0) for phase in phases) for name in names}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One mini-batch, as an objective sees it.
-
-    Four names in ``extra`` have a meaning for every loss, (B,) each: ``weights``, the factors of
-    the images' losses; ``mixed`` and ``share``, a mixed image's other class, and the share of its
-    first one; ``own``, further factors where a loss is on the client's own images as it holds them,
-    0 for images that are not its own.
-    """
-
-    images: Tensor  # (B, Ch, H, W) float32, normalised
-    labels: Tensor  # (B,) int64
-    extra: Tensors = field(default_factory=dict)  # further views or weights, first dimension B
-
-    def viewed(self, images: Tensor) -> Batch:
-        """Return several views (V * B, Ch, H, W) of the images, view by view, as one batch."""
-        times = len(images) // len(self.labels)
-        extra = {n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in self.extra.items()}
-        return Batch(images, self.labels.repeat(times), extra)
-
-
-@dataclass(frozen=True)
-class ClientData:
-    """One client's share of the data set. All clients share the memory of ``images``."""
-
-    images: Tensor  # (N, Ch, H, W) uint8: the whole training set; never written
-    labels: Tensor  # (N,) int64; never written
-    indices: Tensor  # (n,) int64: this client's positions in both
-    class_counts: Tensor  # (C,) int64
-    mean: Tensor  # (Ch,) of pixels / 255
-    std: Tensor  # (Ch,)
-
-    @property
-    def num_examples(self) -> int:
-        """The number of training images of this client."""
-        return len(self.indices)
-
-
 @dataclass
 class Client:
     """Everything one client task may read, and the scratch model that it may write."""
@@ -94,7 +56,7 @@ class Client:
     broadcast: Mapping[str, Tensor]  # as received; never written: the anchor of proximal terms
     personal: Tensors  # as this client stored it; never written
     data: ClientData
-    local: LocalConfig  # epochs, batch_size, lr, ...
+    local: LocalConfig  # epochs, batch_size, lr, ...; the learning rates are those of this round
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
@@ -111,10 +73,12 @@ class Client:
         only: Iterable[str] | None = None,
         no_decay: tuple[str, ...] = (),
         schedule: Schedule | None = None,
-        ascent: float = 0.0,
+        ascent: float | None = None,
         batches: Iterable[Batch] | None = None,
+        network: str | None = None,
+        optimizer: Literal["sgd", "adamw"] | None = None,
     ) -> dict[str, float]:
-        """Run SGD on ``objective`` over this client's data.
+        """Descend ``objective`` over this client's data.
 
         A backbone none of whose parameters is trained runs in evaluation mode: its BatchNorm
         statistics stay as they are.
@@ -125,8 +89,11 @@ class Client:
             only: Names of the parameters to train; all trainable ones by default.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
-            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD.
+            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
+                the file's ``local.sam_rho`` by default.
             batches: Train on these instead of epochs of the plugin's batches.
+            network: Train this network of the plugin's own instead of the model.
+            optimizer: The file's ``local.optimizer`` by default.
 
         Returns:
             Sums over examples: ``loss``, ``examples``; and ``steps``. A task of several phases
@@ -140,14 +107,20 @@ class Client:
         chosen = set(parameters) if only is None else set(only)
         for name in chosen - set(parameters):
             raise ValueError(f"only: no parameter {name!r}{nearest(name, parameters)}")
+        wanted = {n for n, p in parameters.items() if p.requires_grad}
+        if network is not None:
+            group = self.model.group_of
+            own = (n for n in parameters if n.startswith(f"networks.{network}."))
+            wanted = {name for name in own if group(name) != "fixed"}
         phase = Phase(
             objective=objective,
             epochs=self.local.epochs if epochs is None else epochs,
-            trained=tuple(n for n, p in parameters.items() if n in chosen and p.requires_grad),
+            trained=tuple(n for n in parameters if n in chosen & wanted),
             no_decay=no_decay,
             schedule=schedule,
-            ascent=ascent,
+            ascent=self.local.sam_rho if ascent is None else ascent,
             batches=None if batches is None else tuple(batches),
+            optimizer=optimizer or self.local.optimizer,
         )
         phase.set_modes(self.model)
         return self.trainer(self, phase)
@@ -212,6 +185,29 @@ class Client:
             own = under(f"heads.{head}.", tensors)
             logits: Tensor = functional_call(self.model.heads[head], own, (features,))
             return logits
+
+    def frozen_network(self, name: str, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Return what a network of the plugin's own gives, without a gradient, evaluating.
+
+        ``batches`` may call it: with ``{**client.broadcast, **client.personal}`` it is the network
+        as it was received.
+
+        Args:
+            name: The network's.
+            tensors: Its parameters and buffers by the model's names; of what they lack, this
+                model's own are used.
+            images: (B, Ch, H, W).
+        """
+        network = self.model.networks[name]
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                own = under(f"networks.{name}.", tensors)
+                output: Tensor = functional_call(network, own, (images,))
+                return output
+        finally:
+            network.train(was_training)
 
     def keep_start(self) -> None:
         """Keep the personal part of the model as it is now, before training: see :meth:`start`."""
@@ -292,31 +288,6 @@ class Client:
         )
 
 
-def batches_with_rows(
-    client: Client, epoch: int, data: ClientData
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch of batches as :meth:`ClientPlugin.batches` makes them, of any images.
-
-    Args:
-        client: Its settings and keys are used, not its data.
-        epoch: Of the task.
-        data: The images; ``indices`` may name one several times, or not at all.
-
-    Yields:
-        Images (B, Ch, H, W), and their positions (B,) in ``data.images``.
-    """
-    yield from make_batches(
-        data.images,
-        torch.arange(len(data.labels), device=data.labels.device),
-        data.indices,
-        batch_size=client.local.batch_size,
-        augment=client.local.augment,
-        mean=data.mean,
-        std=data.std,
-        generator=torch_generator(client.seed, "batches", client.round, client.cid, epoch),
-    )
-
-
 @dataclass(frozen=True)
 class ClientPlugin:
     """A local-training method. The defaults are plain cross-entropy on plain batches.
@@ -327,8 +298,16 @@ class ClientPlugin:
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
     cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
+    stream_heads: ClassVar[bool] = False  # ``build`` asks for them: weights (S, C, D)
+    normed_features: ClassVar[bool] = False  # of norm sqrt(D), and of both signs
+    no_decay: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters without weight decay
     experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
-    weighs_images: ClassVar[bool] = False  # ``batches`` gives ``weights`` or ``mixed`` labels
+    masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
+    weighs_images: ClassVar[bool] = False  # batches or views have weights, or mixed labels
+    reference: ClassVar[str] = ""  # of one that no federation could have: what it is
+    control: ClassVar[
+        Mapping[str, object]
+    ] = {}  # options of what is compared beside it; None: none
     per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
 
     @property
@@ -336,8 +315,11 @@ class ClientPlugin:
         """The plugins that this one is made of."""
         return (self,)
 
-    def prepare(self, data: FederatedData) -> Mapping[str, NDArray[np.generic]]:
+    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
         """Return what is made once for all clients, before a run: ``client.material``.
+
+        Args:
+            setting: The federation before its first round.
 
         Raises:
             FedltError: If it cannot be had.
@@ -345,7 +327,18 @@ class ClientPlugin:
         return {}
 
     def build(self, model: Model) -> None:
-        """Add experts, tokens or other streams to ``model``, before the strategy's ``build``."""
+        """Add experts, tokens or other streams to ``model``, before the strategy's ``build``.
+
+        Another network that the method needs, such as a teacher, comes by ``model.add_network``.
+        """
+
+    def train_networks(self, client: Client) -> dict[str, float]:
+        """Train what ``build`` added by ``add_network``, before the strategy's ``local_update``.
+
+        Returns:
+            Further metrics, each a mean over the client's images; every client has the same names.
+        """
+        return {}
 
     def setup(self, client: Client) -> None:
         """Put per-client tensors into ``client.tensors`` before the task starts."""
@@ -362,8 +355,8 @@ class ClientPlugin:
 
         Args:
             client: The client.
-            batches: One epoch's, from ``batches``, in order; not changed. Several may be taken at
-                once, where that saves time.
+            batches: One epoch's, from ``batches``, in order; not changed. They are taken one at a
+                time: a curriculum may read the model between two.
             generator: Keyed by (seed, round, cid, epoch), for every draw.
         """
         return batches

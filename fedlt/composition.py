@@ -25,8 +25,8 @@ from fedlt.losses import cross_entropy
 
 if TYPE_CHECKING:
     from fedlt.client import Client
-    from fedlt.data import FederatedData
     from fedlt.models import Model
+    from fedlt.preparation import Preparation
     from fedlt.strategy import Tensors
 
 __all__ = ["Composed", "Kind", "compose", "is_plain", "kind_of", "own_cross_entropy", "weighted"]
@@ -117,22 +117,51 @@ class Composed(ClientPlugin):
         return self.objective.cosine_heads
 
     @property
+    def reference(self) -> str:  # type: ignore[override]
+        """What one of them is, if it is not federated."""
+        return self.data.reference or self.objective.reference
+
+    @property
     def experts(self) -> bool:  # type: ignore[override]
         """Whether the loss plugin splits the backbone."""
         return self.objective.experts
 
     @property
-    def weighs_images(self) -> bool:  # type: ignore[override]
-        """Whether the data plugin does."""
-        return self.data.weighs_images
+    def masks_absent(self) -> bool:  # type: ignore[override]
+        """Whether the loss plugin does."""
+        return self.objective.masks_absent
 
-    def prepare(self, data: FederatedData) -> Mapping[str, npt.NDArray[np.generic]]:
+    @property
+    def stream_heads(self) -> bool:  # type: ignore[override]
+        """Whether the loss asks for them."""
+        return self.objective.stream_heads
+
+    @property
+    def normed_features(self) -> bool:  # type: ignore[override]
+        """Whether those of the loss plugin's model are."""
+        return self.objective.normed_features
+
+    @property
+    def no_decay(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the loss plugin spares."""
+        return self.objective.no_decay
+
+    @property
+    def weighs_images(self) -> bool:  # type: ignore[override]
+        """Whether one of them does."""
+        return any(part.weighs_images for part in self.parts)
+
+    def prepare(self, setting: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
         """Prepare both."""
-        return _joined(*(part.prepare(data) for part in self.parts))
+        return _joined(*(part.prepare(setting) for part in self.parts))
 
     def build(self, model: Model) -> None:
         """Add what the loss plugin adds."""
         self.objective.build(model)
+
+    def train_networks(self, client: Client) -> dict[str, float]:
+        """Train what the loss plugin added."""
+        return self.objective.train_networks(client)
 
     def setup(self, client: Client) -> None:
         """Set both up, the data plugin first.

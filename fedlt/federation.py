@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fedlt.data import FederatedData, prepare_data
@@ -13,6 +13,8 @@ from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import apply_policy
+from fedlt.preparation import Preparation
+from fedlt.report.progress import SilentProgress
 from fedlt.rng import key, seed_torch
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from fedlt.client import ClientPlugin
     from fedlt.config import Config
+    from fedlt.report.progress import Progress
     from fedlt.strategy import Strategy
 
 __all__ = ["Federation", "prepare_federation"]
@@ -52,6 +55,24 @@ class Federation:
         config = self.config
         return key(config.seed, "salt", config.rng_salt) if config.rng_salt else config.seed
 
+    def notes(self) -> list[str]:
+        """Return what a user should know before the run, a line each."""
+        lines = [self.strategy.note(self.plugin)]
+        single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
+        masked = self.plugin.masks_absent and self.config.prior.use == "local_masked"
+        if single and masked and not self.strategy.pools:
+            lines.append(
+                f"{single} of {self.num_clients} clients hold a single class: with prior.use "
+                f"local_masked the shifted loss of {self.config.client.label} is 0 there"
+            )
+        return [line for line in lines if line]
+
+    def setting(self, progress: Progress | None = None) -> Preparation:
+        """Return what the plugin prepares from."""
+        return Preparation(
+            self.config, self.data, self.seed, self.strategy.pools, progress or SilentProgress()
+        )
+
     def build_model(self) -> Model:
         """Return the initial model: backbone, the plugin's parts, then the strategy's heads."""
         data, settings = self.data, self.config.model
@@ -73,17 +94,34 @@ class Federation:
         return model
 
 
-def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin) -> Federation:
-    """Load the data and draw the partition.
+def prepare_federation(
+    config: Config,
+    strategy: Strategy,
+    plugin: ClientPlugin,
+    *,
+    progress: Progress | None = None,
+) -> Federation:
+    """Load the data, draw the partition, and make what the plugin wants made before a run.
+
+    Args:
+        config: The run.
+        strategy: Its strategy.
+        plugin: Its client plugin.
+        progress: Is told how far the plugin is; silent by default.
 
     Raises:
-        FedltError: If strategy and plugin do not compose, the data cannot be had, or the partition
-            has too few clients for what the file asks.
+        FedltError: If strategy and plugin do not compose, the data cannot be had, the partition
+            has too few clients for what the file asks, or the plugin cannot be prepared.
     """
     reason = strategy.refuses(plugin)
     if reason is not None:
         names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
         raise FedltError(f"{names}: {reason}")
+    if strategy.needs_sgd and config.local.optimizer != "sgd":
+        raise FedltError(
+            f"local.optimizer: strategy {config.strategy.name!r} needs sgd, not "
+            f"{config.local.optimizer}: it reads mean gradients off the steps"
+        )
     if strategy.pools:
         _check_pooled(config)
     if plugin.needs_global_prior and config.prior.source == "own":
@@ -99,8 +137,9 @@ def prepare_federation(config: Config, strategy: Strategy, plugin: ClientPlugin)
         _check_secure_sum(strategy, cohort or clients)
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
-    material = {name: read_only(array) for name, array in plugin.prepare(data).items()}
-    return Federation(config, data, strategy, plugin, material)
+    bare = Federation(config, data, strategy, plugin)
+    material = plugin.prepare(bare.setting(progress))
+    return replace(bare, material={n: read_only(array) for n, array in material.items()})
 
 
 def _check_pooled(config: Config) -> None:

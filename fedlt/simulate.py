@@ -91,7 +91,7 @@ def run(
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)
     try:
-        federation = prepare_federation(config, strategy, plugin)
+        federation = prepare_federation(config, strategy, plugin, progress=progress)
         server = make_server_half(federation)
         rehearsal = rehearse(federation, server)
         if action == "start" and (progress is not None or name == "auto"):
@@ -100,8 +100,8 @@ def run(
                 (progress or SilentProgress()).note(line)
         generic = rehearsal.generic
         del rehearsal
-        if progress is not None and (line := strategy.note(plugin)):
-            progress.note(line)
+        for line in federation.notes():
+            (progress or SilentProgress()).note(line)
     finally:
         wait()
     with engine_class(name)(federation) as engine, _explained(directory):
@@ -354,7 +354,7 @@ class Simulation:
             "rounds": config.rounds,
             "status": "finished",
             "split": config.data.split,
-            "reference": strategy.reference or None,
+            "reference": strategy.reference or self.federation.plugin.reference or None,
             "generic_model": self.generic,
             "shots": self.evaluator.shots.to_json(),
             "prior": config.prior.model_dump(),

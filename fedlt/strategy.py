@@ -94,6 +94,8 @@ class Strategy:
 
     reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead
     needs_linear_heads: ClassVar[bool] = False  # it reads their norms or biases
+    takes_stream_heads: ClassVar[bool] = False  # it reads them, also where each stream has its own
+    needs_sgd: ClassVar[bool] = False  # it reads gradients off the way that SGD went
     with_experts: ClassVar[str] = ""  # the strategy that does the same for clients with experts
     reads_labels: ClassVar[bool] = False  # an objective of its own needs one label for an image
     own_model: ClassVar[str] = ""  # where ``personal`` holds a whole model: the prefix of its names
@@ -110,6 +112,8 @@ class Strategy:
         if self.needs_linear_heads and plugin.cosine_heads:
             other = f"; take {self.with_experts}" if self.with_experts and plugin.experts else ""
             return f"the strategy needs linear heads, the client makes cosine heads of them{other}"
+        if self.needs_linear_heads and plugin.stream_heads and not self.takes_stream_heads:
+            return "the strategy reads one linear head, the client makes one for every stream of it"
         if self.reads_labels and plugin.weighs_images:
             return "the strategy has a loss of its own on labels, the client weighs or mixes images"
         return None

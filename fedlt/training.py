@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fedlt.adamw import AdamW
 from fedlt.rng import torch_generator
 from fedlt.sgd import ParameterGroup, Sgd, climb
 
@@ -48,11 +49,17 @@ class Phase:
     schedule: Schedule | None = None  # factor of every learning rate; None: always 1
     ascent: float = 0.0  # SAM's rho: the gradient is taken this far uphill
     batches: tuple[Batch, ...] | None = None  # these, instead of epochs of the plugin's
+    optimizer: str = "sgd"  # or adamw
 
     def set_modes(self, model: Model) -> None:
-        """Put a model into training mode; a backbone of which nothing is trained evaluates."""
+        """Put a model into training mode; a backbone of which nothing is trained evaluates.
+
+        So does a plugin's network.
+        """
         model.train()
-        model.backbone.train(any(name.startswith("backbone.") for name in self.trained))
+        networks = {f"networks.{name}.": part for name, part in model.networks.items()}
+        for prefix, part in {"backbone.": model.backbone, **networks}.items():
+            part.train(any(name.startswith(prefix) for name in self.trained))
 
     def factors(self, client: Client) -> Iterator[float]:
         """Yield the factor of the learning rates step by step, without an end.
@@ -115,23 +122,25 @@ def check_loss(loss: Tensor) -> Tensor:
 def parameter_groups(client: Client, phase: Phase) -> dict[tuple[float, float], list[str]]:
     """Return the trained parameters' names by (learning rate, weight decay)."""
     groups: dict[tuple[float, float], list[str]] = {}
+    spared = (*phase.no_decay, *client.plugin.no_decay)
     for name in phase.trained:
-        spared = phase.no_decay and name.startswith(phase.no_decay)
-        decay = 0.0 if spared else client.local.weight_decay
+        decay = 0.0 if name.startswith(spared) else client.local.weight_decay
         groups.setdefault((client.learning_rate(name), decay), []).append(name)
     return groups
 
 
 def train_alone(client: Client, phase: Phase) -> dict[str, float]:
-    """Train one client's model by SGD and return its metrics."""
+    """Train one client's model and return its metrics."""
     parameters = dict(client.model.named_parameters())
     trained = set(phase.trained)
     frozen = [p for n, p in parameters.items() if n not in trained and p.requires_grad]
+    thawed = [parameters[n] for n in phase.trained if not parameters[n].requires_grad]
     groups = [
         ParameterGroup([parameters[name] for name in names], lr=lr, weight_decay=decay)
         for (lr, decay), names in parameter_groups(client, phase).items()
     ]
-    optimizer = Sgd(groups, momentum=client.local.momentum)
+    is_adam = phase.optimizer == "adamw"
+    optimizer = AdamW(groups) if is_adam else Sgd(groups, momentum=client.local.momentum)
     precision = precision_of(client)
 
     def backward(batch: Batch) -> Tensor:
@@ -145,8 +154,8 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
 
     loss_sum = torch.zeros((), device=client.data.images.device)
     examples = steps = 0
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    for parameter in (*frozen, *thawed):
+        parameter.requires_grad_(not parameter.requires_grad)
     try:
         for batch, factor in zip(phase_batches(client, phase), phase.factors(client), strict=False):
             loss = backward(batch)
@@ -159,6 +168,6 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
             examples += len(batch.labels)
             steps += 1
     finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+        for parameter in (*frozen, *thawed):
+            parameter.requires_grad_(not parameter.requires_grad)
     return {"loss": float(loss_sum), "examples": float(examples), "steps": float(steps)}

@@ -125,11 +125,12 @@ class Worker:
             broadcast=broadcast,
             personal=self._moved(personal),
             data=data,
-            local=federation.config.local,
+            local=federation.config.local.at(round_, federation.config.rounds),
             plugin=federation.plugin,
             tensors={
                 "class_counts": data.class_counts,
                 "log_prior": self._log_prior(None if pooled else cid, counts),
+                "known_counts": data.class_counts if counts is None else self._placed(counts),
             },
             trainer=self.trainer,
             asked=(federation.cohort_size, federation.num_clients),
@@ -161,7 +162,12 @@ class Worker:
 
     def train(self, client: Client) -> Update:
         """Do one client's task; the update's tensors live in the scratch model."""
+        further = self.federation.plugin.train_networks(client)
         update = self.federation.strategy.local_update(client)
+        if further:
+            examples = update.metrics.get("examples", 0.0)
+            sums = {name: mean * examples for name, mean in further.items()}
+            update = replace(update, metrics={**update.metrics, **sums})
         if self.federation.config.batchnorm == "pooled":
             update = replace(update, sums=to_moments(update.sums, self._moments))
         return update

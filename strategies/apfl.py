@@ -37,6 +37,7 @@ class APFL(FedAvg):
     client's first round.
     """
 
+    needs_sgd: ClassVar[bool] = True
     own_model: ClassVar[str] = "mixed."
 
     alpha: float = 0.5  # the share of v in the mixture; where it begins, if it is adaptive

@@ -74,7 +74,7 @@ class FedALA(FedAvg):
 
     def top_layers(self, model: Model) -> list[str]:
         """Return the names of the shared parameters of the last ``layers`` modules."""
-        names = model.parameter_names("shared")
+        names = [n for n in model.parameter_names("shared") if not n.startswith("networks.")]
         modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
         chosen = set(modules[-self.layers :])
         return [name for name in names if name.rpartition(".")[0] in chosen]

@@ -1,10 +1,6 @@
 """FedLoGe: joint local and generic federated learning under long-tailed data.
 
 Xiao et al., ICLR 2024. https://arxiv.org/abs/2401.08977
-
-The backbone learns through a frozen sparse ETF classifier (SSE-C), two heads on detached features:
-the auxiliary head psi, averaged by the server, and the local head phi_k, which stays. GLA-FR
-realigns psi: to equal norms for the generic model, to those of phi_k for client k.
 """
 
 from __future__ import annotations
@@ -14,59 +10,62 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-from torch.nn.functional import linear
+from torch import Tensor, zeros
 
 from fedlt.composition import own_cross_entropy
-from fedlt.models import FixedHead, LinearHead, Model
+from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
 from fedlt.models.realign import global_realign, local_realign
 from fedlt.rng import seed_torch
-from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Update
+from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Update, prefixed
 
 if TYPE_CHECKING:
-    from fedlt.client import Batch, Client
+    from fedlt.client import Batch, Client, ClientPlugin
 
 __all__ = ["FedLoGe"]
 
 
 @dataclass(frozen=True)
 class FedLoGe(Strategy):
-    """SSE-C, an auxiliary and a local head trained in one backward pass, and GLA-FR.
+    """The backbone learns through a frozen sparse ETF (SSE-C), heads psi and phi_k beside it.
 
-    ``profile: reference`` is the authors' public code where it differs from the paper: SSE-C keeps
-    a random bias, psi is realigned to norm 1.7, and the personal logits add the local head's (V2).
+    ``profile: reference`` is the public code: SSE-C has a bias, psi' norm 1.7, personal logits V2.
     """
 
     needs_linear_heads: ClassVar[bool] = True
+    takes_stream_heads: ClassVar[bool] = True
     with_experts: ClassVar[str] = "fedloge_experts"
     sparsity: float = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: float = 0.1  # gamma: target norm of each class vector
+    etf_scale: float | None = None  # of unit class vectors on normalised features, in place of it
     etf_seed: int = 0  # draws the classifier; the same one for every seed of a run
     profile: Literal["paper", "reference"] = "paper"
 
     def __post_init__(self) -> None:
-        """Check the hyperparameters."""
         if not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity: {self.sparsity} is not in [0, 1)")
         if self.etf_norm <= 0:
             raise ValueError(f"etf_norm: {self.etf_norm} is not above 0")
 
+    def refuses(self, plugin: ClientPlugin) -> str | None:
+        """Refuse a small classifier on normed features: it caps the logits."""
+        if plugin.normed_features and self.etf_scale is None:
+            return "its features have norm sqrt(D) already; set strategy.etf_scale, such as 16"
+        return super().refuses(plugin)
+
     def build(self, model: Model) -> None:
         """Add the heads ``sse_c`` (fixed), ``auxiliary`` (shared) and ``local`` (personal)."""
         size = (model.num_features, model.num_classes)
-        bias = torch.zeros(model.num_classes) if self.profile == "reference" else None
-        empty = torch.zeros(model.num_classes, model.num_features)  # init() makes the classifier
-        model.add_head("sse_c", FixedHead(empty, bias), group="fixed")
+        bias = zeros(size[1]) if self.profile == "reference" else None
+        model.add_head("sse_c", FixedHead(zeros(size[::-1]), bias, scale=self.etf_scale))
         model.add_head("auxiliary", LinearHead(*size))
         model.add_head("local", LinearHead(*size), group="personal")
 
     def init(self, model: Model) -> ServerState:
         """Make SSE-C (once, on the server) and return the first state."""
-        state = super().init(model)
-        size, seed = (model.num_features, model.num_classes), self.etf_seed
-        weight = sparse_etf(*size, sparsity=self.sparsity, norm=self.etf_norm, seed=seed)  # (C, D)
+        state, size = super().init(model), (model.num_features, model.num_classes)
+        norm = self.etf_norm if self.etf_scale is None else 1.0
+        weight = sparse_etf(*size, sparsity=self.sparsity, norm=norm, seed=self.etf_seed)  # (C, D)
         fixed = {**state.fixed, "heads.sse_c.weight": weight}
         if self.profile == "reference":
             seed_torch(self.etf_seed, "sse_c bias")
@@ -76,9 +75,9 @@ class FedLoGe(Strategy):
     def init_personal(self, client: Client) -> Tensors:
         """Draw this client's own local head."""
         seed_torch(client.seed, "local head", client.cid)
-        head = LinearHead(client.model.num_features, client.model.num_classes)
-        drawn = {f"heads.local.{name}": value for name, value in head.state_dict().items()}
-        return {**super().init_personal(client), **drawn}
+        *streams, c, d = client.model.shapes()["heads.local.weight"]
+        head = StreamHead(streams[0], d, c) if streams else LinearHead(d, c)
+        return {**super().init_personal(client), **prefixed("heads.local.", head.state_dict())}
 
     def local_update(self, client: Client) -> Update:
         """Train all three parts at once; weight decay would rewrite the norms that GLA-FR reads."""
@@ -98,9 +97,9 @@ class FedLoGe(Strategy):
         weight, bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         scale = 1.7 if self.profile == "reference" else 1.0
         return {
-            "realigned": partial(linear, weight=global_realign(weight, scale), bias=bias),
+            "realigned": partial(linear_logits, weight=global_realign(weight, scale), bias=bias),
             "sse_c": model.heads["sse_c"],
-            "auxiliary": partial(linear, weight=weight, bias=bias),
+            "auxiliary": partial(linear_logits, weight=weight, bias=bias),
         }
 
     def personal(
@@ -111,10 +110,10 @@ class FedLoGe(Strategy):
         phi, phi_bias = personal["heads.local.weight"], personal["heads.local.bias"]
         v1 = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|
         heads: dict[str, HeadFunction] = {
-            "realigned_v1": partial(linear, weight=v1, bias=psi_bias),
-            "realigned_v2": partial(linear, weight=v1 + phi, bias=psi_bias + phi_bias),
-            "local": partial(linear, weight=phi, bias=phi_bias),
-            "auxiliary": partial(linear, weight=psi, bias=psi_bias),
+            "realigned_v1": partial(linear_logits, weight=v1, bias=psi_bias),
+            "realigned_v2": partial(linear_logits, weight=v1 + phi, bias=psi_bias + phi_bias),
+            "local": partial(linear_logits, weight=phi, bias=phi_bias),
+            "auxiliary": partial(linear_logits, weight=psi, bias=psi_bias),
         }
         first = "realigned_v2" if self.profile == "reference" else "realigned_v1"
         return {first: heads[first], **heads}

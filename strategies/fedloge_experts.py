@@ -17,12 +17,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fedlt.losses import cross_entropy
-from fedlt.models import CosineHead, Experts, FixedHead, LinearHead, Model, StreamHead
-from fedlt.models.heads import by_stream
+from fedlt.composition import own_cross_entropy
+from fedlt.models import (
+    CosineHead,
+    Experts,
+    FixedHead,
+    LinearHead,
+    Model,
+    StreamHead,
+    linear_logits,
+)
 from fedlt.models.realign import global_realign, local_realign
-from fedlt.rng import seed_torch
-from fedlt.strategy import HeadFunction, Strategy, Tensors
+from fedlt.strategy import HeadFunction
 from strategies.fedloge import FedLoGe
 
 if TYPE_CHECKING:
@@ -60,20 +66,12 @@ class FedLoGeExperts(FedLoGe):
             model.backbone = model.backbone.folded()
         size = (model.num_features, model.num_classes)
         model.add_head("auxiliary", LinearHead(*size))  # becomes a cosine head for each expert
-        scale = None if self.mapping == "aux_experts" else _auxiliary(model).scale
+        scale = self.etf_scale
+        if scale is None and self.mapping == "streams":
+            scale = _auxiliary(model).scale
         empty = torch.zeros(model.num_classes, model.num_features)  # init() makes the classifier
         model.add_head("sse_c", FixedHead(empty, scale=scale), group="fixed")
         model.add_head("local", StreamHead(model.num_streams, *size), group="personal")
-
-    def init_personal(self, client: Client) -> Tensors:
-        """Draw this client's own local heads."""
-        shape = client.model.shapes()["heads.local.weight"]
-        if len(shape) == 2:
-            return super().init_personal(client)
-        seed_torch(client.seed, "local head", client.cid)
-        head = StreamHead(shape[0], shape[2], shape[1])
-        drawn = {f"heads.local.{name}": value for name, value in head.state_dict().items()}
-        return {**Strategy.init_personal(self, client), **drawn}
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return the losses of backbone, auxiliary and local heads, without common parameters."""
@@ -85,7 +83,7 @@ class FedLoGeExperts(FedLoGe):
         taught = features[:, :1] if self.mapping == "aux_experts" else features
         backbone = plugin.loss(heads["sse_c"](taught), batch, client)
         auxiliary = plugin.loss(heads["auxiliary"](detached), batch, client)
-        return backbone + auxiliary + cross_entropy(heads["local"](detached), batch.labels)
+        return backbone + auxiliary + own_cross_entropy(heads["local"](detached), batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
         """Return the auxiliary cosine heads, whose class vectors have equal norms: GA-FR."""
@@ -113,7 +111,7 @@ def _auxiliary(model: Model) -> CosineHead:
 
 
 def _cosine(features: Tensor, weight: Tensor) -> Tensor:
-    return by_stream(normalize(features, dim=-1), weight)
+    return linear_logits(normalize(features, dim=-1), weight)
 
 
 def _sum(first: HeadFunction, second: HeadFunction, features: Tensor) -> Tensor:

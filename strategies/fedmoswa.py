@@ -14,7 +14,7 @@ Under momentum the sum counts every gradient as often as the steps hold it, as i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class FedMoSWA(FedSWA):
     examples.
     """
 
+    needs_sgd: ClassVar[bool] = True
     gamma: float = 0.2  # how fast m follows the clients' gradients
 
     def __post_init__(self) -> None:

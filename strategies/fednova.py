@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -35,6 +35,8 @@ class FedNova(Strategy):
 
     With equal numbers of steps it is FedAvg, to rounding.
     """
+
+    needs_sgd: ClassVar[bool] = True
 
     def local_update(self, client: Client) -> Update:
         """Train and answer with the mean step, as a model."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +62,7 @@ class SCAFFOLD(Strategy):
     The first round, with every c zero, is FedAvg's with plain means.
     """
 
+    needs_sgd: ClassVar[bool] = True
     server_lr: float = 1.0  # eta_g
 
     def __post_init__(self) -> None:

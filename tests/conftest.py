@@ -42,6 +42,9 @@ TINY_METHODS: dict[str, dict[str, Any]] = {  # what a method adds to a round, ma
     "creff": {"per_class": 5, "match_steps": 3, "retrain_epochs": 3},
     "fedetf": {"alternations": 1, "tune_epochs": 1},
 }
+TINY_CLIENTS: dict[str, dict[str, Any]] = {
+    "deit_lt": {"width": 16, "depth": 1, "heads": 2, "strong": "distort"},
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,8 +130,12 @@ class Lab:
         name = changes.get("strategy")
         if isinstance(name, str) and name in TINY_METHODS:
             changes = {**changes, "strategy": {"name": name, **TINY_METHODS[name]}}
-        if changes.get("client") == "discl":
-            changes = {**changes, "client": {"name": "discl", "tail_below": 0.8, **self.pool()}}
+        client = changes.get("client")
+        if isinstance(client, str) and client in TINY_CLIENTS:
+            changes = {**changes, "client": {"name": client, **TINY_CLIENTS[client]}}
+        given = {"name": client} if isinstance(client, str) else client
+        if given and given.get("name") == "discl" and set(given) <= {"name", "loss"}:
+            changes = {**changes, "client": {**given, "tail_below": 0.8, **self.pool()}}
         return Config.model_validate(merge(TINY | {"output": str(self.output)}, changes))
 
     def pool(self) -> dict[str, str]:

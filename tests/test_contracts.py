@@ -8,8 +8,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from built_in import BUILT_IN
 from flwr.app import ConfigRecord, Message, RecordDict
-from tiers import COMPOSED, in_tiers
+from tiers import WITH_TIMM, in_tiers
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
@@ -24,34 +25,11 @@ from fedlt.strategy import Strategy, Total, Update
 from strategies import STRATEGIES
 
 STOCK = "flwr.serverapp.strategy:FedAdam"
-BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
-WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
-STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
-GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
-
-
-def with_client(strategy, client):
-    """Return the settings of a strategy with a plugin."""
-    more = GLOBAL if CLIENTS[client].needs_global_prior else {}
-    return {"strategy": strategy, "client": client, **more}
-
-
-METHODS = {
-    **{name: {"strategy": name} for name in STRATEGIES},
-    **{
-        f"{s}+{c}": with_client(s, c)
-        for s in BASES
-        for c in CLIENTS
-        if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
-    },
-    **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
-    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs"},
-    **COMPOSED,
-    "FedAdam": {"strategy": {"name": STOCK, "eta": 0.05}},
-}
+METHODS = {**BUILT_IN, "FedAdam": {"strategy": {"name": STOCK, "eta": 0.05}}}
 SETTINGS = {
     **METHODS,
     "group-norm": {"model": {"norm": "group"}},
+    "adamw": {"local": {"optimizer": "adamw", "lr": 0.01}},
     "pooled": {"strategy": "fedloge", "batchnorm": "pooled"},
     "fedavg-local": {"batchnorm": "local"},
     "fedloge-local": {"strategy": "fedloge", "batchnorm": "local"},
@@ -107,12 +85,13 @@ def test_again_gives_the_same_bits(lab, reference, changes):
 @pytest.mark.parametrize(
     ("name", "workers"),
     [
-        *((name, 2) for name in METHODS),
+        *(pytest.param(n, 2, marks=[WITH_TIMM] if "deit_lt" in n else []) for n in METHODS),
         ("fedavg+balanced_softmax", 1),
         ("fedloge", 1),
         ("FedAdam", 1),
         ("fedloge-local", 2),
         ("refresh", 2),
+        ("adamw", 2),
     ],
 )
 def test_ray_gives_the_bits_of_serial(lab, reference, name, workers):

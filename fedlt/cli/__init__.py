@@ -2,7 +2,7 @@
 
     fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
-    fedlt realign RUN --method NAME
+    fedlt realign RUN --method NAME         fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
 
 A mistake of the user's is one line on standard error and exit code 2.
@@ -26,6 +26,7 @@ from typer.core import TyperCommand
 
 from fedlt.cli.check import check
 from fedlt.cli.compare import compare, sweep
+from fedlt.cli.generate import generate
 from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
@@ -70,6 +71,7 @@ class _Command(TyperCommand):
 
 
 app.command("run", cls=_Command)(run)
+app.command("generate", cls=_Command)(generate)
 app.command("inspect", cls=_Command)(inspect)
 app.command("compare", cls=_Command)(compare)
 app.command("sweep", cls=_Command)(sweep)

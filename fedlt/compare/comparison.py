@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlt.config import Config, build_config, resolve_client, resolve_strategy
+from fedlt.config.plugins import client_control
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
@@ -100,12 +101,14 @@ def read_comparison(
         raise FedltError(f"{path}: has no section 'compare'; give --strategies a,b,c")
     rows, search = _read_section(path, section)
     chosen = [_row(path, tree, search, label, changes) for label, changes in rows.items()]
+    chosen += _controls(chosen)
     _check_slugs(path, chosen)
     for label in only:
         if label not in {row.label for row in chosen}:
             raise FedltError(f"{path}: no row {label!r}{nearest(label, [r.label for r in chosen])}")
-    kept = tuple(row for row in chosen if not only or row.label in only)
-    return Comparison(path, str(tree.get("name", path.stem)), tuple(overrides), kept)
+    kept = [row for row in chosen if not only or row.label in only]
+    kept += _controls(kept)
+    return Comparison(path, str(tree.get("name", path.stem)), tuple(overrides), tuple(kept))
 
 
 def _grid(
@@ -156,6 +159,23 @@ def _row(
     own = _searched(path, f"{where}.search", given.pop("search", dict(search)))
     slug = re.sub(r"[^a-z0-9]+", "-", str(label).lower()).strip("-")
     return Row(str(label), slug, _merged(tree, given), own)
+
+
+def _controls(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that client plugins want beside theirs, where they are not there already."""
+    found: list[Row] = []
+    for row in rows:
+        client = row.tree.get("client")
+        options = {"name": client} if isinstance(client, str) else dict(client or {})
+        control = client_control(options.get("name"))
+        left = {key: value for key, value in (options | control).items() if value is not None}
+        tree = {**row.tree, "client": left}
+        if control and tree not in [other.tree for other in (*rows, *found)]:
+            set_to = " ".join(str(value) for value in control.values() if value is not None)
+            label = f"{row.label} (control: {set_to})"
+            slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+            found.append(Row(label, slug, tree, row.search))
+    return found
 
 
 def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from fedlt.config.schema import (
     PluginConfig,
     PriorConfig,
     RefreshConfig,
+    ScheduleConfig,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "PluginConfig",
     "PriorConfig",
     "RefreshConfig",
+    "ScheduleConfig",
     "build_config",
     "config_hash",
     "differing_keys",

@@ -23,6 +23,7 @@ __all__ = [
     "file_digests",
     "load_config",
     "parse_options",
+    "path_digest",
     "to_yaml",
 ]
 
@@ -95,15 +96,30 @@ def _find_spec(name: str, folder: Path) -> str:
 
 def _make_plugin_absolute(plugin: PluginConfig, folder: Path) -> PluginConfig:
     """Return a plugin with absolute paths: of its class, and options named ``..._path``."""
-    paths = {key: _find(value, folder) for key, value in _paths_in(plugin).items()}
-    update = {"name": _find_spec(plugin.name, folder), "options": {**plugin.options, **paths}}
+    options = _with_paths(plugin.options, folder)
+    update = {"name": _find_spec(plugin.name, folder), "options": options}
     return plugin.model_copy(update=update)
+
+
+def _with_paths(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return options with absolute paths, in whatever depth they stand."""
+    found = dict(options)
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            found[key] = _with_paths(value, folder)
+        elif _is_path(key, value):
+            found[key] = _find(value, folder)
+    return found
+
+
+def _is_path(key: str, value: object) -> bool:
+    return key.rpartition(".")[2].endswith("_path") and isinstance(value, str) and value != ""
 
 
 def _paths_in(plugin: PluginConfig) -> dict[str, str]:
     """Return the hyperparameters that are places of data: those that are named ``..._path``."""
-    named = {k: v for k, v in plugin.options.items() if k.endswith("_path")}
-    return {key: value for key, value in named.items() if isinstance(value, str)}
+    flat = {key: json.loads(text) for key, text in _flatten(plugin.options)}
+    return {key: value for key, value in flat.items() if _is_path(key, value)}
 
 
 def _make_absolute(config: Config, folder: Path) -> Config:
@@ -216,14 +232,15 @@ def file_digests(config: Config) -> dict[str, str]:
         files["partition.file"] = config.partition.file
     for section, plugin in plugins.items():
         files |= {f"{section}.{key}": path for key, path in _paths_in(plugin).items()}
-    return {key: _digest(Path(file)) for key, file in files.items()}
+    return {key: path_digest(Path(file)) for key, file in files.items()}
 
 
-def _digest(path: Path) -> str:
+def path_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of every file in a folder; ``"unreadable"`` if so."""
     try:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
-            text = "".join(f"{file.relative_to(path)} {_digest(file)}\n" for file in files)
+            text = "".join(f"{file.relative_to(path)} {path_digest(file)}\n" for file in files)
             return hashlib.sha256(text.encode()).hexdigest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from fedlt.flower.stock import StockStrategy
     from fedlt.strategy import Strategy
 
-__all__ = ["client_kinds", "known_plugins", "plugin_section", "resolve_client", "resolve_strategy"]
+__all__ = [
+    "client_control",
+    "client_kinds",
+    "known_plugins",
+    "plugin_section",
+    "resolve_client",
+    "resolve_strategy",
+]
 
 _TABLES = {"strategy": ("strategies", "STRATEGIES"), "client": ("clients", "CLIENTS")}
 # Arguments of Flower's strategies that follow from the rest of the file.
@@ -100,6 +107,13 @@ def client_kinds() -> dict[str, str]:
         except Exception:  # an entry point of a foreign package: known_plugins says more
             kinds[name] = ""
     return kinds
+
+
+def client_control(name: object) -> dict[str, object]:
+    """Return the hyperparameters of a client plugin's control; none where it has no control."""
+    if not isinstance(name, str) or not (is_spec(name) or name in _loaders("client")):
+        return {}
+    return dict(getattr(_find_class("client", name, "client.name"), "control", {}))
 
 
 def _find_class(section: str, name: str, where: str) -> Any:  # noqa: ANN401 (checked by the caller)

@@ -91,8 +91,16 @@ def _parse(text: str, where: str) -> Any:  # noqa: ANN401 (whatever the text hol
 
 
 def _copy(value: Any) -> Any:  # noqa: ANN401 (a recursion over plain data)
-    """Return plain data without shared parts, so that an override of one leaves its alias alone."""
+    """Return plain data without shared parts, so that an override of one leaves its alias alone.
+
+    Raises:
+        ValueError: If a key without a value looks like a key and its value.
+    """
     if isinstance(value, dict):
+        for key, item in value.items():
+            if item is None and ":" in str(key):
+                name, _, rest = str(key).partition(":")
+                raise ValueError(f"write '{name}: {rest}', with a space after the colon")
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_copy(item) for item in value]

@@ -94,7 +94,8 @@ def load_pool(path: str | Path) -> Pool:
     except FedltError as error:
         raise FedltError(f"pool {str(place)!r}: {error}") from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise FedltError(f"pool {str(place)!r} cannot be read: {one_line(error)}") from error
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise FedltError(f"pool {str(place)!r} cannot be read: {reason}") from error
     if len(pool) == 0:
         raise FedltError(f"pool {str(place)!r}: no image; expected LEVEL/CLASS/SOURCE_n.png")
     return pool
@@ -137,7 +138,7 @@ def cached_pool(kind: str, inputs: list[str], make: Callable[[], Pool]) -> Pool:
 
 
 def _read_file(path: Path) -> Pool:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         if not hasattr(file, "files"):
             raise ValueError("it is no npz file")
         scores = file["scores"] if "scores" in file.files else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedlt.client import Batch, ClientData, batches_with_rows
 from fedlt.data.augment import normalize
-from fedlt.data.curriculum import draw_epoch, own_factors, plan_epoch
+from fedlt.data.curriculum import draw_epoch, most_progress, own_factors, plan_epoch
 from fedlt.errors import FedltError
 
 if TYPE_CHECKING:
@@ -22,11 +22,29 @@ if TYPE_CHECKING:
     from fedlt.data.federated import FederatedData
     from fedlt.data.pool import Pool
 
-__all__ = ["LEVELS", "TailData", "true_probability", "use_pool"]
+__all__ = [
+    "LEVELS",
+    "TailData",
+    "check_levels",
+    "progress_epochs",
+    "true_probability",
+    "use_pool",
+]
 
-IMAGES, LABELS, SOURCES, STAGES, LEVELS = (
-    f"pool.{name}" for name in ("images", "labels", "sources", "stages", "levels")
+IMAGES, LABELS, SOURCES, STAGES = (
+    f"pool.{name}" for name in ("images", "labels", "sources", "stages")
 )
+LEVELS = "pool.levels"
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Refuse levels that do not ascend or are not in [0, 1).
+
+    Raises:
+        ValueError: One line.
+    """
+    if list(levels) != sorted(set(levels)) or not all(0 <= level < 1 for level in levels):
+        raise ValueError(f"levels: {list(levels)} must ascend, in [0, 1)")
 
 
 def use_pool(
@@ -74,15 +92,12 @@ def use_pool(
         why = "" if used.any() else ", and none is made from an image that this run trains on"
         raise FedltError(f"no image is left of {len(pool)}{why}; min_score is {min_score}")
     kept = pool.take(passed)
-    stages = np.searchsorted(chosen, kept.levels) if chosen == sorted(chosen) else None
-    if stages is None:
-        raise FedltError(f"levels: {list(levels)} must ascend")
     _log(pool, used, passed)
     return {
         IMAGES: kept.images,
         LABELS: kept.labels,
         SOURCES: sources[passed],
-        STAGES: stages,
+        STAGES: np.searchsorted(chosen, kept.levels),
         LEVELS: np.array(chosen),
     }
 
@@ -155,38 +170,56 @@ class TailData:
                 found.append(torch.cat([rows[0] for rows in own]) + self.num_real)
         return torch.stack(found) if found else torch.zeros((0, stages), dtype=torch.int64)
 
-    def draw(
+    def none(self) -> Tensor:
+        """Return no rows: real tail images fill the tail."""
+        return torch.zeros(0, dtype=torch.int64)
+
+    def epoch(
         self,
         client: Client,
-        synthetic: Tensor,
-        *,
+        epoch: int,
         keep: float,
         cap: float,
         generator: torch.Generator,
-    ) -> Tensor:
-        """Return the rows of one epoch: see :mod:`fedlt.data.curriculum`."""
+        synthetic: Tensor,
+    ) -> Iterator[Batch]:
+        """Yield the batches of one epoch: see :mod:`fedlt.data.curriculum`."""
         labels = self.labels
         rare = self.is_tail[labels]
         tail, others = rare.nonzero().flatten(), (~rare).nonzero().flatten()
-        held = labels.bincount(minlength=len(self.is_tail)) > 0  # (C,)
+        counts = labels.bincount(minlength=len(self.is_tail))  # (C,)
         plan = plan_epoch(
             len(tail),
             len(others),
-            share=float(self.is_tail[held].double().mean()),
+            share=float(self.is_tail[counts > 0].double().mean()),
             keep=keep,
             cap=cap,
             least=client.local.batch_size,
         )
-        return draw_epoch(tail, others, synthetic, plan, generator)
-
-    def batches(self, client: Client, epoch: int, rows: Tensor) -> Iterator[Batch]:
-        """Yield the batches of an epoch that has these rows."""
-        labels = self.labels
-        own = own_factors(rows, labels, labels.bincount(minlength=len(self.is_tail)))
-        own = own.to(self.data.labels.device)
+        rows = draw_epoch(tail, others, synthetic, plan, generator)
+        own = own_factors(rows, labels, counts).to(self.data.labels.device)
         drawn = replace(self.data, indices=rows)
         for images, positions in batches_with_rows(client, epoch, drawn):
             yield Batch(images, self.data.labels[positions], {"own": own[positions]})
+
+
+def progress_epochs(
+    client: Client, own: TailData, stages: int, shown: Callable[[Tensor], Iterator[Batch]]
+) -> Iterator[Batch]:
+    """Yield a real epoch, then one of the level that it helped most (algorithm 2).
+
+    Args:
+        client: Its model is read before and after the first epoch.
+        own: Its images.
+        stages: Levels of the pool.
+        shown: Makes the batches of an epoch from the rows of the synthetic images in it.
+    """
+    held_out = own.held_out(stages)
+    before = true_probability(client, own, held_out) if len(held_out) else []
+    yield from shown(own.none())
+    after = true_probability(client, own, held_out) if len(held_out) else []
+    stage = most_progress(before, after) if len(held_out) else None
+    yield from shown(own.synthetic(stage, without=held_out.flatten()))
 
 
 @torch.no_grad()

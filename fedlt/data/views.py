@@ -7,8 +7,6 @@ pixels, to which a batch is taken back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from fedlt.data.augment import normalize
 from fedlt.data.autoaugment import autoaugment
 from fedlt.data.distort import distort
 
-__all__ = ["paired_views", "strong_view", "to_pixels", "turned"]
+__all__ = ["paired_views", "single_view", "strong_view", "to_pixels", "turned"]
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -71,32 +69,42 @@ def strong_view(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Gene
     return normalize(pixels.cutout(changed, centres), mean, std)
 
 
+def single_view(
+    images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator, *, kind: str
+) -> Tensor:
+    """Return one view of every image.
+
+    Args:
+        images: float32 (B, Ch, H, W), normalised; not changed.
+        mean: (Ch,), of pixel / 255.
+        std: (Ch,), likewise.
+        generator: CPU generator.
+        kind: ``autoaugment`` for :func:`strong_view`; ``distort``; ``none`` returns the images
+            themselves, without a draw.
+    """
+    if kind == "autoaugment":
+        return strong_view(images, mean, std, generator)
+    return distort(images, generator) if kind == "distort" else images
+
+
 def paired_views(
-    batches: Sequence[Tensor],
+    images: Tensor,
     mean: Tensor,
     std: Tensor,
     generator: torch.Generator,
     *,
     degrees: float,
     strong: str,
-) -> list[Tensor]:
-    """Return for each batch (B, Ch, H, W) its weak views, then its strong ones: (2B, Ch, H, W).
-
-    All batches are worked on at once: most of the time goes into calls, not into pixels.
+) -> Tensor:
+    """Return the weak views of a batch, then its strong ones: (2B, Ch, H, W).
 
     Args:
-        batches: float32, normalised; not changed.
+        images: float32 (B, Ch, H, W), normalised; not changed.
         mean: (Ch,), of pixel / 255.
         std: (Ch,), likewise.
         generator: CPU generator.
         degrees: Of :func:`turned`, which makes the weak views.
-        strong: ``autoaugment`` for :func:`strong_view`, or ``distort``.
+        strong: The kind of :func:`single_view` of the strong ones.
     """
-    images, sizes = torch.cat(list(batches)), [len(batch) for batch in batches]
     weak = turned(images, mean, std, generator, degrees=degrees)
-    if strong == "autoaugment":
-        changed = strong_view(images, mean, std, generator)
-    else:
-        changed = distort(images, generator)
-    pairs = zip(torch.split(weak, sizes), torch.split(changed, sizes), strict=True)
-    return [torch.cat(pair) for pair in pairs]
+    return torch.cat([weak, single_view(images, mean, std, generator, kind=strong)])

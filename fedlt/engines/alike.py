@@ -33,7 +33,7 @@ def _demands(request: Request) -> dict[str, Hashable]:
             _identity(phase.objective)
         ),
         "the parameters that are trained": (phase.trained, phase.no_decay),
-        "how the steps are taken": (_identity(phase.schedule), phase.ascent),
+        "how the steps are taken": (_identity(phase.schedule), phase.ascent, phase.optimizer),
         "client.local": client.local,
         "client.round": (client.round, client.rounds),
         "client.broadcast": tuple((name, id(t)) for name, t in client.broadcast.items()),

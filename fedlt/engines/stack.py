@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from fedlt.adamw import Moments, adamw
 from fedlt.client import Batch, Client
 from fedlt.engines.lockstep import Request
 from fedlt.engines.streams import Stream, largest_group
@@ -38,6 +39,7 @@ class Rows:
     values: list[Tensor]  # (k, ...) each, in the template's order
     leaves: dict[str, Tensor]  # those among them that are trained
     momentum: dict[str, Tensor | None]  # (k, ...) of the leaves
+    squares: Tensors  # likewise: AdamW's second moments
     tensors: list[Tensor]  # (k, ...) the clients' own tensors
     is_copy: bool  # the rows do not lie together: they are written back after the step
 
@@ -60,11 +62,12 @@ class Stack:
         self._tensors = [torch.stack([c.tensors[name] for c in clients]) for name in first.tensors]
         self._names = tuple(first.tensors)
         self._groups = parameter_groups(first, self._phase)
-        self._factor = first.local.momentum
+        self._factor, is_adam = first.local.momentum, self._phase.optimizer == "adamw"
         self._momentum: dict[str, Tensor | None] = {
-            name: torch.zeros_like(self._values[name]) if self._factor else None
+            name: torch.zeros_like(self._values[name]) if self._factor or is_adam else None
             for name in self._phase.trained
         }
+        self._squares = {n: torch.zeros_like(self._values[n]) for n in self._momentum if is_adam}
         self._is_trained = [name in self._momentum for name in template.names]
         self._precision = precision_of(first)
         self._client = TemplateClient(first, template.model)
@@ -103,7 +106,10 @@ class Stack:
             rows_apart = len(batches) > 1
             with climb(list(leaves.values()), uphill, kept, rho, rows=rows_apart):
                 _, gradients = self._backward(rows, batches)
-        self._descend(rows, gradients, factors)
+        if self._squares:
+            self._adapt(rows, gradients, factors, chosen)
+        else:
+            self._descend(rows, gradients, factors)
         if rows.is_copy:
             self._write_back(rows)
         size = len(batches[0].labels)
@@ -170,6 +176,31 @@ class Stack:
                 rates = lr * torch.tensor(factors, device=self._losses.device)
                 descend_rows(*lists, rates=rates, weight_decay=decay, momentum=self._factor)
 
+    def _adapt(
+        self,
+        rows: Rows,
+        gradients: dict[str, Tensor | None],
+        factors: list[float],
+        chosen: tuple[int, ...],
+    ) -> None:
+        """Take a step of AdamW with every parameter that has a gradient."""
+        taken = [[self._steps[position] + 1.0 for position in chosen], factors]
+        steps, scales = torch.tensor(taken, dtype=torch.float64, device=self._losses.device)
+        if len(chosen) == 1:
+            steps, scales = steps[0], scales[0]
+        for (lr, decay), names in self._groups.items():
+            for name in names:
+                first, gradient = rows.momentum[name], gradients[name]
+                if first is not None and gradient is not None:
+                    adamw(
+                        rows.leaves[name],
+                        gradient,
+                        Moments(first, rows.squares[name]),
+                        steps=steps,
+                        rates=lr * scales,
+                        weight_decay=decay,
+                    )
+
     def _rows(self, chosen: tuple[int, ...]) -> Rows:
         """Return the rows at these positions: views where they lie together, else copies."""
         index = torch.tensor(chosen, device=self._losses.device)
@@ -188,7 +219,8 @@ class Stack:
                 leaves[name] = value.requires_grad_()
         momentum = {n: None if m is None else take(m) for n, m in self._momentum.items()}
         tensors = [take(tensor) for tensor in self._tensors]
-        rows = Rows(index, values, leaves, momentum, tensors, is_copy)
+        squares = {name: take(square) for name, square in self._squares.items()}
+        rows = Rows(index, values, leaves, momentum, squares, tensors, is_copy)
         if not is_copy:
             self._known[chosen] = rows
         return rows
@@ -202,3 +234,5 @@ class Stack:
             own = self._momentum[name]
             if own is not None and buffer is not None:
                 own.index_copy_(0, rows.index, buffer)
+        for name, square in rows.squares.items():
+            self._squares[name].index_copy_(0, rows.index, square)

@@ -23,6 +23,11 @@ def make_server_half(federation: Federation) -> ServerHalf:
     strategy = federation.strategy
     try:
         model = federation.build_model()
+        if strategy.pools and (kept := model.names("personal")):
+            name = federation.config.strategy.name
+            raise FedltError(
+                f"strategy {name!r}: there is no client to keep what is personal: {kept[0]}"
+            )
         if isinstance(strategy, StockStrategy):
             return StockFlowerStrategy(strategy, model, federation)
         return FlowerStrategy(strategy, model, federation)

@@ -16,6 +16,12 @@ from fedlt.losses.equalisation import equalisation, kept_in_softmax
 from fedlt.losses.fedir import importance_weights
 from fedlt.losses.fedlc import calibration, fedlc
 from fedlt.losses.focal import focal
+from fedlt.losses.hard_distillation import (
+    mean_weight,
+    reweighting,
+    soft_cross_entropy,
+    weighted_distillation,
+)
 from fedlt.losses.ldam import ldam, ldam_margins
 from fedlt.losses.logit_adjustment import logit_adjusted
 from fedlt.losses.mdcs import consistency, diversity, expert_offsets
@@ -44,10 +50,14 @@ __all__ = [
     "ldam_margins",
     "logit_adjusted",
     "masked_divergence",
+    "mean_weight",
     "model_contrast",
     "nearest_prototype",
     "not_true",
     "prototype_distance",
+    "reweighting",
+    "soft_cross_entropy",
     "under_vmap",
     "weak_to_strong",
+    "weighted_distillation",
 ]

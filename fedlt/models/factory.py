@@ -40,4 +40,4 @@ def build_model(
     backbone = build_backbone(
         name, in_channels=in_channels, image_size=image_size, width=width, norm=norm
     )
-    return Model(backbone, num_classes)
+    return Model(backbone, num_classes, image_shape=(in_channels, image_size, image_size))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.index import Group
 
-__all__ = ["CosineHead", "FixedHead", "LinearHead", "StreamHead", "by_stream"]
+__all__ = ["CosineHead", "FixedHead", "LinearHead", "StreamHead", "linear_logits"]
 
 
 class LinearHead(nn.Linear):
@@ -30,6 +30,20 @@ class LinearHead(nn.Linear):
 
     def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:
         super().__init__(num_features, num_classes, bias=bias)
+
+
+def linear_logits(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map features (B, S, D) to logits (B, S, C).
+
+    Args:
+        features: (B, S, D).
+        weight: Class vectors (C, D), or (S, C, D): each stream's own.
+        bias: (C,) or (S, C).
+    """
+    if weight.ndim == 2:
+        return F.linear(features, weight, bias)
+    logits = torch.einsum("bsd,scd->bsc", features, weight)
+    return logits if bias is None else logits + bias
 
 
 class CosineHead(nn.Module):
@@ -65,7 +79,7 @@ class CosineHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
         classes = F.normalize(self.weight, dim=-1)
-        return self.scale * by_stream(F.normalize(features, dim=-1), classes)
+        return self.scale * linear_logits(F.normalize(features, dim=-1), classes)
 
 
 class StreamHead(nn.Module):
@@ -89,7 +103,7 @@ class StreamHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (B, S, D) to logits (B, S, C)."""
-        return by_stream(features, self.weight) + self.bias
+        return linear_logits(features, self.weight, self.bias)
 
 
 class FixedHead(nn.Module):
@@ -101,7 +115,7 @@ class FixedHead(nn.Module):
         scale: ``None`` for a linear map; else logits are ``scale * cos(features, class vector)``.
 
     Raises:
-        FedltError: If a shape does not fit.
+        FedltError: If a shape does not fit, or the scale is not above 0.
     """
 
     default_group: Group = "fixed"
@@ -116,6 +130,8 @@ class FixedHead(nn.Module):
         if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
             shapes = [tuple(t.shape) for t in (weight, bias) if t is not None]
             raise FedltError(f"fixed head: needs weight (C, D) and bias (C,), got {shapes}")
+        if scale is not None and scale <= 0:
+            raise FedltError(f"fixed head: scale must be above 0, got {scale}")
         self.out_features, self.in_features = weight.shape
         self.register_buffer("weight", weight.detach().clone())
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
@@ -127,10 +143,3 @@ class FixedHead(nn.Module):
         classes = F.normalize(self.weight, dim=-1)
         cosines = F.linear(F.normalize(features, dim=-1), classes)
         return self.scale * cosines if self.bias is None else self.scale * cosines + self.bias
-
-
-def by_stream(features: Tensor, weight: Tensor) -> Tensor:
-    """Return logits (B, S, C) of features (B, S, D) by class vectors (C, D), or (S, C, D)."""
-    if weight.ndim == 2:
-        return F.linear(features, weight)
-    return torch.einsum("bsd,scd->bsc", features, weight)

@@ -1,5 +1,8 @@
 """``Model``: one backbone, named heads, and the group of every parameter and buffer.
 
+Besides, there may be networks of a client plugin's own, such as a teacher: they are averaged, kept
+or fixed by their group as the rest is, but trained by the plugin alone.
+
 A group says where a tensor lives: ``shared`` tensors travel and are averaged, ``personal`` ones
 stay with their client, ``fixed`` ones are never trained and never averaged.
 """
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 
 from fedlt.errors import FedltError, nearest
 from fedlt.memory import Layout
-from fedlt.models.heads import CosineHead, LinearHead
+from fedlt.models.heads import CosineHead, LinearHead, StreamHead
 from fedlt.models.index import GROUPS, Group, Index, find_parts, lies_under, resolve_group
 
 __all__ = ["GROUPS", "Group", "Model"]
@@ -30,12 +33,19 @@ class Model(nn.Module):
         backbone: Module ``(B, Ch, H, W) -> (B, S, D)`` with the integer attributes
             ``num_features`` (D) and ``num_streams`` (S).
         num_classes: Number of classes C.
+        image_shape: (Ch, H, W) of the images, for plugins that add a network; None where unknown.
 
     Raises:
         FedltError: If the backbone lacks an attribute, or fewer than two classes are asked for.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
         for attribute in ("num_features", "num_streams"):
             if not isinstance(getattr(backbone, attribute, None), int):
@@ -48,8 +58,11 @@ class Model(nn.Module):
         self._index: Index | None = None
         self._packed: dict[str, Tensor] = {}  # views of the block in which tensors lie
         self._cosine: tuple[float, bool] | None = None  # what linear heads become: see below
+        self._has_stream_heads = False  # a linear head becomes one for every stream
+        self.image_shape = image_shape
         self.backbone = backbone
         self.heads = nn.ModuleDict()
+        self.networks = nn.ModuleDict()  # a plugin's own, outside backbone and heads
 
     @property
     def num_features(self) -> int:
@@ -86,10 +99,45 @@ class Model(nn.Module):
         """
         self._cosine = scale, by_stream
 
+    def use_stream_heads(self) -> None:
+        """Let every :class:`LinearHead` added from now on become a :class:`StreamHead`."""
+        self._has_stream_heads = True
+
+    def _adapted(self, head: nn.Module) -> nn.Module:
+        """Return what becomes of a head: a new one where it is of another kind."""
+        if not isinstance(head, LinearHead):
+            return head
+        size = (head.in_features, head.out_features)
+        if self._cosine is not None:
+            scale, by_stream = self._cosine
+            return CosineHead(*size, scale, self.num_streams if by_stream else None)
+        return StreamHead(self.num_streams, *size) if self._has_stream_heads else head
+
+    def add_network(self, name: str, network: nn.Module, *, group: Group) -> None:
+        """Add a network of a plugin's own, which neither ``features`` nor a head reads.
+
+        Its parameters have names under ``networks.<name>.``. They require no gradient:
+        ``Client.train(network=name)`` trains them, and what else trains the model does not.
+
+        Args:
+            name: Its name, a new identifier.
+            network: The module.
+            group: ``shared`` ones are averaged, ``personal`` ones kept, ``fixed`` ones sent once.
+
+        Raises:
+            FedltError: If the name is taken or not an identifier.
+        """
+        if not name.isidentifier() or name in self.networks or hasattr(self.networks, name):
+            raise FedltError(f"model: network name {name!r} must be a new identifier")
+        self.networks[name] = network.requires_grad_(False).eval()
+        self._index = None
+        self.set_group(f"networks.{name}", group)
+
     def add_head(self, name: str, head: nn.Module, *, group: Group | None = None) -> None:
         """Add a head ``(B, S, D) -> (B, S, C)`` and declare its group.
 
-        A :class:`LinearHead` becomes a cosine head where :meth:`use_cosine_heads` was called.
+        A :class:`LinearHead` becomes another one where :meth:`use_cosine_heads` or
+        :meth:`use_stream_heads` was called.
 
         Args:
             name: Its name, a new identifier.
@@ -108,11 +156,7 @@ class Model(nn.Module):
             given = getattr(head, attribute, size)
             if given != size:
                 raise FedltError(f"head {name!r}: {attribute} is {given}, the model has {size}")
-        if self._cosine is not None and isinstance(head, LinearHead):
-            scale, by_stream = self._cosine
-            streams = self.num_streams if by_stream else None
-            head = CosineHead(head.in_features, head.out_features, scale, streams)
-        self.heads[name] = head
+        self.heads[name] = head = self._adapted(head)
         self._index = None
         default: Group = getattr(head, "default_group", "shared")
         if head.state_dict():

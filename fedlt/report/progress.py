@@ -76,7 +76,7 @@ class LiveProgress:
 
     def start(self, total_rounds: int, done: int = 0) -> None:
         """Show the bar."""
-        self._bar.reset(self._task, total=total_rounds, completed=done)
+        self._bar.reset(self._task, total=total_rounds, completed=done, text="")
         self._bar.start()
 
     def advance(self, round: int, text: str = "") -> None:
@@ -106,7 +106,7 @@ class LineProgress:
 
     def start(self, total_rounds: int, done: int = 0) -> None:
         """Note where the run begins."""
-        self._total, self._done = total_rounds, done
+        self._total, self._done, self._text = total_rounds, done, ""
         self._began = time.monotonic()
         if done:
             self.note(f"{self._label}going on after round {done} of {total_rounds}")

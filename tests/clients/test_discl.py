@@ -7,7 +7,7 @@ import pytest
 import torch
 from pools import make_pool
 
-from clients import DisCL
+from fedlt.compare.comparison import read_comparison
 from fedlt.composition import own_cross_entropy
 from fedlt.data.curriculum import (
     EpochPlan,
@@ -193,6 +193,14 @@ def test_without_tail_images_it_is_the_plain_plugin_bit_for_bit(lab, reference, 
     assert outcome.bits == reference(strategy="fedloge").bits
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "balanced_softmax"])
+def test_without_tail_images_stacked_clients_train_as_with_the_loss_alone(lab, reference, loss):
+    client = {"name": "discl", "tail_below": 0.0, "loss": loss, **lab.pool()}
+    engine = {"name": "stacked"}
+    outcome = lab.run(client=client, engine=engine)
+    assert outcome.bits == reference(client=loss, engine=engine).bits
+
+
 def test_each_client_without_tail_trains_as_the_plain_plugin(lab):
     """In one federation some clients have a tail and some have none."""
     plain = lab.federation()
@@ -240,7 +248,7 @@ def test_held_out_images_have_every_level_and_are_not_trained_on(lab):
 def test_adaptive_trains_on_real_images_and_then_on_one_level(lab, monkeypatch):
     client = with_tail(lab, curriculum="adaptive")
     answers = iter([[0.1, 0.2, 0.3], [0.2, 0.5, 0.3]])  # the middle one gained most
-    monkeypatch.setattr("clients.discl.true_probability", lambda *_: next(answers))
+    monkeypatch.setattr("fedlt.data.tail.true_probability", lambda *_: next(answers))
     shown = shown_stages(client)
     assert set(shown) == {1}
 
@@ -274,10 +282,19 @@ def test_the_six_strategies_train_on_it(lab, strategy):
     assert outcome.result["client"] == "discl + balanced_softmax"
 
 
+@pytest.mark.parametrize("strategy", ["fedrod", "fedloge_experts"])
+def test_experts_train_on_it(lab, strategy):
+    """Their further views are made of synthetic images as of real ones."""
+    outcome = lab.run(strategy=strategy, client={"name": "discl", "loss": "mdcs"}, rounds=1)
+    assert outcome.result["excluded"] == []
+    assert outcome.result["client"] == "discl + mdcs"
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({}, "client.pool_path is missing: curriculum diverse_to_specific needs a pool"),
+        ({"tail_below": 0.0}, "no client holds an image of a tail class"),
+        ({"levels": [0.3, 0.1]}, r"levels: .* must ascend, in \[0, 1\)"),
         ({"pool_path": "/nowhere/pool.npz"}, "pool '/nowhere/pool.npz' cannot be read"),
         ({"until": 1.5}, r"until: 1.5 is not in \[0, 1\]"),
         ({"cap": -1.0}, "cap: -1.0 is below 0"),
@@ -297,5 +314,30 @@ def test_an_empty_pool_after_filtering_is_one_line(lab, tmp_path):
         lab.federation(client=client)
 
 
-def test_the_default_has_no_pool_and_says_so():
-    assert DisCL().pool_path == ""
+# ---- the control
+
+
+def rows_of(tmp_path, rows, **more):
+    path = tmp_path / "discl.yaml"
+    path.write_text(f"rounds: 2\ncompare:\n  rows:\n{rows}", encoding="utf-8")
+    return read_comparison(path, **more).rows
+
+
+@pytest.mark.parametrize("only", [(), ("made",)])
+def test_a_comparison_always_has_the_control_beside_it(tmp_path, only):
+    rows = """    plain: {}
+    made: {client: {name: discl, pool_path: /pool.npz, loss: focal}}
+    all: {client: {name: discl, pool_path: /pool.npz, loss: focal, curriculum: all_levels}}
+"""
+    found = rows_of(tmp_path, rows, only=only)
+    labels = [row.label for row in found]
+    assert labels == [*(only or ("plain", "made", "all")), "made (control: oversample)"]
+    control = found[-1].tree["client"]
+    assert control == {"name": "discl", "loss": "focal", "curriculum": "oversample"}
+
+
+def test_a_control_that_is_there_is_not_added_twice(tmp_path):
+    rows = """    mine: {client: {name: discl, curriculum: oversample}}
+    made: {client: discl}
+"""
+    assert [row.label for row in rows_of(tmp_path, rows)] == ["mine", "made"]

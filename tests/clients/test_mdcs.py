@@ -193,6 +193,13 @@ def test_the_smallest_clients_give_finite_numbers(lab, norm, strategy):
         assert all(np.isfinite(value) for value in update.metrics.values()), cid
 
 
+@pytest.mark.parametrize("use", ["local_floor1", "global", "mix"])
+def test_every_prior_gives_finite_numbers_where_classes_are_absent(lab, use):
+    prior = {"use": use, "source": "own" if use == "local_floor1" else "oracle"}
+    update = Bench(sized(lab, few_images, prior=prior)).task(1)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in update.sums.values())
+
+
 def test_a_single_class_moves_no_weight_and_an_absent_class_no_class_vector(lab):
     federation = sized(lab, few_images)
     start = Bench(federation).server.state.broadcast
@@ -202,6 +209,45 @@ def test_a_single_class_moves_no_weight_and_an_absent_class_no_class_vector(lab)
     moved = two.sums["heads.head.weight"].ne(start["heads.head.weight"]).any(dim=-1)  # (S, C)
     assert moved[:, :2].all()
     assert not moved[:, 2:].any()
+
+
+@pytest.mark.parametrize(
+    ("client", "prior", "strategy", "is_said"),
+    [
+        ("mdcs", {}, "fedavg", True),
+        ({"name": "class_balanced_sampling", "loss": "mdcs"}, {}, "fedavg", True),
+        ("mdcs", {"use": "local_floor1"}, "fedavg", False),
+        ("mdcs", {}, "centralised", False),
+        ("focal", {}, "fedavg", False),
+    ],
+)
+def test_clients_of_a_single_class_are_said(lab, client, prior, strategy, is_said):
+    shards = {"scheme": "shards", "shards_per_client": 1}  # sorted by class, dealt in runs
+    federation = lab.federation(client=client, prior=prior, strategy=strategy, partition=shards)
+    single = ((federation.data.client_counts > 0).sum(axis=1) == 1).sum()
+    assert single >= 1
+    notes = [note for note in federation.notes() if "single class" in note]
+    assert bool(notes) == is_said
+    if notes:
+        assert notes[0].startswith(f"{single} of {federation.num_clients} clients hold")
+
+
+# ---- with a data plugin
+
+
+def test_a_curriculum_feeds_the_experts(lab):
+    """The synthetic images of DisCL get both views; clients without a tail train as without it."""
+    client = {"name": "discl", "tail_below": 0.8, "loss": "mdcs", **lab.pool()}
+    bench = bench_of(lab, client)
+    batch = next(bench.client(1).batches(1))
+    half = len(batch.labels) // 2
+    assert torch.equal(batch.labels[:half], batch.labels[half:])
+    assert bench.worker.federation.plugin.experts
+    outcome = lab.run(client=client, rounds=2)
+    assert outcome.result["client"] == "discl + mdcs"
+    assert all(np.isfinite(row["train/loss"]) for row in outcome.rows)
+    none = {**client, "tail_below": 0.0}
+    assert lab.run(client=none, rounds=2).bits == lab.run(client="mdcs", rounds=2).bits
 
 
 # ---- settings

@@ -139,6 +139,7 @@ def test_missing_keys():
         ("local=3", ["override 'local=3'"]),
         ("rounds.a=3", ["rounds is 3", "expected a mapping"]),
         ("a=[b", ["override 'a=[b'", "not valid YAML"]),
+        ("client={name:mdcs}", ["override 'client={name:mdcs}'", "write 'name: mdcs'"]),
         ("=3", ["expected key=value"]),
         ("a..b=3", ["expected key=value"]),
         ("rounds", ["expected key=value"]),

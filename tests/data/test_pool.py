@@ -151,7 +151,6 @@ def test_levels_and_scores_choose(data):
         ({}, {"min_score": 0.3}, "needs scores, and it has none"),
         ({"scores": np.zeros(6)}, {"min_score": 2.0}, "no image is left of 6; min_score is 2.0"),
         ({}, {"levels": (0.2,)}, r"no image of level 0.2; it has \[0.1, 0.3\]"),
-        ({}, {"levels": (0.3, 0.1)}, "must ascend"),
         ({"labels": np.full(6, 3)}, {}, r"image 0 is of class 3, its source \d+ of class 0"),
         ({"sources": np.full(6, 10**6)}, {}, "none is made from an image that this run trains on"),
     ],

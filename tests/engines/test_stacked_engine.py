@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import smooth_backbone
 import torch
+from built_in import BUILT_IN as ALL
 from smooth_backbone import Smooth
-from tiers import COMPOSED, in_tiers
+from tiers import in_tiers
 from torch import nn
 
-from clients import CLIENTS
 from fedlt.client import Batch, ClientPlugin, add_metrics
 from fedlt.data.partition import Partition
 from fedlt.engines import base
@@ -28,7 +28,7 @@ from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import metric_lists
 from fedlt.flower.server_half import make_server_half
 from fedlt.models import LinearHead, Model
-from strategies import STRATEGIES, FedAvg
+from strategies import FedAvg
 
 TOLERANCE = 1e-4  # of the largest entry of a tensor, after 3 rounds: docs/engines.md
 SMOOTH = f"{smooth_backbone.__file__}:smooth"
@@ -163,30 +163,8 @@ class Spoiled(ClientPlugin):
         return super().loss(logits, batch, client) * client.tensors["factor"]
 
 
-BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with the plainest one
-WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
-STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
-GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
-
-
-def with_client(strategy, client):
-    """Return the settings of a strategy with a plugin."""
-    more = GLOBAL if CLIENTS[client].needs_global_prior else {}
-    return {"strategy": strategy, "client": client, **more}
-
-
-BUILT_IN = {
-    **{name: {"strategy": name} for name in STRATEGIES},
-    **{
-        f"{s}+{c}": with_client(s, c)
-        for s in BASES
-        for c in CLIENTS
-        if STRATEGIES[s]().refuses(CLIENTS[c]()) is None
-    },
-    **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
-    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs", "local": {"lr": 0.02}},
-    **COMPOSED,
-}
+# InfoBatch reads the model between batches and is refused: tests/clients/test_infobatch.py.
+BUILT_IN = {name: changes for name, changes in ALL.items() if "infobatch" not in name}
 METHODS = {
     **BUILT_IN,
     "FedAdam": {"strategy": {"name": "flwr.serverapp.strategy:FedAdam", "eta": 0.05}},

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-# Data plugins with a loss plugin, inside the strategies that plugins are made for.
-PAIRS = {
-    "mixup+balanced_softmax": {"name": "mixup", "loss": "balanced_softmax"},
-    "class_balanced_sampling+fedyoyo": {"name": "class_balanced_sampling", "loss": "fedyoyo"},
-}
-BALANCED_MDCS = {"name": "class_balanced_sampling", "loss": "mdcs"}
-COMPOSED = {
-    "fedavg+class_balanced_sampling+mdcs": {"strategy": "fedavg", "client": BALANCED_MDCS},
-    **{
-        f"{strategy}+{name}": {"strategy": strategy, "client": pair}
-        for strategy in ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
-        for name, pair in PAIRS.items()
-    },
-}
+WITH_TIMM = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm: the extra vit")
 KINDS = {
     "fedavg", "fedloge", "FedAdam",
     "scaffold",  # control variates on both sides
@@ -32,6 +20,8 @@ KINDS = {
     "fedavg+balanced_softmax",  # a loss that reads the prior
     "fedavg+ldam_drw",  # cosine heads and a clock
     "fedavg+fedyoyo",  # several views
+    "fedloge_experts+mdcs",  # experts as streams, heads by stream
+    "fedavg+deit_lt",  # a second network, several tokens
     "fedrod+mixup+balanced_softmax",  # a data plugin that weighs, and a loss plugin
 }  # fmt: skip
 
@@ -43,9 +33,10 @@ def in_tiers(cases: Mapping[str, Any], methods: Mapping[str, Any]) -> pytest.Mar
         cases: Name -> changes.
         methods: Those among them that stand for a built-in method.
     """
-    slow = [name for name in methods if name not in KINDS]
-    values = [
-        pytest.param(changes, id=name, marks=pytest.mark.slow if name in slow else ())
-        for name, changes in cases.items()
-    ]
+
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        slow = [pytest.mark.slow] if name in methods and name not in KINDS else []
+        return [*slow, WITH_TIMM] if "deit_lt" in name else slow
+
+    values = [pytest.param(changes, id=name, marks=marks(name)) for name, changes in cases.items()]
     return pytest.mark.parametrize("changes", values)

@@ -29,6 +29,15 @@ def test_one_step_by_hand(lab):
     assert any(not torch.allclose(uphill[n], g[n], rtol=0.05) for n in g)
 
 
+@pytest.mark.parametrize("client", ["cross_entropy", "focal"])
+def test_sharpness_aware_steps_go_with_any_loss_and_strategy(lab, reference, client):
+    """FedAvg with them is FedSAM; a strategy of several models takes them, too."""
+    run = lab.run(strategy="fedavg", client=client, local={"sam_rho": 0.1})
+    assert run.bits == reference(strategy={"name": "fedsam", "rho": 0.1}, client=client).bits
+    ditto = lab.run(strategy="ditto", client=client, local={"sam_rho": 0.1}, rounds=1)
+    assert ditto.bits != reference(strategy="ditto", client=client, rounds=1).bits
+
+
 def test_a_negative_way_is_refused(lab):
     with pytest.raises(FedltError, match=r"rho: -0\.1"):
         lab.federation(strategy={"name": "fedsam", "rho": -0.1})

@@ -3,7 +3,8 @@
 curves.py    how both views grow with the rounds
 classes.py   accuracy per class, the frequent classes first
 groups.py    many / medium / few
-clients.py   who holds what, how the clients fare, who gains
+clients.py   who holds what, how the clients fare
+gains.py     who gains by a model of its own
 price.py     seconds and bytes per round
 diagnostics.py   what happened inside the models, where the runs looked
 
@@ -15,14 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlt.report.figures.classes import class_accuracy
-from fedlt.report.figures.clients import (
-    client_distribution,
-    gain_by_size,
-    partition_and_accuracy,
-    tail_owners,
-)
+from fedlt.report.figures.clients import client_distribution, partition_and_accuracy
 from fedlt.report.figures.curves import learning_curves
 from fedlt.report.figures.diagnostics import class_vectors, diagnostics
+from fedlt.report.figures.gains import gain_by_size, tail_owners
 from fedlt.report.figures.groups import group_bars
 from fedlt.report.figures.price import price
 from fedlt.report.picture import Picture

@@ -1,0 +1,115 @@
+"""DeiT-LT: Rangwani et al., Distillation strikes back for vision transformers on long-tailed data.
+
+CVPR 2024, https://arxiv.org/abs/2404.02900
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fedlt.data.views import single_view
+from fedlt.errors import FedltError
+from fedlt.losses import mean_weight, soft_cross_entropy, weighted_distillation
+from fedlt.models.vit import NO_DECAY, DistilledViT, fuse
+from fedlt.taught import TaughtPlugin, check_range, mix_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch import Tensor
+
+    from fedlt.client import Batch, Client
+    from fedlt.models import Model
+
+__all__ = ["DeitLT"]
+
+_SMALL = 16  # images: in a smaller batch, weights over their sum hardly weigh anything
+
+
+@dataclass(frozen=True)
+class DeitLT(TaughtPlugin):
+    """A vision transformer whose CLS token learns labels, and its DIST token a CNN's answers.
+
+    The file's ``model:`` is the CNN, the teacher. It answers to the very images that the student
+    sees, strong views that are mixed, on which it was never trained. From ``drw_start`` on nothing
+    is mixed, and the DIST loss weighs the classes that the teacher names.
+    """
+
+    stream_heads: ClassVar[bool] = True
+    weighs_images: ClassVar[bool] = True
+    normed_features: ClassVar[bool] = True
+    no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
+
+    alpha: float = 0.5  # share of the DIST loss
+    warmup: float = 0.1  # share of the rounds without it, in which a co-teacher begins
+    drw_start: float = 0.9  # share of the rounds that mix, and weigh no class
+    drw_norm: Literal["auto", "batch", "fixed"] = "auto"  # batch: the paper; auto: from 16 images
+    mixup: float = 0.8  # alpha of mixup; 0: none
+    cutmix: float = 1.0  # alpha of CutMix; 0: none
+    smoothing: float = 0.1  # of labels, while images are mixed
+    strong: Literal["autoaugment", "distort", "none"] = "autoaugment"  # distort: cheaper
+    head_fusion: Literal["logits", "probs", "cls", "dist"] = "logits"
+    patch: int | None = None  # pixels a side; None: by the image's
+    width: int = 64  # features of a token
+    depth: int = 4  # blocks
+    heads: int = 4  # of attention
+    mlp_ratio: float = 2.0
+    drop_path: float = 0.0  # 0.1 in the paper
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters; the student checks its own sizes."""
+        super().__post_init__()
+        check_range(self, 0, 1, "alpha", "warmup", "drw_start")
+        check_range(self, 0, float("inf"), "mixup", "cutmix")
+        check_range(self, 0, 0.999, "smoothing", "drop_path")
+
+    def build(self, model: Model) -> None:
+        """Make the file's model the teacher, and the student the model."""
+        if model.image_shape is None:
+            raise FedltError("client deit_lt: the model says no image_shape to size a student for")
+        cnn, (channels, side, _) = model.backbone, model.image_shape
+        sizes = ("patch", "width", "depth", "heads", "mlp_ratio", "drop_path")
+        model.backbone = DistilledViT(channels, side, **{n: getattr(self, n) for n in sizes})
+        model.use_stream_heads()
+        self.add_teacher(model, cnn)
+
+    def setup(self, client: Client) -> None:
+        """Make this round's weights of the classes that the teacher names, and their mean."""
+        super().setup(client)
+        weights = self.class_weights(client, self.drw_start)
+        client.tensors["dist_weights"] = weights
+        client.tensors["dist_mean"] = mean_weight(client.tensors["known_counts"], weights)
+
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the student's views, with soft targets and the teacher's answers to them."""
+        is_late, data = client.round > self.drw_start * client.rounds, client.data
+        rule = {"mixup": self.mixup, "cutmix": self.cutmix, "smoothing": self.smoothing}
+        rule = dict.fromkeys(rule, 0.0) if is_late else rule
+        for batch in batches:
+            view = single_view(batch.images, data.mean, data.std, generator, kind=self.strong)
+            mixed = mix_batch(batch, view, len(data.class_counts), generator, **rule)
+            if self.teacher != "none":
+                mixed.extra["taught"] = self.answers(client, mixed.images)  # the student's tensor
+            yield mixed
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return (1 - alpha) CE(cls, targets) + alpha CE(dist, teacher's class), weighted late."""
+        cls, dist = logits.unbind(dim=1)  # (B, C) each
+        targets, taught = batch.extra["targets"], batch.extra.get("taught")
+        labelled = soft_cross_entropy(cls, targets)
+        if taught is None:
+            return (1 - self.alpha) * labelled + self.alpha * soft_cross_entropy(dist, targets)
+        begins = self.teacher != "pretrained_federated"
+        share = 0.0 if begins and client.round <= self.warmup * client.rounds else self.alpha
+        by_batch = self.drw_norm == "batch" or (self.drw_norm == "auto" and len(taught) >= _SMALL)
+        mean = None if by_batch else client.tensors["dist_mean"]
+        tail = weighted_distillation(dist, taught, client.tensors["dist_weights"], mean=mean)
+        return (1 - share) * labelled + share * tail
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Fuse the two tokens' logits (B, 2, C) to (B, C)."""
+        return fuse(logits, self.head_fusion)

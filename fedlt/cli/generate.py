@@ -1,0 +1,79 @@
+"""``fedlt generate``: the pool of synthetic images that a file's client plugin asks for."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedlt.errors import FedltError
+
+if TYPE_CHECKING:
+    from fedlt.data.pool import Pool
+
+__all__ = ["generate"]
+
+
+def generate(
+    file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as seed=2."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="PATH", help="Write the pool there, too (npz)."),
+    ] = None,
+) -> None:
+    """Make the synthetic images that a run would make first; trains no classifier.
+
+    They are kept for every run that asks for the same. A stopped generation goes on.
+    """
+    from fedlt.cli.run import stopped_by_terminate
+    from fedlt.data.pool import save_pool
+
+    try:
+        with stopped_by_terminate():
+            pools = _pools(file, overrides or [])
+    except KeyboardInterrupt:
+        command = shlex.join(["fedlt", "generate", str(file), *(overrides or [])])
+        typer.echo(f"interrupted; to go on: {command}", err=True)
+        raise typer.Exit(130) from None
+    if output is None:
+        return
+    if len(pools) > 1:
+        raise FedltError("--output: the file has several seeds; give seed=1")
+    try:
+        save_pool(pools[0], output)
+    except OSError as error:
+        raise FedltError(f"--output: {output} cannot be written: {error.strerror}") from error
+    typer.echo(str(output))
+
+
+def _pools(file: Path, overrides: list[str]) -> list[Pool]:
+    """Return the pool of every seed."""
+    from rich.console import Console
+
+    from fedlt.config import load_config, resolve_client, resolve_strategy
+    from fedlt.data import prepare_data
+    from fedlt.federation import Federation
+    from fedlt.generators.base import find_pool_maker
+    from fedlt.report.progress import make_progress
+    from fedlt.worker import prepare_process
+
+    prepare_process()
+    found = []
+    for config in load_config(file, overrides).runs():
+        maker = find_pool_maker(resolve_client(config))
+        if maker is None:
+            raise FedltError(f"client {config.client.label!r} has no pool of synthetic images")
+        data = prepare_data(config.data, config.partition, seed=config.seed)
+        federation = Federation(config, data, resolve_strategy(config), resolve_client(config))
+        progress = make_progress(Console(), f"{config.name} seed {config.seed}")
+        try:
+            found.append(maker(federation.setting(progress)))
+        finally:
+            progress.stop()
+    return found

@@ -1,0 +1,56 @@
+"""Generators of synthetic images: one per file. This table is the only registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedlt.errors import nearest
+from fedlt.generators.base import Generator
+from fedlt.generators.federated_ddpm import FederatedDdpm
+from fedlt.generators.local_ddpm import LocalDdpm
+from fedlt.generators.pooled_oracle import PooledOracle
+from fedlt.generators.stable_diffusion import StableDiffusion
+
+__all__ = ["GENERATORS", "Generator", "make_generator"]
+
+_ALL = (FederatedDdpm, LocalDdpm, PooledOracle, StableDiffusion)
+GENERATORS: dict[str, type[Generator]] = {cls.name: cls for cls in _ALL}
+
+
+def make_generator(given: str | Mapping[str, object], *, needed: bool = True) -> Generator | None:
+    """Return the generator that a file gives: a name, or a name with settings.
+
+    Args:
+        given: As in the file.
+        needed: Else it is not made, and None is returned.
+
+    Raises:
+        ValueError: One line, if a name or a setting is not valid.
+    """
+    if not needed:
+        return None
+    options = {"name": given} if isinstance(given, str) else dict(given)
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in GENERATORS:
+        raise ValueError(f"generator: unknown name {name!r}{nearest(str(name), GENERATORS)}")
+    cls = GENERATORS[name]
+    hints = get_type_hints(cls)
+    known = {field.name: field for field in fields(cls)}
+    for key in options:
+        if key not in known:
+            raise ValueError(f"generator: {name} has no setting {key!r}{nearest(key, known)}")
+    for key, field in known.items():
+        if field.default is MISSING and key not in options:
+            raise ValueError(f"generator: {name} needs {key}")
+    values: dict[str, Any] = {}
+    for key, value in options.items():
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            kind = hints[key].__name__
+            raise ValueError(f"generator: {key}: {value!r} is no {kind}") from error
+    return cls(**values)

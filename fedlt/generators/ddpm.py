@@ -1,0 +1,228 @@
+"""A small class-conditional diffusion model, learnt by clients and used on their own images.
+
+Ho, Jain and Abbeel, NeurIPS 2020, https://arxiv.org/abs/2006.11239, equation 14. The network is
+diffusers' UNet2DModel with group norm, which can be averaged as it is; one more class stands for
+"no class". A second network, a small classifier that learns in the same way, rates the images: the
+score is the probability of their class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedlt.data.prior import ABSENT
+from fedlt.errors import FedltError
+from fedlt.generators.base import Generator, Group, Items, Maker, Request
+from fedlt.generators.extra import diffusion_extra
+from fedlt.generators.fitting import Fit, fit
+from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
+from fedlt.rng import seed_torch, torch_generator, torch_state
+
+__all__ = ["Ddpm", "make_classifier", "make_unet"]
+
+
+@dataclass(frozen=True)
+class Ddpm(Generator):
+    """What all generators that learn from the federation's images have in common."""
+
+    least_score: ClassVar[float] = 0.3
+    rounds: int = 100
+    local_steps: int = 10  # of a client in a round
+    batch_size: int = 32
+    lr: float = 0.002
+    width: int = 32  # channels of the first stage; each further one has twice as many
+    stages: int = 2
+    times: int = 200  # noise levels
+    sample_steps: int = 25  # of a whole denoising
+    class_guidance: float = 2.0  # w of guidance without a classifier
+    drop_class: float = 0.1  # share of images that are learnt without their class
+    decay: float = 0.995  # of the running mean of the weights, by step
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        for name in ("rounds", "local_steps", "batch_size", "stages", "sample_steps"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("times", self.times >= self.sample_steps, "at least sample_steps")
+        self._check("width", self.width >= 8 and self.width % 8 == 0, "a multiple of 8")
+        self._check("lr", self.lr > 0, "above 0")
+        self._check("class_guidance", self.class_guidance >= 0, "at least 0")
+        for name in ("drop_class", "decay"):
+            self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+
+    def rounds_of(self, group: Group) -> int:
+        """Return the rounds of the two networks."""
+        return 2 * self.rounds
+
+    def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
+        """Train both networks on the group's images."""
+        data = request.setting.data
+        side = 2 ** (self.stages - 1)
+        if any(size % side for size in data.train_images.shape[2:]):
+            raise FedltError(
+                f"generator.stages: {self.stages} stages need images whose sides are multiples of "
+                f"{side}, not {data.train_images.shape[2:]}"
+            )
+        learner = _Learner(self, request, group, folder, tick)
+        return learner.maker()
+
+
+@dataclass(frozen=True, eq=False)
+class _Learner:
+    """One group's networks."""
+
+    of: Ddpm
+    request: Request
+    group: Group
+    folder: Path
+    tick: Callable[[], None]
+
+    def maker(self) -> Maker:
+        """Train both, and return what uses them."""
+        data, setting = self.request.setting.data, self.request.setting
+        device = setting.device
+        images = torch.from_numpy(data.train_images.copy()).to(device).float() / 127.5 - 1
+        labels = torch.from_numpy(data.train_labels.copy())
+        classes, kept = data.num_classes, alpha_bars(self.of.times)
+        _, channels, height, width = images.shape
+        before = torch_state()
+        seed_torch(setting.seed, "generator networks")
+        unet = make_unet(channels, (height, width), classes, self.of.width, self.of.stages)
+        rater = make_classifier(channels, classes)
+        torch.set_rng_state(before[0])
+        placed = labels.to(device)
+
+        def denoising(rows: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
+            clean, given = images[rows], placed[rows].clone()
+            noise = torch.randn(clean.shape, generator=generator).to(device)
+            times = torch.randint(self.of.times, (len(rows),), generator=generator)
+            dropped = torch.rand(len(rows), generator=generator) < self.of.drop_class
+            given[dropped.to(device)] = classes
+            left = kept[times].float().to(device)[:, None, None, None]
+            found = unet(noised(clean, noise, left), times.to(device), class_labels=given).sample
+            return functional.mse_loss(found, noise)
+
+        def rating(rows: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
+            # Drawn with these shares: balanced softmax takes them out again.
+            prior = share.log().clamp(min=ABSENT).float().to(device)
+            return functional.cross_entropy(rater(images[rows]) + prior, placed[rows])
+
+        self._fit(unet.to(device), denoising, labels, "generator")
+        self._fit(rater.to(device), rating, labels, "rater")
+        return _Sampler(self.of, unet, rater, images, placed, kept, setting.seed)
+
+    def _fit(self, network: nn.Module, loss: Any, labels: Tensor, purpose: str) -> None:  # noqa: ANN401
+        clients = [torch.from_numpy(own.copy()) for own in self.group.clients if len(own)]
+        of = self.of
+        how = Fit(
+            rounds=of.rounds,
+            steps=of.local_steps,
+            batch_size=of.batch_size,
+            lr=of.lr,
+            cohort=self.request.setting.cohort,
+            decay=of.decay,
+        )
+        file = self.folder / f"{purpose}.safetensors"
+        seed = self.request.setting.seed
+        fit(
+            network,
+            loss,
+            clients,
+            labels,
+            how,
+            seed=seed,
+            purpose=purpose,
+            file=file,
+            tick=self.tick,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """Makes images of some sources."""
+
+    of: Ddpm
+    unet: Any
+    rater: nn.Module
+    images: Tensor  # (N, Ch, H, W) in [-1, 1]
+    labels: Tensor  # (N,)
+    kept: Tensor  # (times,)
+    seed: int
+
+    @torch.no_grad()
+    def __call__(self, items: Items) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Return images and the probabilities of their classes."""
+        rows = torch.from_numpy(items.sources).to(self.images.device)
+        sources, labels = self.images[rows], self.labels[rows]
+        noise = torch.stack(
+            [
+                torch.randn(
+                    sources.shape[1:],
+                    generator=torch_generator(self.seed, "synthesis", int(row), int(copy)),
+                )
+                for row, copy in zip(items.sources, items.copies, strict=True)
+            ]
+        ).to(sources.device)
+        none = torch.full_like(labels, self.unet.config.num_class_embeds - 1)
+
+        def denoiser(z: Tensor, time: int) -> Tensor:
+            if self.of.class_guidance == 0:
+                found: Tensor = self.unet(z, time, class_labels=labels).sample
+                return found
+            both = self.unet(z.repeat(2, 1, 1, 1), time, class_labels=torch.cat([labels, none]))
+            conditional, unconditional = both.sample.chunk(2)
+            return guided(conditional, unconditional, self.of.class_guidance)
+
+        made = denoise(
+            sources,
+            noise,
+            denoiser,
+            level=items.level,
+            kept=self.kept,
+            steps=self.of.sample_steps,
+        )
+        pixels = ((made + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        scores = self.rater(pixels.float() / 127.5 - 1).softmax(dim=1)
+        own = scores.gather(1, labels[:, None])[:, 0]
+        return pixels.cpu().numpy(), own.double().cpu().numpy()
+
+
+def make_unet(
+    channels: int, size: tuple[int, int], classes: int, width: int, stages: int
+) -> nn.Module:
+    """Return an untrained denoiser; class number ``classes`` stands for no class."""
+    unet: nn.Module = diffusion_extra("diffusers").UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=tuple(width * 2**stage for stage in range(stages)),
+        down_block_types=("DownBlock2D",) * stages,
+        up_block_types=("UpBlock2D",) * stages,
+        norm_num_groups=8,
+        add_attention=False,
+        num_class_embeds=classes + 1,
+    )
+    return unet
+
+
+def make_classifier(channels: int, classes: int) -> nn.Sequential:
+    """Return an untrained classifier of small images: two convolutions and a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(64 * 16, classes),
+    )

@@ -1,0 +1,17 @@
+"""Generator ``federated_ddpm``: all clients learn one diffusion model by federated averaging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlt.generators.ddpm import Ddpm
+
+__all__ = ["FederatedDdpm"]
+
+
+@dataclass(frozen=True)
+class FederatedDdpm(Ddpm):
+    """Learnt by all clients; weights and Adam's moments leave a client, images do not."""
+
+    name: ClassVar[str] = "federated_ddpm"

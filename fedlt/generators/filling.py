@@ -1,0 +1,192 @@
+"""Pools are made once: part by part, kept in the cache under a hash of all that they depend on.
+
+    $FEDLT_CACHE/NAME-HASH.npz      a finished pool
+    $FEDLT_CACHE/NAME-HASH.parts/   what is there of an unfinished one: learnt weights, parts
+
+Every file is written whole or not at all, so that a generation that was stopped goes on, to the
+same bits. Who comes second waits for the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlt.data.pool import Pool, load_pool, save_pool
+from fedlt.errors import FedltError
+from fedlt.generators.base import Generator, Group, Items, Request, tail_sources
+from fedlt.generators.measures import level_lines
+from fedlt.models.etf_cache import cache_directory
+from fedlt.preparation import Preparation
+
+__all__ = ["filled_pool", "pool_place", "tail_pool"]
+
+VERSION = 1  # raise it when a generator's recipe changes
+
+
+def tail_pool(
+    setting: Preparation,
+    generator: Generator,
+    *,
+    levels: tuple[float, ...],
+    tail_below: float,
+) -> Pool:
+    """Return images for every client's tail classes.
+
+    Args:
+        setting: The federation.
+        generator: Makes them.
+        levels: Ascending; none: the generator's usual ones.
+        tail_below: A class is of the tail if its share is below this over C.
+    """
+    wanted = tuple(round(level, 6) for level in levels) or generator.usual_levels
+    request = Request(setting, tail_sources(setting, tail_below), wanted)
+    return filled_pool(generator, request)
+
+
+def filled_pool(generator: Generator, request: Request) -> Pool:
+    """Return the pool of a request: from the cache, or made now.
+
+    Args:
+        generator: Makes it.
+        request: What is wanted.
+
+    Raises:
+        FedltError: If there are no sources, or it cannot be made.
+    """
+    if not sum(map(len, request.sources)):
+        raise FedltError(
+            "no client holds an image of a tail class, so there is nothing to generate; raise "
+            "client.tail_below"
+        )
+    progress = request.setting.progress
+    if generator.reference:
+        progress.note(f"pool: {generator.name}: not federated: {generator.reference}")
+    place = pool_place(generator, request)
+    pool = _kept(place)
+    if pool is None:
+        folder = place.with_suffix(".parts")
+        with _alone(folder):
+            pool = _kept(place)  # another process may have been faster
+            if pool is None:
+                pool = _fill(generator, request, folder)
+                save_pool(pool, place)
+            shutil.rmtree(folder, ignore_errors=True)
+    for line in level_lines(pool, request.setting.data, generator.least_score):
+        progress.note(f"pool: {line}")
+    return pool
+
+
+def pool_place(generator: Generator, request: Request) -> Path:
+    """Return the file of a request's pool, which need not be there."""
+    setting = request.setting
+    data = setting.data
+    found = hashlib.blake2b(digest_size=16)
+    settings: Mapping[str, object] = {
+        "name": generator.name,
+        "settings": dict(generator.settings()),
+        "levels": request.levels,
+        "seed": setting.seed,
+        "cohort": setting.cohort,
+        "device": setting.device.type,
+        "versions": [VERSION, torch.__version__],
+    }
+    found.update(json.dumps(settings, sort_keys=True).encode())
+    arrays: list[NDArray[Any]] = [data.train_images, data.train_labels, data.pool_indices]
+    for array in [*arrays, *setting.clients, *request.sources]:
+        found.update(str(array.shape).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return cache_directory() / f"{generator.name}-{found.hexdigest()}.npz"
+
+
+def _fill(generator: Generator, request: Request, folder: Path) -> Pool:
+    """Make what is missing of a pool's parts, and return them as one."""
+    groups = [group for group in generator.groups(request) if len(group.sources)]
+    work = [list(_chunks(generator, group, request.levels)) for group in groups]
+    rounds = [generator.rounds_of(group) for group in groups]
+    total = sum(rounds) + sum(map(len, work))
+    progress = request.setting.progress
+    images = sum(map(len, request.sources)) * len(request.levels) * generator.per_image
+    progress.note(f"pool: {generator.name} makes {images} images, once: other runs find them")
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress.advance(done, f"pool: {generator.name}")
+
+    progress.start(total)
+    parts = []
+    for number, (group, chunks, learning) in enumerate(zip(groups, work, rounds, strict=True)):
+        own = folder / str(number)
+        own.mkdir(exist_ok=True)
+        files = [own / f"{index}.npz" for index in range(len(chunks))]
+        maker, before = None, done
+        for file, items in zip(files, chunks, strict=True):
+            part = _kept(file)
+            if part is None:
+                maker = maker or generator.open(request, group, own, tick)
+                part = _part(request, items, *maker(items))
+                save_pool(part, file)
+            parts.append(part)
+            done = max(done, before + learning)  # of what was learnt before a stop
+            tick()
+    progress.stop()
+    return _joined(parts)
+
+
+def _kept(place: Path) -> Pool | None:
+    """Return a pool that was kept, None where it is not there or cannot be read."""
+    with suppress(FedltError):
+        return load_pool(place)
+    return None
+
+
+def _chunks(generator: Generator, group: Group, levels: tuple[float, ...]) -> Iterator[Items]:
+    sources = np.repeat(group.sources, generator.per_image)
+    copies = np.tile(np.arange(generator.per_image), len(group.sources))
+    for level in levels:
+        for start in range(0, len(sources), generator.batch):
+            part = slice(start, start + generator.batch)
+            yield Items(level, sources[part], copies[part])
+
+
+def _part(request: Request, items: Items, images: NDArray[Any], scores: NDArray[Any]) -> Pool:
+    data = request.setting.data
+    return Pool(
+        images,
+        data.train_labels[items.sources],
+        np.full(len(images), items.level),
+        data.pool_indices[items.sources],
+        scores,
+    )
+
+
+def _joined(parts: list[Pool]) -> Pool:
+    fields = ("images", "labels", "levels", "sources", "scores")
+    return Pool(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the kernel lets go when this one ends, however."""
+    lock = folder.with_suffix(".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            folder.mkdir(parents=True, exist_ok=True)  # who was faster has removed it
+            yield
+            lock.unlink(missing_ok=True)  # who waits for it finds the finished pool
+    except OSError as error:
+        raise FedltError(f"the pool cannot be kept in {folder.parent}: {error.strerror}") from error

@@ -1,0 +1,24 @@
+"""Generator ``local_ddpm``: each client learns a diffusion model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedlt.generators.base import Group, Request
+from fedlt.generators.ddpm import Ddpm
+
+__all__ = ["LocalDdpm"]
+
+
+@dataclass(frozen=True)
+class LocalDdpm(Ddpm):
+    """Each client alone: nothing leaves it, and a client with few images memorises them."""
+
+    name: ClassVar[str] = "local_ddpm"
+
+    def groups(self, request: Request) -> Sequence[Group]:
+        """Return a group for each client that has sources."""
+        pairs = zip(request.setting.clients, request.sources, strict=True)
+        return [Group((own,), sources) for own, sources in pairs if len(sources)]

@@ -1,0 +1,54 @@
+"""What a pool is like, level by level: how near its images are to their sources, and how diverse.
+
+Low levels are often taken for diverse. That is true of a generator that knows more than the images
+it is used on, and need not be of one that learnt from them: so it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fedlt.data import FederatedData
+    from fedlt.data.pool import Pool
+
+__all__ = ["level_lines", "similarities", "spread"]
+
+
+def similarities(images: NDArray[np.uint8], sources: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the cosine (M,) of each image's pixels with those of its source."""
+    first, second = (part.reshape(len(part), -1).astype(float) for part in (images, sources))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosines: NDArray[np.float64] = (first * second).sum(axis=1) / np.maximum(norms, 1e-12)
+    return cosines
+
+
+def spread(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    """Return the mean distance of images from the mean of their class, pixels in [0, 1]."""
+    flat = images.reshape(len(images), -1) / 255
+    means = np.zeros((labels.max() + 1, flat.shape[1]))
+    np.add.at(means, labels, flat)
+    means /= np.maximum(np.bincount(labels), 1)[:, None]
+    return float(np.linalg.norm(flat - means[labels], axis=1).mean())
+
+
+def level_lines(pool: Pool, data: FederatedData, least_score: float) -> Iterator[str]:
+    """Yield a line for each level of a pool, and one for its sources."""
+    place = np.full(int(max(pool.sources.max(), data.pool_indices.max())) + 1, -1)
+    place[data.pool_indices] = np.arange(len(data.pool_indices))
+    for level in sorted(set(pool.levels.tolist())):
+        here = pool.take(pool.levels == level)
+        near = similarities(here.images, data.train_images[place[here.sources]]).mean()
+        kept = 1.0 if here.scores is None else float((here.scores >= least_score).mean())
+        wide = spread(here.images, here.labels)
+        yield (
+            f"level {level:g}: {len(here)} images, {100 * kept:.0f} % pass, similarity to the "
+            f"source {near:.2f}, spread {wide:.2f}"
+        )
+    real = np.unique(place[pool.sources])
+    wide = spread(data.train_images[real], data.train_labels[real])
+    yield f"their {len(real)} sources: spread {wide:.2f}"

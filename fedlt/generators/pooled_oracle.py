@@ -1,0 +1,27 @@
+"""Generator ``pooled_oracle``: a diffusion model of everybody's images. A leak, for bounds only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedlt.generators.base import Group, Request
+from fedlt.generators.ddpm import Ddpm
+
+__all__ = ["PooledOracle"]
+
+
+@dataclass(frozen=True)
+class PooledOracle(Ddpm):
+    """Learnt from the pooled images of all clients, which no federation has: a bound."""
+
+    name: ClassVar[str] = "pooled_oracle"
+    reference: ClassVar[str] = "its generator saw the pooled images of all clients (a leak)"
+
+    def groups(self, request: Request) -> Sequence[Group]:
+        """Return one group of one client that has all images."""
+        everything = np.sort(np.concatenate(request.setting.clients))
+        return [Group((everything,), request.every_source)]

@@ -1,0 +1,208 @@
+"""Generator ``stable_diffusion``: a pretrained text-and-image model, from a folder on this disk.
+
+As in Liang et al., Diffusion curriculum, ICCV 2025, https://arxiv.org/abs/2410.13674, section 3.2:
+image to image with a strength of 1 - level, prompts about the class, and CLIP as a filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from fedlt.config.yaml12 import read_mapping
+from fedlt.data import FederatedData
+from fedlt.errors import FedltError, one_line
+from fedlt.generators.base import Generator, Group, Items, Maker, Request
+from fedlt.generators.clip import ClipScores
+from fedlt.generators.extra import diffusion_extra
+from fedlt.generators.sdedit import steps_of
+from fedlt.rng import key, numpy_generator
+
+__all__ = ["StableDiffusion", "read_prompts", "strength_of"]
+
+
+@dataclass(frozen=True)
+class StableDiffusion(Generator):
+    """Diffusers' image-to-image pipelines; ``per_image`` is the number of seeds."""
+
+    name: ClassVar[str] = "stable_diffusion"
+    least_score: ClassVar[float] = 0.3  # cosine
+    per_image: int = 8
+    batch: int = 4
+    weights_path: str = ""  # a pipeline in diffusers' format
+    clip_path: str = ""  # a CLIP model with its tokenizer, in transformers' format
+    prompts_path: str = ""  # YAML: class name -> sentences; none: "a photo of a NAME"
+    sample_steps: int = 50  # of a whole denoising
+    text_guidance: float = 10.0
+    side: int = 512  # pixels of the square that the pipeline sees
+    tries: int = 5  # prompts that are tried while the filter refuses; the best image is kept
+    half: bool = False  # float16, for a GPU
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        for name in ("weights_path", "clip_path"):
+            self._check(name, bool(getattr(self, name)), "given: a folder on this disk")
+        for name in ("sample_steps", "tries"):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("side", self.side >= 8 and self.side % 8 == 0, "a multiple of 8")
+        self._check("text_guidance", self.text_guidance >= 0, "at least 0")
+
+    def settings(self) -> Mapping[str, object]:
+        """Return all settings, and what the paths hold."""
+        from fedlt.config.load import path_digest
+
+        paths = ("weights_path", "clip_path", "prompts_path")
+        contents = {
+            name: path_digest(Path(given)) for name in paths if (given := getattr(self, name))
+        }
+        return {**super().settings(), **contents}
+
+    def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
+        """Load the pipeline and CLIP."""
+        data, device = request.setting.data, request.setting.device
+        prompts = read_prompts(self.prompts_path, data.class_names)
+        pipeline = _loaded(
+            "weights_path", self.weights_path, lambda path: self._pipeline(path, device)
+        )
+        clip = _loaded("clip_path", self.clip_path, lambda path: ClipScores(path, device))
+        return _Sampler(self, data, pipeline, clip, prompts, request.setting.seed)
+
+    def _pipeline(self, folder: str, device: torch.device) -> Any:  # noqa: ANN401
+        diffusers = diffusion_extra("diffusers")
+        diffusion_extra("transformers")
+        kind = torch.float16 if self.half else torch.float32
+        pipeline = diffusers.AutoPipelineForImage2Image.from_pretrained(
+            folder, local_files_only=True, low_cpu_mem_usage=False
+        )
+        pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.set_progress_bar_config(disable=True)
+        if getattr(pipeline, "safety_checker", None) is not None:
+            pipeline.safety_checker = None
+        return pipeline.to(device, kind)
+
+
+def _loaded(name: str, path: str, load: Callable[[str], Any]) -> Any:  # noqa: ANN401
+    if not Path(path).is_dir():
+        raise FedltError(f"generator: {name}: {path} is no folder on this disk")
+    try:
+        return load(path)
+    except FedltError:
+        raise
+    except Exception as error:  # whatever a damaged file raises
+        raise FedltError(
+            f"generator: {name}: {path} cannot be loaded: {one_line(error)}"
+        ) from error
+
+
+def read_prompts(path: str, names: Sequence[str]) -> list[list[str]]:
+    """Return the prompts of every class.
+
+    Args:
+        path: A YAML file, class name -> sentence or list of sentences; empty: one plain sentence.
+        names: Of the classes.
+
+    Raises:
+        FedltError: If it cannot be read, or has no sentence for a class.
+    """
+    if not path:
+        return [[f"a photo of a {name}"] for name in names]
+    given = {str(name): value for name, value in read_mapping(Path(path)).items()}
+    found = []
+    for name in map(str, names):
+        value = given.get(name)
+        sentences = [value] if isinstance(value, str) else value
+        if (
+            not isinstance(sentences, list)
+            or not sentences
+            or not all(isinstance(sentence, str) and sentence for sentence in sentences)
+        ):
+            raise FedltError(f"generator: prompts_path: {path} has no sentences for class {name!r}")
+        found.append(sentences)
+    return found
+
+
+def strength_of(level: float, steps: int) -> float:
+    """Return the strength for which a pipeline takes ``steps_of(level, steps)`` steps.
+
+    Pipelines take int(steps * strength): 50 * (1 - 0.9) would be 4.
+    """
+    return min(1.0, (steps_of(level, steps) + 0.5) / steps) if level else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampler:
+    """Makes images of some sources."""
+
+    of: StableDiffusion
+    data: FederatedData
+    pipeline: Any
+    clip: ClipScores
+    prompts: list[list[str]]
+    seed: int
+
+    def __call__(self, items: Items) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Return images and their cosines; where the filter refuses, the best of several tries."""
+        images = self.data.train_images[items.sources]
+        scores = np.full(len(images), -np.inf)
+        best, open_ = images.copy(), np.arange(len(images))
+        if steps_of(items.level, self.of.sample_steps) == 0:  # a copy, in so few steps
+            return best, self._rated(best, items.sources)
+        for attempt in range(self.of.tries):
+            part = Items(items.level, items.sources[open_], items.copies[open_])
+            made = self._made(part, attempt)
+            found = self._rated(made, part.sources)
+            better = found > scores[open_]
+            best[open_[better]], scores[open_[better]] = made[better], found[better]
+            open_ = open_[scores[open_] < self.of.least_score]
+            if not len(open_):
+                break
+        return best, scores
+
+    def _made(self, items: Items, attempt: int) -> NDArray[np.uint8]:
+        """Run the pipeline, each image with a generator and a prompt of its own."""
+        of, labels = self.of, self.data.train_labels[items.sources]
+        seeds, prompts = [], []
+        for row, copy, label in zip(items.sources, items.copies, labels, strict=True):
+            keys = (int(row), int(copy), attempt)
+            seeds.append(torch.Generator().manual_seed(key(self.seed, "synthesis", *keys)))
+            choice = numpy_generator(self.seed, "prompt", *keys).integers(len(self.prompts[label]))
+            prompts.append(self.prompts[label][choice])
+        sources = _as_rgb(self.data.train_images[items.sources])
+        size = (of.side, of.side)
+        shown = functional.interpolate(sources, size, mode="bicubic", antialias=True).clamp(0, 1)
+        made = self.pipeline(
+            prompt=prompts,
+            image=shown,
+            strength=strength_of(items.level, of.sample_steps),
+            guidance_scale=of.text_guidance,
+            num_inference_steps=of.sample_steps,
+            generator=seeds,
+            output_type="pt",
+        ).images
+        channels, *small = self.data.train_images.shape[1:]
+        pixels = functional.interpolate(made.float().cpu(), small, mode="area").clamp(0, 1)
+        if channels == 1:
+            pixels = pixels.mean(dim=1, keepdim=True)
+        return (pixels * 255).round().to(torch.uint8).numpy()
+
+    def _rated(self, images: NDArray[np.uint8], sources: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return each image's cosine with "a photo of a" its class."""
+        names = [self.data.class_names[label] for label in self.data.train_labels[sources]]
+        cosines = self.clip(_as_rgb(images), [f"a photo of a {name}" for name in names])
+        found: NDArray[np.float64] = cosines.double().numpy()
+        return found
+
+
+def _as_rgb(images: NDArray[np.uint8]) -> Tensor:
+    """Return images (m, 1 or 3, H, W) as (m, 3, H, W) in [0, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    return pixels.expand(-1, 3, -1, -1)

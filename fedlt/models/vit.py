@@ -1,0 +1,107 @@
+"""A vision transformer with a class token and a distillation token, of any image size.
+
+Touvron et al., Training data-efficient image transformers and distillation through attention
+(DeiT), ICML 2021, https://arxiv.org/abs/2012.12877, section 4. The network is timm's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from torch import Tensor
+
+from fedlt.errors import FedltError
+from fedlt.models.layers import Backbone
+
+__all__ = ["NO_DECAY", "DistilledViT", "fuse", "patch_side"]
+
+NO_DECAY: Final = tuple(f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", "dist_token"))
+_MOST_PATCHES = 8  # a side, where the patch is not given
+
+
+def patch_side(image_size: int) -> int:
+    """Return the smallest patch of at least 2 pixels that leaves at most 8 patches a side."""
+    smallest = max(2, -(-image_size // _MOST_PATCHES))
+    return next(s for s in range(smallest, max(smallest, image_size) + 1) if not image_size % s)
+
+
+class DistilledViT(Backbone):
+    """Pre-norm transformer; its streams are the normalised CLS token (0) and DIST token (1).
+
+    Args:
+        in_channels: Image channels Ch.
+        image_size: Image side, pixels.
+        patch: Side of a patch, pixels; None: :func:`patch_side`.
+        width: Features of a token, D.
+        depth: Blocks.
+        heads: Attention heads; a divisor of ``width``.
+        mlp_ratio: Hidden units of a block's perceptron, times D.
+        drop_path: Stochastic depth of the last block; it grows linearly from 0.
+
+    Raises:
+        FedltError: If timm is not installed, or a size does not fit.
+    """
+
+    num_streams = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: int,
+        *,
+        patch: int | None = None,
+        width: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if patch is None and image_size < 2:
+            raise FedltError(f"the vision transformer needs images of 2 pixels, got {image_size}")
+        side = patch_side(image_size) if patch is None else patch
+        if image_size % side:
+            raise FedltError(f"patch: {side} does not divide the image side {image_size}")
+        if width % heads:
+            raise FedltError(f"heads: {heads} does not divide width {width}")
+        self.num_features = width
+        try:
+            from timm.models.deit import VisionTransformerDistilled
+        except ImportError as error:
+            raise FedltError(
+                f"the vision transformer needs timm ({error}): pip install 'fedlt[vit]'"
+            ) from error
+        self.vit: Any = VisionTransformerDistilled(
+            img_size=image_size,
+            patch_size=side,
+            in_chans=in_channels,
+            num_classes=0,  # without its heads: the strategy has its own
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            mlp_ratio=mlp_ratio,
+            drop_path_rate=drop_path,
+        )
+        for block in self.vit.blocks:
+            block.attn.fused_attn = False  # the fused product has no rule for stacked clients
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to the two tokens (B, 2, D)."""
+        tokens: Tensor = self.vit.forward_features(x)  # (B, 2 + patches, D)
+        return tokens[:, : self.num_streams]
+
+
+def fuse(logits: Tensor, how: str) -> Tensor:
+    """Return the logits (B, C) of an image from those of its two tokens, (B, 2, C).
+
+    Args:
+        logits: Of CLS and DIST.
+        how: ``logits``: their mean, the paper's; ``probs``: the logarithm of the mean of their
+            probabilities; ``cls`` or ``dist``: one of them.
+    """
+    if how == "logits":
+        return logits.mean(dim=1)
+    if how == "probs":
+        return logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
+    return logits[:, ("cls", "dist").index(how)]

@@ -1,0 +1,388 @@
+"""DeiT-LT: who trains the teacher, what it sees, what the two tokens learn, and since when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiers import WITH_TIMM
+from torch.nn import functional
+
+from clients import DeitLT
+from fedlt.client import Batch
+from fedlt.errors import FedltError
+from fedlt.flower.server_half import make_server_half
+from fedlt.models.teacher import Teacher
+from fedlt.taught import mix_batch
+from fedlt.worker import Worker
+from strategies import FedAvg
+
+pytestmark = WITH_TIMM
+
+TINY = {"name": "deit_lt", "width": 16, "depth": 1, "heads": 2, "strong": "distort"}
+PLAIN = {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0, "strong": "none"}
+SHARDS = {"scheme": "shards", "shards_per_client": 1}  # clients of one class
+ORACLE = {"use": "global", "source": "oracle"}
+
+
+def client_of(lab, *, cid=1, round_=1, options=None, **changes):
+    changes = {"rounds": 10, "client": {**TINY, **(options or {})}, **changes}
+    federation = lab.federation(**changes)
+    server, worker = make_server_half(federation), Worker(federation)
+    state, counts = server.state, server.prior_counts([0])
+    settings = {"fixed": state.fixed, "personal": {}, "global_counts": counts}
+    return worker.client(cid, round_, state.broadcast, **settings)
+
+
+def logits_of(count=20, classes=4):
+    return torch.randn(count, 2, classes, generator=torch.Generator().manual_seed(0))
+
+
+def taught_batch(count=20, classes=4):
+    draws = torch.Generator().manual_seed(1)
+    targets = torch.rand(count, classes, generator=draws).softmax(-1)
+    taught = torch.randint(0, classes, (count,), generator=draws)
+    return Batch(torch.zeros(count, 1, 8, 8), taught, {"targets": targets, "taught": taught})
+
+
+# ---- the teacher
+
+
+def test_the_teacher_answers_to_the_very_tensor_of_the_student(lab, monkeypatch):
+    client = client_of(lab, round_=5)
+    seen, features = [], client.model.features
+    answer = Teacher.forward
+
+    def spied(teacher, images):
+        assert not teacher.training
+        assert not torch.is_grad_enabled()
+        seen.append(images)
+        return answer(teacher, images)
+
+    def student(images):
+        assert images is seen[-1]
+        assert not client.model.networks["teacher"].training
+        return features(images)
+
+    monkeypatch.setattr(Teacher, "forward", spied)
+    monkeypatch.setattr(client.model, "features", student)
+    before = client.snapshot()
+    metrics = client.train(FedAvg().objective)
+    assert len(seen) == metrics["steps"]
+    for name, value in client.model.state().items():
+        is_teacher = name.startswith("networks.")
+        assert is_teacher == torch.equal(value, before[name]) or value.dtype == torch.int64
+
+
+def test_the_teacher_learns_by_ldam_and_sam(lab):
+    """A loop by hand: margins 15 (n_min / n)^(1/4), gradient at w + rho g / |g|, step from w."""
+    options = {"teacher_rho": 0.3, "teacher_lr": 0.07}
+    local = {"lr": 0.2, "momentum": 0.0, "weight_decay": 0.1, "batch_size": 100}
+    client = client_of(lab, options=options, local=local, model={"norm": "group"})
+    other = client_of(lab, options=options, local=local, model={"norm": "group"})
+    client.plugin.train_networks(client)
+    teacher = other.model.networks["teacher"].requires_grad_(True)
+    parameters = list(teacher.parameters())
+    (batch,) = super(DeitLT, other.plugin).batches(other, 0)
+    counts = other.data.class_counts.double()
+    margins = 15 * (counts[counts > 0].min() / counts.clamp(min=1)) ** 0.25
+    margins[counts == 0] = 15
+
+    def slopes():
+        lost = functional.one_hot(batch.labels, 4) * margins
+        loss = functional.cross_entropy(teacher(batch.images) - lost.float(), batch.labels)
+        return torch.autograd.grad(loss, parameters)
+
+    start = [p.detach().clone() for p in parameters]
+    first = slopes()
+    norm = torch.cat([g.flatten() for g in first]).norm()
+    with torch.no_grad():
+        for p, g in zip(parameters, first, strict=True):
+            p += 0.3 * g / norm
+    moved = torch.cat([(p - s).flatten() for p, s in zip(parameters, start, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.3, rel=1e-4)
+    second = slopes()
+    trained = dict(client.model.networks["teacher"].named_parameters())
+    for (name, p), s, g in zip(trained.items(), start, second, strict=True):
+        torch.testing.assert_close(p.detach(), s - 0.07 * g, msg=name)
+    body = client.snapshot()
+    assert all(torch.equal(t, body[n]) for n, t in other.broadcast.items() if "teacher" not in n)
+
+
+@pytest.mark.parametrize("strategy", ["fedprox", "ditto", "fedrep", "fedrod"])
+def test_whatever_trains_the_student_the_teacher_learns_the_same(reference, strategy):
+    """In the first round: FedProx does not hold it back, Ditto's own model does not replace it."""
+    settings = {"client": TINY, "rounds": 1}
+    if strategy == "fedprox":
+        strategy = {"name": strategy, "mu": 2.0}
+    found = reference(strategy=strategy, **settings).checkpoint.tensors["broadcast"]
+    wanted = reference(**settings).checkpoint.tensors["broadcast"]
+    teacher = [name for name in wanted if name.startswith("networks.teacher.")]
+    assert teacher
+    assert all(torch.equal(found[name], wanted[name]) for name in teacher)
+
+
+def test_where_the_teachers_live(reference, lab):
+    common = reference(client=TINY)
+    own = reference(client={**TINY, "teacher": "local"})
+    none = reference(client={**TINY, "teacher": "none"})
+    names = [n for n in common.checkpoint.tensors["broadcast"] if n.startswith("networks.")]
+    assert names
+    assert not [n for n in own.checkpoint.tensors["broadcast"] if n.startswith("networks.")]
+    weight = "networks.teacher.head.weight"
+    kept = [state[weight] for state in own.personal.values() if state]
+    assert len(kept) > 1
+    assert not torch.equal(kept[0], kept[1])
+    assert own.result["generic_model"] == "shared"
+    everything = {n for group in none.groups.values() for n in group}
+    assert not [name for name in everything if name.startswith("networks.")]
+    assert {"train/agreement", "train/teacher_loss"} <= set(common.rows[-1])
+    assert 0 <= common.rows[-1]["train/agreement"] <= 1
+
+
+def test_a_pretrained_teacher_is_a_finished_run(lab, reference):
+    first = reference(client="ldam_drw")
+    weights = str(first.directory.path)
+    client = {**TINY, "teacher": "pretrained_federated", "weights": weights}
+    outcome = lab.run(client=client, rounds=1)
+    fixed, sent = outcome.checkpoint.tensors["fixed"], first.checkpoint.tensors["broadcast"]
+    assert torch.equal(fixed["networks.teacher.head.weight"], sent["heads.head.weight"])
+    for name, value in sent.items():
+        if name.startswith("backbone."):
+            assert torch.equal(fixed[f"networks.teacher.{name}"], value)
+    assert not [n for n in outcome.checkpoint.tensors["broadcast"] if n.startswith("networks.")]
+    assert "train/teacher_loss" not in outcome.rows[-1]
+
+
+def test_weights_that_cannot_be_had(lab, reference, tmp_path):
+    def refused(reason, **options):
+        with pytest.raises(FedltError, match=reason) as caught:
+            make_server_half(lab.federation(client={**TINY, **options}))
+        assert "\n" not in str(caught.value)
+
+    pretrained = {"teacher": "pretrained_federated"}
+    refused("weights: teacher pretrained_federated, and no other, needs", **pretrained)
+    refused("weights: teacher pretrained_federated, and no other", weights="somewhere")
+    refused("weights: no run with a checkpoint lies in", **pretrained, weights=str(tmp_path))
+    linear = str(reference(client="cross_entropy").directory.path)
+    refused("does not fit the teacher.*'head.bias'", **pretrained, weights=linear)
+    fits = {**TINY, **pretrained, "weights": linear, "teacher_loss": "ce"}
+    make_server_half(lab.federation(client=fits))
+
+
+# ---- the losses
+
+
+@pytest.mark.parametrize(("round_", "is_late"), [(2, False), (9, False), (10, True)])
+def test_the_loss_by_hand(lab, round_, is_late):
+    """Half of each token's; from round 0.9 x 10 on the classes of the teacher are weighed."""
+    client = client_of(lab, round_=round_, prior=ORACLE)
+    logits, batch = logits_of(), taught_batch()
+    log_p = logits.log_softmax(-1).double()
+    labelled = -(batch.extra["targets"] * log_p[:, 0]).sum(-1).mean()
+    taught = batch.extra["taught"]
+    each = -log_p[torch.arange(20), 1, taught]
+    counts = client.tensors["known_counts"].double()
+    raw = (1 - 0.9999) / (1 - 0.9999**counts)
+    own = (raw / raw.mean())[taught] if is_late else torch.ones(20)
+    expected = 0.5 * labelled + 0.5 * (own * each).sum() / own.sum()
+    found = client.plugin.loss(logits, batch, client)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_small_batches_keep_their_weights(lab):
+    """Under 16 images the mean weight of the data divides: sum_c pi_c w_c, not the batch's own."""
+    client = client_of(lab, round_=10, prior=ORACLE, options={"alpha": 1.0})
+    logits, batch = logits_of(1), taught_batch(1)
+    counts = client.tensors["known_counts"].double()
+    weights = 1 / (1 - 0.9999**counts)
+    mean = (counts * weights).sum() / counts.sum()
+    taught = batch.extra["taught"]
+    plain = functional.cross_entropy(logits[:, 1], taught)
+    found = client.plugin.loss(logits, batch, client)
+    torch.testing.assert_close(found.double(), plain * (weights[taught] / mean).squeeze().double())
+    by_batch = replace(client.plugin, drw_norm="batch").loss(logits, batch, client)
+    torch.testing.assert_close(by_batch, plain)
+
+
+@pytest.mark.parametrize(("options", "round_", "silent"), [
+    ({"alpha": 0.0}, 5, 1), ({"alpha": 1.0}, 5, 0), ({}, 1, 1), ({"warmup": 0.5}, 5, 1),
+])  # fmt: skip
+def test_tokens_that_learn_nothing(lab, options, round_, silent):
+    """alpha 0 and the warm-up silence DIST, alpha 1 CLS: exactly zero."""
+    client = client_of(lab, round_=round_, options=options)
+    batch = next(client.batches(1))
+    FedAvg().objective(client, batch).backward()
+    weight = client.model.heads["head"].weight
+    assert weight.grad[silent].eq(0).all()
+    assert weight.grad[1 - silent].abs().sum() > 0
+    assert all(p.grad is None for p in client.model.networks.parameters())
+
+
+def test_without_teacher_and_mixing_it_is_cross_entropy_of_both_tokens(lab):
+    client = client_of(lab, options={**PLAIN, "teacher": "none"})
+    plain = client_of(lab, client="cross_entropy")
+    for batch, same in zip(client.batches(1), plain.batches(1), strict=True):
+        assert torch.equal(batch.images, same.images)
+        logits = client.model(batch.images)
+        found = client.plugin.loss(logits, batch, client)
+        rows = functional.cross_entropy(logits.flatten(0, 1), same.labels.repeat_interleave(2))
+        torch.testing.assert_close(found, rows)
+
+
+@pytest.mark.parametrize(("round_", "mixes"), [(1, True), (9, True), (10, False)])
+def test_mixing_ends_with_the_global_round(lab, round_, mixes):
+    client = client_of(lab, round_=round_)
+    targets = torch.cat([batch.extra["targets"] for batch in client.batches(1)])
+    torch.testing.assert_close(targets.sum(1), torch.ones(len(targets)))
+    assert (targets.amax(1) == 1).all().item() is not mixes
+
+
+def test_positions_and_tokens_have_no_weight_decay(lab):
+    """Without a gradient AdamW's step is the decay alone: w (1 - 0.1 x 0.5)."""
+    local = {"optimizer": "adamw", "lr": 0.1, "weight_decay": 0.5, "batch_size": 1000}
+    client = client_of(lab, local=local)
+    before = client.snapshot()
+    client.train(lambda c, b: 0 * FedAvg().objective(c, b))
+    after, spared = client.model.state(), {"pos_embed", "cls_token", "dist_token"}
+    for name in client.model.parameter_names("shared"):
+        if not name.startswith("networks."):
+            factor = 1.0 if name.removeprefix("backbone.vit.") in spared else 0.95
+            torch.testing.assert_close(after[name], factor * before[name], msg=name)
+
+
+def test_counts_are_global_where_the_server_knows_them(lab):
+    federation = lab.federation(client=TINY)
+    own, known = client_of(lab, round_=10), client_of(lab, round_=10, prior=ORACLE)
+    assert own.tensors["known_counts"].tolist() == federation.data.client_counts[1].tolist()
+    assert known.tensors["known_counts"].tolist() == federation.data.class_counts.tolist()
+
+
+def test_a_teacher_may_name_classes_that_the_client_lacks(lab):
+    client = client_of(lab, round_=10, partition=SHARDS)
+    held = client.tensors["class_counts"] > 0
+    assert not held.all()
+    weights = client.tensors["dist_weights"]
+    assert torch.equal(weights[~held], weights[held].max().expand((~held).sum()))
+
+
+# ---- clients of any kind
+
+
+@pytest.mark.parametrize("teacher", ["co_teacher", "local", "none"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_tiny_clients_of_one_class(lab, teacher, count):
+    for round_ in (1, 5, 10):
+        client = client_of(lab, options={"teacher": teacher}, partition=SHARDS, round_=round_)
+        client.data = replace(client.data, indices=client.data.indices[:count])
+        metrics = client.plugin.train_networks(client)
+        update = FedAvg().local_update(client)
+        numbers = [*metrics.values(), *update.metrics.values()]
+        assert torch.isfinite(torch.tensor(numbers)).all()
+        assert all(
+            torch.isfinite(t).all() for t in [*update.sums.values(), *update.personal.values()]
+        )
+        assert update.metrics["examples"] == count
+
+
+def test_bad_values_are_refused(lab):
+    cases = {
+        "alpha: 2.0 is above 1": {"alpha": 2.0},
+        "warmup: -1.0 is below 0": {"warmup": -1.0},
+        "drw_cap: 0.5 is below 1": {"drw_cap": 0.5},
+        "teacher_lr: 0.0 is not above 0": {"teacher_lr": 0.0},
+        r"beta: 1.0 is not in \[0, 1\)": {"beta": 1.0},
+        "teacher_epochs: 0 is below 1": {"teacher_epochs": 0},
+    }
+    for reason, options in cases.items():
+        with pytest.raises(FedltError, match=reason):
+            lab.federation(client={**TINY, **options})
+    with pytest.raises(FedltError, match="patch: 3 does not divide the image side 8"):
+        make_server_half(lab.federation(client={**TINY, "patch": 3}))
+    federation = lab.federation(strategy="centralised", client={**TINY, "teacher": "local"})
+    with pytest.raises(FedltError, match="'centralised': there is no client to keep what is"):
+        make_server_half(federation)
+
+
+# ---- with other plugins and strategies
+
+
+def test_a_mixture_is_the_clients_own_where_both_images_are():
+    batch = Batch(torch.zeros(4, 1, 2, 2), torch.arange(4), {"own": torch.tensor([1.0, 1, 0, 1])})
+    draws = torch.Generator().manual_seed(0)
+    rule = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.0}
+    mixed = mix_batch(batch, batch.images, 4, draws, **rule)
+    assert mixed.extra["own"].tolist() == [1, 1, 0, 0]
+    plain = mix_batch(batch, batch.images, 4, draws, **dict.fromkeys(rule, 0.0))
+    assert plain.extra["own"].tolist() == [1, 1, 0, 1]
+
+
+def test_a_data_plugin_draws_for_the_student_only(lab):
+    """The teacher learns from the client's own images in their own order."""
+    client = {"name": "class_balanced_sampling", "loss": TINY}
+    balanced, plain = client_of(lab, client=client), client_of(lab)
+    found, wanted = (c.plugin.train_networks(c) for c in (balanced, plain))
+    assert found["teacher_loss"] == wanted["teacher_loss"]
+    labels = [torch.cat([b.labels for b in c.batches(1)]) for c in (balanced, plain)]
+    assert not torch.equal(*labels)
+
+
+@pytest.mark.parametrize("name", ["balancefl", "fedntd", "fedproto"])
+def test_losses_on_one_label_for_an_image_refuse_it(lab, name):
+    with pytest.raises(FedltError, match="the client weighs or mixes images"):
+        lab.federation(strategy=name, client=TINY)
+
+
+@pytest.mark.parametrize("name", ["ccvr", "creff", "fedbabu"])
+def test_strategies_that_read_one_head_refuse_it(lab, name):
+    with pytest.raises(FedltError, match="the client makes one for every stream"):
+        lab.federation(strategy=name, client=TINY)
+
+
+def test_fedloge_for_experts_is_fedloge(reference):
+    settings = {"client": TINY, "rounds": 2}
+    runs = [
+        reference(strategy={"name": name, "etf_scale": 16.0}, **settings)
+        for name in ("fedloge", "fedloge_experts")
+    ]
+    assert runs[0].bits == runs[1].bits
+
+
+# ---- with FedLoGe
+
+
+def test_fedloge_wants_a_scaled_classifier(lab):
+    with pytest.raises(FedltError, match=r"'deit_lt': its features have norm .*etf_scale"):
+        lab.federation(strategy="fedloge", client=TINY)
+    strategy = {"name": "fedloge", "etf_scale": 16.0, "sparsity": 0.0}
+    federation = lab.federation(strategy=strategy, client=TINY)
+    state = make_server_half(federation).state
+    norms = state.fixed["heads.sse_c.weight"].norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(4))
+    model = federation.build_model()
+    model.load(state.fixed, state.fixed)
+    features = torch.randn(3, 2, 16)
+    cosine = torch.cosine_similarity(
+        features.unsqueeze(2), state.fixed["heads.sse_c.weight"], dim=-1
+    )
+    torch.testing.assert_close(model.heads["sse_c"](features), 16 * cosine)
+
+
+def test_fedloge_realigns_each_tokens_head(lab):
+    strategy = {"name": "fedloge", "etf_scale": 16.0}
+    federation = lab.federation(strategy=strategy, client=TINY)
+    state, worker = make_server_half(federation).state, Worker(federation)
+    client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
+    psi, bias = (state.broadcast[f"heads.auxiliary.{part}"] for part in ("weight", "bias"))
+    phi = client.personal["heads.local.weight"]
+    assert psi.shape == phi.shape == (2, 4, 16)
+    features = torch.randn(3, 2, 16)
+    generic = federation.strategy.generic(client.model, state.broadcast)["realigned"](features)
+    own = federation.strategy.personal(client.model, state.broadcast, client.personal)
+    for token in range(2):
+        unit = psi[token] / psi[token].norm(dim=1, keepdim=True)
+        torch.testing.assert_close(generic[:, token], features[:, token] @ unit.T + bias[token])
+        v1 = psi[token] * phi[token].norm(dim=1, keepdim=True)
+        found = own["realigned_v1"](features)[:, token]
+        torch.testing.assert_close(found, features[:, token] @ v1.T + bias[token])
