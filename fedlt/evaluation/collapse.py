@@ -43,7 +43,7 @@ def neural_collapse(
         Names and values; None where fewer than two classes have an image, or it was not given.
     """
     names = ("nc1", "nc2_norm", "nc2_angle", "nc3", "nc4")
-    present = labels.unique()  # ascending
+    present = torch.bincount(labels).nonzero().flatten()  # ascending
     if len(present) < 2:
         return dict.fromkeys(names)
     rows = features.double()
@@ -160,7 +160,7 @@ def pruned_energy(
     squares = features.double().square()
     total = squares.sum(dim=1)
     shares = (squares * zero[labels]).sum(dim=1) / total.clamp_min(torch.finfo(total.dtype).tiny)
-    by_class = {int(c): float(shares[labels == c].mean()) for c in labels.unique()}
+    by_class = {int(c): float(shares[labels == c].mean()) for c in torch.bincount(labels).nonzero()}
     values: dict[str, Metric] = {
         "pruned_share": float(zero.double().mean()),
         "pruned": _mean(list(by_class.values())),

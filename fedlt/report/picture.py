@@ -13,7 +13,17 @@ from fedlt.report.tables import DASH, percent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "Picture", "Sheet", "between", "half_width", "number", "share", "spread"]
+__all__ = [
+    "Cell",
+    "Picture",
+    "Sheet",
+    "between",
+    "half_width",
+    "number",
+    "share",
+    "spread",
+    "text_of",
+]
 
 
 class Cell(NamedTuple):
@@ -21,6 +31,11 @@ class Cell(NamedTuple):
 
     text: str
     value: float | None
+
+
+def text_of(cell: Cell | str) -> str:
+    """Return what a cell shows."""
+    return cell if isinstance(cell, str) else cell.text
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 WIDTH = 10.0  # inches
-_RC = {
+_RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

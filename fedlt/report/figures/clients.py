@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlt.report.partition_plot import PartitionView, draw_heat
-from fedlt.report.picture import Cell, Picture, Sheet, share
+from fedlt.report.picture import Cell, Picture, Sheet, share, text_of
 from fedlt.report.records import ClientFigures, Method, RunRecord
 from fedlt.report.style import LOOKS, look, new_figure, percent_axis
 
@@ -161,7 +161,7 @@ def client_distribution(methods: Sequence[Method]) -> list[Picture]:
         "Every dot is one client of one seed in the last round. The black bar is the median, the "
         "triangle the 10th percentile: one client in ten does worse than that."
     )
-    words = [f"{r[0]} median {r[4].text} %, 10th percentile {r[2].text} %" for r in rows]  # type: ignore[union-attr]
+    words = [f"{r[0]} median {text_of(r[4])} %, 10th percentile {text_of(r[2])} %" for r in rows]
     headings = ["method", "worst", "p10", "p25", "median", "p75", "p90", "best", "mean", "clients"]
     sheet = Sheet(headings, rows, "In %, over all clients of all seeds in the last round.")
     alt = f"Dots of personal accuracy, one per client. {'; '.join(words)}."

@@ -106,7 +106,7 @@ def _panels(view: str, methods: Sequence[Method], found: dict[str, Series]) -> P
 
 def rounds_sheet(found: dict[str, Series], cell: Callable[[float], Cell]) -> Sheet:
     """Return method and round against mean and range over seeds."""
-    rows = [
+    rows: list[list[Cell | str]] = [
         [label, str(number), cell(statistics.fmean(values)), between(values)]
         for label, series in found.items()
         for number, values in series.items()

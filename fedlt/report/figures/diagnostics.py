@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedlt.report.figures.curves import Series, by_round, draw_lines
-from fedlt.report.picture import Cell, Picture, Sheet, number
+from fedlt.report.picture import Cell, Picture, Sheet, number, text_of
 from fedlt.report.records import Method
 from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, round_axis
 
@@ -114,7 +114,7 @@ def _mean(values: Sequence[float] | None) -> float | None:
 
 def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     """Return norm and nearest angle of the class vectors of every head, by class group."""
-    rows = [(m.label, head, m) for m in methods for head in _heads(m)]
+    rows: list[list[Cell | str]] = [(m.label, head, m) for m in methods for head in _heads(m)]
     if not rows:
         return []
     figure = new_figure(1.8 + 0.32 * len(rows))
@@ -149,7 +149,7 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
         "A head favours classes whose vectors are long. A balanced head has its three marks close "
         "together; a long-tailed one has short vectors for rare classes."
     )
-    words = [f"{row[0]} many {row[1].text}, few {row[3].text}" for row in table]  # type: ignore[union-attr]
+    words = [f"{row[0]} many {text_of(row[1])}, few {text_of(row[3])}" for row in table]
     alt = f"Mean length of class vectors by class group: {'; '.join(words)}."
     return [
         Picture(

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlt.report.figures.clients import clients_of, with_clients
 from fedlt.report.figures.groups import which_of
-from fedlt.report.picture import Cell, Picture, Sheet, half_width, share, spread
+from fedlt.report.picture import Cell, Picture, Sheet, half_width, share, spread, text_of
 from fedlt.report.records import Method
 from fedlt.report.style import grid_of, new_figure, points_axis
 
@@ -45,7 +45,7 @@ def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
     figure.legend(*max(pairs, key=lambda p: len(p[1])), loc="outside upper center", ncols=2)
     headings = ["method", "clients by size", "images", "mean gain", "worse off", "clients"]
     note = "In percentage points, over all clients of all seeds, last round."
-    words = [f"{r[0]}, {r[1]} third: {r[3].text}" for r in rows]  # type: ignore[union-attr]
+    words = [f"{r[0]}, {r[1]} third: {text_of(r[3])}" for r in rows]
     alt = f"Gain by client size in percentage points. {'; '.join(words)}."
     title = "Who gains from a model of its own: small clients or large ones?"
     sheets = {"Gain by client size": Sheet(headings, rows, note)}
@@ -125,7 +125,7 @@ def tail_owners(methods: Sequence[Method]) -> list[Picture]:
     points_axis(axes.xaxis)
     axes.set_xlabel("mean gain over the generic model, percentage points")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    rows = [
+    rows: list[list[Cell | str]] = [
         [
             m.label,
             *(spread(m.known(x, which), signed=True) for x in metrics.values()),
@@ -138,7 +138,7 @@ def tail_owners(methods: Sequence[Method]) -> list[Picture]:
         rows,
         "In percentage points, mean ± 95 % interval over the seeds that have such clients.",
     )
-    words = [f"{row[0]} {row[1].text} and {row[2].text}" for row in rows]  # type: ignore[union-attr]
+    words = [f"{row[0]} {text_of(row[1])} and {text_of(row[2])}" for row in rows]
     how = (
         "Gain is the accuracy of a client's own model minus the generic model's, on the client's "
         "own classes. Left of the line the clients would be better off without personal models."

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedlt.report.picture import Picture, Sheet, half_width, share, spread
+from fedlt.report.picture import Cell, Picture, Sheet, half_width, share, spread
 from fedlt.report.records import Method
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 
@@ -113,7 +113,9 @@ def groups_sheet(
 ) -> Sheet:
     """Return accuracy and groups of the given views."""
     metrics = [f"{view}/{metric}" for view, words in views.items() for metric in words]
-    rows = [[m.label, *(spread(m.values(metric, which)) for metric in metrics)] for m in methods]
+    rows: list[list[Cell | str]] = [
+        [m.label, *(spread(m.values(metric, which)) for metric in metrics)] for m in methods
+    ]
     headings = [metric.replace("/accuracy", " all").replace("/", " ") for metric in metrics]
     return Sheet(["method", *headings], rows, "In %, mean ± 95 % interval over seeds.")
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fedlt.report.picture import Cell, Picture, Sheet
+from fedlt.report.picture import Cell, Picture, Sheet, text_of
 from fedlt.report.records import Method
 from fedlt.report.style import new_figure
 from fedlt.report.tables import DASH
@@ -49,7 +49,9 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         "Time is a whole run's, evaluations included, divided by its rounds: compare it only "
         "between runs of one machine and one engine. Bytes are counted, not measured."
     )
-    rows = [[label, *(_cell(value) for value in row)] for label, row in table.items()]
+    rows: list[list[Cell | str]] = [
+        [label, *(_cell(value) for value in row)] for label, row in table.items()
+    ]
     headings = [
         "method",
         *(f"{name}, {unit}" if unit == "KiB" else name for name, unit, *_ in _BARS),
@@ -60,8 +62,9 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         "Mean over seeds. Once: tensors that never change, sent in the first round.",
     )
     words = [
-        f"{row[0]} {row[1].text} s, {row[2].text} KiB down, {row[3].text} KiB up" for row in rows
-    ]  # type: ignore[union-attr]
+        f"{row[0]} {text_of(row[1])} s, {text_of(row[2])} KiB down, {text_of(row[3])} KiB up"
+        for row in rows
+    ]
     alt = f"Seconds and KiB per round. {'; '.join(words)}."
     return [Picture("price", "What a round costs", how, alt, figure, {"Price of a round": sheet})]
 
