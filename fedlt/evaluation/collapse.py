@@ -18,6 +18,9 @@ from fedlt.evaluation.shots import ShotGroups
 __all__ = ["class_vectors", "neural_collapse", "pruned_energy"]
 
 
+_ROUNDING = 1e-6  # of single precision, against the numbers themselves
+
+
 def neural_collapse(
     features: Tensor, labels: Tensor, *, weight: Tensor | None, predicted: Tensor | None
 ) -> dict[str, Metric]:
@@ -132,8 +135,11 @@ def class_vectors(weight: Tensor, counts: Tensor, shots: ShotGroups) -> dict[str
 
 def _correlation(first: Tensor, second: Tensor) -> Metric:
     a, b = first - first.mean(), second - second.mean()
-    scale = float(torch.linalg.vector_norm(a) * torch.linalg.vector_norm(b))
-    return float(a @ b) / scale if scale > 0 else None
+    lengths = torch.linalg.vector_norm(a), torch.linalg.vector_norm(b)
+    smallest = _ROUNDING * first.abs().sum(), 0.0  # norms that are equal but for rounding
+    if any(bool(length <= least) for length, least in zip(lengths, smallest, strict=True)):
+        return None
+    return float(a @ b / (lengths[0] * lengths[1]))
 
 
 def pruned_energy(

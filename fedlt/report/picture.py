@@ -87,7 +87,10 @@ def spread(values: Sequence[float], *, signed: bool = False) -> Cell:
         return Cell(DASH, None)
     mean, half = statistics.fmean(values), half_width(values)
     text = percent(mean, signed=signed)
-    return Cell(text if half is None else f"{text} ± {100 * half:.1f}", mean)
+    if half is None:
+        return Cell(text, mean)
+    width = f"{100 * half:.1f}" if half < 1 else ">100"  # of points: says nothing
+    return Cell(f"{text} ± {width}", mean)
 
 
 def between(values: Sequence[float]) -> Cell:

@@ -165,6 +165,7 @@ def test_they_say_what_is_known_of_a_method(lab):
     assert fedloge["diagnostics/sse_c/angle_std"] < 1
     # Realigned vectors have equal norms; what is left in its place is a direction.
     assert fedloge["diagnostics/realigned/norm_few"] == pytest.approx(1.0, abs=1e-4)
+    assert fedloge["diagnostics/realigned/norm_log_count"] is None
 
 
 def test_a_resumed_run_has_the_same(lab):

@@ -114,7 +114,7 @@ def _mean(values: Sequence[float] | None) -> float | None:
 
 def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     """Return norm and nearest angle of the class vectors of every head, by class group."""
-    rows: list[list[Cell | str]] = [(m.label, head, m) for m in methods for head in _heads(m)]
+    rows = [(m.label, head, m) for m in methods for head in _heads(m)]
     if not rows:
         return []
     figure = new_figure(1.8 + 0.32 * len(rows))
