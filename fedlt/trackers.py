@@ -8,13 +8,15 @@ resumed run starts its trackers again from ``rounds.jsonl``.
 from __future__ import annotations
 
 import importlib
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, one_line
 
 if TYPE_CHECKING:
     from fedlt.config import Config
@@ -101,7 +103,7 @@ class Wandb:
 
     def finish(self) -> None:
         """End."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 TRACKERS: dict[str, Callable[[Path, Config], Tracker]] = {
@@ -134,7 +136,7 @@ class Trackers:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self._folder, self._config = folder, config
-        self._open: list[Tracker] = []
+        self._open: dict[str, Tracker] = {}
 
     def start(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Open them and tell them what the run has done already."""
@@ -142,7 +144,7 @@ class Trackers:
             folder = self._folder / name
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            self._open.append(TRACKERS[name](folder.resolve(), self._config))
+            self._open[name] = TRACKERS[name](folder.resolve(), self._config)
         if self._open:
             for row in rows:
                 self.log(row)
@@ -154,10 +156,22 @@ class Trackers:
             for name, value in row.items()
             if name != "round" and isinstance(value, int | float)
         }
-        for tracker in self._open:
-            tracker.log(int(row["round"]), values)
+        for name, tracker in list(self._open.items()):
+            with self._let_go(name):
+                tracker.log(int(row["round"]), values)
 
     def finish(self) -> None:
         """End them; may be called twice."""
-        while self._open:
-            self._open.pop().finish()
+        for name, tracker in list(self._open.items()):
+            with self._let_go(name):
+                del self._open[name]
+                tracker.finish()
+
+    @contextmanager
+    def _let_go(self, name: str) -> Iterator[None]:
+        """Go on without a tracker that fails: the run is worth more."""
+        try:
+            yield
+        except Exception as error:
+            self._open.pop(name, None)
+            logging.getLogger(__name__).warning("trackers: %s stops: %s", name, one_line(error))

@@ -66,6 +66,16 @@ def test_a_tracker_changes_nothing(lab, memory):
     assert not (plain.directory.path / "trackers").exists()
 
 
+def test_a_tracker_that_fails_stops_alone(lab, memory, monkeypatch, caplog):
+    def fail(self, round, values):
+        raise OSError("disk")
+
+    plain = lab.run()
+    monkeypatch.setattr(Memory, "log", fail)
+    assert lab.run(trackers=["tensorboard"]).bits == plain.bits
+    assert "trackers: tensorboard stops: OSError: disk" in caplog.text
+
+
 def test_a_missing_package_is_one_line_before_anything_is_written(lab, monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     config = lab.fresh(trackers=["mlflow"])
