@@ -11,7 +11,7 @@ import importlib
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -173,5 +173,8 @@ class Trackers:
         try:
             yield
         except Exception as error:
-            self._open.pop(name, None)
+            failed = self._open.pop(name, None)
+            if failed is not None:
+                with suppress(Exception):
+                    failed.finish()
             logging.getLogger(__name__).warning("trackers: %s stops: %s", name, one_line(error))
