@@ -110,7 +110,9 @@ class Running:
         (folder / "here.yaml").write_text(EXPERIMENT)
         self.seen: list[Process] = []
         self.directory = folder / "runs" / "here" / "1"
-        command = [str(Path(sys.executable).parent / "fedlt"), "run", "here.yaml", *arguments]
+        fedlt = str(Path(sys.executable).parent / "fedlt")
+        # As from a terminal, where Ctrl-C counts; a test run in the background ignores it.
+        command = ["env", "--default-signal=INT", fedlt, "run", "here.yaml", *arguments]
         self.popen = subprocess.Popen(
             command,
             cwd=folder,
