@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlt.report.figures.clients import clients_of, with_clients
 from fedlt.report.figures.groups import which_of
-from fedlt.report.picture import Cell, Picture, Sheet, half_width, share, spread, text_of
+from fedlt.report.picture import Cell, Picture, Sheet, half_width, number, share, spread, text_of
 from fedlt.report.records import Method
 from fedlt.report.style import grid_of, new_figure, points_axis
 
@@ -23,6 +23,11 @@ __all__ = ["gain_by_size", "tail_owners"]
 _OWNERS: tuple[dict[str, Any], dict[str, Any]] = (  # of rare classes, and the others
     {"marker": "^", "facecolor": "#E69F00", "edgecolor": "black", "label": "holds rare classes"},
     {"marker": "o", "facecolor": "white", "edgecolor": "#0072B2", "label": "holds none"},
+)
+_KINDS = {"hold rare classes": "personal/gain_few_owners", "hold none": "personal/gain_others"}
+_BY_OWNER = (
+    "Gain is the accuracy of a client's own model minus the generic model's, on the client's own "
+    "classes. Left of the line the clients would be better off without personal models."
 )
 _BY_SIZE = (
     "Above the line a client is better served by its own model than by the generic one, below it "
@@ -93,73 +98,52 @@ def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[Ce
 def tail_owners(methods: Sequence[Method]) -> list[Picture]:
     """Return the gain of clients that hold rare classes beside that of the others."""
     which = which_of(methods)
-    metrics = {"hold rare classes": "personal/gain_few_owners", "hold none": "personal/gain_others"}
-    known = [m for m in methods if any(m.known(metric, which) for metric in metrics.values())]
-    known = [m for m in known if any(any(m.known(x, which)) for x in metrics.values())]
+    known = [m for m in methods if any(any(m.known(metric, which)) for metric in _KINDS.values())]
     if not known:
         return []
     figure = new_figure(1.7 + 0.36 * len(known))
-    axes = figure.subplots()
-    for (label, metric), marker, color, shift in zip(
-        metrics.items(), "^o", ("#D55E00", "#0072B2"), (-0.13, 0.13), strict=True
-    ):
-        found = [(row + shift, m.known(metric, which)) for row, m in enumerate(known)]
-        found = [(row, values) for row, values in found if values]
-        means = [statistics.fmean(values) for _, values in found]
-        widths = [half_width(values) or 0.0 for _, values in found]
-        face = color if marker == "^" else "white"
+    _draw_owners(figure.subplots(), known, which)
+    rows: list[list[Cell | str]] = [
+        [
+            m.label,
+            *(spread(m.known(metric, which), signed=True) for metric in _KINDS.values()),
+            _owners(m, which),
+        ]
+        for m in known
+    ]
+    note = "In percentage points, mean ± 95 % interval over the seeds that have such clients."
+    sheet = Sheet(["method", *_KINDS, "clients with rare classes"], rows, note)
+    words = [f"{row[0]} {text_of(row[1])} and {text_of(row[2])}" for row in rows]
+    alt = f"Mean gain of clients that hold rare classes and of the others: {'; '.join(words)}."
+    title, sheets = "Do the owners of rare classes gain or pay?", {"Gain by rare classes": sheet}
+    return [Picture("tail-owners", title, _BY_OWNER, alt, figure, sheets)]
+
+
+def _draw_owners(axes: Axes, methods: Sequence[Method], which: str) -> None:
+    for (label, metric), style, shift in zip(_KINDS.items(), _OWNERS, (-0.13, 0.13), strict=True):
+        found = [(row + shift, m.known(metric, which)) for row, m in enumerate(methods)]
+        rows = [row for row, values in found if values]
+        means = [statistics.fmean(values) for _, values in found if values]
+        widths = [half_width(values) or 0.0 for _, values in found if values]
         axes.errorbar(
             means,
-            [row for row, _ in found],
+            rows,
             xerr=widths,
-            fmt=marker,
-            color=color,
-            markerfacecolor=face,
+            fmt=style["marker"],
+            color=style["edgecolor"],
+            markerfacecolor=style["facecolor"],
             markersize=7,
             elinewidth=1,
             label=f"clients that {label}",
         )
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(known)), [method.label for method in known])
-    axes.set_ylim(len(known) - 0.4, -0.6)
+    axes.set_yticks(range(len(methods)), [method.label for method in methods])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
     points_axis(axes.xaxis)
     axes.set_xlabel("mean gain over the generic model, percentage points")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    rows: list[list[Cell | str]] = [
-        [
-            m.label,
-            *(spread(m.known(x, which), signed=True) for x in metrics.values()),
-            _owners(m, which),
-        ]
-        for m in known
-    ]
-    sheet = Sheet(
-        ["method", *metrics, "clients with rare classes"],
-        rows,
-        "In percentage points, mean ± 95 % interval over the seeds that have such clients.",
-    )
-    words = [f"{row[0]} {text_of(row[1])} and {text_of(row[2])}" for row in rows]
-    how = (
-        "Gain is the accuracy of a client's own model minus the generic model's, on the client's "
-        "own classes. Left of the line the clients would be better off without personal models."
-    )
-    alt = f"Mean gain of clients that hold rare classes and of the others: {'; '.join(words)}."
-    return [
-        Picture(
-            "tail-owners",
-            "Do the owners of rare classes gain or pay?",
-            how,
-            alt,
-            figure,
-            {"Gain of the owners of rare classes": sheet},
-        )
-    ]
 
 
 def _owners(method: Method, which: str) -> Cell:
     values = method.values("personal/few_owners", which)
-    return (
-        Cell("-", None)
-        if not values
-        else Cell(f"{statistics.fmean(values):.3g}", statistics.fmean(values))
-    )
+    return number(statistics.fmean(values) if values else None, ".3g")
