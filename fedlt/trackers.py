@@ -1,14 +1,16 @@
 """Trackers: what a run tells TensorBoard, MLflow or Weights & Biases beside its own files.
 
 ``rounds.jsonl`` is always written and is what counts. A tracker gets the same numbers, writes under
-``<run>/trackers/<name>`` and calls nobody: MLflow into a folder, Weights & Biases offline. A
-resumed run starts its trackers again from ``rounds.jsonl``.
+``<run>/trackers/<name>`` and calls nobody: MLflow into a folder, Weights & Biases offline, both
+without the usage reports that they send by default. A resumed run starts its trackers again from
+``rounds.jsonl``.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -62,6 +64,7 @@ class Mlflow:
     module = "mlflow"
 
     def __init__(self, folder: Path, config: Config) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         client = importlib.import_module("mlflow").MlflowClient
         self._client = client(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
         experiment = self._client.create_experiment(config.name, folder.as_uri())
@@ -87,14 +90,17 @@ class Wandb:
     module = "wandb"
 
     def __init__(self, folder: Path, config: Config) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         wandb = importlib.import_module("wandb")
+        quiet = {"silent": True, "console": "off", "disable_git": True}
+        no_machine = {"x_disable_meta": True, "x_disable_stats": True}
         self._run = wandb.init(
             mode="offline",
             dir=str(folder),
             project="fedlt",
             name=f"{config.name} seed {config.seed}",
             config=config.model_dump(mode="json"),
-            settings=wandb.Settings(silent=True, console="off", disable_git=True),
+            settings=wandb.Settings(**quiet, **no_machine),
         )
 
     def log(self, round: int, values: Numbers) -> None:

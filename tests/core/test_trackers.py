@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import sqlite3
 import tomllib
@@ -108,8 +110,10 @@ def test_tensorboard(lab):
 
 @pytest.mark.filterwarnings("default")
 @have("mlflow")
-def test_mlflow(lab):
+def test_mlflow(lab, monkeypatch):
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     done = lab.run(trackers=["mlflow"])
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     with sqlite3.connect(done.directory.path / "trackers/mlflow/mlflow.db") as store:
         query = "select step, value from metrics where key = 'generic/accuracy'"
         found = dict(store.execute(query).fetchall())
@@ -119,9 +123,12 @@ def test_mlflow(lab):
 
 @pytest.mark.filterwarnings("default")
 @have("wandb")
-def test_wandb_offline(lab):
+def test_wandb_offline(lab, monkeypatch):
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
     done = lab.run(trackers=["wandb"])
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     (written,) = (done.directory.path / "trackers/wandb").rglob("*.wandb")
     content = written.read_bytes()
     assert b"generic/accuracy" in content
     assert b"personal/accuracy" in content
+    assert platform.node().encode() not in content
