@@ -41,6 +41,7 @@ class Row:
     slug: str  # the folder of its runs
     tree: Mapping[str, Any]  # the common part with this row's changes
     search: Mapping[str, Sequence[Any]]  # dotted key -> values that a sweep tries
+    is_control: bool = False  # added to the file's rows: it has the settings of its row
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _controls(rows: Sequence[Row]) -> list[Row]:
             set_to = " ".join(str(value) for value in control.values() if value is not None)
             label = f"{row.label} (control: {set_to})"
             slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-            found.append(Row(label, slug, tree, row.search))
+            found.append(Row(label, slug, tree, {}, is_control=True))
     return found
 
 

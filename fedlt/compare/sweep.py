@@ -34,13 +34,15 @@ class Trial:
 
 
 def make_trials(comparison: Comparison) -> list[Trial]:
-    """Return every combination of every row's lists, on ``data.split: tune``.
+    """Return every combination of every row's lists, on ``data.split: tune``; none of controls.
 
     Raises:
         FedltError: If a row has nothing to search, or a combination is not valid.
     """
     trials = []
     for row in comparison.rows:
+        if row.is_control:
+            continue
         if not row.search:
             raise FedltError(f"{comparison.path}: row {row.label!r} has no search: {{key: values}}")
         for number, values in enumerate(itertools.product(*row.search.values())):
