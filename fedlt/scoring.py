@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,28 @@ class Scorer:
         own = {client.cid: self._own(features, request, client) for client in request.clients}
         return Scores(generic, {cid: (own[cid], bases.get(cid)) for cid in own})
 
+    def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
+        """Load the generic model into the scratch model and return its heads; {}: there is none."""
+        request = self._placed(request)
+        self._load_generic(request)
+        return self.federation.strategy.generic(self.model, request.broadcast)
+
+    @torch.no_grad()
+    def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        request = self._placed(request)
+        heads = self.load_generic(request)
+        features = self._features(request) if heads else None
+        own = {}
+        for client in request.clients:
+            with self._own_model(features, request, client) as (seen, own_heads):
+                own[client.cid] = self._classes(seen, own_heads)
+        return None if features is None else self._classes(features, heads), own
+
+    def _classes(self, features: Tensor, heads: Mapping[str, HeadFunction]) -> Tensor:
+        head, predict = next(iter(heads.values())), self.federation.plugin.predict
+        return fused_logits(features, head, predict, block_size=self._block).argmax(dim=1).cpu()
+
     def _bases(
         self, features: Tensor, request: ScoreRequest, heads: Mapping[str, HeadFunction]
     ) -> dict[int, ClientHits]:
@@ -135,23 +158,31 @@ class Scorer:
         """Return the hits of a client's own heads; leaves the scratch model as it was."""
         if client.personal is None:
             return None
+        with self._own_model(features, request, client) as (seen, heads):
+            return score_client(
+                seen,
+                self._labels[request.start : request.stop],
+                heads,
+                self.federation.plugin.predict,
+                block_size=self._block,
+                **self._view_of(request, client.cid),
+            )
+
+    @contextmanager
+    def _own_model(
+        self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
+    ) -> Iterator[tuple[Tensor, dict[str, HeadFunction]]]:
+        """Load a client's model; give the features of the request's images, and its heads."""
+        personal = client.personal or {}
         strategy, broadcast = self.federation.strategy, {**request.broadcast, **client.refreshed}
-        own_weights = strategy.personal_weights(self.model, broadcast, client.personal)
+        own_weights = strategy.personal_weights(self.model, broadcast, personal)
         weights = {**client.refreshed, **own_weights}
         before = {name: self.model.state()[name].clone() for name in weights}
         self.model.load(weights, weights)
         if features is None or touches_backbone(weights):
             features = self._features(request)
-        hits = score_client(
-            features,
-            self._labels[request.start : request.stop],
-            strategy.personal(self.model, broadcast, client.personal),
-            self.federation.plugin.predict,
-            block_size=self._block,
-            **self._view_of(request, client.cid),
-        )
+        yield features, strategy.personal(self.model, broadcast, personal)
         self.model.load(before, before)
-        return hits
 
     def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
         """Return which classes and images of the request count for a client."""

@@ -8,7 +8,7 @@ One round:
     engine  map_reduce: client tasks, sums over parts of the cohort    engines/, client_app.py
     server  aggregate_train: add the sums, the strategy's step         adapter.py, strategies/
     engine  commit: the personal states of the clients in the sum      engines/base.py
-    driver  evaluate, write rounds.jsonl, checkpoint                   evaluation/, runs.py
+    driver  evaluate, diagnose, write rounds.jsonl, checkpoint         evaluation/, runs.py
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from flwr.serverapp import Grid
 from fedlt.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
 from fedlt.config import Config, config_hash
 from fedlt.config.plugins import resolve_client, resolve_strategy
+from fedlt.diagnosis import Diagnosis
 from fedlt.engines import engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.base import Engine
@@ -45,8 +46,9 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.personal import Snapshot
 from fedlt.rehearsal import GenericModel, rehearse
 from fedlt.report.progress import Progress, SilentProgress
-from fedlt.runs import RunDirectory
+from fedlt.runs import RunDirectory, plain
 from fedlt.scoring import touches_backbone
+from fedlt.trackers import Trackers, check_trackers
 from fedlt.worker import prepare_process
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def run(
     action = directory.decide(config, resume=resume, overwrite=overwrite)
     if action == "show":
         return directory.result()
+    check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)
     try:
@@ -157,6 +160,8 @@ class Simulation:
         has_generic = self.generic != "none"
         own = self._has_own_backbone
         self.evaluator = Evaluator(self.federation, own, borrowed, has_generic=has_generic)
+        self.diagnosis = Diagnosis(self.evaluator)
+        self.trackers = Trackers(self.directory.path / "trackers", self.config)
         self.steps = np.zeros(self.federation.num_clients, dtype=np.int64)
 
     @property
@@ -171,6 +176,7 @@ class Simulation:
         generic, personal = self._schedule()
         arrays = array_record(server.state.broadcast)
         self.progress.start(rounds, server.state.round)
+        self.trackers.start(self.directory.rounds())
         start = time.perf_counter() - self.seconds
         whole = server.state.round  # the last round of which nothing is missing
         try:
@@ -184,8 +190,14 @@ class Simulation:
                 engine.commit(server.finite)
                 self._note(round_, metrics)
                 text = ""
+                row: dict[str, Any] = {}
                 if round_ in generic:
-                    text = self._evaluate(engine, round_, metrics, personal=round_ in personal)
+                    row = self._evaluate(engine, round_, metrics, personal=round_ in personal)
+                if self.diagnosis.is_due(round_):
+                    row |= self.diagnosis.measure(self.standing(engine, round_))
+                if row:
+                    text = _describe(round_, row)
+                    self._write({"round": round_, **row, "seconds": self.seconds})
                 self.seconds = time.perf_counter() - start
                 whole = round_
                 if round_ % self.config.checkpoint.every == 0 or round_ == rounds:
@@ -197,6 +209,7 @@ class Simulation:
             raise
         finally:
             self.progress.stop()
+            self.trackers.finish()
         self.directory.write_result(self._result())
 
     def _schedule(self) -> tuple[set[int], set[int]]:
@@ -255,8 +268,8 @@ class Simulation:
 
     def _evaluate(
         self, engine: Engine, round_: int, metrics: MetricRecord, *, personal: bool
-    ) -> str:
-        """Score the models after a round, write its line, and return words for the progress."""
+    ) -> dict[str, Any]:
+        """Score the models after a round and return what its line says."""
         values, evaluation = self.evaluator.evaluate(
             self.standing(engine, round_),
             engine.run_scores,
@@ -264,16 +277,16 @@ class Simulation:
             keep_logits=round_ == self.config.rounds,
         )
         save_evaluation(evaluation_path(self.directory.path, round_), evaluation)
-        row = {"round": round_, **values, **_train_metrics(metrics, self.server.finite)}
+        row = {**values, **_train_metrics(metrics, self.server.finite)}
         if self.config.faults.is_set:
             faults = self.server.faults
             row |= self.fault_log.metrics(0 if faults is None else faults.late(round_))
-        self.directory.append_round(
-            {**row, "train/excluded": len(self.excluded), "seconds": self.seconds}
-        )
-        shown = {"generic": values["generic/accuracy"], "personal": values.get("personal/accuracy")}
-        known = [f"{view} {_percent(value)}" for view, value in shown.items() if value is not None]
-        return "  ".join([*known, f"(round {round_})"])
+        return {**row, "train/excluded": len(self.excluded)}
+
+    def _write(self, row: dict[str, Any]) -> None:
+        """Write a round's line, and tell it to the trackers."""
+        self.directory.append_round(row)
+        self.trackers.log(plain(row))
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint of the last finished round."""
@@ -373,5 +386,9 @@ def _train_metrics(metrics: MetricRecord, finite: list[int]) -> dict[str, Metric
     return {**ratios, "train/clients": len(finite)}
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _describe(round_: int, row: dict[str, Any]) -> str:
+    """Return words for the progress: "" keeps the old ones."""
+    shown = {view: row.get(f"{view}/accuracy") for view in ("generic", "personal")}
+    known = [f"{view} {100 * value:.1f} %" for view, value in shown.items() if value is not None]
+    is_scored = "generic/accuracy" in row
+    return "  ".join([*known, f"(round {round_})"]) if is_scored else ""

@@ -25,7 +25,7 @@ from fedlt.memory import as_tensor
 from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
 from fedlt.scoring import Scorer
-from fedlt.strategy import Tensors, Update
+from fedlt.strategy import HeadFunction, Tensors, Update
 from fedlt.training import Trainer, train_alone
 
 if TYPE_CHECKING:
@@ -174,12 +174,24 @@ class Worker:
 
     def score(self, request: ScoreRequest) -> Scores:
         """Score models on a piece of the test set, personal ones as their method finishes them."""
+        return self._scorer.score(self._finished(request))
+
+    def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        return self._scorer.predict(self._finished(request))
+
+    def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
+        """Load the generic model into ``model`` and return its heads; {}: there is none."""
+        return self._scorer.load_generic(request)
+
+    def _finished(self, request: ScoreRequest) -> ScoreRequest:
+        """Return the request with personal models as their method finishes them."""
         policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
         is_trained = strategy.adapt_epochs > 0 or policy.epochs > 0
         if is_trained or not strategy.generic(self.model, request.broadcast):
             finished = tuple(self._finish(request, client) for client in request.clients)
             request = replace(request, clients=finished)
-        return self._scorer.score(request)
+        return request
 
     def _finish(self, request: ScoreRequest, asked: ClientRequest) -> ClientRequest:
         """Return one client's personal model as it is to be scored.

@@ -32,6 +32,7 @@ from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
 from fedlt.cli.realign import realign
+from fedlt.cli.report import report
 from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
 from fedlt.cli.sweep import sweep
@@ -79,6 +80,7 @@ app.command("compare", cls=_Command)(compare)
 app.command("sweep", cls=_Command)(sweep)
 app.command("realign", cls=_Command)(realign)
 app.command("rescore", cls=_Command)(rescore)
+app.command("report", cls=_Command)(report)
 app.command("list", cls=_Command)(list_names)
 app.command("new", cls=_Command)(new)
 app.command("check", cls=_Command)(check)

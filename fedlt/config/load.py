@@ -29,7 +29,7 @@ __all__ = [
 
 _PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
 # What a result does not depend on.
-_NEUTRAL = ("name", "output", "engine", "checkpoint", "seeds")
+_NEUTRAL = ("name", "output", "engine", "checkpoint", "diagnostics", "trackers", "seeds")
 
 
 def _assign(tree: dict[str, Any], key: str, value: object) -> None:

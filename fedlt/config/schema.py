@@ -31,6 +31,7 @@ __all__ = [
     "ClientConfig",
     "Config",
     "DataConfig",
+    "DiagnosticsConfig",
     "EngineConfig",
     "EvaluateConfig",
     "FaultsConfig",
@@ -209,6 +210,14 @@ class EvaluateConfig(_Section):
     batch_size: Count = 500  # images per forward pass
 
 
+class DiagnosticsConfig(_Section):
+    """What is looked at inside the models while a run goes; never changes a result."""
+
+    every: Count | None = None  # rounds between diagnostics, and after the last; None: none
+    images: Count = 50  # training images of each class whose features are taken, at most
+    clients: Count = 4  # whose next update is tried and whose predictions are compared, at most
+
+
 class RefreshConfig(_Section):
     """Training of personal parts just before they are scored, alike for every method."""
 
@@ -273,6 +282,8 @@ class Config(_Section):
     prior: PriorConfig = PriorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     personal: PersonalConfig = PersonalConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
     faults: FaultsConfig = FaultsConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -103,6 +103,23 @@ class Evaluator:
         scores = self._stack(own, bases) if personal else None
         return self._metrics(standing, generic, scores), self._archive(standing, generic, scores)
 
+    def request(self, standing: Standing, cids: Sequence[int]) -> ScoreRequest:
+        """Return a request about the generic model and some clients' on the whole test set."""
+        counts = standing.global_counts
+        own = standing.personal
+        return ScoreRequest(
+            round=standing.round,
+            broadcast=standing.broadcast,
+            fixed=standing.fixed,
+            private_mean=self._private_mean(standing),
+            start=0,
+            stop=len(self.federation.data.eval_labels),
+            generic=self._has_generic,
+            keep_logits=False,
+            global_counts=None if counts is None else tuple(counts.tolist()),
+            clients=tuple(ClientRequest(cid, own.get(cid, {}), base=False) for cid in cids),
+        )
+
     def _requests(
         self, standing: Standing, personal: bool, keep_logits: bool
     ) -> Sequence[ScoreRequest]:
@@ -112,19 +129,7 @@ class Evaluator:
         strategy, refresh = self.federation.strategy, self.federation.config.personal.refresh
         trained = refresh.epochs > 0 or strategy.adapt_epochs > 0
         alone = bool(cids) and (trained or self._has_own_backbone(standing))
-        counts = standing.global_counts
-        whole = ScoreRequest(
-            round=standing.round,
-            broadcast=standing.broadcast,
-            fixed=standing.fixed,
-            private_mean=self._private_mean(standing),
-            start=0,
-            stop=images,
-            generic=self._has_generic,
-            keep_logits=keep_logits,
-            global_counts=None if counts is None else tuple(counts.tolist()),
-            clients=(),
-        )
+        whole = replace(self.request(standing, ()), keep_logits=keep_logits)
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
         step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
         parts = [

@@ -29,6 +29,7 @@ __all__ = [
     "Cost",
     "PartitionView",
     "cost_text",
+    "draw_heat",
     "draw_partition",
     "estimate_cost",
     "show_partition",
@@ -199,7 +200,7 @@ def draw_partition(view: PartitionView, path: Path) -> None:
         2, 2, width_ratios=(width - 1.5, 1.5), height_ratios=(1.2, height - 1.2)
     )
     main = figure.add_subplot(grid[1, 0])
-    _draw_heat(main, view)
+    draw_heat(main, view)
     _draw_totals(figure.add_subplot(grid[0, 0], sharex=main), view)
     _draw_sizes(figure.add_subplot(grid[1, 1], sharey=main), view)
     if view.title:
@@ -214,7 +215,8 @@ def _clip(inches: float, most: float) -> float:
     return min(max(inches, 4.0), most)
 
 
-def _draw_heat(axes: Axes, view: PartitionView) -> None:
+def draw_heat(axes: Axes, view: PartitionView) -> None:
+    """Draw the counts as a map, clients down and classes across."""
     from matplotlib.colors import LogNorm
 
     clients, classes = view.counts.shape
@@ -225,7 +227,8 @@ def _draw_heat(axes: Axes, view: PartitionView) -> None:
     )
     if view.counts.size <= _MAX_WRITTEN:
         _write_counts(axes, view.counts, peak)
-    axes.figure.colorbar(image, ax=axes, label="images (log scale; white: none)", location="bottom")
+    label = "images (log scale; white: none)"
+    axes.figure.colorbar(image, ax=axes, label=label, location="bottom", aspect=40, format="%g")
     axes.set_ylabel("client")
     step, every = max(1, classes // 25), max(1, clients // 40)
     labels = [_label(view, c) if step == 1 else str(c) for c in range(0, classes, step)]

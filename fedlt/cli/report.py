@@ -1,0 +1,30 @@
+"""``fedlt report``: finished runs as one HTML page and as figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["report"]
+
+
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories, folders of seeds, or a comparison's folder."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FILE", help="Where to write the page.")
+    ] = Path("report.html"),
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="FOLDER", help="Write every picture there, PNG and SVG."),
+    ] = None,
+) -> None:
+    """Write one HTML page about finished runs; trains nothing and needs no network."""
+    from fedlt.report.build import write_report
+
+    for path in write_report(runs, output, figures=figures):
+        typer.echo(str(path))

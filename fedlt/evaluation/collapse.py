@@ -1,0 +1,180 @@
+"""Neural collapse of features, and the geometry of class vectors; pure (``docs/metrics.md``).
+
+NC1 to NC4 after Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of
+deep learning training", PNAS 2020, https://arxiv.org/abs/2008.08186. Classes weigh alike, so that
+the numbers of a long-tailed set are not those of its largest class.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedlt.evaluation.generic import Metric
+from fedlt.evaluation.shots import ShotGroups
+
+__all__ = ["class_vectors", "neural_collapse", "pruned_energy"]
+
+
+_ROUNDING = 1e-6  # of single precision, against the numbers themselves
+
+
+def neural_collapse(
+    features: Tensor, labels: Tensor, *, weight: Tensor | None, predicted: Tensor | None
+) -> dict[str, Metric]:
+    """Return ``nc1``, ``nc2_norm``, ``nc2_angle``, ``nc3`` and ``nc4`` over the classes present.
+
+    With class means mu_c, m_c = mu_c - mean of the mu_c, over the C classes that have an image:
+
+        nc1        tr(S_W pinv(S_B)) / C; S_W the mean over classes of their covariance, S_B the
+                   mean of m_c m_c^T
+        nc2_norm   deviation of |m_c| over their mean (population)
+        nc2_angle  mean over pairs of abs(cos(m_c, m_c') + 1 / (C - 1))
+        nc3        | W / |W| - M / |M| |^2, Frobenius, the class vectors centred as the means are
+        nc4        share of images whose predicted class is not that of the nearest class mean,
+                   classes weighing alike
+
+    Args:
+        features: (N, D).
+        labels: (N,) int64.
+        weight: (C, D) class vectors by class id, or None.
+        predicted: (N,) the classes that the model predicts, or None.
+
+    Returns:
+        Names and values; None where fewer than two classes have an image, or it was not given.
+    """
+    names = ("nc1", "nc2_norm", "nc2_angle", "nc3", "nc4")
+    present = torch.bincount(labels).nonzero().flatten()  # ascending
+    if len(present) < 2:
+        return dict.fromkeys(names)
+    rows = features.double()
+    parts = [rows[labels == label] for label in present]
+    means = torch.stack([part.mean(dim=0) for part in parts])  # (C, D)
+    within = torch.stack([_covariance(part, mean) for part, mean in zip(parts, means, strict=True)])
+    centred = means - means.mean(dim=0)
+    between = centred.T @ centred / len(present)  # (D, D)
+    norms = torch.linalg.vector_norm(centred, dim=1)
+    cosines = _pairs((centred / norms[:, None]) @ (centred / norms[:, None]).T)
+    ideal = -1 / (len(present) - 1)
+    inverse = torch.linalg.pinv(between, hermitian=True)
+    values: dict[str, Metric] = {
+        "nc1": float((within.mean(dim=0) @ inverse).trace()) / len(present),
+        "nc2_norm": float(norms.std(correction=0) / norms.mean()),
+        "nc2_angle": float((cosines - ideal).abs().mean()),
+        "nc3": None if weight is None else _duality(weight.double()[present], centred),
+        "nc4": None if predicted is None else _nearest(parts, means, present, predicted, labels),
+    }
+    return {name: _finite(values[name]) for name in names}
+
+
+def _covariance(rows: Tensor, mean: Tensor) -> Tensor:
+    away = rows - mean
+    return away.T @ away / len(rows)
+
+
+def _pairs(square: Tensor) -> Tensor:
+    """Return the entries above the diagonal."""
+    first, second = torch.triu_indices(len(square), len(square), offset=1)
+    return square[first, second]
+
+
+def _duality(weight: Tensor, means: Tensor) -> float:
+    weight = weight - weight.mean(dim=0)
+    scaled = weight / torch.linalg.matrix_norm(weight) - means / torch.linalg.matrix_norm(means)
+    return float(scaled.square().sum())
+
+
+def _nearest(
+    parts: list[Tensor], means: Tensor, present: Tensor, predicted: Tensor, labels: Tensor
+) -> float:
+    """Return the share of images whose nearest class mean is not the predicted class."""
+    shares = []
+    for label, part in zip(present, parts, strict=True):
+        nearest = present[torch.cdist(part, means).argmin(dim=1)]
+        shares.append(float((nearest != predicted[labels == label]).double().mean()))
+    return math.fsum(shares) / len(shares)
+
+
+def _finite(value: Metric) -> Metric:
+    return value if value is None or math.isfinite(value) else None
+
+
+def class_vectors(weight: Tensor, counts: Tensor, shots: ShotGroups) -> dict[str, Metric]:
+    """Return norms and angles of a head's class vectors against the class counts.
+
+    ``norm_many`` and so on: mean norm over a group; ``norm_log_count``: Pearson's correlation of
+    norm and log count over classes with an image; ``angle_mean``, ``angle_min``, ``angle_std``
+    (population): over all pairs, degrees; ``angle_many`` and so on: mean over a group's classes of
+    the angle to the nearest other class.
+
+    Args:
+        weight: (C, D), C >= 2.
+        counts: (C,) training images.
+        shots: The run's groups.
+    """
+    rows = weight.double()
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    units = rows / norms[:, None].clamp_min(torch.finfo(rows.dtype).tiny)
+    angles = torch.rad2deg(torch.arccos((units @ units.T).clamp(-1, 1)))
+    nearest = angles.clone().fill_diagonal_(math.inf).amin(dim=1)  # (C,)
+    pairs, held = _pairs(angles), counts > 0
+    values: dict[str, Metric] = {
+        "norm_log_count": _correlation(norms[held], counts[held].double().log()),
+        "angle_mean": float(pairs.mean()),
+        "angle_min": float(pairs.min()),
+        "angle_std": float(pairs.std(correction=0)),
+    }
+    for name, classes in shots.items():
+        group = list(classes)
+        values[f"norm_{name}"] = float(norms[group].mean()) if group else None
+        values[f"angle_{name}"] = float(nearest[group].mean()) if group else None
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _correlation(first: Tensor, second: Tensor) -> Metric:
+    a, b = first - first.mean(), second - second.mean()
+    lengths = torch.linalg.vector_norm(a), torch.linalg.vector_norm(b)
+    smallest = _ROUNDING * first.abs().sum(), 0.0  # norms that are equal but for rounding
+    if any(bool(length <= least) for length, least in zip(lengths, smallest, strict=True)):
+        return None
+    return float(a @ b / (lengths[0] * lengths[1]))
+
+
+def pruned_energy(
+    features: Tensor, labels: Tensor, weight: Tensor, shots: ShotGroups
+) -> dict[str, Metric]:
+    """Return how much of an image's features lies where its class vector is exactly zero.
+
+    For an image of class c with features h: sum of h_d^2 over w_cd = 0, over |h|^2. ``pruned``:
+    the mean over the classes' means; ``pruned_many`` and so on: over a group's; ``pruned_share``:
+    the share of zeros, what features that lie anywhere would give. The kept energy is the rest.
+
+    Args:
+        features: (N, D), after whatever the head does first.
+        labels: (N,) int64.
+        weight: (C, D).
+        shots: The run's groups.
+
+    Returns:
+        Nothing for class vectors without a zero.
+    """
+    zero = weight == 0  # (C, D)
+    if not bool(zero.any()):
+        return {}
+    squares = features.double().square()
+    total = squares.sum(dim=1)
+    shares = (squares * zero[labels]).sum(dim=1) / total.clamp_min(torch.finfo(total.dtype).tiny)
+    by_class = {int(c): float(shares[labels == c].mean()) for c in torch.bincount(labels).nonzero()}
+    values: dict[str, Metric] = {
+        "pruned_share": float(zero.double().mean()),
+        "pruned": _mean(list(by_class.values())),
+    }
+    for name, classes in shots.items():
+        values[f"pruned_{name}"] = _mean([by_class[c] for c in classes if c in by_class])
+    return values
+
+
+def _mean(values: list[float]) -> Metric:
+    return math.fsum(values) / len(values) if values else None

@@ -1,0 +1,142 @@
+"""``fedlt report``: from run directories to one page, and to figures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedlt.errors import FedltError
+from fedlt.report.facts import (
+    differences_sheet,
+    equal_sheet,
+    runs_sheet,
+    versions_sheet,
+    warnings,
+)
+from fedlt.report.figures import all_pictures
+from fedlt.report.page import Content, Section, render
+from fedlt.report.picture import Picture
+from fedlt.report.records import Reading, read_runs
+from fedlt.report.style import save, styled
+from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, title
+from fedlt.runs import fedlt_version
+
+__all__ = ["write_report"]
+
+_TERMS = (
+    (
+        "generic model",
+        "The one model that the server holds, tested on the same number of images of every class.",
+    ),
+    (
+        "personal model",
+        "A client's own model, tested on the classes that the client holds, in its own "
+        "proportions.",
+    ),
+    (
+        "many, medium, few",
+        "Classes with many, a middling number of and few training images, all clients together.",
+    ),
+    (
+        "p10, worst",
+        "One client in ten does worse than p10; worst is the one that does worst of all.",
+    ),
+    (
+        "gain",
+        "Accuracy of a client's own model minus the generic model's, on the client's own "
+        "classes; the mean over clients.",
+    ),
+    (
+        "worse off",
+        "Share of clients whose own model does worse than the generic one.",
+    ),
+    (
+        "± 95 % interval",
+        "If everything were repeated with other seeds, 95 of 100 such intervals would hold "
+        "the true mean. It needs at least two seeds.",
+    ),
+    (
+        "seed",
+        "A repetition with another split among the clients, other starting weights and other "
+        "batches.",
+    ),
+    (
+        "class prior",
+        "What the training loss knows about class frequencies: the client's own, or everybody's.",
+    ),
+    (
+        "last_k",
+        "The mean of the last few rounds, so that no lucky round is picked.",
+    ),
+)
+
+
+def write_report(paths: Sequence[Path], output: Path, *, figures: Path | None = None) -> list[Path]:
+    """Write the page, and with ``figures`` every picture as PNG and SVG; return what was written.
+
+    Args:
+        paths: Run directories, folders of seeds, or folders of a comparison.
+        output: The page, replaced if it is there.
+        figures: A folder for the pictures.
+
+    Raises:
+        FedltError: If the runs cannot be read or compared, or a file cannot be written.
+    """
+    reading = read_runs(paths)
+    with styled():
+        pictures = all_pictures(reading.methods)
+        text = render(_content(reading, pictures))
+        drawn = [] if figures is None else _save_all(pictures, figures)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FedltError(f"{output} cannot be written: {error.strerror}") from error
+    return [output, *drawn]
+
+
+def _save_all(pictures: Sequence[Picture], folder: Path) -> list[Path]:
+    saved = (save(one.figure, folder, one.slug, ("png", "svg")) for one in pictures)
+    return [path for paths in saved for path in paths]
+
+
+def _content(reading: Reading, pictures: Sequence[Picture]) -> Content:
+    methods = reading.methods
+    return Content(
+        title=title(methods),
+        setting=setting(reading),
+        summary=summary(reading),
+        warnings=warnings(reading),
+        table=main_sheet(methods),
+        moments=moments_sheet(methods),
+        pictures=pictures,
+        sections=[_fairness(reading), _reading_help(), _provenance(reading)],
+        footer=f"Written by fedlt {fedlt_version()} from finished runs, without training.",
+    )
+
+
+def _fairness(reading: Reading) -> Section:
+    differences = differences_sheet(reading.methods)
+    text = "Only the method should differ between compared runs. This is what the files said."
+    if len(reading.methods) == 1:
+        text = "The settings of the runs."
+    sheets = [("Held equal", equal_sheet(reading.methods), True)]
+    if differences is not None:
+        sheets.insert(0, ("Not equal", differences, False))
+    return Section("equal", "What was held equal, and what was not", text, sheets)
+
+
+def _reading_help() -> Section:
+    return Section("words", "How to read the numbers", "", (), _TERMS)
+
+
+def _provenance(reading: Reading) -> Section:
+    text = (
+        "Enough to run it again: the same configuration on the same versions and kind of machine "
+        "gives the same bits."
+    )
+    sheets = [
+        ("Every run", runs_sheet(reading), True),
+        ("Versions and hardware", versions_sheet(reading), True),
+    ]
+    return Section("runs", "Runs, versions and hardware", text, sheets)

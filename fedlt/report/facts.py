@@ -1,0 +1,228 @@
+"""What was held equal between the runs of a report and what was not; what went wrong in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedlt.report.picture import Cell, Sheet
+from fedlt.report.records import Method, Reading, RunRecord
+from fedlt.report.tables import DASH
+
+__all__ = ["differences_sheet", "equal_sheet", "runs_sheet", "versions_sheet", "warnings"]
+
+_ASIDE = ("name", "output", "seed", "seeds", "checkpoint.every", "trackers")
+_MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine
+_METHOD = ("strategy.", "client.")  # what a comparison is about
+_MOVED = ("clients_per_round", "batchnorm", "rounds")  # named in the warnings where they differ
+_MOVED_SECTIONS = ("data.", "partition.", "model.", "prior.", "evaluate.", "personal.", "faults.")
+MIN_SEEDS = 5  # under this no difference is called real
+
+Keys = Sequence[str]
+
+
+def _settings(run: RunRecord) -> dict[str, Any]:
+    kept = {k: v for k, v in run.config.items() if k not in _ASIDE}
+    return {k: v for k, v in kept.items() if not k.startswith(_MACHINERY)}
+
+
+def _split(methods: Sequence[Method]) -> tuple[Keys, Keys]:
+    """Return the keys that are equal in all runs, and those that are not."""
+    settings = [_settings(run) for method in methods for run in method.runs]
+    keys = sorted({key for one in settings for key in one})
+    missing = object()
+    differ = [
+        k
+        for k in keys
+        if any(one.get(k, missing) != settings[0].get(k, missing) for one in settings)
+    ]
+    return [k for k in keys if k not in differ], differ
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {None: "none", True: "yes", False: "no"}[value]
+    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+def equal_sheet(methods: Sequence[Method]) -> Sheet:
+    """Return every setting that all runs share."""
+    settings = _settings(methods[0].runs[0])
+    rows = [[key, _text(settings[key])] for key in _split(methods)[0]]
+    return Sheet(["setting", "value in every run"], rows)
+
+
+def differences_sheet(methods: Sequence[Method]) -> Sheet | None:
+    """Return what each method does not share with the others; None if nothing differs."""
+    differ = _split(methods)[1]
+    if not differ:
+        return None
+    own = [key for key in differ if key.startswith(_METHOD)]
+    rest = [key for key in differ if not key.startswith(_METHOD)]
+    rows = [[method.label, _said(method, own), _said(method, rest)] for method in methods]
+    note = (
+        "Tuned settings, such as a learning rate, may differ; what a method is judged on may not."
+    )
+    return Sheet(["method", "the method itself", "everything else"], rows, note)
+
+
+def _said(method: Method, keys: Keys) -> str:
+    words = []
+    for key in keys:
+        values = [run.config[key] for run in method.runs if key in run.config]
+        if values and all(value == values[0] for value in values):
+            words.append(f"{key}: {_text(values[0])}")
+        elif values:
+            words.append(f"{key}: {' | '.join(map(_text, values))} (by seed)")
+    return "; ".join(words) or DASH
+
+
+def versions_sheet(reading: Reading) -> Sheet:
+    """Return versions and hardware; more than one value where runs differ."""
+    keys = dict.fromkeys(key for run in reading.runs for key in run.environment if key != "files")
+    rows = [[key, _values(run.environment.get(key) for run in reading.runs)] for key in keys]
+    engines = _values(run.config.get("engine.name") for run in reading.runs)
+    files = {name: None for run in reading.runs for name in run.environment.get("files", {})}
+    own = [["the user's own files", ", ".join(files)]] if files else []
+    return Sheet(["what", "value"], [*rows, ["engine", engines], *own])
+
+
+def _values(found: Iterable[object]) -> str:
+    return " | ".join(dict.fromkeys(map(_text, found)))
+
+
+def runs_sheet(reading: Reading) -> Sheet:
+    """Return one row a run: its partition, its configuration, what was left out of it."""
+    rows: list[list[Cell | str]] = []
+    for method in reading.methods:
+        for run in method.runs:
+            result = run.result
+            rows.append(
+                [
+                    method.label,
+                    str(run.seed),
+                    str(result["partition_hash"])[:12],
+                    str(result["config_hash"])[:12],
+                    _prior(result),
+                    str(len(result.get("excluded") or [])),
+                    _faults(result) or "none",
+                    Cell(f"{result['seconds']:.1f}", float(result["seconds"])),
+                ]
+            )
+    headings = [
+        "method",
+        "seed",
+        "partition",
+        "configuration",
+        "class prior",
+        "updates left out",
+        "faults",
+        "seconds",
+    ]
+    note = (
+        "Partition and configuration are the first 12 digits of their hashes, whole in result.json."
+    )
+    return Sheet(headings, rows, note)
+
+
+def _prior(result: Mapping[str, Any]) -> str:
+    prior = result.get("prior") or {}
+    return f"{prior.get('use', DASH)} from {prior.get('source', DASH)}"
+
+
+def _faults(result: Mapping[str, Any]) -> str:
+    faults = result.get("faults") or {}
+    return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
+
+
+def warnings(reading: Reading) -> list[str]:
+    """Return in plain words what a reader should know before trusting a difference."""
+    lines = [
+        *_seed_lines(reading.methods),
+        *_setting_lines(reading.methods),
+        *_partition_lines(reading.methods),
+        *_machine_lines(reading),
+        *_trouble_lines(reading),
+    ]
+    tuned = {run.result["split"] for run in reading.runs}
+    if tuned == {"tune"}:
+        lines.append("Figures are on the validation split (data.split: tune), not on the test set.")
+    if any(run.config.get("data.dataset") == "digits" for run in reading.runs):
+        lines.append(
+            "The data set digits is tiny: its rare classes have about 50 test images each, whose "
+            "chance error alone is 3.5 points. It shows mechanics, not science."
+        )
+    if reading.unfinished:
+        lines.append(f"Not finished, left out: {', '.join(reading.unfinished)}.")
+    return lines
+
+
+def _seed_lines(methods: Sequence[Method]) -> list[str]:
+    seeds = [tuple(run.seed for run in method.runs) for method in methods]
+    lines = []
+    if len(methods) > 1 and len(set(seeds)) > 1:
+        said = "; ".join(
+            f"{m.label}: {', '.join(map(str, s))}" for m, s in zip(methods, seeds, strict=True)
+        )
+        lines.append(f"The methods did not run with the same seeds ({said}): do not compare them.")
+    few = min(map(len, seeds))
+    if few < MIN_SEEDS and len(methods) > 1:
+        lines.append(
+            f"{few} seed{'s' if few > 1 else ''} each: no difference is called real under "
+            f"{MIN_SEEDS} seeds."
+        )
+    elif few == 1:
+        lines.append("One seed: nothing says how much another seed would change the figures.")
+    return lines
+
+
+def _setting_lines(methods: Sequence[Method]) -> list[str]:
+    differ = _split(methods)[1]
+    moved = [k for k in differ if k in _MOVED or k.startswith(_MOVED_SECTIONS)]
+    if not moved:
+        return []
+    return [
+        f"The methods differ in more than themselves: {', '.join(moved)} (see the table below)."
+    ]
+
+
+def _partition_lines(methods: Sequence[Method]) -> list[str]:
+    by_seed: dict[int, set[str]] = {}
+    for method in methods:
+        for run in method.runs:
+            by_seed.setdefault(run.seed, set()).add(run.result["partition_hash"])
+    differ = [str(seed) for seed, hashes in by_seed.items() if len(hashes) > 1]
+    if not differ:
+        return []
+    return [f"The clients hold other images from method to method in seeds {', '.join(differ)}."]
+
+
+def _machine_lines(reading: Reading) -> list[str]:
+    keys = ("cpu", "platform", "torch", "numpy")
+    machines = {tuple(str(run.environment.get(key)) for key in keys) for run in reading.runs}
+    if len(machines) == 1:
+        return []
+    return ["The runs are from different machines or versions: their seconds do not compare."]
+
+
+def _trouble_lines(reading: Reading) -> list[str]:
+    lines = []
+    for method in reading.methods:
+        excluded = sum(len(run.result.get("excluded") or []) for run in method.runs)
+        if excluded:
+            lines.append(
+                f"{method.label}: {excluded} updates of clients were left out of the sums."
+            )
+        empty = [run.result["final"].get("personal/excluded") for run in method.runs]
+        if any(empty):
+            lines.append(
+                f"{method.label}: clients without test images, not scored: {_values(empty)}."
+            )
+        never = [run.result["final"].get("personal/never") for run in method.runs]
+        if any(never):
+            who = f"{method.label}: clients never sampled"
+            lines.append(f"{who}, scored with the generic model: {_values(never)}.")
+        faults = [text for run in method.runs if (text := _faults(run.result))]
+        if faults:
+            lines.append(f"{method.label}: faults happened: {'; '.join(faults)}.")
+    return lines

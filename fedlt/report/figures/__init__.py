@@ -1,0 +1,46 @@
+"""The pictures of a report, one file per question.
+
+curves.py    how both views grow with the rounds
+classes.py   accuracy per class, the frequent classes first
+groups.py    many / medium / few
+clients.py   who holds what, how the clients fare
+gains.py     who gains by a model of its own
+price.py     seconds and bytes per round
+diagnostics.py   what happened inside the models, where the runs looked
+
+Each function takes the methods in order and returns pictures: none where the runs lack the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedlt.report.figures.classes import class_accuracy
+from fedlt.report.figures.clients import client_distribution, partition_and_accuracy
+from fedlt.report.figures.curves import learning_curves
+from fedlt.report.figures.diagnostics import class_vectors, diagnostics
+from fedlt.report.figures.gains import gain_by_size, tail_owners
+from fedlt.report.figures.groups import group_bars
+from fedlt.report.figures.price import price
+from fedlt.report.picture import Picture
+from fedlt.report.records import Method
+
+__all__ = ["all_pictures"]
+
+_ORDER = (
+    group_bars,
+    learning_curves,
+    class_accuracy,
+    partition_and_accuracy,
+    client_distribution,
+    gain_by_size,
+    tail_owners,
+    price,
+    diagnostics,
+    class_vectors,
+)
+
+
+def all_pictures(methods: Sequence[Method]) -> list[Picture]:
+    """Return every picture that the runs have numbers for, in reading order."""
+    return [picture for draw in _ORDER for picture in draw(methods)]

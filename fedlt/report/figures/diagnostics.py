@@ -1,0 +1,175 @@
+"""What happened inside the models: diagnostics over rounds, and class vectors per head."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedlt.report.figures.curves import Series, by_round, draw_lines
+from fedlt.report.picture import Cell, Picture, Sheet, number, text_of
+from fedlt.report.records import Method
+from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, round_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["class_vectors", "diagnostics"]
+
+_PREFIX = "diagnostics/"
+_SHOWN = {  # metric -> what its panel is called
+    "nc1": "NC1: spread within classes\nagainst between them",
+    "nc2_norm": "NC2: class means of unequal\nlength",
+    "nc2_angle": "NC2: class means at unequal\nangles",
+    "nc3": "NC3: class vectors off the\nclass means (0 to 4)",
+    "nc4": "NC4: head and nearest mean\ndisagree",
+    "drift_norm": "Drift: length of a client's\nupdate",
+    "drift_spread": "Drift: how far the updates\npoint apart (0 to 1)",
+    "tail_gradient": "Share of the gradient from\nrare classes",
+    "agreement": "Personal and generic model\nagree",
+}
+_MORE = {  # metric -> heading
+    "norm_log_count": "norm against log count",
+    "angle_mean": "mean angle",
+    "angle_std": "its deviation",
+    "pruned": "energy where pruned",
+    "pruned_share": "pruned",
+}
+_GROUPS = {"many": "s", "medium": "D", "few": "^"}
+_HOW = (
+    "Nothing here is a score. NC1 to NC4 fall towards 0 as features collapse onto their class "
+    "means, which long-tailed training undoes for rare classes first. The table has every value."
+)
+
+
+def diagnostics(methods: Sequence[Method]) -> list[Picture]:
+    """Return every diagnostic over the rounds, or of the last round where methods are many."""
+    found = {
+        metric: {m.label: s for m in methods if (s := by_round(m, f"{_PREFIX}{metric}"))}
+        for metric in _SHOWN
+    }
+    found = {metric: series for metric, series in found.items() if series}
+    if not found:
+        return []
+    many = len(methods) > len(LOOKS)
+    columns = min(3, len(found))
+    height = 0.2 * len(methods) + 1.0 if many else 2.3
+    figure = new_figure(height * -(-len(found) // columns) + 0.8)
+    made = list(figure.subplots(-(-len(found) // columns), columns, squeeze=False).flat)
+    for axes, (metric, series) in zip(made, found.items(), strict=False):
+        if many:
+            _draw_last(axes, methods, series)
+        else:
+            _draw_rounds(axes, methods, series)
+        axes.set_title(_SHOWN[metric], fontsize=9)
+    for spare in made[len(found) :]:
+        spare.remove()
+    if not many:
+        pairs = [axes.get_legend_handles_labels() for axes in made[: len(found)]]
+        handles, labels = max(pairs, key=lambda pair: len(pair[1]))
+        where: dict[str, Any] = {"loc": "outside lower center", "ncols": min(5, len(labels))}
+        figure.legend(handles, labels, handlelength=4, **where)
+    sheet = _sheet(found)
+    first = next(iter(found.values()))
+    alt = f"Panels of {', '.join(found)} by round for {', '.join(first)}; the table has the values."
+    title = "Inside the models: diagnostics over the rounds"
+    return [Picture("diagnostics", title, _HOW, alt, figure, {"Diagnostics": sheet})]
+
+
+def _draw_rounds(axes: Axes, methods: Sequence[Method], series: dict[str, Series]) -> None:
+    for position, method in enumerate(methods):
+        if method.label in series:
+            draw_lines(axes, series[method.label], look(position).line_of(), method.label)
+    round_axis(axes.xaxis)
+    axes.set_xlabel("round", fontsize=8)
+
+
+def _draw_last(axes: Axes, methods: Sequence[Method], series: dict[str, Series]) -> None:
+    labels = [method.label for method in methods if method.label in series]
+    means = [statistics.fmean(series[label][max(series[label])]) for label in labels]
+    axes.plot(means, range(len(labels)), linestyle="none", marker="o", color=LOOKS[0].color)
+    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def _sheet(found: dict[str, dict[str, Series]]) -> Sheet:
+    places: dict[str, set[int]] = {}
+    for series in found.values():
+        for label, rounds in series.items():
+            places.setdefault(label, set()).update(rounds)
+    rows: list[list[Cell | str]] = []
+    for label, round_ in ((name, r) for name, all_ in places.items() for r in sorted(all_)):
+        cells = [
+            number(_mean(series.get(label, {}).get(round_)), ".3g") for series in found.values()
+        ]
+        rows.append([label, str(round_), *cells])
+    return Sheet(
+        ["method", "round", *found], rows, "Mean over the seeds; docs/metrics.md defines them."
+    )
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def class_vectors(methods: Sequence[Method]) -> list[Picture]:
+    """Return norm and nearest angle of the class vectors of every head, by class group."""
+    rows = [(m.label, head, m) for m in methods for head in _heads(m)]
+    if not rows:
+        return []
+    figure = new_figure(1.8 + 0.32 * len(rows))
+    left, right = figure.subplots(1, 2, sharey=True)
+    table: list[list[Cell | str]] = []
+    for place, (label, head, method) in enumerate(rows):
+        cells: list[Cell | str] = [f"{label}: {head}"]
+        for axes, word in ((left, "norm"), (right, "angle")):
+            for group, marker in _GROUPS.items():
+                value = _last(method, f"{_PREFIX}{head}/{word}_{group}")
+                cells.append(number(value, ".3g"))
+                if value is not None:
+                    style: dict[str, Any] = {"marker": marker, "color": GROUP_LOOKS[group][0]}
+                    name = group if place == 0 else None
+                    axes.plot(
+                        value, place, linestyle="none", markeredgecolor="black", label=name, **style
+                    )
+        cells += [number(_last(method, f"{_PREFIX}{head}/{word}"), ".3g") for word in _MORE]
+        table.append(cells)
+    left.set_title("Length of the class vectors")
+    right.set_title("Angle to the nearest other class, degrees")
+    left.set_yticks(range(len(rows)), [f"{label}: {head}" for label, head, _ in rows], fontsize=9)
+    left.set_ylim(len(rows) - 0.4, -0.6)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    headings = [f"{word} {group}" for word in ("norm", "angle") for group in _GROUPS]
+    sheet = Sheet(
+        ["head", *headings, *_MORE.values()],
+        table,
+        "Last round with diagnostics, mean over the seeds.",
+    )
+    how = (
+        "A head favours classes whose vectors are long. A balanced head has its three marks close "
+        "together; a long-tailed one has short vectors for rare classes."
+    )
+    words = [f"{row[0]} many {text_of(row[1])}, few {text_of(row[3])}" for row in table]
+    alt = f"Mean length of class vectors by class group: {'; '.join(words)}."
+    return [
+        Picture(
+            "class-vectors",
+            "Class vectors of every head",
+            how,
+            alt,
+            figure,
+            {"Class vectors": sheet},
+        )
+    ]
+
+
+def _heads(method: Method) -> list[str]:
+    """Return the heads whose class vectors were measured, in order."""
+    end = "/angle_mean"
+    names = dict.fromkeys(name for run in method.runs for row in run.rounds for name in row)
+    return [n[len(_PREFIX) : -len(end)] for n in names if n.startswith(_PREFIX) and n.endswith(end)]
+
+
+def _last(method: Method, metric: str) -> float | None:
+    series = by_round(method, metric)
+    return _mean(series[max(series)]) if series else None

@@ -1,0 +1,149 @@
+"""Who gains by a model of its own: small or large clients, owners of rare classes or others."""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedlt.report.figures.clients import clients_of, with_clients
+from fedlt.report.figures.groups import which_of
+from fedlt.report.picture import Cell, Picture, Sheet, half_width, number, share, spread, text_of
+from fedlt.report.records import Method
+from fedlt.report.style import grid_of, new_figure, points_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["gain_by_size", "tail_owners"]
+
+_OWNERS: tuple[dict[str, Any], dict[str, Any]] = (  # of rare classes, and the others
+    {"marker": "^", "facecolor": "#E69F00", "edgecolor": "black", "label": "holds rare classes"},
+    {"marker": "o", "facecolor": "white", "edgecolor": "#0072B2", "label": "holds none"},
+)
+_KINDS = {"hold rare classes": "personal/gain_few_owners", "hold none": "personal/gain_others"}
+_BY_OWNER = (
+    "Gain is the accuracy of a client's own model minus the generic model's, on the client's own "
+    "classes. Left of the line the clients would be better off without personal models."
+)
+_BY_SIZE = (
+    "Above the line a client is better served by its own model than by the generic one, below it "
+    "is worse served. Methods whose personal models are the generic one are left out."
+)
+
+
+def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
+    """Return a client's gain over the generic model against its size, a panel per method."""
+    known = [m for _, m in with_clients(methods) if _has_gains(m)]
+    if not known:
+        return []
+    figure, made = grid_of(len(known), columns=min(4, len(known)), height=2.6)
+    rows: list[list[Cell | str]] = []
+    for axes, method in zip(made, known, strict=True):
+        rows += _draw_sizes(axes, method)
+    figure.supxlabel("training images of the client (log scale)", fontsize=10)
+    figure.supylabel("gain, percentage points", fontsize=10)
+    pairs = (axes.get_legend_handles_labels() for axes in made)
+    figure.legend(*max(pairs, key=lambda p: len(p[1])), loc="outside upper center", ncols=2)
+    headings = ["method", "clients by size", "images", "mean gain", "worse off", "clients"]
+    note = "In percentage points, over all clients of all seeds, last round."
+    words = [f"{r[0]}, {r[1]} third: {text_of(r[3])}" for r in rows]
+    alt = f"Gain by client size in percentage points. {'; '.join(words)}."
+    title = "Who gains from a model of its own: small clients or large ones?"
+    sheets = {"Gain by client size": Sheet(headings, rows, note)}
+    return [Picture("gain-by-size", title, _BY_SIZE, alt, figure, sheets)]
+
+
+def _has_gains(method: Method) -> bool:
+    gains = [clients_of(run).gain for run in method.runs]
+    return all(gain is not None for gain in gains) and any(np.any(gain) for gain in gains)
+
+
+def _draw_sizes(axes: Axes, method: Method) -> list[list[Cell | str]]:
+    """Draw a method's clients and return their rows of the table."""
+    sizes, gains, owns = (np.concatenate(part) for part in _gains(method))
+    for mask, style in zip((owns, ~owns), _OWNERS, strict=True):
+        if mask.any():
+            axes.scatter(sizes[mask], gains[mask], s=22, linewidths=0.8, **style)
+    axes.axhline(0, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_title(textwrap.fill(method.label, 24), fontsize=9)
+    points_axis(axes.yaxis)
+    return _size_rows(method.label, sizes, gains)
+
+
+def _gains(method: Method) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    figures = [clients_of(run) for run in method.runs]
+    owns = [np.ones(f.cids.size, bool) if f.owns_few is None else f.owns_few for f in figures]
+    return [f.sizes for f in figures], [np.asarray(f.gain) for f in figures], owns
+
+
+def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[Cell | str]]:
+    """Return the smallest, middle and largest third of the clients."""
+    rows: list[list[Cell | str]] = []
+    parts = np.array_split(np.argsort(sizes, kind="stable"), min(3, sizes.size))
+    names = ("smallest", "middle", "largest") if len(parts) == 3 else ("smallest", "largest")
+    for name, part in zip(names, parts, strict=False):
+        worse = float((gains[part] < 0).mean())
+        span = f"{sizes[part].min()} to {sizes[part].max()}"
+        gain = share(float(gains[part].mean()), signed=True)
+        rows.append([label, name, span, gain, share(worse), Cell(str(part.size), float(part.size))])
+    return rows
+
+
+def tail_owners(methods: Sequence[Method]) -> list[Picture]:
+    """Return the gain of clients that hold rare classes beside that of the others."""
+    which = which_of(methods)
+    known = [m for m in methods if any(any(m.known(metric, which)) for metric in _KINDS.values())]
+    if not known:
+        return []
+    figure = new_figure(1.7 + 0.36 * len(known))
+    _draw_owners(figure.subplots(), known, which)
+    rows: list[list[Cell | str]] = [
+        [
+            m.label,
+            *(spread(m.known(metric, which), signed=True) for metric in _KINDS.values()),
+            _owners(m, which),
+        ]
+        for m in known
+    ]
+    note = "In percentage points, mean ± 95 % interval over the seeds that have such clients."
+    sheet = Sheet(["method", *_KINDS, "clients with rare classes"], rows, note)
+    words = [f"{row[0]} {text_of(row[1])} and {text_of(row[2])}" for row in rows]
+    alt = f"Mean gain of clients that hold rare classes and of the others: {'; '.join(words)}."
+    title, sheets = "Do the owners of rare classes gain or pay?", {"Gain by rare classes": sheet}
+    return [Picture("tail-owners", title, _BY_OWNER, alt, figure, sheets)]
+
+
+def _draw_owners(axes: Axes, methods: Sequence[Method], which: str) -> None:
+    for (label, metric), style, shift in zip(_KINDS.items(), _OWNERS, (-0.13, 0.13), strict=True):
+        found = [(row + shift, m.known(metric, which)) for row, m in enumerate(methods)]
+        rows = [row for row, values in found if values]
+        means = [statistics.fmean(values) for _, values in found if values]
+        widths = [half_width(values) or 0.0 for _, values in found if values]
+        axes.errorbar(
+            means,
+            rows,
+            xerr=widths,
+            fmt=style["marker"],
+            color=style["edgecolor"],
+            markerfacecolor=style["facecolor"],
+            markersize=7,
+            elinewidth=1,
+            label=f"clients that {label}",
+        )
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(methods)), [method.label for method in methods])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    points_axis(axes.xaxis)
+    axes.set_xlabel("mean gain over the generic model, percentage points")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def _owners(method: Method, which: str) -> Cell:
+    values = method.values("personal/few_owners", which)
+    return number(statistics.fmean(values) if values else None, ".3g")

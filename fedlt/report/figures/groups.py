@@ -1,0 +1,130 @@
+"""Accuracy over all, many, medium and few classes: bars for some methods, points for many."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedlt.report.picture import Cell, Picture, Sheet, half_width, share, spread
+from fedlt.report.records import Method
+from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["group_bars", "which_of"]
+
+_BARS = 12  # methods with bars of their own; more get a row of points each
+_MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
+
+
+def which_of(methods: Sequence[Method]) -> str:
+    """Return the moment that pictures of results show: the mean of the last rounds."""
+    return "last_k" if all("last_k" in run.result for m in methods for run in m.runs) else "final"
+
+
+def group_bars(methods: Sequence[Method]) -> list[Picture]:
+    """Return all, many, medium and few of both views, a row of bars per method."""
+    which = which_of(methods)
+    names = _groups(methods, which)
+    views = {
+        view: ["accuracy", *names]
+        for view in ("generic", "personal")
+        if _has(methods, f"{view}/accuracy", which)
+    }
+    if not views:
+        return []
+    bars, are_bars = 1 + len(names), len(methods) <= _BARS
+    height = 0.17 * bars + 0.12 if are_bars else 0.3
+    figure = new_figure(1.7 + height * len(methods))
+    made = figure.subplots(1, len(views), sharey=True, squeeze=False)[0]
+    for axes, (view, metrics) in zip(made, views.items(), strict=True):
+        for row, metric in enumerate(metrics):
+            shift = (row - (bars - 1) / 2) / (bars + 1)
+            _draw(axes, methods, f"{view}/{metric}", which, shift, 0.9 / (bars + 1), are_bars)
+        axes.set_title(f"{view.capitalize()} model{'s' if view == 'personal' else ''}")
+        axes.grid(visible=not are_bars, axis="y")
+        percent_axis(axes.xaxis)
+    made[0].set_yticks(range(len(methods)), [method.label for method in methods])
+    made[0].set_ylim(len(methods) - 0.45, -0.55)
+    handles, labels = made[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    sheets = {"Accuracy by class group": groups_sheet(methods, views, which)}
+    alt = _alt(methods, views, which)
+    return [Picture("groups", "Frequent and rare classes", _HOW, alt, figure, sheets)]
+
+
+_HOW = (
+    "Accuracy over all classes and over the frequent (many), middle (medium) and rare (few) "
+    "classes. Whiskers are 95 % intervals of the mean over seeds; overlapping ones do not settle "
+    "which method is better."
+)
+
+
+def _groups(methods: Sequence[Method], which: str) -> list[str]:
+    """Return the class groups that a method has numbers for."""
+    views = ("generic", "personal")
+    return [
+        group
+        for group in ("many", "medium", "few")
+        if any(_has(methods, f"{view}/{group}", which) for view in views)
+    ]
+
+
+def _has(methods: Sequence[Method], metric: str, which: str) -> bool:
+    return any(method.values(metric, which) for method in methods)
+
+
+def _draw(
+    axes: Axes,
+    methods: Sequence[Method],
+    metric: str,
+    which: str,
+    shift: float,
+    height: float,
+    are_bars: bool,
+) -> None:
+    """Draw one group of every method: bars below each other, or points on a row."""
+    word = metric.rpartition("/")[2]
+    group = "all" if word == "accuracy" else word
+    color, hatch = GROUP_LOOKS[group]
+    values = [method.values(metric, which) for method in methods]
+    places = [place + shift for place, one in enumerate(values) if one]
+    means = [statistics.fmean(one) for one in values if one]
+    widths = [half_width(one) or 0.0 for one in values if one]
+    low = [min(w, m) for w, m in zip(widths, means, strict=True)]
+    high = [min(w, 1 - m) for w, m in zip(widths, means, strict=True)]
+    label = "all classes" if group == "all" else group
+    if are_bars:
+        style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
+        axes.barh(places, means, height=height, linewidth=0, label=label, **style)
+        if any(widths):
+            axes.errorbar(means, places, xerr=(low, high), fmt="none", ecolor="black", lw=0.8)
+        return
+    style = {"fmt": _MARKERS[group], "color": color, "markeredgecolor": "black"}
+    axes.errorbar(
+        means, places, xerr=(low, high), label=label, markersize=6, elinewidth=0.8, **style
+    )
+
+
+def groups_sheet(
+    methods: Sequence[Method], views: Mapping[str, Sequence[str]], which: str
+) -> Sheet:
+    """Return accuracy and groups of the given views."""
+    metrics = [f"{view}/{metric}" for view, words in views.items() for metric in words]
+    rows: list[list[Cell | str]] = [
+        [m.label, *(spread(m.values(metric, which)) for metric in metrics)] for m in methods
+    ]
+    headings = [metric.replace("/accuracy", " all").replace("/", " ") for metric in metrics]
+    return Sheet(["method", *headings], rows, "In %, mean ± 95 % interval over seeds.")
+
+
+def _alt(methods: Sequence[Method], views: Mapping[str, Any], which: str) -> str:
+    words = []
+    for view in views:
+        figures = {m.label: m.values(f"{view}/few", which) for m in methods}
+        known = [f"{n} {share(statistics.fmean(v)).text} %" for n, v in figures.items() if v]
+        if known:
+            words.append(f"{view} accuracy on rare classes: {', '.join(known)}")
+    return f"Bars by method and class group. {'. '.join(words)}."

@@ -1,0 +1,87 @@
+"""What a round costs: seconds, and bytes between the server and a client."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from fedlt.report.picture import Cell, Picture, Sheet, text_of
+from fedlt.report.records import Method
+from fedlt.report.style import new_figure
+from fedlt.report.tables import DASH
+
+__all__ = ["price"]
+
+_BARS = (  # heading, unit, fill, hatch
+    ("seconds per round", "s", "#0072B2", ""),
+    ("to a client", "KiB", "#56B4E9", "///"),
+    ("from a client", "KiB", "#E69F00", "xxx"),
+)
+
+
+def price(methods: Sequence[Method]) -> list[Picture]:
+    """Return seconds per round, and KiB down and up per client and round."""
+    table = {method.label: _prices(method) for method in methods}
+    if not any(any(v is not None for v in row) for row in table.values()):
+        return []
+    figure = new_figure(1.4 + 0.36 * len(methods))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for column, (heading, _, color, hatch) in enumerate(_BARS):
+        axes, height = (left, 0.7) if column == 0 else (right, 0.36)
+        offset = 0.0 if column == 0 else (column - 1.5) * 0.38
+        found = [(n + offset, row[column]) for n, row in enumerate(table.values())]
+        known = [(place, value) for place, value in found if value is not None]
+        style: dict[str, Any] = {
+            "color": color,
+            "hatch": hatch,
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
+        axes.barh([p for p, _ in known], [v for _, v in known], height, label=heading, **style)
+        axes.grid(visible=False, axis="y")
+    left.set_title("Seconds per round")
+    right.set_title("KiB per client and round")
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
+    left.set_yticks(range(len(table)), list(table))
+    left.set_ylim(len(table) - 0.45, -0.55)
+    how = (
+        "Time is a whole run's, evaluations included, divided by its rounds: compare it only "
+        "between runs of one machine and one engine. Bytes are counted, not measured."
+    )
+    rows: list[list[Cell | str]] = [
+        [label, *(_cell(value) for value in row)] for label, row in table.items()
+    ]
+    headings = [
+        "method",
+        *(f"{name}, {unit}" if unit == "KiB" else name for name, unit, *_ in _BARS),
+    ]
+    sheet = Sheet(
+        [*headings, "once, KiB"],
+        rows,
+        "Mean over seeds. Once: tensors that never change, sent in the first round.",
+    )
+    words = [
+        f"{row[0]} {text_of(row[1])} s, {text_of(row[2])} KiB down, {text_of(row[3])} KiB up"
+        for row in rows
+    ]
+    alt = f"Seconds and KiB per round. {'; '.join(words)}."
+    return [Picture("price", "What a round costs", how, alt, figure, {"Price of a round": sheet})]
+
+
+def _prices(method: Method) -> list[float | None]:
+    per_round = [
+        s / run.result["rounds"]
+        for s, run in zip(method.results("seconds"), method.runs, strict=True)
+    ]
+    sizes = [method.results(key) for key in ("bytes_down", "bytes_up", "bytes_once")]
+    kib = [[value / 1024 for value in values] for values in sizes]
+    return [statistics.fmean(values) if values else None for values in (per_round, *kib)]
+
+
+def _cell(value: float | None) -> Cell:
+    return (
+        Cell(DASH, None)
+        if value is None
+        else Cell(f"{value:,.3g}" if value < 100 else f"{value:,.0f}", value)
+    )

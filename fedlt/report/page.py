@@ -1,0 +1,141 @@
+"""A report as one HTML page: nothing is loaded from anywhere, it opens from disk.
+
+The page is well-formed XML too. A number carries what was measured:
+``<data value="0.94">94.0</data>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from fedlt.report.picture import Cell, Picture, Sheet
+from fedlt.report.style import data_uri
+
+__all__ = ["Content", "Section", "render"]
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = Path(__file__).with_name("page.css")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that is not a picture."""
+
+    slug: str
+    heading: str
+    text: str
+    sheets: Sequence[tuple[str, Sheet, bool]]  # caption, table, folded away
+    terms: Sequence[tuple[str, str]] = ()  # word, meaning
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that the page says, in order."""
+
+    title: str
+    setting: str
+    summary: Sequence[str]
+    warnings: Sequence[str]
+    table: Sheet
+    moments: Sheet
+    pictures: Sequence[Picture]
+    sections: Sequence[Section]
+    footer: str
+
+
+def render(content: Content) -> str:
+    """Return the page."""
+    links = [("table", "Table"), *((p.slug, p.title.partition(":")[0]) for p in content.pictures)]
+    links += [(section.slug, section.heading) for section in content.sections]
+    body = [
+        f"<h1>{escape(content.title)}</h1>",
+        f"<p>{escape(content.setting)}</p>",
+        _box("answer", "In short", content.summary),
+        _box("care", "Before you trust a difference", content.warnings),
+        _nav(links),
+        '<h2 id="table">The figures</h2>',
+        _table("Both views, primary heads", content.table),
+        _folded("Other moments of the runs", [_table("Accuracy by moment", content.moments)]),
+        *map(_picture, content.pictures),
+        *map(_section, content.sections),
+        f'<p class="note">{escape(content.footer)}</p>',
+    ]
+    return _document(content.title, "\n".join(filter(None, body)))
+
+
+def _document(title: str, body: str) -> str:
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}" />\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1" />\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _box(kind: str, heading: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<div class="{kind}"><div class="head">{escape(heading)}</div><ul>{items}</ul></div>'
+
+
+def _nav(links: Iterable[tuple[str, str]]) -> str:
+    items = " ".join(f'<a href="#{slug}">{escape(words)}</a>' for slug, words in links)
+    return f"<nav>{items}</nav>"
+
+
+def _folded(words: str, parts: Sequence[str]) -> str:
+    return f"<details><summary>{escape(words)}</summary>{''.join(parts)}</details>"
+
+
+def _picture(picture: Picture) -> str:
+    tables = [_table(caption, sheet) for caption, sheet in picture.sheets.items()]
+    image = f'<img src="{data_uri(picture.figure)}" alt="{escape(picture.alt)}" />'
+    return (
+        f'<h2 id="{picture.slug}">{escape(picture.title)}</h2>\n<p>{escape(picture.how)}</p>\n'
+        f"<figure>{image}</figure>\n{_folded('The numbers behind this picture', tables)}"
+    )
+
+
+def _section(section: Section) -> str:
+    parts = [f'<h2 id="{section.slug}">{escape(section.heading)}</h2>']
+    if section.text:
+        parts.append(f"<p>{escape(section.text)}</p>")
+    for caption, sheet, is_folded in section.sheets:
+        table = _table(caption, sheet)
+        parts.append(_folded(caption, [table]) if is_folded else table)
+    if section.terms:
+        items = (f"<dt>{escape(t)}</dt><dd>{escape(m)}</dd>" for t, m in section.terms)
+        parts.append(f"<dl>{''.join(items)}</dl>")
+    return "\n".join(parts)
+
+
+def _table(caption: str, sheet: Sheet) -> str:
+    numeric = [
+        all(isinstance(row[n], Cell) for row in sheet.rows) for n in range(len(sheet.headings))
+    ]
+    heads = "".join(
+        f'<th scope="col"{"" if number else _TEXT}>{escape(words)}</th>'
+        for words, number in zip(sheet.headings, numeric, strict=True)
+    )
+    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in sheet.rows)
+    note = f'<p class="note">{escape(sheet.note)}</p>' if sheet.note else ""
+    return (
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
+    )
+
+
+_TEXT = ' class="text"'
+
+
+def _cell(cell: Cell | str) -> str:
+    if isinstance(cell, str):
+        return f"<td{_TEXT}>{escape(cell)}</td>"
+    if cell.value is None:
+        return f'<td class="number">{escape(cell.text)}</td>'
+    return f'<td class="number"><data value="{cell.value!r}">{escape(cell.text)}</data></td>'

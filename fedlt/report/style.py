@@ -1,0 +1,173 @@
+"""How figures look: one look for a method everywhere, told apart without colour too.
+
+Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), chosen for every kind of colour
+vision; yellow is left out, it vanishes on white. Each method has a marker and a line of its own,
+each class group a hatch, so that a print in black and white says the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlt.errors import FedltError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "GROUP_LOOKS",
+    "LOOKS",
+    "Look",
+    "data_uri",
+    "grid_of",
+    "look",
+    "new_figure",
+    "percent_axis",
+    "points_axis",
+    "round_axis",
+    "save",
+    "styled",
+]
+
+WIDTH = 10.0  # inches
+_RC: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.color": "0.88",
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "fedlt",  # the same file for the same numbers
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn."""
+
+    color: str
+    marker: str
+    line: Any  # a matplotlib line style
+
+    def line_of(self) -> dict[str, Any]:
+        """Return the arguments of ``Axes.plot``."""
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "linestyle": self.line,
+            "markersize": 5,
+            "linewidth": 1.6,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.6,
+        }
+
+
+LOOKS = (
+    Look("#0072B2", "o", "-"),
+    Look("#D55E00", "s", "--"),
+    Look("#009E73", "^", "-."),
+    Look("#CC79A7", "D", ":"),
+    Look("#000000", "v", (0, (5, 1))),
+    Look("#E69F00", "P", (0, (3, 1, 1, 1, 1, 1))),
+    Look("#56B4E9", "X", (0, (1, 1))),
+)
+GROUP_LOOKS = {  # class group -> fill, hatch
+    "all": ("#999999", ""),
+    "many": ("#0072B2", ""),
+    "medium": ("#56B4E9", "///"),
+    "few": ("#E69F00", "xxx"),
+}
+
+
+def look(position: int) -> Look:
+    """Return the look of the method at a position."""
+    return LOOKS[position % len(LOOKS)]
+
+
+def new_figure(height: float, *, width: float = WIDTH) -> Figure:
+    """Return an empty figure in inches, laid out without overlaps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def grid_of(panels: int, *, columns: int = 4, height: float = 1.9) -> tuple[Figure, list[Axes]]:
+    """Return a figure of small panels that share their axes."""
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    figure = new_figure(max(height * rows + 0.6, 2.8))
+    made = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes: list[Axes] = list(made.flat)
+    for spare in axes[panels:]:
+        spare.remove()
+    for above in axes[max(panels - columns, 0) : panels]:  # the lowest panel of each column
+        above.tick_params(labelbottom=True)
+    return figure, axes[:panels]
+
+
+def percent_axis(axis: Any) -> None:  # noqa: ANN401 (a matplotlib axis)
+    """Label an axis of shares in per cent."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+
+
+def points_axis(axis: Any) -> None:  # noqa: ANN401 (a matplotlib axis)
+    """Label an axis of differences of shares in percentage points."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{100 * value:+.4g}" if value else "0")
+    )
+
+
+def round_axis(axis: Any) -> None:  # noqa: ANN401 (a matplotlib axis)
+    """Label an axis of rounds with whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=2))
+
+
+def styled() -> Any:  # noqa: ANN401 (a context manager of matplotlib's)
+    """Return the context in which figures are made and written."""
+    import matplotlib as mpl
+
+    return mpl.rc_context(_RC)
+
+
+def data_uri(figure: Figure) -> str:
+    """Return a figure as SVG inside an address, its text as outlines: the same on every machine."""
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None}, dpi=150)
+    return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+
+
+def save(figure: Figure, folder: Path, slug: str, endings: Iterable[str]) -> Sequence[Path]:
+    """Write a figure as ``folder/slug.png`` and the like.
+
+    Raises:
+        FedltError: If one cannot be written.
+    """
+    paths = [folder / f"{slug}.{ending}" for ending in endings]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=150, metadata=metadata)
+    except OSError as error:
+        raise FedltError(f"{folder} cannot be written: {error.strerror}") from error
+    return paths

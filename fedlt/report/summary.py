@@ -1,0 +1,220 @@
+"""The top of a report: the question, the answer in a few sentences, and the table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from fedlt.report.facts import MIN_SEEDS
+from fedlt.report.figures.groups import which_of
+from fedlt.report.picture import Cell, Sheet, half_width, share, spread
+from fedlt.report.records import Method, Reading
+from fedlt.report.tables import DASH, percent
+
+__all__ = ["MOMENTS", "main_sheet", "moments_sheet", "setting", "summary", "title"]
+
+MOMENTS = {
+    "final": "the last round",
+    "last_k": "the mean of the last rounds",
+    "selected": "one round fixed beforehand on validation data",
+    "best_on_test": "the best round on the test set, each number its own",
+}
+_COLUMNS = {
+    "generic all": "generic/accuracy",
+    "many": "generic/many",
+    "medium": "generic/medium",
+    "few": "generic/few",
+    "personal mean": "personal/accuracy",
+    "p10": "personal/p10",
+    "worst": "personal/worst",
+    "gain": "personal/gain",
+    "worse off": "personal/hurt",
+}
+_BOTH = {"generic": "generic/accuracy", "personal": "personal/accuracy"}
+
+
+def title(methods: Sequence[Method]) -> str:
+    """Return the question that the page answers."""
+    if len(methods) == 1:
+        return f"How well does {methods[0].label} serve everybody, and each client?"
+    return "Which method serves everybody best, and which each client?"
+
+
+def setting(reading: Reading) -> str:
+    """Return one sentence about the data and the federation."""
+    run = reading.methods[0].runs[0]
+    config, counts = run.config, run.evaluation.client_counts
+    factor = float(config.get("data.imbalance_factor", 1))
+    tail = f", the largest class {factor:g} times the smallest" if factor > 1 else ", balanced"
+    rounds = sorted({int(one.result["rounds"]) for one in reading.runs})
+    seeds = sorted({one.seed for one in reading.runs})
+    size = config.get("clients_per_round") or len(counts)
+    cohort = "all" if size == len(counts) else f"{size} of them"
+    return (
+        f"{len(reading.methods)} method{'s' if len(reading.methods) > 1 else ''} on "
+        f"{config.get('data.dataset')}: {int(counts.sum()):,} training images in "
+        f"{counts.shape[1]} classes{tail}, held by {len(counts)} clients, {cohort} in every "
+        f"round; {' or '.join(map(str, rounds))} rounds; "
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}."
+    )
+
+
+def _is_reference(method: Method) -> bool:
+    return any(run.result.get("reference") for run in method.runs)
+
+
+def _is_average(method: Method) -> bool:
+    return any(run.result.get("generic_model") == "average" for run in method.runs)
+
+
+def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Method]]:
+    """Return the methods that can be the best at a metric, best first."""
+    which = which_of(methods)
+    found = [
+        (statistics.fmean(values), method)
+        for method in methods
+        if (values := method.values(metric, which)) and not _is_reference(method)
+    ]
+    if metric.startswith("generic/"):
+        found = [(mean, method) for mean, method in found if not _is_average(method)]
+    return sorted(found, key=lambda pair: -pair[0])
+
+
+def summary(reading: Reading) -> list[str]:
+    """Return the findings, a sentence or two each."""
+    methods = reading.methods
+    lines = [_view_line(methods, view) for view in _BOTH]
+    lines += [_tail_line(methods), _gain_line(methods)]
+    return [line for line in lines if line]
+
+
+def _interval(method: Method, metric: str, which: str) -> str:
+    values = method.values(metric, which)
+    half = half_width(values)
+    mean = statistics.fmean(values)
+    if half is None:
+        return f"{percent(mean)} %"
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    return f"{percent(mean)} % (95 % interval {percent(low)} to {percent(high)})"
+
+
+_VIEW_WORDS = {
+    "generic": "One model for everybody, tested on all classes alike",
+    "personal": "Each client's own model, on the client's own classes",
+}
+
+
+def _view_line(methods: Sequence[Method], view: str) -> str:
+    metric, which = _BOTH[view], which_of(methods)
+    ranked = _contenders(methods, metric)
+    if not ranked:
+        return ""
+    best = ranked[0][1]
+    line = f"{_VIEW_WORDS[view]}: {best.label} is right on {_interval(best, metric, which)}"
+    if len(ranked) == 1:
+        return f"{line}."
+    second = ranked[1]
+    points = 100 * (ranked[0][0] - second[0])
+    close = f"{points:.1f} points lower" if points >= 0.05 else "practically the same"
+    few = min(len(method.runs) for _, method in ranked[:2]) < MIN_SEEDS
+    doubt = " With so few seeds the order may be chance." if few else ""
+    return (
+        f"{line}, the highest of {len(ranked)}. Next is {second[1].label} with "
+        f"{percent(second[0])} %, {close}.{doubt}"
+    )
+
+
+def _tail_line(methods: Sequence[Method]) -> str:
+    many, few = (_contenders(methods, f"generic/{group}") for group in ("many", "few"))
+    if not few or not many:
+        return ""
+    best_mean, best = few[0]
+    frequent = {method.label: mean for mean, method in many}.get(best.label)
+    if frequent is None:
+        return ""
+    line = (
+        f"Rare classes: {best.label}'s generic model is right on {percent(best_mean)} % of their "
+        f"test images, on {percent(frequent)} % of the frequent classes'"
+    )
+    if len(few) == 1:
+        return f"{line}."
+    lowest = f"{few[-1][1].label} with {percent(few[-1][0])} %"
+    return f"{line}; that is the highest of {len(few)}, the lowest on rare classes is {lowest}."
+
+
+def _gain_line(methods: Sequence[Method]) -> str:
+    which = which_of(methods)
+    own = [m for m in methods if not _is_reference(m) and not _is_average(m)]
+    gains = {m.label: m.values("personal/gain", which) for m in own}
+    known = {label: statistics.fmean(v) for label, v in gains.items() if v and any(v)}
+    if not known:
+        return ""
+    hurt = {m.label: m.values("personal/hurt", which) for m in methods}
+    if len(known) == 1:
+        label, gain = next(iter(known.items()))
+        worse = statistics.fmean(hurt[label])
+        return (
+            f"A model of its own changes a client's accuracy by {percent(gain, signed=True)} "
+            f"points on average with {label}; {percent(worse)} % of the clients are worse off."
+        )
+    better = sum(gain > 0 for gain in known.values())
+    label = max(known, key=lambda name: known[name])
+    worse = statistics.fmean(hurt[label])
+    verb = "most" if known[label] > 0 else "least harm"
+    return (
+        f"A model of its own, instead of the generic one, helps the clients on average in {better} "
+        f"of the {len(known)} methods that make both; {verb} with {label} "
+        f"({percent(known[label], signed=True)} points), where {percent(worse)} % of the clients "
+        "are worse off with their own."
+    )
+
+
+def main_sheet(methods: Sequence[Method]) -> Sheet:
+    """Return both views, the primary heads alone, mean and 95 % interval over the seeds."""
+    which = which_of(methods)
+    rows: list[list[Cell | str]] = []
+    for method in methods:
+        cells = [_marked(method, name, metric, which) for name, metric in _COLUMNS.items()]
+        reference = next((run.result.get("reference") for run in method.runs), None)
+        label = f"{method.label} (reference: {reference})" if reference else method.label
+        rows.append([label, *cells])
+    words = [
+        f"In %, {MOMENTS[which]}, mean ± 95 % interval over the seeds; {DASH}: does not exist."
+    ]
+    if any(map(_is_average, methods)):
+        words.append(
+            "~: the generic model is averaged from personal parts; the method itself has none."
+        )
+    if any(map(_is_reference, methods)):
+        words.append("A reference is not federated: it says what is possible, and is not ranked.")
+    return Sheet(["method", *_COLUMNS], rows, " ".join(words))
+
+
+def _marked(method: Method, name: str, metric: str, which: str) -> Cell:
+    cell = spread(method.values(metric, which), signed=name == "gain")
+    compares = metric.startswith("generic/") or metric in ("personal/gain", "personal/hurt")
+    is_average = compares and _is_average(method) and cell.value is not None
+    return Cell(f"~{cell.text}", cell.value) if is_average else cell
+
+
+def moments_sheet(methods: Sequence[Method]) -> Sheet:
+    """Return both accuracies at every moment side by side."""
+    headings, columns = ["method"], []
+    for which in MOMENTS:
+        if any((run.result.get(which) or {}) for method in methods for run in method.runs):
+            headings += [f"{view} {which}" for view in _BOTH]
+            columns += [(metric, which) for metric in _BOTH.values()]
+    rows: list[list[Any]] = [
+        [m.label, *(share(_mean(m.values(metric, which))) for metric, which in columns)]
+        for m in methods
+    ]
+    note = (
+        "Mean over the seeds, in %. best_on_test picks each number's best round by looking at the "
+        "test set: it flatters, and stands here only for comparison with papers that did so."
+    )
+    return Sheet(headings, rows, note)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None

@@ -1,0 +1,277 @@
+"""The page of ``fedlt report``: whole, self-contained, and with the numbers of result.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from fedlt.cli import main
+from fedlt.errors import FedltError
+from fedlt.report.build import write_report
+from fedlt.report.records import read_runs
+from fedlt.report.summary import main_sheet
+
+LOOK = {"every": 2, "clients": 2}
+MANY = 9  # more methods than one picture has lines for
+
+
+@pytest.fixture(scope="module")
+def comparison(lab_factory):
+    """A folder as ``fedlt compare`` leaves it: two methods, two seeds."""
+    lab = lab_factory("comparison")
+    for name, strategy in (("fedavg", "fedavg"), ("fed-rod", "fedrod")):
+        for seed in (1, 2):
+            lab.run(name=name, strategy=strategy, seed=seed, diagnostics=LOOK)
+    (lab.output / "last_k.csv").write_text("method,seed\nFed ROD,1\nFedAvg,1\n")
+    return lab.output
+
+
+@pytest.fixture(scope="module")
+def page(comparison, tmp_path_factory):
+    """The page of that comparison, parsed as strictly as XML is."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report([comparison], path)
+    return parse(path)
+
+
+def parse(path):
+    return ET.fromstring(path.read_text(encoding="utf-8").removeprefix("<!DOCTYPE html>"))
+
+
+def texts(page, tag):
+    return [" ".join("".join(node.itertext()).split()) for node in page.iter(tag)]
+
+
+def table(page, caption):
+    """Return headings and rows, a number as it was measured."""
+    found = next(t for t in page.iter("table") if t.find("caption").text == caption)
+    rows = [
+        [
+            float(cell.find("data").get("value")) if cell.find("data") is not None else cell.text
+            for cell in row
+        ]
+        for row in found.find("tbody")
+    ]
+    return [head.text for head in found.find("thead").iter("th")], rows
+
+
+def results(comparison, name):
+    return [json.loads((comparison / name / s / "result.json").read_text()) for s in "12"]
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    allowed = {"src": "data:image/svg+xml;base64,", "href": "#"}
+    for node in page.iter():
+        assert node.tag not in ("script", "link", "iframe", "object")
+        for key, start in allowed.items():
+            assert node.get(key, start).startswith(start)
+    assert not re.search(r"url\(|@import", page.find("head/style").text)
+    policy = next(meta for meta in page.iter("meta") if meta.get("http-equiv"))
+    assert policy.get("content").startswith("default-src 'none'")
+
+
+def test_links_lead_somewhere(page):
+    places = [node.get("id") for node in page.iter() if node.get("id")]
+    assert len(set(places)) == len(places)
+    assert {a.get("href") for a in page.iter("a")} == {f"#{place}" for place in places}
+
+
+def test_every_picture_has_words_and_a_table(page):
+    body = list(page.find("body"))
+    figures = [n for n, node in enumerate(body) if node.tag == "figure"]
+    assert len(figures) >= 9
+    for n in figures:
+        assert len(body[n].find("img").get("alt")) > 40
+        assert body[n - 2].tag == "h2"
+        assert body[n - 1].tag == "p"
+        assert next(body[n + 1].iter("tbody")).findall("tr")
+
+
+@pytest.mark.parametrize(
+    ("heading", "metric"),
+    [
+        ("generic all", "generic/accuracy"),
+        ("few", "generic/few"),
+        ("personal mean", "personal/accuracy"),
+        ("p10", "personal/p10"),
+        ("gain", "personal/gain"),
+        ("worse off", "personal/hurt"),
+    ],
+)
+def test_the_table_has_the_numbers_of_the_results(page, comparison, heading, metric):
+    headings, rows = table(page, "Both views, primary heads")
+    for row, name in zip(rows, ("fed-rod", "fedavg"), strict=True):
+        expected = statistics.fmean(r["last_k"][metric] for r in results(comparison, name))
+        assert row[headings.index(heading)] == expected
+
+
+def test_methods_have_the_names_and_the_order_of_the_table(page):
+    _, rows = table(page, "Both views, primary heads")
+    assert [row[0] for row in rows] == ["Fed ROD", "FedAvg"]
+
+
+def test_curves_have_the_numbers_of_the_rounds(page, comparison):
+    _, rows = table(page, "Generic model, balanced test set")
+    files = [comparison / "fedavg" / seed / "rounds.jsonl" for seed in "12"]
+    lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    expected = [
+        [
+            "FedAvg",
+            str(a["round"]),
+            statistics.fmean((a["generic/accuracy"], b["generic/accuracy"])),
+        ]
+        for a, b in zip(*lines, strict=True)
+    ]
+    assert [row[:3] for row in rows if row[0] == "FedAvg"] == expected
+
+
+def test_diagnostics_have_the_numbers_of_the_rounds(page, comparison):
+    headings, rows = table(page, "Diagnostics")
+    mine = {int(row[1]): row for row in rows if row[0] == "FedAvg"}
+    assert sorted(mine) == [2, 3]
+    finals = [r["final"] for r in results(comparison, "fedavg")]
+    for metric in ("nc1", "drift_norm", "tail_gradient"):
+        expected = statistics.fmean(final[f"diagnostics/{metric}"] for final in finals)
+        assert mine[3][headings.index(metric)] == expected
+    assert [row[0] for row in table(page, "Class vectors")[1]][-1] == "FedAvg: head"
+
+
+def test_clients_add_up_to_the_result(comparison):
+    """A_k and gain_k are re-cut from saved counts; their means stand in result.json."""
+    for method in read_runs([comparison]).methods:
+        for run in method.runs:
+            final, clients = run.result["final"], run.clients
+            assert clients.accuracy.mean() == pytest.approx(final["personal/accuracy"], abs=1e-12)
+            assert clients.generic.mean() == pytest.approx(final["personal/generic"], abs=1e-12)
+            assert clients.gain.mean() == pytest.approx(final["personal/gain"], abs=1e-12)
+            owners = clients.gain[clients.owns_few].mean()
+            assert owners == pytest.approx(final["personal/gain_few_owners"], abs=1e-12)
+            assert run.generic_recalls.mean() == pytest.approx(final["generic/balanced"])
+
+
+def test_what_was_equal_and_what_was_not(page, comparison):
+    equal = dict(table(page, "Held equal")[1])
+    assert equal["rounds"] == str(results(comparison, "fedavg")[0]["rounds"])
+    assert "strategy.name" not in equal
+    _, rows = table(page, "Not equal")
+    assert [row[0] for row in rows] == ["Fed ROD", "FedAvg"]
+    assert "strategy.name: fedrod" in rows[0][1]
+    assert [row[2] for row in rows] == ["-", "-"]
+
+
+def test_runs_name_partition_prior_and_versions(page, comparison):
+    headings, rows = table(page, "Every run")
+    assert len(rows) == 4
+    expected = results(comparison, "fed-rod")[0]["partition_hash"]
+    assert expected.startswith(rows[0][headings.index("partition")])
+    assert rows[0][headings.index("class prior")] == "local_masked from own"
+    assert {"torch", "cpu", "cores", "engine"} <= {
+        row[0] for row in table(page, "Versions and hardware")[1]
+    }
+
+
+def test_too_few_seeds_are_said(page):
+    assert any("no difference is called real under 5 seeds" in line for line in texts(page, "li"))
+
+
+def test_what_a_reader_must_know_is_said(comparison, tmp_path):
+    """Another partition, a clock, a left-out update, a run that is not finished."""
+    shutil.copytree(comparison, tmp_path / "c")
+    changes = {"partition_hash": "0" * 64, "excluded": [[1, 3]], "faults": {"lost": 2}}
+    edit(tmp_path / "c/fedavg/1/result.json", changes)
+    edit(tmp_path / "c/fedavg/2/environment.json", {"cpu": "another"})
+    config = tmp_path / "c/fed-rod/2/config.yaml"
+    config.write_text(config.read_text().replace("batchnorm: average", "batchnorm: local"))
+    shutil.copytree(tmp_path / "c/fedavg/1", tmp_path / "c/fedavg/3")
+    (tmp_path / "c/fedavg/3/result.json").unlink()
+    write_report([tmp_path / "c"], tmp_path / "page.html")
+    said = " ".join(texts(parse(tmp_path / "page.html"), "li"))
+    for words in (
+        "other images from method to method in seeds 1.",
+        "FedAvg: 1 updates of clients were left out",
+        "FedAvg: faults happened: 2 lost.",
+        "differ in more than themselves: batchnorm",
+        "different machines or versions",
+        f"Not finished, left out: {tmp_path}/c/fedavg/3.",
+    ):
+        assert words in said
+
+
+def edit(path, changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_runs_that_cannot_stand_side_by_side_are_refused(comparison, tmp_path):
+    shutil.copytree(comparison, tmp_path / "c")
+    path = tmp_path / "c/fedavg/1/result.json"
+    shots = json.loads(path.read_text())["shots"]
+    edit(path, {"shots": shots | {"many": shots["few"], "few": shots["many"]}})
+    with pytest.raises(FedltError, match="'FedAvg' and 'Fed ROD' differ in class groups"):
+        read_runs([tmp_path / "c"])
+
+
+def test_many_methods_and_figures(comparison, tmp_path):
+    """More methods than lines: panels and maps instead, each picture as PNG and SVG."""
+    for n in range(MANY):
+        shutil.copytree(comparison / "fedavg", tmp_path / f"c/method-{n}")
+    written = write_report([tmp_path / "c"], tmp_path / "page.html", figures=tmp_path / "figures")
+    assert {"curves-generic.png", "classes-personal.svg", "price.png"} <= {p.name for p in written}
+    assert all(path.read_bytes()[:4] in (b"\x89PNG", b"<?xm") for path in written[1:])
+    rows = table(parse(tmp_path / "page.html"), "Both views, primary heads")[1]
+    assert [row[0] for row in rows] == [f"method-{n}" for n in range(MANY)]
+
+
+def test_one_run(comparison, tmp_path, capsys):
+    path = tmp_path / "page.html"
+    assert main(["report", str(comparison / "fedavg/1"), "--output", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    page = parse(path)
+    assert texts(page, "h1") == ["How well does FedAvg serve everybody, and each client?"]
+    assert any(line.startswith("One seed:") for line in texts(page, "li"))
+
+
+def test_the_same_runs_give_the_same_page(comparison, tmp_path):
+    pages = [tmp_path / "a.html", tmp_path / "b.html"]
+    for path in pages:
+        write_report([comparison / "fedavg"], path)
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_method_without_generic_model_has_dashes(lab, tmp_path):
+    lab.run(name="fedproto", strategy="fedproto")
+    write_report([lab.output], tmp_path / "page.html")
+    sheet = main_sheet(read_runs([lab.output]).methods)
+    assert sheet.rows[0][1].text == "-"
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page(comparison, tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium here")
+    page, picture = tmp_path / "page.html", tmp_path / "page.png"
+    write_report([comparison], page)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,4000"]
+    where = [f"--user-data-dir={tmp_path}/profile", f"--screenshot={picture}"]
+    command = [browser, *options, *where, page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=250)
+    from PIL import Image
+
+    with Image.open(picture) as shown:
+        grey = shown.convert("L").resize((11, 40))
+    inked = [sum(grey.getpixel((x, y)) < 250 for x in range(11)) for y in range(40)]
+    assert sum(count > 0 for count in inked) > 25  # text and pictures from top to bottom
