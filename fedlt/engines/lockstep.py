@@ -1,21 +1,20 @@
 """Client tasks that take turns, and stop together wherever they train.
 
-A task is a strategy's own blocking code, so each one has a thread. Exactly one thread runs at a
-time, in the order of the tasks, until it ends or asks to be trained. When all have done so, those
-that asked are trained together.
+A task is a strategy's own blocking code, so each one is a greenlet: a stack of its own in the one
+thread. Exactly one runs at a time, in the order of the tasks, until it ends or asks to be trained.
+When all have done so, those that asked are trained together.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
 from fedlt.rng import set_torch_state, torch_state
-from fedlt.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -36,19 +35,12 @@ class Request:
     metrics: dict[str, float] | None = None  # the answer
 
 
-class _AbandonedError(BaseException):
-    """Ends the code of a task that nobody waits for any more."""
-
-
 class Task(Generic[Result]):
     """One client's task, which runs only while :meth:`resume` is being called."""
 
     def __init__(self, work: Callable[[Trainer], Result]) -> None:
         self._work = work  # its client gets the trainer
-        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._error: BaseException | None = None
-        self._abandoned = False
+        self._greenlet = greenlet(self._run)
         self._results: list[Result] = []
         self.request: Request | None = None  # what it waits for; None before it asked
 
@@ -60,10 +52,9 @@ class Task(Generic[Result]):
     def _ask(self, client: Client, phase: Phase) -> dict[str, float]:
         """Wait until the client is trained."""
         self.request = request = Request(client, phase, torch_state())
-        self._stopped.release()
-        self._go.acquire()
-        if self._abandoned or request.metrics is None:
-            raise _AbandonedError
+        self._greenlet.parent.switch()
+        if request.metrics is None:
+            raise GreenletExit
         set_torch_state(request.draws)
         return request.metrics
 
@@ -74,32 +65,17 @@ class Task(Generic[Result]):
             BaseException: What the work raised.
         """
         self.request = None
-        if not self._thread.is_alive():
-            self._thread.start()
-        self._go.release()
-        self._stopped.acquire()
-        if self._error is not None:
-            raise self._error
+        self._greenlet.parent = getcurrent()
+        self._greenlet.switch()
 
     def abandon(self) -> None:
         """End the work at the place where it waits."""
-        self._abandoned = True
-        self._go.release()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._greenlet:
+            self._greenlet.parent = getcurrent()
+            self._greenlet.throw()
 
     def _run(self) -> None:
-        self._go.acquire()
-        prepare_process()  # what it sets holds for one thread
-        try:
-            if not self._abandoned:
-                self._results.append(self._work(self._ask))
-        except _AbandonedError:
-            pass
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._stopped.release()
+        self._results.append(self._work(self._ask))
 
 
 def run_together(
