@@ -2,6 +2,7 @@
 
     fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
+    fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
     fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
@@ -33,6 +34,7 @@ from fedlt.cli.list import list_names
 from fedlt.cli.new import new
 from fedlt.cli.realign import realign
 from fedlt.cli.report import report
+from fedlt.cli.reproduce import reproduce
 from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
 from fedlt.cli.sweep import sweep
@@ -78,6 +80,7 @@ app.command("generate", cls=_Command)(generate)
 app.command("inspect", cls=_Command)(inspect)
 app.command("compare", cls=_Command)(compare)
 app.command("sweep", cls=_Command)(sweep)
+app.command("reproduce", cls=_Command)(reproduce)
 app.command("realign", cls=_Command)(realign)
 app.command("rescore", cls=_Command)(rescore)
 app.command("report", cls=_Command)(report)

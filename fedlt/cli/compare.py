@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from fedlt.compare.comparison import Comparison, Row
     from fedlt.compare.conditions import Results
-    from fedlt.compare.schedule import Outcome
+    from fedlt.compare.schedule import Cell, Outcome
     from fedlt.compare.settings import Setting
 
 __all__ = [
-    "FileArgument", "Jobs", "Overrides", "Rows", "check_moment", "compare", "resumable", "show",
-    "split", "teller", "write",
+    "FileArgument", "Jobs", "Overrides", "Rows", "check_moment", "compare", "grid_cells",
+    "raise_failed", "resumable", "run_grid", "show", "split", "teller", "write",
 ]  # fmt: skip
 
 FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
@@ -77,27 +77,66 @@ def _compare(
 ) -> None:
     from rich.console import Console
 
-    from fedlt.compare.schedule import Cell, jobs_for, run_cells
     from fedlt.compare.verdicts import pick_reference
-    from fedlt.errors import RunError
 
     console = Console()
     against = pick_reference([row.label for row in comparison.rows], against)
-    cells, places = [], []  # places: the setting and the row of each cell
+    cells = grid_cells(comparison, grid)
+    _check_selected(which, cells[0].config.evaluate.selected_round)
+    tables, outcomes = run_grid(comparison, grid, cells, jobs=jobs, tell=teller(console))
+    folder = comparison.folder()
+    show(console, comparison.name, tables, which=which, against=against, folder=folder)
+    raise_failed(outcomes)
+
+
+def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[Cell]:
+    """Return the runs of every row in every setting: settings outside, then rows, then seeds."""
+    from fedlt.compare.schedule import Cell
+
+    cells = []
     for setting in grid:
         for row in comparison.rows:
-            words = f"{row.label}, {setting}" if setting.values else row.label
-            own = comparison.configs(row, *setting.overrides, folder=setting.folder)
+            words = f"{row.label}, {setting}" if str(setting) else row.label
+            given = setting.overrides_of(row.label)
+            own = comparison.configs(row, *given, folder=setting.folder)
             cells += [Cell(words, config) for config in own]
-            places += [(setting, row)] * len(own)
-    _check_selected(which, cells[0].config.evaluate.selected_round)
+    return cells
+
+
+def run_grid(
+    comparison: Comparison,
+    grid: Sequence[Setting],
+    cells: Sequence[Cell],
+    *,
+    jobs: int | None,
+    tell: Callable[[str], None],
+) -> tuple[dict[str, Results], list[Outcome]]:
+    """Run the cells of :func:`grid_cells`; return each setting's finished rows, and all outcomes.
+
+    Raises:
+        FedltError: If rows of a table differ in more than the method.
+    """
+    from fedlt.compare.schedule import jobs_for, run_cells
+
     folder = comparison.folder()
-    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), tell=teller(console), within=folder)
-    tables = _finished(comparison.rows, grid, places, outcomes)
-    show(console, comparison.name, tables, which=which, against=against, folder=folder)
+    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), tell=tell, within=folder)
+    places = [(setting, row) for setting in grid for row in comparison.rows]
+    seeds = len(cells) // len(places)
+    each = [place for place in places for _ in range(seeds)]
+    return _finished(comparison.rows, grid, each, outcomes), outcomes
+
+
+def raise_failed(outcomes: Sequence[Outcome]) -> None:
+    """Raise if a run failed.
+
+    Raises:
+        RunError: It names them all.
+    """
+    from fedlt.errors import RunError
+
     failed = [f"{o.cell}: {o.reason}" for o in outcomes if o.result is None]
     if failed:
-        raise RunError(f"{len(failed)} of {len(cells)} runs failed: {'; '.join(failed)}")
+        raise RunError(f"{len(failed)} of {len(outcomes)} runs failed: {'; '.join(failed)}")
 
 
 def _finished(

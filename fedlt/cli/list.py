@@ -22,6 +22,7 @@ class Kind(StrEnum):
     DATASETS = "datasets"
     ENGINES = "engines"
     EXPERIMENTS = "experiments"
+    RECIPES = "recipes"
 
 
 def list_names(
@@ -29,7 +30,7 @@ def list_names(
         Kind,
         typer.Argument(
             metavar="WHAT",
-            help="strategies, clients, models, datasets, engines or experiments.",
+            help="strategies, clients, models, datasets, engines, experiments or recipes.",
         ),
     ],
 ) -> None:
@@ -70,6 +71,10 @@ def _names(what: Kind) -> dict[str, str]:
             return {name: _first_line(engine_class(name)) for name in ENGINES}
         case Kind.EXPERIMENTS:
             return _experiments()
+        case Kind.RECIPES:
+            from fedlt.compare.recipes import read_recipe, recipe_paths
+
+            return {name: read_recipe(path).about for name, path in recipe_paths().items()}
 
 
 def _first_line(of: object) -> str:

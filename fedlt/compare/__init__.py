@@ -12,6 +12,8 @@ clients.py      how many clients are better off, counted
 figures.py      a row's results -> the text of its cells
 table.py        the tables for a terminal
 exports.py      Markdown, LaTeX, CSV
+recipes.py      a comparison file with the figures of a paper, at full scale or cut down
+reproduction.py a recipe's figures beside ours: within tolerance or not
 search.py       what a search tries: all combinations, or what Optuna proposes
 sweep.py        a search on data.split: tune, from proposals to the table of trials
 """

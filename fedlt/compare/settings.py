@@ -36,9 +36,8 @@ class Setting:
         """Return ``key=value`` words."""
         return ", ".join(f"{key}={value}" for key, value in self.values.items())
 
-    @property
-    def overrides(self) -> list[str]:
-        """The values as ``key=value`` overrides."""
+    def overrides_of(self, row: str) -> list[str]:
+        """Return the values as ``key=value`` overrides of a row: here the same for every row."""
         return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
 
     @property

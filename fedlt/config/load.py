@@ -163,6 +163,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     tree = read_mapping(path)
+    if "reproduce" in tree:
+        raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
     if "compare" in tree:
         raise FedltError(f"{path}: has a section 'compare'; it is for fedlt compare")
     return build_config(tree, path, overrides)

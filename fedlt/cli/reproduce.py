@@ -1,0 +1,130 @@
+"""``fedlt reproduce``: the figures of a paper or its logs beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedlt.cli.compare import (
+    Jobs,
+    Overrides,
+    Rows,
+    grid_cells,
+    raise_failed,
+    resumable,
+    run_grid,
+    split,
+    teller,
+    write,
+)
+
+if TYPE_CHECKING:
+    from fedlt.compare.recipes import Recipe, RecipeSetting
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    recipe: Annotated[
+        str, typer.Argument(help="A name of 'fedlt list recipes', or a recipe (YAML).")
+    ],
+    overrides: Overrides = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds; the recipe's own by default.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="full, or a version that the recipe cuts down, as cpu.")
+    ] = "full",
+    settings: Annotated[
+        str, typer.Option(help="Settings of the recipe to run, as a,b; all by default.")
+    ] = "",
+    rows: Rows = "",
+    jobs: Jobs = None,
+) -> None:
+    """Run a recipe and say of every reference figure whether ours is within its tolerance.
+
+    Finished runs are read, interrupted ones go on: the same command continues. At another scale than
+    full, and with other values than the recipe's, numbers are shown beside each other and not judged.
+    """
+    from dataclasses import replace
+
+    from fedlt.compare.recipes import find_recipe, read_recipe, seeds_of
+
+    given = list(overrides or ())
+    _check_overrides(given)
+    path = find_recipe(recipe)
+    read = read_recipe(path, given, only=split(rows))
+    wanted = f"seeds={seeds_of(read, seeds)}"
+    comparison = replace(read.comparison, overrides=(*given, wanted))
+    read = replace(read, comparison=comparison)
+    grid = read.grid(scale, split(settings), given)
+    plain = read.grid(scale, split(settings))
+    with resumable("reproduce", path):
+        _reproduce(read, grid, is_changed=_is_changed(read, grid, plain, wanted), jobs=jobs)
+
+
+def _check_overrides(given: Sequence[str]) -> None:
+    from fedlt.errors import FedltError
+
+    for override in given:
+        if override.partition("=")[0].strip() in ("seed", "seeds"):
+            raise FedltError(f"override {override!r}: give --seeds N, the number of seeds")
+
+
+def _is_changed(
+    recipe: Recipe, grid: Sequence[RecipeSetting], plain: Sequence[RecipeSetting], seeds: str
+) -> bool:
+    """Say whether the command line changes what a result depends on."""
+    from dataclasses import replace
+
+    from fedlt.config import config_hash
+
+    if not any(setting.given for setting in grid):
+        return False
+    own = replace(recipe.comparison, overrides=(seeds,))
+    return [config_hash(cell.config) for cell in grid_cells(recipe.comparison, grid)] != [
+        config_hash(cell.config) for cell in grid_cells(own, plain)
+    ]
+
+
+def _reproduce(
+    recipe: Recipe, grid: Sequence[RecipeSetting], *, is_changed: bool, jobs: int | None
+) -> None:
+    from rich.console import Console
+
+    from fedlt.compare import reproduction
+
+    console, scale = Console(), grid[0].scale
+    tell = teller(console)
+    as_written = scale.is_full and not is_changed
+    cells = grid_cells(recipe.comparison, grid)
+    title = f"{recipe.about}; scale {scale.name}{', changed' if is_changed else ''}"
+    tell(f"{title}: {len(cells)} runs")
+    if not scale.is_full:
+        tell(f"purpose: {scale.purpose}")
+        tell(f"limits: {scale.limits}")
+    comparison = recipe.comparison
+    tables, outcomes = run_grid(comparison, grid, cells, jobs=jobs, tell=tell)
+    every = {str(setting): tables.get(str(setting), {}) for setting in grid}
+    found = reproduction.cells(recipe, every, as_written=as_written)
+    tell("")
+    console.print(reproduction.table(found))
+    notes = [
+        reproduction.summary(found, as_written=as_written),
+        *_said(scale.purpose, scale.limits),
+    ]
+    notes += recipe.notes
+    tell("")
+    for line in [*reproduction.sources(found), *notes]:
+        tell(line)
+    folder = Path(comparison.folder()) / scale.name
+    write(folder / "reproduction.md", reproduction.markdown(title, found, notes), console)
+    write(folder / "reproduction.csv", reproduction.to_csv(scale.name, found), console)
+    raise_failed(outcomes)
+
+
+def _said(purpose: str, limits: str) -> list[str]:
+    return [f"purpose: {purpose}", f"limits: {limits}"] if purpose else []
