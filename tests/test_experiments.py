@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedlt.compare.comparison import read_comparison
+from fedlt.compare.recipes import is_recipe, read_recipe
 from fedlt.compare.sweep import make_trials
 from fedlt.config import config_hash, load_config, resolve_client, resolve_strategy
 from fedlt.data import DATASETS
@@ -19,8 +20,12 @@ from fedlt.models.etf import sparse_etf
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "experiments"
 EVERY = sorted(FOLDER.rglob("*.yaml"))
-TABLES = [path for path in EVERY if "\ncompare:" in path.read_text(encoding="utf-8")]
-FILES = [path for path in EVERY if path not in TABLES]
+RECIPES = [path for path in EVERY if is_recipe(path)]
+TABLES = [
+    path for path in EVERY
+    if path not in RECIPES and "\ncompare:" in path.read_text(encoding="utf-8")
+]  # fmt: skip
+FILES = [path for path in EVERY if path not in (*TABLES, *RECIPES)]
 # What stands in for images that are not on this disk: (channels, side, classes), per class.
 SHAPES = {
     "fashion_mnist": (1, 28, 10),
@@ -81,17 +86,25 @@ def test_it_loads_and_its_names_resolve(path):
 
 
 @each
-def test_its_model_and_server_can_be_built(path, monkeypatch):
+def test_its_model_and_server_can_be_built(path, quick_etf):
     """With synthetic images of the same shape; SSE-C is made with few steps only."""
     if "deit_lt" in path.name:
         pytest.importorskip("timm")
+    check_build(small(load_config(path)))
+
+
+@pytest.fixture
+def quick_etf(monkeypatch):
     from strategies import fedloge
 
     def quick(num_features, num_classes, **options):
         return sparse_etf(num_features, num_classes, **{**options, "sparsity": 0.0})
 
     monkeypatch.setattr(fedloge, "sparse_etf", quick)
-    config = small(load_config(path))
+
+
+def check_build(config):
+    """Build the model and the server of one run."""
     federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
     server = make_server_half(federation)
     assert federation.num_clients == config.partition.num_clients
@@ -99,6 +112,39 @@ def test_its_model_and_server_can_be_built(path, monkeypatch):
     assert len(server.sample(1, list(range(federation.num_clients)))) == (
         config.clients_per_round or federation.num_clients
     )
+
+
+def kinds(recipe, scale):
+    """Return one configuration of each model, data set and method of a recipe at a scale."""
+    found = {}
+    for setting in recipe.grid(scale):
+        for row in recipe.comparison.rows:
+            given = setting.overrides_of(row.label)
+            (config, *_) = recipe.comparison.configs(row, *given, folder=setting.folder)
+            strategy, plugin = resolve_strategy(config), resolve_client(config)
+            assert strategy.refuses(plugin) is None
+            found.setdefault((config.data.dataset, config.model, row.label), config)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("scale", ["full", "cpu"])
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_row_of_a_recipe_can_be_built_at_every_scale(path, scale, quick_etf):
+    """All settings resolve; model and server are built once for each model and method."""
+    recipe = read_recipe(path)
+    assert set(recipe.scales) == {"full", "cpu"}
+    for config in kinds(recipe, scale):
+        check_build(small(config))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_a_recipe_says_its_figures_or_that_it_has_none(path):
+    recipe = read_recipe(path)
+    head = path.read_text(encoding="utf-8").partition("\nname:")[0]
+    assert "Scale cpu" in head
+    assert "says nothing" in head or "say nothing" in head
+    assert recipe.figures or "none of their figures" in " ".join(head.replace("# ", "").split())
+    assert all(one.tolerance > 0 and one.source for one in recipe.figures)
 
 
 @each_table
@@ -117,7 +163,7 @@ def test_every_row_and_every_trial_of_a_comparison_can_be_built(path):
     assert len(set(numbers.values())) == is_searched  # the same budget for every row
 
 
-@pytest.mark.parametrize("path", [*FILES, *TABLES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
 def test_its_head_says_cost_command_and_what_to_expect(path):
     """The comment lines above the first key, as in `# x.yaml: 10 min on 2 cores; fedlt run ...`."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -128,6 +174,6 @@ def test_its_head_says_cost_command_and_what_to_expect(path):
         comments.append(line.lstrip("# "))
     head = " ".join(comments)
     assert re.search(r"\d+ *(s|sec|seconds?|min|minutes?|h|hours?)\b", head), "no cost"
-    verb = "compare" if path in TABLES else "run"
+    verb = "reproduce" if path in RECIPES else "compare" if path in TABLES else "run"
     assert f"fedlt {verb} {path.relative_to(ROOT)}" in head, "no command"
     assert re.search(r"expect", head, re.IGNORECASE), "no expected result"

@@ -46,8 +46,8 @@ def reproduce(
 ) -> None:
     """Run a recipe and say of every reference figure whether ours is within its tolerance.
 
-    Finished runs are read, interrupted ones go on: the same command continues. At another scale than
-    full, and with other values than the recipe's, numbers are shown beside each other and not judged.
+    Finished runs are read, interrupted ones go on: the same command continues. At another scale
+    than full, and with other values than the recipe's, numbers are shown and not judged.
     """
     from dataclasses import replace
 
@@ -57,10 +57,10 @@ def reproduce(
     _check_overrides(given)
     path = find_recipe(recipe)
     read = read_recipe(path, given, only=split(rows))
-    wanted = f"seeds={seeds_of(read, seeds)}"
+    grid = read.grid(scale, split(settings), given)
+    wanted = f"seeds={seeds_of(read, seeds or grid[0].scale.seeds)}"
     comparison = replace(read.comparison, overrides=(*given, wanted))
     read = replace(read, comparison=comparison)
-    grid = read.grid(scale, split(settings), given)
     plain = read.grid(scale, split(settings))
     with resumable("reproduce", path):
         _reproduce(read, grid, is_changed=_is_changed(read, grid, plain, wanted), jobs=jobs)

@@ -4,7 +4,7 @@
 compare: {rows: {...}}                         # as in every comparison file
 reproduce:
   about: FedLoGe, ICLR 2024                    # one line
-  settings: {a: {data.imbalance_factor: 50}}   # tables of their own; left out: one, the file as it is
+  settings: {a: {data.imbalance_factor: 50}}   # tables of their own; none: the file
   scales:
     cpu: {purpose: ..., limits: ..., set: {rounds: 20}, rows: {FedLoGe: {local.lr: 1.5}}}
   tolerances: why they are as wide as they are
@@ -15,7 +15,8 @@ reproduce:
        source: table 1, values: {a: 79.4}}     # differs: why it is another quantity, if it is
 ```
 
-A scale is a cut-down version: its ``set`` comes after a setting's values, then what it says of a row.
+A scale is a cut-down version: its ``set`` comes after a setting's values, then what it says of a
+row. ``seeds`` says how many of them it has.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ __all__ = [
 
 FULL = "full"
 UNITS = {"percent": 100.0, "number": 1.0}  # what a result's number is multiplied by
+_OWN = ("name", "output", "seed", "seeds")  # what no setting or scale changes
 _METRIC = re.compile(r"(generic|personal|train)(/[a-z0-9_]+)+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -69,6 +71,7 @@ class Scale:
     name: str
     purpose: str = ""
     limits: str = ""
+    seeds: int | None = None  # how many; None: the recipe's
     values: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value, in every row
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # and in one row
 
@@ -147,6 +150,7 @@ class _Scale(_Part):
     purpose: StrictStr
     limits: StrictStr
     set: dict[StrictStr, Any]
+    seeds: int | None = Field(default=None, strict=True, ge=1)
     rows: dict[StrictStr, dict[StrictStr, Any]] = Field(default_factory=dict)
 
 
@@ -170,6 +174,9 @@ class _Section(_Part):
     deviations: list[StrictStr] = Field(default_factory=list)
     missing: StrictStr = ""
     figures: list[_Figures] = Field(default_factory=list)
+
+
+_KEYS: dict[str, type[_Part]] = {"scales": _Scale, "figures": _Figures}
 
 
 def read_recipe(
@@ -199,7 +206,7 @@ def read_recipe(
         for one in _figures(f"{path}: reproduce.figures[{number}]", given, section, every)
     ]  # fmt: skip
     scales = {
-        name: Scale(name, one.purpose, one.limits, one.set, one.rows)
+        name: Scale(name, one.purpose, one.limits, one.seeds, one.set, one.rows)
         for name, one in section.scales.items()
     }
     labels = {row.label for row in kept.rows}
@@ -222,10 +229,15 @@ def _validated(path: Path, given: object) -> _Section:
     try:
         return _Section.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(["reproduce", *(str(part) for part in first["loc"])])
+        every = error.errors(include_url=False)
+        first = min(every, key=lambda one: one["type"] != "extra_forbidden")  # a slip of the pen
+        place = "reproduce"
+        for part in first["loc"]:
+            place += f"[{part + 1}]" if isinstance(part, int) else f".{part}"
         if first["type"] == "extra_forbidden":
-            raise FedltError(f"{path}: {place}: unknown key") from error
+            known = _KEYS.get(str(first["loc"][0]) if first["loc"][1:] else "", _Section)
+            choices = nearest(str(first["loc"][-1]), known.model_fields)
+            raise FedltError(f"{path}: {place}: unknown key{choices}") from error
         if first["type"] == "missing":
             raise FedltError(f"{path}: {place} is missing") from error
         words = f"expected {expected(first)}, got {first['input']!r}"
@@ -237,6 +249,14 @@ def _check_names(path: Path, section: _Section, rows: set[str]) -> None:
         for name in names:
             if not _NAME.fullmatch(name):
                 raise FedltError(f"{path}: reproduce.{kind}: {name!r} cannot name a folder")
+    written = [(f"settings.{name}", values) for name, values in section.settings.items()]
+    for name, scale in section.scales.items():
+        written += [(f"scales.{name}.set", scale.set)]
+        written += [(f"scales.{name}.rows.{row}", values) for row, values in scale.rows.items()]
+    for place, values in written:
+        for key in values:
+            if key in _OWN:
+                raise FedltError(f"{path}: reproduce.{place}: {key} cannot be set here")
     if FULL in section.scales:
         raise FedltError(f"{path}: reproduce.scales: {FULL!r} is the recipe as it is")
     for name, scale in section.scales.items():
@@ -279,7 +299,7 @@ def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> 
 
 
 def seeds_of(recipe: Recipe, wanted: int | None) -> list[int]:
-    """Return the recipe's seeds, or so many: its first ones, then counting on from its last."""
+    """Return the recipe's seeds, or so many: its first ones, then counting on from the largest."""
     own = list(recipe.seeds)
     if wanted is None:
         return own
