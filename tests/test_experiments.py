@@ -108,7 +108,7 @@ def check_build(config):
     federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
     server = make_server_half(federation)
     assert federation.num_clients == config.partition.num_clients
-    assert set(server.state.broadcast) == set(server.model.names("shared"))
+    assert set(server.state.broadcast) >= set(server.model.names("shared"))
     assert len(server.sample(1, list(range(federation.num_clients)))) == (
         config.clients_per_round or federation.num_clients
     )

@@ -272,7 +272,8 @@ def test_a_tiny_recipe_runs_at_both_scales(file, tmp_path, monkeypatch, capsys):
     results = sorted((tmp_path / "tiny/full/a/fedavg").glob("*/result.json"))
     assert [path.parent.name for path in results] == ["10", "7", "9"]
     mean = sum(json.loads(p.read_text())["last_k"]["generic/accuracy"] for p in results) / 3
-    rows = list(csv.DictReader((tmp_path / "tiny/full/reproduction.csv").open()))
+    text = (tmp_path / "tiny/full/reproduction.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
     assert float(rows[0]["ours"]) == pytest.approx(100 * mean)
     assert {row["verdict"] for row in rows} == {"not comparable"}
     assert "| FedAvg" not in (tmp_path / "tiny/full/reproduction.md").read_text()
