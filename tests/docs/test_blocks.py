@@ -129,16 +129,15 @@ def test_python_blocks_run(block, folder, monkeypatch):
 
 @pytest.mark.parametrize("block", of("yaml"))
 def test_yaml_blocks_are_configurations(block, folder):
-    """A part of a file is a configuration once it has a name and a number of rounds.
-
-    A mapping with a key twice shows two ways to write it; each line counts by itself then.
-    """
+    """A part of a file is a configuration once it has a name and a number of rounds."""
     if "compare" in yaml.safe_load(block.text):
         (folder / "file.yaml").write_text(block.text)
         assert read_comparison(folder / "file.yaml")
         return
-    for line in block.text.split("\n"):
-        config = Config.model_validate({"name": "part", "rounds": 1, **yaml.safe_load(line)})
+    keys = re.findall(r"^\w+(?=:)", block.text, re.MULTILINE)
+    twice = len(set(keys)) < len(keys)  # two ways to write it, a line each
+    for part in block.text.split("\n") if twice else [block.text]:
+        config = Config.model_validate({"name": "part", "rounds": 1, **yaml.safe_load(part)})
         for plugin, resolve in (
             (config.strategy, resolve_strategy),
             (config.client, resolve_client),
