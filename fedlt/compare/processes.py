@@ -87,9 +87,7 @@ def _start(work: Callable[[Task], Result]) -> _Worker:
 def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
     """Do tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller passes it on
-    with contextlib.suppress(
-        KeyboardInterrupt
-    ):  # SIGTERM may come at any time, in the lines below too
+    with contextlib.suppress(KeyboardInterrupt):  # SIGTERM may come in the last line, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while True:
