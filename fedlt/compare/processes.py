@@ -6,6 +6,7 @@ SIGTERM, which a run answers by saving what it has.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -86,12 +87,13 @@ def _start(work: Callable[[Task], Result]) -> _Worker:
 def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
     """Do tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller passes it on
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        while True:
-            connection.send(work(connection.recv()))
-    except (EOFError, KeyboardInterrupt, ConnectionError):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(KeyboardInterrupt):  # SIGTERM may come in the last line, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            while True:
+                connection.send(work(connection.recv()))
+        except (EOFError, KeyboardInterrupt, ConnectionError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def run_in_processes(

@@ -1,0 +1,129 @@
+"""The site builds without a warning, holds every method, and loads nothing from outside."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from doc_blocks import PAGES, ROOT
+
+from clients import CLIENTS
+from fedlt.realigning.methods import METHODS
+from strategies import STRATEGIES
+
+needs_mkdocs = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material")),
+    reason="needs mkdocs: the extra docs",
+)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def build(config: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config)]
+    return subprocess.run(
+        [*command, "-d", str(output)],
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    output = tmp_path_factory.mktemp("site")
+    done = build(ROOT / "mkdocs.yml", output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+class Loads(HTMLParser):
+    """Collects what a browser would fetch by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video", "audio"):
+            self.found.append(given.get("src"))
+        if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preconnect", "preload"):
+            self.found.append(given.get("href"))
+
+
+@needs_mkdocs
+def test_pages_load_nothing_from_outside(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 60
+    for page in pages:
+        parser = Loads()
+        parser.feed(page.read_text(encoding="utf-8"))
+        outside = [url for url in parser.found if url and re.match(r"(?:https?:)?//", url)]
+        assert not outside, page
+    styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
+    assert not re.search(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//", styles)
+
+
+@needs_mkdocs
+@pytest.mark.parametrize("target", ["nowhere.md", "metrics.md#no-such-part", "none.svg"])
+def test_a_broken_link_stops_the_build(tmp_path, target):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    page = tmp_path / "docs/limits.md"
+    page.write_text(page.read_text(encoding="utf-8") + f"\n[a]({target})\n", encoding="utf-8")
+    done = build(tmp_path / "mkdocs.yml", tmp_path / "out")
+    assert done.returncode != 0
+    assert target in done.stderr
+
+
+@needs_mkdocs
+def test_comments_about_tests_are_not_shown(site):
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert "&lt;!--" not in text, page
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if p.parent == ROOT], ids=lambda p: p.name)
+def test_links_outside_the_site_lead_somewhere(path):
+    links = [link for link in LINK.findall(path.read_text(encoding="utf-8")) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def titles(*folders: str) -> set[str]:
+    """Return the names in the first lines of the pages of these folders."""
+    pages = [p for folder in folders for p in (ROOT / "docs/methods" / folder).glob("*.md")]
+    first = [page.read_text(encoding="utf-8").split("\n")[0] for page in pages]
+    return {name for line in first for name in re.findall(r"`(\w+)`", line)}
+
+
+def test_every_method_has_a_page():
+    assert set(STRATEGIES) <= titles("", "generic", "personal", "longtail")
+    assert set(CLIENTS) <= titles("plugins")
+    assert set(METHODS) <= titles("after_training")
+
+
+def figures():
+    spec = importlib.util.spec_from_file_location("figures", ROOT / ".ci/figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_measured_figures_of_the_pages_are_the_readmes():
+    """``python .ci/figures.py`` brings the pages up to date."""
+    module = figures()
+    rows = module.rows_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    old = [
+        page
+        for page in module.ROWS
+        if (module.METHODS / f"{page}.md").read_text(encoding="utf-8") != module.updated(page, rows)
+    ]
+    assert not old
