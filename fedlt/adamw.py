@@ -7,12 +7,12 @@ stay on the client, as SGD's momentum does.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fedlt.sgd import ParameterGroup
+from fedlt.sgd import Optimizer, ParameterGroup
 
 __all__ = ["AdamW", "Moments", "adamw"]
 
@@ -65,21 +65,12 @@ def adamw(
     parameter.sub_(scale(rates / (1 - _BETA1**steps)) * moments.first / root)
 
 
-@dataclass
-class AdamW:
-    """What :class:`fedlt.sgd.Sgd` is for SGD: groups of parameters, and what is remembered."""
+class AdamW(Optimizer):
+    """What :class:`fedlt.sgd.Sgd` is for SGD."""
 
-    groups: Iterable[ParameterGroup]
-    moments: dict[int, tuple[Moments, int]] = field(default_factory=dict)  # by id, and steps taken
-
-    def __post_init__(self) -> None:
-        self.groups = list(self.groups)
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for group in self.groups:
-            for parameter in group.parameters:
-                parameter.grad = None
+    def __init__(self, groups: Iterable[ParameterGroup]) -> None:
+        super().__init__(groups)
+        self.moments: dict[int, tuple[Moments, int]] = {}  # by id, and steps taken
 
     def step(self, factor: float = 1.0) -> None:
         """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from fedlt.data.batches import make_batches
@@ -72,7 +71,7 @@ def batches_with_rows(
     """
     yield from make_batches(
         data.images,
-        torch.arange(len(data.labels), device=data.labels.device),
+        None,
         data.indices,
         batch_size=client.local.batch_size,
         augment=client.local.augment,

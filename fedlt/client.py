@@ -14,6 +14,7 @@ from fedlt.batch import Batch, ClientData, batches_with_rows
 from fedlt.data.batches import batch_slices
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
+from fedlt.models.modes import evaluating
 from fedlt.strategy import Tensors, Update, prefixed, under
 from fedlt.training import Phase, Schedule, Trainer, batches_of, train_alone
 
@@ -165,16 +166,10 @@ class Client:
         backbone = self.model.backbone
         own = under("backbone.", tensors)
         known = set(backbone.state_dict())
-        was_training = [module for module in backbone.modules() if module.training]
-        backbone.eval()
-        try:
-            with torch.no_grad():
-                given = {name: value for name, value in own.items() if name in known}
-                features: Tensor = functional_call(backbone, given, (images,))
-                return features
-        finally:
-            for module in was_training:
-                module.training = True
+        with evaluating(backbone), torch.no_grad():
+            given = {name: value for name, value in own.items() if name in known}
+            features: Tensor = functional_call(backbone, given, (images,))
+        return features
 
     def frozen_logits(
         self, tensors: Mapping[str, Tensor], images: Tensor, *, head: str = "head"
@@ -199,15 +194,11 @@ class Client:
             images: (B, Ch, H, W).
         """
         network = self.model.networks[name]
-        was_training = network.training
-        network.eval()
-        try:
-            with torch.no_grad():
-                own = under(f"networks.{name}.", tensors)
-                output: Tensor = functional_call(network, own, (images,))
-                return output
-        finally:
-            network.train(was_training)
+        with evaluating(network), torch.no_grad():
+            output: Tensor = functional_call(
+                network, under(f"networks.{name}.", tensors), (images,)
+            )
+        return output
 
     def keep_start(self) -> None:
         """Keep the personal part of the model as it is now, before training: see :meth:`start`."""

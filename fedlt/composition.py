@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -112,44 +113,22 @@ class Composed(ClientPlugin):
         return any(part.needs_global_prior for part in self.parts)
 
     @property
-    def cosine_heads(self) -> bool:  # type: ignore[override]
-        """Whether the loss asks for them."""
-        return self.objective.cosine_heads
-
-    @property
     def reference(self) -> str:  # type: ignore[override]
         """What one of them is, if it is not federated."""
         return self.data.reference or self.objective.reference
 
     @property
-    def experts(self) -> bool:  # type: ignore[override]
-        """Whether the loss plugin splits the backbone."""
-        return self.objective.experts
-
-    @property
-    def masks_absent(self) -> bool:  # type: ignore[override]
-        """Whether the loss plugin does."""
-        return self.objective.masks_absent
-
-    @property
-    def stream_heads(self) -> bool:  # type: ignore[override]
-        """Whether the loss asks for them."""
-        return self.objective.stream_heads
-
-    @property
-    def normed_features(self) -> bool:  # type: ignore[override]
-        """Whether those of the loss plugin's model are."""
-        return self.objective.normed_features
-
-    @property
-    def no_decay(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What the loss plugin spares."""
-        return self.objective.no_decay
-
-    @property
     def weighs_images(self) -> bool:  # type: ignore[override]
         """Whether one of them does."""
         return any(part.weighs_images for part in self.parts)
+
+    # What follows is the loss plugin's.
+    cosine_heads = property(attrgetter("objective.cosine_heads"))
+    stream_heads = property(attrgetter("objective.stream_heads"))
+    normed_features = property(attrgetter("objective.normed_features"))
+    no_decay = property(attrgetter("objective.no_decay"))
+    experts = property(attrgetter("objective.experts"))
+    masks_absent = property(attrgetter("objective.masks_absent"))
 
     def prepare(self, setting: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
         """Prepare both."""

@@ -6,6 +6,7 @@ a second of every worker's start; the function that does the arithmetic needs no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-__all__ = ["ParameterGroup", "Sgd", "climb", "descend", "descend_rows", "gradient_weight"]
+__all__ = [
+    "Optimizer",
+    "ParameterGroup",
+    "Sgd",
+    "climb",
+    "descend",
+    "descend_rows",
+    "gradient_weight",
+]
 
 
 @torch.no_grad()
@@ -145,7 +154,24 @@ class ParameterGroup:
     momentum: dict[int, Tensor | None] = field(default_factory=dict)  # position -> buffer
 
 
-class Sgd:
+class Optimizer(ABC):
+    """Groups of parameters, and how they take a step."""
+
+    def __init__(self, groups: Iterable[ParameterGroup]) -> None:
+        self.groups = list(groups)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for group in self.groups:
+            for parameter in group.parameters:
+                parameter.grad = None
+
+    @abstractmethod
+    def step(self, factor: float = 1.0) -> None:
+        """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""
+
+
+class Sgd(Optimizer):
     """The same bits as ``torch.optim.SGD`` with ``foreach=True``.
 
     Args:
@@ -154,13 +180,8 @@ class Sgd:
     """
 
     def __init__(self, groups: Iterable[ParameterGroup], *, momentum: float = 0.0) -> None:
-        self.groups, self.momentum = list(groups), momentum
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for group in self.groups:
-            for parameter in group.parameters:
-                parameter.grad = None
+        super().__init__(groups)
+        self.momentum = momentum
 
     def step(self, factor: float = 1.0) -> None:
         """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""

@@ -40,7 +40,7 @@ def batch_slices(n: int, batch_size: int, *, drop_single: bool = True) -> list[s
 
 def make_batches(
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     indices: Tensor,
     *,
     batch_size: int,
@@ -58,7 +58,7 @@ def make_batches(
 
     Args:
         images: uint8 (N, Ch, H, W), shared and never written, on any device.
-        labels: int64 (N,), on the same device.
+        labels: int64 (N,), on the same device; None: positions are yielded instead of labels.
         indices: int64 (n,), the client's positions, on the CPU.
         batch_size: Samples a batch.
         augment: Scheme, see :func:`fedlt.data.augment.augment`.
@@ -69,7 +69,7 @@ def make_batches(
         channels_last: Yield images in channels_last memory format.
 
     Yields:
-        Images float32 (B, Ch, H, W) and labels int64 (B,).
+        Images float32 (B, Ch, H, W) and labels, or positions in ``images``, int64 (B,).
     """
     device = images.device
     mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
@@ -85,7 +85,7 @@ def make_batches(
         chosen = order[start : block[-1].stop]
         pixels = augment_images(images.index_select(0, chosen), augment, generator)
         pixels = normalize(pixels, mean, std, channels_last=channels_last)
-        classes = labels.index_select(0, chosen)
+        named = chosen if labels is None else labels.index_select(0, chosen)
         for part in block:
             own = slice(part.start - start, part.stop - start)
-            yield pixels[own], classes[own]
+            yield pixels[own], named[own]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlt.data.augment import normalize
+from fedlt.models.modes import evaluating
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -50,12 +51,9 @@ def image_losses(client: Client) -> Tensor:
         client: Its images are not augmented, and nothing in its model changes.
     """
     model, data = client.model, client.data
-    was_training = [module for module in model.modules() if module.training]
-    model.eval()
     found = []
-    for rows in torch.split(data.indices.to(data.labels.device), 8 * client.local.batch_size):
-        logits = client.plugin.predict(model(normalize(data.images[rows], data.mean, data.std)))
-        found.append(functional.cross_entropy(logits, data.labels[rows], reduction="none"))
-    for module in was_training:
-        module.training = True
+    with evaluating(model):
+        for rows in torch.split(data.indices.to(data.labels.device), 8 * client.local.batch_size):
+            logits = client.plugin.predict(model(normalize(data.images[rows], data.mean, data.std)))
+            found.append(functional.cross_entropy(logits, data.labels[rows], reduction="none"))
     return torch.cat(found)

@@ -16,6 +16,7 @@ from fedlt.client import Batch, ClientData, batches_with_rows
 from fedlt.data.augment import normalize
 from fedlt.data.curriculum import draw_epoch, most_progress, own_factors, plan_epoch
 from fedlt.errors import FedltError
+from fedlt.models.modes import evaluating
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -232,13 +233,10 @@ def true_probability(client: Client, own: TailData, rows: Tensor) -> list[float]
         rows: (V, stages), V at least 1.
     """
     model, data = client.model, own.data
-    was_training = [module for module in model.modules() if module.training]
-    model.eval()
     found = []
-    for chosen in rows.T.to(data.labels.device):
-        logits = model(normalize(data.images[chosen], data.mean, data.std))
-        probability = client.plugin.predict(logits).softmax(dim=-1)
-        found.append(float(probability.gather(1, data.labels[chosen, None]).mean()))
-    for module in was_training:
-        module.training = True
+    with evaluating(model):
+        for chosen in rows.T.to(data.labels.device):
+            logits = model(normalize(data.images[chosen], data.mean, data.std))
+            probability = client.plugin.predict(logits).softmax(dim=-1)
+            found.append(float(probability.gather(1, data.labels[chosen, None]).mean()))
     return found
