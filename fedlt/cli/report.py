@@ -22,9 +22,13 @@ def report(
         Path | None,
         typer.Option("--figures", metavar="FOLDER", help="Write every picture there, PNG and SVG."),
     ] = None,
+    against: Annotated[
+        str,
+        typer.Option("--against", metavar="METHOD", help="What the others are compared with."),
+    ] = "",
 ) -> None:
     """Write one HTML page about finished runs; trains nothing and needs no network."""
     from fedlt.report.build import write_report
 
-    for path in write_report(runs, output, figures=figures):
+    for path in write_report(runs, output, figures=figures, against=against):
         typer.echo(str(path))

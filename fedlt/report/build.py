@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedlt.compare.verdicts import Verdict
 from fedlt.errors import FedltError
 from fedlt.report.facts import (
     differences_sheet,
@@ -19,6 +20,7 @@ from fedlt.report.picture import Picture
 from fedlt.report.records import Reading, read_runs
 from fedlt.report.style import save, styled
 from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, title
+from fedlt.report.verdict import judged, verdict_lines, verdict_sheet
 from fedlt.runs import fedlt_version
 
 __all__ = ["write_report"]
@@ -71,21 +73,25 @@ _TERMS = (
 )
 
 
-def write_report(paths: Sequence[Path], output: Path, *, figures: Path | None = None) -> list[Path]:
+def write_report(
+    paths: Sequence[Path], output: Path, *, figures: Path | None = None, against: str = ""
+) -> list[Path]:
     """Write the page, and with ``figures`` every picture as PNG and SVG; return what was written.
 
     Args:
         paths: Run directories, folders of seeds, or folders of a comparison.
         output: The page, replaced if it is there.
         figures: A folder for the pictures.
+        against: The method that the others are compared with; the first by default.
 
     Raises:
         FedltError: If the runs cannot be read or compared, or a file cannot be written.
     """
     reading = read_runs(paths)
+    found, refusal = judged(reading.methods, against)
     with styled():
         pictures = all_pictures(reading.methods)
-        text = render(_content(reading, pictures))
+        text = render(_content(reading, pictures, found, refusal))
         drawn = [] if figures is None else _save_all(pictures, figures)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -100,19 +106,35 @@ def _save_all(pictures: Sequence[Picture], folder: Path) -> list[Path]:
     return [path for paths in saved for path in paths]
 
 
-def _content(reading: Reading, pictures: Sequence[Picture]) -> Content:
+def _content(
+    reading: Reading, pictures: Sequence[Picture], found: Sequence[Verdict], refusal: str
+) -> Content:
     methods = reading.methods
     return Content(
         title=title(methods),
         setting=setting(reading),
-        summary=summary(reading),
+        summary=[*summary(reading), *verdict_lines(found)],
         warnings=warnings(reading),
         table=main_sheet(methods),
         moments=moments_sheet(methods),
+        verdicts=_verdicts(found, refusal),
         pictures=pictures,
         sections=[_fairness(reading), _reading_help(), _provenance(reading)],
         footer=f"Written by fedlt {fedlt_version()} from finished runs, without training.",
     )
+
+
+def _verdicts(found: Sequence[Verdict], refusal: str) -> Section | None:
+    heading = "Is the difference real?"
+    if refusal:
+        return Section("verdicts", heading, refusal, ())
+    if not found:
+        return None
+    text = (
+        f"Every method against {found[0].against}, seed by seed: both had the same clients, "
+        "images and starting weights. Not different: none was shown, there may be one."
+    )
+    return Section("verdicts", heading, text, [("Verdicts", verdict_sheet(found), False)])
 
 
 def _fairness(reading: Reading) -> Section:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedlt.compare.verdicts import MIN_SEEDS
 from fedlt.report.picture import Cell, Sheet
 from fedlt.report.records import Method, Reading, RunRecord
 from fedlt.report.tables import DASH
@@ -16,7 +17,6 @@ _MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind o
 _METHOD = ("strategy.", "client.")  # what a comparison is about
 _MOVED = ("clients_per_round", "batchnorm", "rounds")  # named in the warnings where they differ
 _MOVED_SECTIONS = ("data.", "partition.", "model.", "prior.", "evaluate.", "personal.", "faults.")
-MIN_SEEDS = 5  # under this no difference is called real
 
 Keys = Sequence[str]
 

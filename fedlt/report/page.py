@@ -41,6 +41,7 @@ class Content:
     warnings: Sequence[str]
     table: Sheet
     moments: Sheet
+    verdicts: Section | None  # None: nothing to compare
     pictures: Sequence[Picture]
     sections: Sequence[Section]
     footer: str
@@ -48,7 +49,9 @@ class Content:
 
 def render(content: Content) -> str:
     """Return the page."""
-    links = [("table", "Table"), *((p.slug, p.title.partition(":")[0]) for p in content.pictures)]
+    verdicts = [] if content.verdicts is None else [content.verdicts]
+    links = [("table", "Table"), *((one.slug, one.heading) for one in verdicts)]
+    links += [(p.slug, p.title.partition(":")[0]) for p in content.pictures]
     links += [(section.slug, section.heading) for section in content.sections]
     body = [
         f"<h1>{escape(content.title)}</h1>",
@@ -59,6 +62,7 @@ def render(content: Content) -> str:
         '<h2 id="table">The figures</h2>',
         _table("Both views, primary heads", content.table),
         _folded("Other moments of the runs", [_table("Accuracy by moment", content.moments)]),
+        *map(_section, verdicts),
         *map(_picture, content.pictures),
         *map(_section, content.sections),
         f'<p class="note">{escape(content.footer)}</p>',

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from fedlt.compare.statistics import interval
 from fedlt.report.tables import DASH, percent
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ __all__ = [
     "Picture",
     "Sheet",
     "between",
-    "half_width",
     "number",
     "share",
     "spread",
@@ -71,26 +70,16 @@ def number(value: float | None, form: str = ",.0f") -> Cell:
     return Cell(DASH, None) if value is None else Cell(f"{value:{form}}", float(value))
 
 
-def half_width(values: Sequence[float]) -> float | None:
-    """Return half of the 95 % t interval of the mean: t(0.975, n - 1) s / sqrt(n); None for one."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    deviation = statistics.stdev(values)
-    return float(t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-
-
 def spread(values: Sequence[float], *, signed: bool = False) -> Cell:
     """Return mean and 95 % interval of shares over seeds, in per cent."""
     if not values:
         return Cell(DASH, None)
-    mean, half = statistics.fmean(values), half_width(values)
-    text = percent(mean, signed=signed)
-    if half is None:
-        return Cell(text, mean)
-    width = f"{100 * half:.1f}" if half < 1 else ">100"  # of points: says nothing
-    return Cell(f"{text} ± {width}", mean)
+    found = interval(values)
+    text = percent(found.mean, signed=signed)
+    if found.half is None:
+        return Cell(text, found.mean)
+    width = f"{100 * found.half:.1f}" if found.half < 1 else ">100"  # of points: says nothing
+    return Cell(f"{text} ± {width}", found.mean)
 
 
 def between(values: Sequence[float]) -> Cell:

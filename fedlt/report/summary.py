@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fedlt.report.facts import MIN_SEEDS
+from fedlt.compare.statistics import interval
+from fedlt.compare.verdicts import MIN_SEEDS
 from fedlt.report.figures.groups import which_of
-from fedlt.report.picture import Cell, Sheet, half_width, share, spread
+from fedlt.report.picture import Cell, Sheet, share, spread
 from fedlt.report.records import Method, Reading
 from fedlt.report.tables import DASH, percent
 
@@ -90,13 +91,11 @@ def summary(reading: Reading) -> list[str]:
 
 
 def _interval(method: Method, metric: str, which: str) -> str:
-    values = method.values(metric, which)
-    half = half_width(values)
-    mean = statistics.fmean(values)
-    if half is None:
-        return f"{percent(mean)} %"
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return f"{percent(mean)} % (95 % interval {percent(low)} to {percent(high)})"
+    found = interval(method.values(metric, which))
+    if found.half is None:
+        return f"{percent(found.mean)} %"
+    low, high = max(found.mean - found.half, 0.0), min(found.mean + found.half, 1.0)
+    return f"{percent(found.mean)} % (95 % interval {percent(low)} to {percent(high)})"
 
 
 _VIEW_WORDS = {

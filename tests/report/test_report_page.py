@@ -180,6 +180,60 @@ def test_too_few_seeds_are_said(page):
     assert any("no difference is called real under 5 seeds" in line for line in texts(page, "li"))
 
 
+def with_five_seeds(comparison, folder, gains):
+    """Write both methods with seeds 1 to 5: FedAvg right on half, the other on so much more."""
+    folder.mkdir()
+    shutil.copy(comparison / "last_k.csv", folder / "last_k.csv")
+    for name, shifts in (("fedavg", [0.0] * 5), ("fed-rod", gains)):
+        for seed, shift in enumerate(shifts, start=1):
+            run = folder / name / str(seed)
+            shutil.copytree(comparison / name / "1", run)
+            result = json.loads((run / "result.json").read_text())
+            last = result["last_k"] | {"generic/accuracy": 0.5 + shift, "personal/accuracy": 0.6}
+            edit(run / "result.json", {"seed": seed, "last_k": last})
+    return folder
+
+
+def test_verdicts_stand_on_the_page(comparison, tmp_path):
+    """Differences of 1 to 5 points: t = 3 sqrt(5) / 1.5811 = 4.2426, p 0.0132 at 4 degrees of
+    freedom (a table of t), doubled by Holm's correction over two views.
+    """
+    folder = with_five_seeds(comparison, tmp_path / "c", [0.01, 0.02, 0.03, 0.04, 0.05])
+    write_report([folder], tmp_path / "page.html", against="FedAvg")
+    page = parse(tmp_path / "page.html")
+    headings, rows = table(page, "Verdicts")
+    generic, personal = (dict(zip(headings, row, strict=True)) for row in rows)
+    assert (generic["method"], generic["verdict"]) == ("Fed ROD", "better")
+    assert generic["difference"] == pytest.approx(0.03)
+    assert generic["p"] == pytest.approx(2 * 0.0132, abs=1e-4)
+    assert personal["verdict"] == "not different"
+    said = " ".join(texts(page, "li"))
+    assert "against FedAvg over 5 seeds: better Fed ROD (+3.0 points)." in said
+    assert "over 5 seeds: not different Fed ROD (+0.0 points)." in said
+
+
+def test_no_verdict_where_methods_cannot_be_compared(comparison, tmp_path):
+    folder = with_five_seeds(comparison, tmp_path / "c", [0.1] * 5)
+    edit(folder / "fedavg/3/result.json", {"partition_hash": "0" * 64})
+    write_report([folder], tmp_path / "page.html")
+    assert any("No verdict: 'FedAvg' and 'Fed ROD' differ" in t for t in page_texts(tmp_path))
+    for seed in (1, 2, 3, 4, 5):
+        shutil.rmtree(folder / ("fedavg" if seed > 2 else "fed-rod") / str(seed))
+    write_report([folder], tmp_path / "page.html")
+    assert "No verdict: the methods have no seed in common." in page_texts(tmp_path)
+
+
+def page_texts(folder):
+    return texts(parse(folder / "page.html"), "p")
+
+
+def test_an_unknown_reference_is_one_line(comparison, tmp_path, capsys):
+    command = ["report", str(comparison), "--output", str(tmp_path / "page.html")]
+    assert main([*command, "--against", "FedAgv"]) == 2
+    assert "--against: no row 'FedAgv'; nearest: 'FedAvg'" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_what_a_reader_must_know_is_said(comparison, tmp_path):
     """Another partition, a clock, a left-out update, a run that is not finished."""
     shutil.copytree(comparison, tmp_path / "c")

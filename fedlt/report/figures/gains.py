@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedlt.compare.statistics import interval
 from fedlt.report.figures.clients import clients_of, with_clients
 from fedlt.report.figures.groups import which_of
-from fedlt.report.picture import Cell, Picture, Sheet, half_width, number, share, spread, text_of
+from fedlt.report.picture import Cell, Picture, Sheet, number, share, spread, text_of
 from fedlt.report.records import Method
 from fedlt.report.style import grid_of, new_figure, points_axis
 
@@ -124,7 +125,7 @@ def _draw_owners(axes: Axes, methods: Sequence[Method], which: str) -> None:
         found = [(row + shift, m.known(metric, which)) for row, m in enumerate(methods)]
         rows = [row for row, values in found if values]
         means = [statistics.fmean(values) for _, values in found if values]
-        widths = [half_width(values) or 0.0 for _, values in found if values]
+        widths = [interval(values).half or 0.0 for _, values in found if values]
         axes.errorbar(
             means,
             rows,

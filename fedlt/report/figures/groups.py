@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedlt.report.picture import Cell, Picture, Sheet, half_width, share, spread
+from fedlt.compare.statistics import interval
+from fedlt.report.picture import Cell, Picture, Sheet, share, spread
 from fedlt.report.records import Method
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 
@@ -92,7 +93,7 @@ def _draw(
     values = [method.values(metric, which) for method in methods]
     places = [place + shift for place, one in enumerate(values) if one]
     means = [statistics.fmean(one) for one in values if one]
-    widths = [half_width(one) or 0.0 for one in values if one]
+    widths = [interval(one).half or 0.0 for one in values if one]
     low = [min(w, m) for w, m in zip(widths, means, strict=True)]
     high = [min(w, 1 - m) for w, m in zip(widths, means, strict=True)]
     label = "all classes" if group == "all" else group

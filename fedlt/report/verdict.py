@@ -1,0 +1,114 @@
+"""Is the difference real? Every method of a report against one, as ``fedlt compare`` judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedlt.compare.conditions import check_comparable
+from fedlt.compare.figures import AVERAGE
+from fedlt.compare.stored import read_finished
+from fedlt.compare.verdicts import MIN_SEEDS, Verdict, pick_reference, verdicts
+from fedlt.errors import FedltError
+from fedlt.report.figures.groups import which_of
+from fedlt.report.picture import Cell, Sheet, number, share
+from fedlt.report.records import Method
+from fedlt.report.tables import percent
+from fedlt.runs import RunDirectory
+
+__all__ = ["judged", "verdict_lines", "verdict_sheet"]
+
+_VIEWS = {"generic": "One model for everybody", "personal": "Each client's own model"}
+_ORDER = ("better", "worse", "not different")
+
+
+def judged(methods: Sequence[Method], against: str = "") -> tuple[list[Verdict], str]:
+    """Return the verdicts over the seeds that all methods have, and why there are none.
+
+    Args:
+        methods: Of the report.
+        against: The method that the others are compared with; the first federated one by default.
+
+    Raises:
+        FedltError: If there is no such method.
+    """
+    labels = [method.label for method in methods]
+    federated = [m.label for m in methods if not m.runs[0].result.get("reference")]
+    reference = pick_reference(labels if against else [*federated, *labels], against)
+    if len(methods) == 1:
+        return [], ""
+    seeds = set.intersection(*({run.seed for run in method.runs} for method in methods))
+    if not seeds:
+        return [], "No verdict: the methods have no seed in common."
+    try:
+        results = {
+            method.label: [
+                read_finished(RunDirectory(run.path)) for run in method.runs if run.seed in seeds
+            ]
+            for method in methods
+        }
+        check_comparable(results)
+    except FedltError as error:
+        return [], f"No verdict: {error}."
+    return verdicts({"": results}, which_of(methods), reference), ""
+
+
+def verdict_lines(found: Sequence[Verdict]) -> list[str]:
+    """Return the verdicts in a sentence a view; [] where all are undecided."""
+    lines = []
+    for view, words in _VIEWS.items():
+        mine = [one for one in found if one.view == view]
+        parts = [
+            f"{word} {', '.join(_named(one) for one in mine if one.word == word)}"
+            for word in _ORDER
+            if any(one.word == word for one in mine)
+        ]
+        if parts:
+            head = f"{words}, each against {mine[0].against} over {mine[0].test.seeds} seeds"
+            lines.append(f"{head}: {'; '.join(parts)}.")
+    return lines
+
+
+def _named(one: Verdict) -> str:
+    difference = one.test.difference
+    return f"{one.row} ({percent(difference.mean, signed=True)} points)"
+
+
+def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
+    """Return every verdict with what it rests on."""
+    rows: list[list[Cell | str]] = [
+        [
+            one.row,
+            one.view,
+            one.word,
+            _difference(one),
+            _range(one),
+            number(one.p, ".3f"),
+            number(one.test.effect, "+.1f"),
+            share(one.clients[0] if one.clients else None),
+            share(one.clients[1] if one.clients else None),
+        ]
+        for one in found
+    ]
+    note = (
+        f"Paired t test over the seeds, p by Holm's correction over all rows, level 5 %; under "
+        f"{MIN_SEEDS} seeds nothing is tested. Differences in points. Clients are counted, not "
+        "tested: those of one run share a model."
+    )
+    headings = [
+        "method", "model", "verdict", "difference", "95 % interval", "p", "effect size",
+        "clients higher", "clients lower",
+    ]  # fmt: skip
+    return Sheet(headings, rows, note)
+
+
+def _difference(one: Verdict) -> Cell:
+    cell = share(one.test.difference.mean, signed=True)
+    return Cell(f"{AVERAGE}{cell.text}", cell.value) if one.average else cell
+
+
+def _range(one: Verdict) -> Cell:
+    mean, half = one.test.difference.mean, one.test.difference.half
+    if half is None:
+        return share(None)
+    low, high = (percent(edge, signed=True) for edge in (mean - half, mean + half))
+    return Cell(f"{low} to {high}", None)
