@@ -54,6 +54,9 @@ def compare(
         str, typer.Option(help="The row that the others are tested against; the first by default.")
     ] = "",
     jobs: Jobs = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Whether to write report.html, too.")
+    ] = True,
 ) -> None:
     """Run every row of a comparison with every seed, print the table and the verdicts.
 
@@ -69,11 +72,17 @@ def compare(
     )
     grid = make_settings(settings or [], given)
     with resumable("compare", file):
-        _compare(comparison, grid, which=which, against=against, jobs=jobs)
+        _compare(comparison, grid, which=which, against=against, jobs=jobs, report=report)
 
 
 def _compare(
-    comparison: Comparison, grid: Sequence[Setting], *, which: str, against: str, jobs: int | None
+    comparison: Comparison,
+    grid: Sequence[Setting],
+    *,
+    which: str,
+    against: str,
+    jobs: int | None,
+    report: bool,
 ) -> None:
     from rich.console import Console
 
@@ -86,7 +95,28 @@ def _compare(
     tables, outcomes = run_grid(comparison, grid, cells, jobs=jobs, tell=teller(console))
     folder = comparison.folder()
     show(console, comparison.name, tables, which=which, against=against, folder=folder)
+    if report:
+        _write_reports(console, folder, grid, tables, against)
     raise_failed(outcomes)
+
+
+def _write_reports(
+    console: Console,
+    folder: Path,
+    grid: Sequence[Setting],
+    tables: dict[str, Results],
+    against: str,
+) -> None:
+    """Write ``report.html`` about every setting's finished rows."""
+    from fedlt.report.build import write_report
+
+    for setting in grid:
+        results = tables.get(str(setting), {})
+        runs = {label: [Path(run["path"]) for run in own] for label, own in results.items()}
+        if runs:
+            page = folder / setting.folder / "report.html"
+            for path in write_report(runs, page, against=against if against in runs else ""):
+                teller(console)(str(path))
 
 
 def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[Cell]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedlt.compare.verdicts import Verdict
@@ -74,12 +74,17 @@ _TERMS = (
 
 
 def write_report(
-    paths: Sequence[Path], output: Path, *, figures: Path | None = None, against: str = ""
+    paths: Sequence[Path] | Mapping[str, Sequence[Path]],
+    output: Path,
+    *,
+    figures: Path | None = None,
+    against: str = "",
 ) -> list[Path]:
     """Write the page, and with ``figures`` every picture as PNG and SVG; return what was written.
 
     Args:
-        paths: Run directories, folders of seeds, or folders of a comparison.
+        paths: Run directories, folders of seeds, or folders of a comparison; or each method's
+            run directories by its label.
         output: The page, replaced if it is there.
         figures: A folder for the pictures.
         against: The method that the others are compared with; the first by default.

@@ -167,13 +167,20 @@ class Reading:
         return [run for method in self.methods for run in method.runs]
 
 
-def read_runs(paths: Sequence[Path]) -> Reading:
+def read_runs(paths: Sequence[Path] | Mapping[str, Sequence[Path]]) -> Reading:
     """Read runs, methods (folders of seeds) and comparisons (folders of methods).
+
+    Args:
+        paths: Folders of any of these; or each method's finished run directories by its label.
 
     Raises:
         FedltError: If a path holds no finished run, a run cannot be read, or runs cannot stand
             side by side: other class groups for a seed, another split or view.
     """
+    if isinstance(paths, Mapping):
+        methods = tuple(_method(label, map(_read, runs)) for label, runs in paths.items())
+        _check_comparable(methods)
+        return Reading(methods, ())
     folders: dict[Path, None] = {}
     unfinished: dict[Path, None] = {}
     for path in paths:
@@ -185,11 +192,14 @@ def read_runs(paths: Sequence[Path]) -> Reading:
         grouped.setdefault(folder.resolve().parent, []).append(_read(folder))
     labels = _labels(list(grouped))
     methods = tuple(
-        Method(label, tuple(sorted(runs, key=lambda run: run.seed)))
-        for label, runs in zip(labels, grouped.values(), strict=True)
+        _method(label, runs) for label, runs in zip(labels, grouped.values(), strict=True)
     )
     _check_comparable(methods)
     return Reading(_ordered(methods, list(grouped)), tuple(map(str, unfinished)))
+
+
+def _method(label: str, runs: Iterable[RunRecord]) -> Method:
+    return Method(label, tuple(sorted(runs, key=lambda run: run.seed)))
 
 
 def _find(path: Path) -> tuple[list[Path], list[Path]]:

@@ -97,8 +97,13 @@ def test_compare_prints_both_views_and_writes_the_table(file, capsys):
     assert (file / "runs/tiny/last_k.md").read_text().count("\n| Fed") == 2
     assert (file / "runs/tiny/last_k.csv").read_text().count("\n") == 5
     assert "FedLoGe & " in (file / "runs/tiny/last_k.tex").read_text()
+    page = file / "runs/tiny/report.html"
+    assert "Which method serves everybody best" in page.read_text()
+    page.unlink()
     before = (file / "runs/tiny/fedavg/1/result.json").stat().st_mtime_ns
-    assert main(["compare", "c.yaml", "--jobs", "1", "--which", "all", "--against", "FedLoGe"]) == 0
+    again = ["--which", "all", "--against", "FedLoGe", "--no-report"]
+    assert main(["compare", "c.yaml", "--jobs", "1", *again]) == 0
+    assert not page.exists()
     shown = capsys.readouterr().out
     assert "4 of 4 runs are finished already" in shown
     assert "never for a verdict" in shown
@@ -145,6 +150,7 @@ def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsy
     assert not (folder / "data.imbalance_factor=5").exists()
     stored = (folder / "data.imbalance_factor=2/fedavg/1/config.yaml").read_text()
     assert "imbalance_factor: 2" in stored
+    assert (folder / "data.imbalance_factor=2/report.html").is_file()
     text = (folder / "last_k.md").read_text()
     assert text.count("| method |") == 2
     assert "* data.imbalance_factor=2, generic: FedLoGe undecided" in text
