@@ -174,7 +174,7 @@ def test_check_of_bad_input(capsys, arguments, words):
 HELP = {
     "run": "The experiment file (YAML).",
     "inspect": "The experiment file (YAML).",
-    "list": "strategies, clients, models, datasets, engines or experiments.",
+    "list": "strategies, clients, models, datasets, engines, experiments or recipes.",
     "new": "Names the files; a Python identifier.",
     "check": "path/to/mine.py:Class, package.module:Class or a built-in name.",
 }

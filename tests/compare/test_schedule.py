@@ -147,7 +147,7 @@ def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsy
     assert "2 of 4 runs are finished already" in shown
     assert shown.index("data.imbalance_factor=5\n") < shown.index("data.imbalance_factor=2\n")
     folder = file / "runs/tiny"
-    assert not (folder / "data.imbalance_factor=5").exists()
+    assert not (folder / "data.imbalance_factor=5/fedavg").exists()
     stored = (folder / "data.imbalance_factor=2/fedavg/1/config.yaml").read_text()
     assert "imbalance_factor: 2" in stored
     assert (folder / "data.imbalance_factor=2/report.html").is_file()
