@@ -66,6 +66,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    estimate: bool = False,
 ) -> dict[str, Any]:
     """Run one configuration (one seed) and return the content of its ``result.json``.
 
@@ -76,6 +77,7 @@ def run(
         resume: Go on from the newest checkpoint of an unfinished run.
         overwrite: Start again where a run exists.
         progress: Is told about rounds; silent by default.
+        estimate: Whether to tell before the first round how long the run takes.
 
     Raises:
         FedltError: If the configuration cannot be run.
@@ -94,7 +96,7 @@ def run(
         federation = prepare_federation(config, strategy, plugin, progress=progress)
         server = make_server_half(federation)
         rehearsal = rehearse(federation, server)
-        if action == "start" and (progress is not None or name == "auto"):
+        if action == "start" and (estimate or name == "auto"):
             name, lines = choose_engine(name, server, rehearsal.worker)
             for line in lines:
                 (progress or SilentProgress()).note(line)

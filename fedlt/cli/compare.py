@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fedlt.compare.comparison import Comparison, Row
     from fedlt.compare.conditions import Results
+    from fedlt.compare.progress import RunsProgress
     from fedlt.compare.schedule import Cell, Outcome
     from fedlt.compare.settings import Setting
 
@@ -86,13 +87,16 @@ def _compare(
 ) -> None:
     from rich.console import Console
 
+    from fedlt.compare.progress import make_runs_progress
     from fedlt.compare.verdicts import pick_reference
 
     console = Console()
     against = pick_reference([row.label for row in comparison.rows], against)
     cells = grid_cells(comparison, grid)
     _check_selected(which, cells[0].config.evaluate.selected_round)
-    tables, outcomes = run_grid(comparison, grid, cells, jobs=jobs, tell=teller(console))
+    tables, outcomes = run_grid(
+        comparison, grid, cells, jobs=jobs, progress=make_runs_progress(console)
+    )
     folder = comparison.folder()
     show(console, comparison.name, tables, which=which, against=against, folder=folder)
     if report:
@@ -139,7 +143,7 @@ def run_grid(
     cells: Sequence[Cell],
     *,
     jobs: int | None,
-    tell: Callable[[str], None],
+    progress: RunsProgress,
 ) -> tuple[dict[str, Results], list[Outcome]]:
     """Run the cells of :func:`grid_cells`; return each setting's finished rows, and all outcomes.
 
@@ -149,7 +153,7 @@ def run_grid(
     from fedlt.compare.schedule import jobs_for, run_cells
 
     folder = comparison.folder()
-    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), tell=tell, within=folder)
+    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), progress=progress, within=folder)
     places = [(setting, row) for setting in grid for row in comparison.rows]
     seeds = len(cells) // len(places)
     each = [place for place in places for _ in range(seeds)]

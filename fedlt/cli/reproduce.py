@@ -96,6 +96,7 @@ def _reproduce(
     from rich.console import Console
 
     from fedlt.compare import reproduction
+    from fedlt.compare.progress import make_runs_progress
 
     console, scale = Console(), grid[0].scale
     tell = teller(console)
@@ -107,7 +108,9 @@ def _reproduce(
         tell(f"purpose: {scale.purpose}")
         tell(f"limits: {scale.limits}")
     comparison = recipe.comparison
-    tables, outcomes = run_grid(comparison, grid, cells, jobs=jobs, tell=tell)
+    tables, outcomes = run_grid(
+        comparison, grid, cells, jobs=jobs, progress=make_runs_progress(console)
+    )
     every = {str(setting): tables.get(str(setting), {}) for setting in grid}
     found = reproduction.cells(recipe, every, as_written=as_written)
     tell("")

@@ -88,7 +88,10 @@ def _run_all(
     for one in config.runs():
         progress = make_progress(console, f"{one.name} seed {one.seed}")
         try:
-            results.append(simulate.run(one, resume=resume, overwrite=overwrite, progress=progress))
+            done = simulate.run(
+                one, resume=resume, overwrite=overwrite, progress=progress, estimate=True
+            )
+            results.append(done)
         finally:
             progress.stop()
     return results

@@ -49,11 +49,12 @@ def sweep(
 def _sweep(comparison: Comparison, trials: int | None, jobs: int | None) -> None:
     from rich.console import Console
 
+    from fedlt.compare.progress import make_runs_progress
     from fedlt.compare.sweep import make_searches, run_search, sweep_csv, sweep_markdown
 
     console = Console()
     searches = make_searches(comparison, trials)
-    found = run_search(comparison, searches, jobs=jobs, tell=teller(console))
+    found = run_search(comparison, searches, jobs=jobs, progress=make_runs_progress(console))
     text = sweep_markdown(found)
     teller(console)(text)
     folder = Path(comparison.folder()) / "sweep"

@@ -4,6 +4,7 @@ comparison.py   the file: a base, rows of changes, seeds -> one configuration a 
 settings.py     --set key=a,b,c: the rows once more for every value
 schedule.py     run the cells that are not finished, several at once, each resumable
 processes.py    the processes that they run in
+progress.py     runs and rounds that are done, and the time that is left
 stored.py       finished runs, found by the hash of their configuration
 conditions.py   what rows of one table must have in common
 statistics.py   intervals, paired t, Holm, effect size

@@ -1,5 +1,7 @@
 """Processes that work on a list of tasks, and end with the one that started them.
 
+While a task goes on its process may say something about it, again and again: ``hear`` gets that.
+
 A process that dies costs its task and is replaced. When the caller leaves early, the processes get
 SIGTERM, which a run answers by saving what it has.
 """
@@ -11,14 +13,16 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["run_in_processes"]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Work = Callable[[Task, Callable[[Any], None]], Result]  # of a task, and of a way to say something
 
 PATIENCE = 20.0  # seconds that a process has to save
 
@@ -34,9 +38,10 @@ class _Worker:
 class _Crew(Generic[Task, Result]):
     """The processes and the tasks that are left."""
 
-    work: Callable[[Task], Result]
+    work: Work[Task, Result]
     tasks: Sequence[Task]
     lost: Callable[[Task, int], Result]  # the result of a task whose process died
+    hear: Callable[[int, Any], None]  # gets a task's position and what was said about it
     workers: list[_Worker]
     next: int = 0
 
@@ -57,13 +62,17 @@ class _Crew(Generic[Task, Result]):
                 worker = busy[ready]  # type: ignore[index]
                 position = worker.position
                 try:
-                    result: Result = worker.connection.recv()
+                    is_last, said = worker.connection.recv()
                 except (EOFError, ConnectionError):
                     worker.process.join()
-                    result = self.lost(self.tasks[position], worker.process.exitcode or 0)
+                    code = worker.process.exitcode or 0
+                    is_last, said = True, self.lost(self.tasks[position], code)
                     self.workers[self.workers.index(worker)] = worker = _start(self.work)
-                self.hand_out(worker)
-                yield position, result
+                if is_last:
+                    self.hand_out(worker)
+                    yield position, said
+                else:
+                    self.hear(position, said)
 
     def stop(self) -> None:
         """End the processes."""
@@ -75,7 +84,7 @@ class _Crew(Generic[Task, Result]):
             worker.process.kill()
 
 
-def _start(work: Callable[[Task], Result]) -> _Worker:
+def _start(work: Work[Task, Result]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs), daemon=True)
@@ -84,34 +93,44 @@ def _start(work: Callable[[Task], Result]) -> _Worker:
     return _Worker(process, ours)
 
 
-def _serve(work: Callable[[Task], Result], connection: Connection) -> None:
+def _serve(work: Work[Task, Result], connection: Connection) -> None:
     """Do tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller passes it on
     with contextlib.suppress(KeyboardInterrupt):  # SIGTERM may come in the last line, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while True:
-                connection.send(work(connection.recv()))
+                said = work(connection.recv(), partial(_say, connection))
+                connection.send((True, said))
         except (EOFError, KeyboardInterrupt, ConnectionError):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def _say(connection: Connection, words: object) -> None:
+    """Say something about the task; a caller who has left does not hear it."""
+    with contextlib.suppress(ConnectionError):
+        connection.send((False, words))
+
+
 def run_in_processes(
-    work: Callable[[Task], Result],
+    work: Work[Task, Result],
     tasks: Sequence[Task],
     *,
     processes: int,
     lost: Callable[[Task, int], Result],
+    hear: Callable[[int, Any], None],
 ) -> Iterator[tuple[int, Result]]:
     """Yield (position, result) of every task as they come.
 
     Args:
-        work: An importable function.
+        work: An importable function of a task, and of a function that passes something to ``hear``.
         tasks: Each is pickled.
         processes: How many work at once.
         lost: Gives the result of a task whose process died, from its exit code.
+        hear: Gets the position of a task that goes on, and what its process says about it.
     """
-    crew = _Crew(work, tasks, lost, [_start(work) for _ in range(min(processes, len(tasks)))])
+    workers = [_start(work) for _ in range(min(processes, len(tasks)))]
+    crew = _Crew(work, tasks, lost, hear, workers)
     try:
         yield from crew.results()
     finally:

@@ -8,16 +8,16 @@ the comparison is read too. A run that fails is named in the end; the others go 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.compare.processes import run_in_processes
+from fedlt.compare.progress import Relay, RunsProgress
 from fedlt.errors import FedltError, RunError, one_line
-from fedlt.report.progress import round_time
 
 if TYPE_CHECKING:
     from fedlt.config import Config
@@ -60,7 +60,7 @@ def run_cells(
     cells: Sequence[Cell],
     *,
     jobs: int,
-    tell: Callable[[str], None],
+    progress: RunsProgress,
     within: Path | None = None,
 ) -> list[Outcome]:
     """Run every cell and return what became of it, in the order of ``cells``.
@@ -68,20 +68,20 @@ def run_cells(
     Args:
         cells: Their run directories must differ.
         jobs: Runs at once.
-        tell: Gets one line a finished run, with the time that is left.
+        progress: Is told about runs and rounds.
         within: Where finished runs of the same configurations are looked for.
     """
     found = _finished(cells, within)  # all are checked before one starts
-    if found:
-        tell(f"{len(found)} of {len(cells)} runs are finished already")
     rest = [n for n in range(len(cells)) if n not in found]
-    began = time.monotonic()
-    with closing(_outcomes([cells[n] for n in rest], jobs)) as outcomes:
-        for done, (number, outcome) in enumerate(outcomes, start=1):
-            found[rest[number]] = outcome
-            left = (time.monotonic() - began) / done * (len(rest) - done)
-            words = f"{len(found)} of {len(cells)} runs, {round_time(left)} left"
-            tell(f"{words}: {_describe(outcome)}")
+    left = [cells[n] for n in rest]
+    progress.begin(list(map(str, left)), [cell.config.rounds for cell in left], len(found))
+    try:
+        with closing(_outcomes(left, jobs, progress.advance)) as outcomes:
+            for number, outcome in outcomes:
+                found[rest[number]] = outcome
+                progress.finish(number, _describe(outcome))
+    finally:
+        progress.stop()
     return [found[n] for n in range(len(cells))]
 
 
@@ -111,26 +111,29 @@ def _finished(cells: Sequence[Cell], within: Path | None) -> dict[int, Outcome]:
     return found
 
 
-def _outcomes(cells: Sequence[Cell], jobs: int) -> Generator[tuple[int, Outcome]]:
-    """Yield positions and outcomes as they come."""
+def _outcomes(
+    cells: Sequence[Cell], jobs: int, hear: Callable[[int, int], None]
+) -> Generator[tuple[int, Outcome]]:
+    """Yield positions and outcomes as they come; ``hear`` gets positions and rounds done."""
     if jobs <= 1:
-        yield from enumerate(map(run_cell, cells))
+        for number, cell in enumerate(cells):
+            yield number, run_cell(cell, partial(hear, number))
     else:
-        yield from run_in_processes(run_cell, cells, processes=jobs, lost=_lost)
+        yield from run_in_processes(run_cell, cells, processes=jobs, lost=_lost, hear=hear)
 
 
 def _lost(cell: Cell, code: int) -> Outcome:
     return Outcome(cell, None, f"its process ended with exit code {code}")
 
 
-def run_cell(cell: Cell) -> Outcome:
-    """Run one cell, or go on with it, or read its result."""
+def run_cell(cell: Cell, tell: Callable[[int], None]) -> Outcome:
+    """Run one cell, or go on with it, or read its result; ``tell`` gets the rounds done."""
     from fedlt.compare.stored import read_finished
     from fedlt.runs import RunDirectory
     from fedlt.simulate import run
 
     try:
-        run(cell.config, resume=True)
+        run(cell.config, resume=True, progress=Relay(tell))
         return Outcome(cell, read_finished(RunDirectory.of(cell.config), cell.config))
     except (FedltError, RunError) as error:
         return Outcome(cell, None, one_line(error))

@@ -11,11 +11,12 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedlt.compare.comparison import Comparison, Row
+from fedlt.compare.progress import RunsProgress
 from fedlt.compare.schedule import Cell, jobs_for, run_cells
 from fedlt.compare.search import Grid, Optuna, Search, Values, described
 from fedlt.compare.settings import folder_name
@@ -96,7 +97,7 @@ def run_search(
     searches: Mapping[str, Search],
     *,
     jobs: int | None,
-    tell: Callable[[str], None],
+    progress: RunsProgress,
 ) -> dict[str, list[tuple[Trial, float | None]]]:
     """Try what the rows' searches propose until they have no more; the batches of all rows at once.
 
@@ -104,7 +105,7 @@ def run_search(
         comparison: The rows.
         searches: By label, from :func:`make_searches`.
         jobs: Runs at once; None: one a core.
-        tell: Gets the lines of the progress.
+        progress: Is told about runs and rounds.
 
     Returns:
         Each row's trials in order, with their scores; None where a run failed.
@@ -116,7 +117,7 @@ def run_search(
         batch = [_trial(comparison, row, values) for row in rows for values in asked[row.label]]
         if not batch:
             return found
-        known = _scores(comparison, batch, jobs, tell)
+        known = _scores(comparison, batch, jobs, progress)
         for label in asked:
             own = [(trial, known[_place(trial)]) for trial in batch if trial.row.label == label]
             searches[label].tell([value for _, value in own])
@@ -129,13 +130,13 @@ def _place(trial: Trial) -> tuple[str, str]:
 
 
 def _scores(
-    comparison: Comparison, batch: Sequence[Trial], jobs: int | None, tell: Callable[[str], None]
+    comparison: Comparison, batch: Sequence[Trial], jobs: int | None, progress: RunsProgress
 ) -> dict[tuple[str, str], float | None]:
     """Run trials, those with equal values once, and return their scores by place."""
     cells = {_place(trial): trial.cell for trial in batch}
     every = list(cells.values())
     outcomes = run_cells(
-        every, jobs=jobs_for(every, jobs), tell=tell, within=comparison.folder() / "sweep"
+        every, jobs=jobs_for(every, jobs), progress=progress, within=comparison.folder() / "sweep"
     )
     return {
         place: None if outcome.result is None else score(outcome.result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import random
 import shutil
@@ -10,9 +11,11 @@ import signal
 import time
 
 import pytest
+from rich.console import Console
 
 from fedlt.cli import main
 from fedlt.compare.processes import run_in_processes
+from fedlt.compare.progress import RunsProgress
 from fedlt.compare.schedule import Cell, run_cells
 from fedlt.compare.sweep import score
 from fedlt.runs import RunDirectory
@@ -33,37 +36,63 @@ compare:
 """
 
 
-def act(task):
+def act(task, tell):
     """Do what a task says, in a process of its own."""
+    tell(f"begins {task}")
     if task == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(task)
     return task
 
 
+class Told(RunsProgress):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__(Console(file=io.StringIO(), width=200))
+        self.seen = []
+
+    @property
+    def lines(self):
+        return self._console.file.getvalue().splitlines()
+
+    def advance(self, position, done):
+        self.seen.append((position, done))
+        super().advance(position, done)
+
+
 def test_a_process_that_dies_costs_its_task_only():
-    tasks = [0.0, "die", 0.1, 0.2]
-    found = dict(run_in_processes(act, tasks, processes=2, lost=lambda task, code: (task, code)))
+    tasks, heard = [0.0, "die", 0.1, 0.2], []
+    found = dict(
+        run_in_processes(
+            act,
+            tasks,
+            processes=2,
+            lost=lambda task, code: (task, code),
+            hear=lambda *said: heard.append(said),
+        )
+    )
+    assert {(0, "begins 0.0"), (2, "begins 0.1"), (3, "begins 0.2")} <= set(heard)
     assert found == {0: 0.0, 1: ("die", -signal.SIGKILL), 2: 0.1, 3: 0.2}
 
 
 def test_results_do_not_depend_on_how_many_go_at_once(lab):
     """Three runs in this process, and the same three in two others."""
-    told = []
+    told = Told()
     results = []
     for jobs in (1, 2):
         cells = [Cell("a", lab.fresh(seed=seed)) for seed in (1, 2, 3)]
-        outcomes = run_cells(cells, jobs=jobs, tell=told.append)
+        outcomes = run_cells(cells, jobs=jobs, progress=told)
         assert [outcome.cell.config.seed for outcome in outcomes] == [1, 2, 3]
         results.append([outcome.result["final"] for outcome in outcomes])
     for one, other in zip(*results, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
-    assert "3 of 3 runs, 0:00 left" in told[-1]
+    assert "3 of 3 runs, 0:00 left" in told.lines[-1]
 
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(lab):
     good, bad = lab.fresh(), lab.fresh(local={"lr": 1e30, "batch_size": 8})
-    outcomes = run_cells([Cell("bad", bad), Cell("good", good)], jobs=1, tell=lambda line: None)
+    outcomes = run_cells([Cell("bad", bad), Cell("good", good)], jobs=1, progress=Told())
     assert outcomes[0].result is None
     assert "not finite" in outcomes[0].reason
     assert outcomes[1].result["status"] == "finished"
@@ -74,10 +103,10 @@ def test_what_was_stopped_goes_on_with_the_same_bits(lab):
     stopped = lab.stopped(2)
     done = lab.fresh()
     cells = [Cell("a", stopped), Cell("b", done)]
-    run_cells(cells[1:], jobs=1, tell=lambda line: None)
-    told = []
-    first, second = run_cells(cells, jobs=1, tell=told.append)
-    assert told[0] == "1 of 2 runs are finished already"
+    run_cells(cells[1:], jobs=1, progress=Told())
+    told = Told()
+    first, second = run_cells(cells, jobs=1, progress=told)
+    assert told.lines[0] == "1 of 2 runs are finished already"
     assert {**first.result["final"], "seconds": 0} == {**second.result["final"], "seconds": 0}
 
 

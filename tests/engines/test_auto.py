@@ -94,7 +94,7 @@ def test_probe_measures_the_real_task_and_leaves_it_alone(lab):
 
 def test_a_run_under_auto_tells_its_choice_keeps_it_and_changes_no_bit(lab, reference):
     notes, config = Notes(), lab.fresh(engine={"name": "auto", "workers": 1})
-    run(config, progress=notes)
+    run(config, progress=notes, estimate=True)
     directory = RunDirectory.of(config)
     assert directory.rounds()[-1]["generic/accuracy"] == reference().rows[-1]["generic/accuracy"]
     choice, estimate = notes.lines
@@ -117,5 +117,5 @@ def test_a_method_that_fails_in_the_trial_is_refused_before_anything_is_written(
     )
     config = lab.fresh(strategy=f"{tmp_path}/broken.py:Broken")
     with pytest.raises(FedltError, match=r"Broken with cross_entropy: a trial .* fails: .*teacher"):
-        run(config, progress=Notes())
+        run(config, progress=Notes(), estimate=True)
     assert not RunDirectory.of(config).path.exists()
