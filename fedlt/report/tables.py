@@ -7,7 +7,6 @@ that was not scored) is a dash. Heads other than the primary ones are listed for
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,8 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from fedlt.compare.statistics import interval
 
 __all__ = ["DASH", "comparison_table", "percent", "result_table", "seeds_table"]
 
@@ -60,7 +61,7 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
-    """Return the two views as mean and standard deviation (n - 1) over the seeds.
+    """Return the two views as mean and 95 % confidence interval over the seeds.
 
     A number that one of the runs does not have is a dash.
 
@@ -73,7 +74,9 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
     seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
     method = _method(results[0]) if results else DASH
     moment = _moment(results[0], which) if results else which
-    return _views(f"{method}, seeds {seeds}, {moment}: mean±deviation", names, _over_seeds(every))
+    return _views(
+        f"{method}, seeds {seeds}, {moment}: mean±95 % interval", names, _over_seeds(every)
+    )
 
 
 def comparison_table(
@@ -83,7 +86,7 @@ def comparison_table(
 
     Args:
         title: What is compared.
-        rows: A label, and the metrics of each seed: mean and standard deviation (n - 1) over them.
+        rows: A label, and the metrics of each seed: mean and 95 % confidence interval over them.
     """
     tables: list[RenderableType] = [Text(f"{title} (accuracies in %)")]
     for view, columns in (("generic", _GENERIC), ("personal", _PERSONAL)):
@@ -101,8 +104,9 @@ def _over_seeds(every: Sequence[Mapping[str, Any]]) -> Cell:
         known = [value for value in values if value is not None and not math.isnan(value)]
         if not values or len(known) < len(values):
             return DASH
-        mean = percent(statistics.fmean(known), signed=name in _SIGNED)
-        return f"{mean}±{percent(statistics.stdev(known))}" if len(known) > 1 else mean
+        found = interval(known)
+        mean = percent(found.mean, signed=name in _SIGNED)
+        return mean if found.half is None else f"{mean}±{percent(found.half)}"
 
     return cell
 
