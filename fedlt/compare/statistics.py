@@ -14,8 +14,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtr, stdtrit
-
 __all__ = ["LEVEL", "Interval", "PairedTest", "holm", "interval", "paired_test"]
 
 LEVEL = 0.05  # of every interval and verdict
@@ -45,6 +43,8 @@ def interval(values: Sequence[float]) -> Interval:
     mean, size = statistics.fmean(values), len(values)
     if size < 2:
         return Interval(mean, None)
+    from scipy.special import stdtrit
+
     spread = _deviation(values, mean)
     return Interval(mean, float(stdtrit(size - 1, 1 - LEVEL / 2)) * spread / math.sqrt(size))
 
@@ -71,6 +71,8 @@ def paired_test(values: Sequence[float], reference: Sequence[float]) -> PairedTe
     spread = _deviation(differences, found.mean)
     if spread < ROUNDING:
         return PairedTest(size, found, float(abs(found.mean) < ROUNDING), None)
+    from scipy.special import stdtr
+
     t = found.mean * math.sqrt(size) / spread
     hedges = 1 - 3 / (4 * (size - 1) - 1)
     return PairedTest(

@@ -61,7 +61,7 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
-    """Return the two views as mean and 95 % confidence interval over the seeds.
+    """Return the two views as mean and 95 % interval over the seeds.
 
     A number that one of the runs does not have is a dash.
 

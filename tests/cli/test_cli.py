@@ -32,7 +32,7 @@ class Runs:
         self.calls = []
         self.error = None
 
-    def run(self, config, *, resume, overwrite, progress):
+    def run(self, config, *, resume, overwrite, progress, estimate):
         self.calls.append((config.seed, resume, overwrite))
         directory = RunDirectory.of(config)
         if directory.decide(config, resume=resume, overwrite=overwrite) == "show":
