@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedlt.compare.statistics import interval
-from fedlt.report.tables import DASH, percent
+from fedlt.report.tables import DASH, half_width, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,8 +78,7 @@ def spread(values: Sequence[float], *, signed: bool = False) -> Cell:
     text = percent(found.mean, signed=signed)
     if found.half is None:
         return Cell(text, found.mean)
-    width = f"{100 * found.half:.1f}" if found.half < 1 else ">100"  # of points: says nothing
-    return Cell(f"{text} ± {width}", found.mean)
+    return Cell(f"{text} ± {half_width(found.half)}", found.mean)
 
 
 def between(values: Sequence[float]) -> Cell:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from fedlt.compare.statistics import interval
 
-__all__ = ["DASH", "comparison_table", "percent", "result_table", "seeds_table"]
+__all__ = ["DASH", "comparison_table", "half_width", "percent", "result_table", "seeds_table"]
 
 DASH = "-"
 
@@ -40,6 +40,11 @@ def percent(value: float | None, *, signed: bool = False) -> str:
     if value is None or math.isnan(value):
         return DASH
     return f"{100 * value:{'+' if signed else ''}.1f}"
+
+
+def half_width(half: float) -> str:
+    """Return half of an interval of shares in points; one that says nothing is cut to ">100"."""
+    return f"{100 * half:.1f}" if half < 1 else ">100"
 
 
 def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableType:
@@ -106,7 +111,7 @@ def _over_seeds(every: Sequence[Mapping[str, Any]]) -> Cell:
             return DASH
         found = interval(known)
         mean = percent(found.mean, signed=name in _SIGNED)
-        return mean if found.half is None else f"{mean}±{percent(found.half)}"
+        return mean if found.half is None else f"{mean}±{half_width(found.half)}"
 
     return cell
 
