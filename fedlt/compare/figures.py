@@ -71,11 +71,12 @@ def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
 
 
 def price_cells(runs: Runs) -> dict[str, str]:
-    """Return a row's prices by heading: prior, bytes a client and round, seconds a run.
+    """Return a row's prices by heading: prior, bytes a client and round, seconds of a run.
 
-    Of seeds whose bytes differ the mean is shown. What is not federated moves nothing: a dash.
+    Seconds are those of the fastest seed: other work on a machine only adds to them. Of seeds
+    whose bytes differ the mean is shown. What is not federated moves nothing: a dash.
     """
-    seconds = statistics.fmean(float(run["seconds"]) for run in runs)
+    seconds = min(float(run["seconds"]) for run in runs)
     traffic = {
         heading: statistics.fmean(float(run.get(key) or 0) for run in runs) / 1024
         for heading, key in (("KiB down", "bytes_down"), ("KiB up", "bytes_up"))

@@ -59,10 +59,10 @@ def test_cells_are_mean_and_t_interval_over_seeds():
     assert lines[0].startswith("tiny, last_k, split final, seeds 1, 2: mean ± 95 %")
     assert lines[4] == (
         "| A | 55.0 ± 63.5 | 55.0 ± 63.5 | 55.0 ± 63.5 | 55.0 ± 63.5 | 80.0 ± 127.1 "
-        "| 80.0 ± 127.1 | 80.0 ± 127.1 | +80.0 ± 127.1 | local_masked | 2 | 1 | 15 |"
+        "| 80.0 ± 127.1 | 80.0 ± 127.1 | +80.0 ± 127.1 | local_masked | 2 | 1 | 10 |"
     )
     assert lines[5].startswith("| B | ~40.0 ± 0.0 |")
-    assert lines[5].endswith("| mix 0.1 (oracle) | 2 | 1 | 15 |")
+    assert lines[5].endswith("| mix 0.1 (oracle) | 2 | 1 | 10 |")
     assert lines[6].startswith("| C | - | - | - | - | 80.0 ± 0.0 |")
 
 

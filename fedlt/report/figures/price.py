@@ -46,8 +46,9 @@ def price(methods: Sequence[Method]) -> list[Picture]:
     left.set_yticks(range(len(table)), list(table))
     left.set_ylim(len(table) - 0.45, -0.55)
     how = (
-        "Time is a whole run's, evaluations included, divided by its rounds: compare it only "
-        "between runs of one machine and one engine. Bytes are counted, not measured."
+        "Time is that of the fastest run, since other work on a machine only adds to it; "
+        "evaluations included, divided by its rounds. Compare it only between runs of one machine "
+        "and one engine. Bytes are counted, not measured."
     )
     rows: list[list[Cell | str]] = [
         [label, *(_cell(value) for value in row)] for label, row in table.items()
@@ -59,7 +60,8 @@ def price(methods: Sequence[Method]) -> list[Picture]:
     sheet = Sheet(
         [*headings, "once, KiB"],
         rows,
-        "Mean over seeds. Once: tensors that never change, sent in the first round.",
+        "Seconds of the fastest seed, bytes as the mean over seeds. Once: tensors that never "
+        "change, sent in the first round.",
     )
     words = [
         f"{row[0]} {text_of(row[1])} s, {text_of(row[2])} KiB down, {text_of(row[3])} KiB up"
@@ -76,7 +78,8 @@ def _prices(method: Method) -> list[float | None]:
     ]
     sizes = [method.results(key) for key in ("bytes_down", "bytes_up", "bytes_once")]
     kib = [[value / 1024 for value in values] for values in sizes]
-    return [statistics.fmean(values) if values else None for values in (per_round, *kib)]
+    traffic = [statistics.fmean(values) if values else None for values in kib]
+    return [min(per_round, default=None), *traffic]
 
 
 def _cell(value: float | None) -> Cell:
