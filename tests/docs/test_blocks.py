@@ -19,6 +19,7 @@ from doc_blocks import BLOCKS, PAGES, ROOT, Block, prose_of
 
 from fedlt.cli import app
 from fedlt.compare.comparison import read_comparison
+from fedlt.compare.recipes import read_recipe
 from fedlt.config import Config, resolve_client, resolve_strategy
 
 # (page, first line) -> why it is not run here.
@@ -130,6 +131,10 @@ def test_python_blocks_run(block, folder, monkeypatch):
 @pytest.mark.parametrize("block", of("yaml"))
 def test_yaml_blocks_are_configurations(block, folder):
     """A part of a file is a configuration once it has a name and a number of rounds."""
+    if "reproduce" in yaml.safe_load(block.text):
+        (folder / "file.yaml").write_text(block.text)
+        assert read_recipe(folder / "file.yaml").figures
+        return
     if "compare" in yaml.safe_load(block.text):
         (folder / "file.yaml").write_text(block.text)
         assert read_comparison(folder / "file.yaml")
