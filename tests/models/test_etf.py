@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedlt.denormals import flushes_denormals
 from fedlt.errors import FedltError
 from fedlt.models import etf
 from fedlt.models.etf import dense_etf, etf_statistics, repair, sparse_etf, sparse_mask
@@ -131,6 +132,17 @@ def test_same_inputs_same_bits_without_the_cache(monkeypatch) -> None:
 
     assert torch.equal(fresh("a", 1), fresh("b", 1))
     assert not torch.equal(fresh("a", 1), fresh("a", 2))
+
+
+def test_who_asks_first_does_not_matter(monkeypatch, tmp_path) -> None:
+    """A process that never trained keeps denormals; 32 features of 4 classes then differ."""
+    found = []
+    for flush in (False, True):
+        monkeypatch.setenv("FEDLT_CACHE", str(tmp_path / str(flush)))
+        torch.set_flush_denormal(flush)
+        found.append(sparse_etf(32, 4, seed=1))
+        assert flushes_denormals() is flush
+    assert torch.equal(found[0].view(torch.int32), found[1].view(torch.int32))
 
 
 def test_too_few_features_are_refused_with_a_number_that_works() -> None:
