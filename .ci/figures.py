@@ -1,7 +1,7 @@
-"""Copy the README's measured rows into the pages of the methods: ``python .ci/figures.py``.
+"""Copy measured rows into the pages of the methods: ``python .ci/figures.py``.
 
-The README's tables are the source. A page gets every row that is about its method, once, under
-"Measured figures"; a test says when a page is out of date.
+The tables of README.md and docs/tables.md are the source. A page gets every row that is about its
+method, once, under "Measured figures"; a test says when a page is out of date.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "docs/methods"
 HEADING = "## Measured figures\n"
 NOTE = (
-    "Mean ± standard deviation over seeds 1, 2, 3, in %; the settings are those of the README's\n"
-    "tables, and [Results](../{up}results.md) says how they were made. Three seeds give no verdict."
+    "Mean ± 95 % confidence interval over seeds 1 to 5, in %; the settings are those of the\n"
+    "[tables](../{up}tables.md), and [Results](../{up}results.md) says how they were made."
 )
-SETTINGS = {"fashion": "Fashion-MNIST-LT", "digits": "digits"}
-# page -> labels of the README's rows; "FedAvg" stands on every page, to compare with.
+SETTINGS = {"fashion": "Fashion-MNIST-LT", "cifar10": "CIFAR-10-LT", "digits": "digits"}
+SOURCES = ("README.md", "docs/tables.md")
+# page -> labels of rows; "FedAvg" stands on every page, to compare with.
 ROWS: dict[str, tuple[str, ...]] = {
     "generic/fedavg": ("FedAvg",),
     "generic/fedprox": ("FedProx",),
@@ -91,12 +92,17 @@ def cells(line: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
 
 
-def rows_of(readme: str) -> list[Row]:
-    """Return every row of the README's tables of methods, without its seconds."""
+def all_rows() -> list[Row]:
+    """Return every row of every source."""
+    return [row for name in SOURCES for row in rows_of((ROOT / name).read_text(encoding="utf-8"))]
+
+
+def rows_of(text: str) -> list[Row]:
+    """Return every row of a text's tables of methods, without its seconds."""
     found: list[Row] = []
     setting, columns = "", ()
-    for line in readme.split("\n"):
-        named = re.search(r"(?:experiments/tables/|runs/)[a-z_]*?(fashion|digits)", line)
+    for line in text.split("\n"):
+        named = re.search(r"(?:experiments/tables/|runs/)[a-z_]*?(fashion|cifar10|digits)", line)
         if named:
             setting = SETTINGS[named[1]]
         if line.startswith("| method | generic |"):
@@ -119,7 +125,7 @@ def section_of(page: str, rows: list[Row]) -> str:
     chosen = [row for row in chosen if row[0] in with_method]
     missing = set(labels) - {row[2][0] for row in chosen}
     if missing:
-        raise ValueError(f"{page}: the README has no row {sorted(missing)}")
+        raise ValueError(f"{page}: no table has a row {sorted(missing)}")
     columns = chosen[0][1]
     lines = ["| setting | " + " | ".join(columns) + " |"]
     lines.append("| --- " * (len(columns) + 1) + "|")
@@ -129,14 +135,14 @@ def section_of(page: str, rows: list[Row]) -> str:
 
 
 def updated(page: str, rows: list[Row]) -> str:
-    """Return a page's text with the README's rows of today."""
+    """Return a page's text with the rows of today."""
     text = (METHODS / f"{page}.md").read_text(encoding="utf-8")
     return text.split("\n" + HEADING)[0] + section_of(page, rows)
 
 
 def main() -> None:
     """Write all pages."""
-    rows = rows_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    rows = all_rows()
     for page in ROWS:
         (METHODS / f"{page}.md").write_text(updated(page, rows), encoding="utf-8")
 

@@ -17,7 +17,7 @@ from fedlt.runs import RunDirectory
 
 __all__ = ["judged", "verdict_lines", "verdict_sheet"]
 
-_VIEWS = {"generic": "One model for everybody", "personal": "Each client's own model"}
+_VIEWS = {"generic": "one model for everybody", "personal": "each client's own model"}
 _ORDER = ("better", "worse", "not different")
 
 
@@ -63,14 +63,14 @@ def verdict_lines(found: Sequence[Verdict]) -> list[str]:
             if any(one.word == word for one in mine)
         ]
         if parts:
-            head = f"{words}, each against {mine[0].against} over {mine[0].test.seeds} seeds"
+            against, seeds = mine[0].against, mine[0].test.seeds
+            head = f"Is it real? For {words}, against {against} over {seeds} seeds"
             lines.append(f"{head}: {'; '.join(parts)}.")
     return lines
 
 
 def _named(one: Verdict) -> str:
-    difference = one.test.difference
-    return f"{one.row} ({percent(difference.mean, signed=True)} points)"
+    return f"{one.row} ({_difference(one).text} points)"
 
 
 def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
