@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MASKS", "Cut", "rescore"]
 
+_VIEWS = ("generic/", "personal/")
 MASKS = ("none", "held", "test")
 
 
@@ -71,6 +72,8 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     clients: list[float] | None = None  # after the last round
     for stored in directory.rounds():
+        if not any(name.startswith(_VIEWS) for name in stored):
+            continue  # diagnostics only: nothing was scored
         path = evaluation_path(directory.path, stored["round"])
         evaluation = load_evaluation(path)
         if shots is None:
@@ -83,7 +86,10 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
             raise FedltError(f"{path}: {error}") from error
         records.append({**_kept(stored), **values})
     chosen = config.evaluate.selected_round
-    moments = summarise(records, config.rounds, selected_round=chosen)
+    try:
+        moments = summarise(records, config.rounds, selected_round=chosen)
+    except FedltError as error:
+        raise FedltError(f"{directory.path / 'rounds.jsonl'}: {error}") from error
     known = {"shots": None if shots is None else shots.to_json(), "client_accuracies": clients}
     return result | moments | known
 

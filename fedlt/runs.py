@@ -54,6 +54,7 @@ __all__ = [
 RunState = Literal["absent", "unfinished", "finished"]
 Action = Literal["start", "resume", "show"]
 
+_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "final", "last_k")
 _PACKAGES = ("torch", "torchvision", "flwr", "ray", "numpy", "safetensors")
 
 
@@ -245,17 +246,32 @@ class RunDirectory:
             path.touch()
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Return the rows of ``rounds.jsonl``, without a last line that was cut off."""
-        text = (self.path / "rounds.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+        """Return the rows of ``rounds.jsonl``, without a last line that was cut off.
+
+        Raises:
+            FedltError: If the file cannot be read, or has a line that is no round.
+        """
+        path = self.path / "rounds.jsonl"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line[-1] == "\n"]
+        except (OSError, ValueError) as error:
+            raise FedltError(f"{path} cannot be read; --overwrite starts again") from error
+        for row in rows:
+            if not isinstance(row, dict) or not isinstance(row.get("round"), int):
+                raise FedltError(f"{path} is damaged; --overwrite starts again")
+        return rows
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json``, which makes the run finished."""
         write_json(self.path / "result.json", result)
 
     def result(self) -> dict[str, Any]:
-        """Return the stored result of a finished run."""
-        return self._json("result.json")
+        """Return the stored result of a finished run, which has what every result has."""
+        found = self._json("result.json")
+        if any(name not in found for name in _RESULT):
+            raise FedltError(f"{self.path / 'result.json'} is damaged; --overwrite starts again")
+        return found
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name

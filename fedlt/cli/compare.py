@@ -33,17 +33,19 @@ Overrides = Annotated[
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once; one a core by default.")]
 Rows = Annotated[
-    str, typer.Option("--rows", help="Labels of the rows to run, separated by commas.")
+    str | None, typer.Option("--rows", help="Labels of the rows to run, separated by commas.")
 ]
 
 
 def compare(
     file: FileArgument,
     overrides: Overrides = None,
-    strategies: Annotated[str, typer.Option(help="Rows are these instead, as fedavg,ditto.")] = "",
-    clients: Annotated[str, typer.Option(help="... each with these client plugins.")] = "",
-    seeds: Annotated[str, typer.Option(help="Seeds to use instead, as 1,2,3.")] = "",
-    rows: Rows = "",
+    strategies: Annotated[
+        str | None, typer.Option(help="Rows are these instead, as fedavg,ditto.")
+    ] = None,
+    clients: Annotated[str | None, typer.Option(help="... each with these client plugins.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as 1,2,3.")] = None,
+    rows: Rows = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=A,B,...", help="A table for every value; repeatable."),
@@ -67,13 +69,33 @@ def compare(
     from fedlt.compare.settings import make_settings
 
     check_moment(which)
-    given = [*(overrides or []), *([f"seeds=[{seeds}]"] if seeds else [])]
+    given = [*(overrides or []), *_seeds(seeds, overrides or [])]
     comparison = read_comparison(
-        file, given, strategies=split(strategies), clients=split(clients), only=split(rows)
+        file,
+        given,
+        strategies=split(strategies, "--strategies"),
+        clients=split(clients, "--clients"),
+        only=split(rows, "--rows"),
     )
     grid = make_settings(settings or [], given)
     with resumable("compare", file):
         _compare(comparison, grid, which=which, against=against, jobs=jobs, report=report)
+
+
+def _seeds(given: str | None, overrides: Sequence[str]) -> list[str]:
+    """Return ``--seeds`` as an override.
+
+    Raises:
+        FedltError: If there is none in it, or the overrides name seeds, too.
+    """
+    from fedlt.errors import FedltError
+
+    if given is None:
+        return []
+    for override in overrides:
+        if override.partition("=")[0].strip() in ("seed", "seeds"):
+            raise FedltError(f"override {override!r}: --seeds {given} says another; give one")
+    return [f"seeds=[{', '.join(split(given, '--seeds'))}]"]
 
 
 def _compare(
@@ -150,13 +172,17 @@ def run_grid(
     Raises:
         FedltError: If rows of a table differ in more than the method.
     """
+    from fedlt.compare.conditions import check_alike
     from fedlt.compare.schedule import jobs_for, run_cells
 
     folder = comparison.folder()
-    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), progress=progress, within=folder)
     places = [(setting, row) for setting in grid for row in comparison.rows]
     seeds = len(cells) // len(places)
     each = [place for place in places for _ in range(seeds)]
+    for setting in grid:
+        own = [(row, cell) for (of, row), cell in zip(each, cells, strict=True) if of == setting]
+        check_alike({row.label: cell.config for row, cell in own})
+    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), progress=progress, within=folder)
     return _finished(comparison.rows, grid, each, outcomes), outcomes
 
 
@@ -273,9 +299,18 @@ def write(path: Path, text: str, console: Console) -> None:
     teller(console)(str(path))
 
 
-def split(text: str) -> Sequence[str]:
-    """Return the words of a list with commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def split(text: str | None, option: str) -> Sequence[str]:
+    """Return the words of a list with commas; [] for an option that was not given.
+
+    Raises:
+        FedltError: If the list of ``option`` has none.
+    """
+    from fedlt.errors import FedltError
+
+    words = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if text is not None and not words:
+        raise FedltError(f"{option}: {text!r} names nothing; expected a list such as a,b")
+    return words
 
 
 def check_moment(which: str) -> None:

@@ -39,9 +39,9 @@ def reproduce(
         str, typer.Option(help="full, or a version that the recipe cuts down, as cpu.")
     ] = "full",
     settings: Annotated[
-        str, typer.Option(help="Settings of the recipe to run, as a,b; all by default.")
-    ] = "",
-    rows: Rows = "",
+        str | None, typer.Option(help="Settings of the recipe to run, as a,b; all by default.")
+    ] = None,
+    rows: Rows = None,
     jobs: Jobs = None,
 ) -> None:
     """Run a recipe and say of every reference figure whether ours is within its tolerance.
@@ -56,12 +56,13 @@ def reproduce(
     given = list(overrides or ())
     _check_overrides(given)
     path = find_recipe(recipe)
-    read = read_recipe(path, given, only=split(rows))
-    grid = read.grid(scale, split(settings), given)
+    read = read_recipe(path, given, only=split(rows, "--rows"))
+    chosen = split(settings, "--settings")
+    grid = read.grid(scale, chosen, given)
     wanted = f"seeds={seeds_of(read, seeds or grid[0].scale.seeds)}"
     comparison = replace(read.comparison, overrides=(*given, wanted))
     read = replace(read, comparison=comparison)
-    plain = read.grid(scale, split(settings))
+    plain = read.grid(scale, chosen)
     with resumable("reproduce", path):
         _reproduce(read, grid, is_changed=_is_changed(read, grid, plain, wanted), jobs=jobs)
 

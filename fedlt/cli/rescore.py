@@ -55,6 +55,7 @@ def rescore(
     from fedlt.compare.conditions import check_comparable
     from fedlt.compare.stored import collect
     from fedlt.compare.verdicts import pick_reference
+    from fedlt.errors import FedltError
     from fedlt.rescoring import Cut
 
     check_moment(which)
@@ -64,6 +65,10 @@ def rescore(
         pick_reference(list(rows), against)
     results = {label: [_read(one, cut) for one in own] for label, own in rows.items()}
     check_comparable(results)
+    if which == "selected" and any(
+        one["selected"] is None for own in results.values() for one in own
+    ):
+        raise FedltError("--which selected: the runs have no evaluate.selected_round")
     methods = [label for label, own in results.items() if not own[0].get("reference")]
     against = pick_reference(methods or list(rows), against)
     console = Console()

@@ -29,7 +29,7 @@ def sweep(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials a row, proposed by Optuna; ranges need it.")
     ] = None,
-    rows: Rows = "",
+    rows: Rows = None,
     jobs: Jobs = None,
 ) -> None:
     """Try the values that a comparison file lists under search, on data.split: tune.
@@ -40,7 +40,7 @@ def sweep(
 
     _check_split(overrides or [])
     comparison = read_comparison(
-        file, overrides or [], only=split(rows), search=_space(search or [])
+        file, overrides or [], only=split(rows, "--rows"), search=_space(search or [])
     )
     with resumable("sweep", file):
         _sweep(comparison, trials, jobs)

@@ -24,6 +24,7 @@ from typing import Any
 
 from fedlt.compare.search import Choices, Range, Space, check_key, parse_choices
 from fedlt.config import Config, build_config, resolve_client, resolve_strategy
+from fedlt.config.load import parse_options
 from fedlt.config.plugins import client_control
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
@@ -32,6 +33,8 @@ __all__ = ["Comparison", "Row", "make_comparison", "read_comparison"]
 
 _WHOLE = ("strategy", "client")  # sections that a row replaces
 _KEYS = ("rows", "search")
+_COMMON = ("name", "output", "seed", "seeds")  # of all rows: no row has its own
+_TAKEN = ("sweep",)  # folders that are not a row's
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def make_comparison(
     if strategies or clients:
         section = {"rows": _grid(strategies or [None], clients or [None])}
     if section is None and search:
-        section = {"rows": {_method(tree): {}}}
+        section = {"rows": {_method(parse_options(overrides)) or _method(tree) or "fedavg": {}}}
     if section is None:
         raise FedltError(f"{path}: has no section 'compare'; give --strategies a,b,c")
     rows, common = _read_section(path, section)
@@ -147,25 +150,31 @@ def make_comparison(
     if search:
         chosen = [replace(row, search=search) for row in chosen]
     _check_slugs(path, chosen)
+    _check_own(overrides, section["rows"])
     for label in only:
         if label not in {row.label for row in chosen}:
             raise FedltError(f"{path}: no row {label!r}{nearest(label, [r.label for r in chosen])}")
     kept = [row for row in chosen if not only or row.label in only]
     kept += _controls(kept)
-    return Comparison(path, str(tree.get("name", path.stem)), tuple(overrides), tuple(kept))
+    name = parse_options(overrides).get("name", tree.get("name", path.stem))
+    return Comparison(path, str(name), tuple(overrides), tuple(kept))
 
 
 def _method(tree: Mapping[str, Any]) -> str:
-    """Return the name of the method of an experiment file: the label of its only row."""
-    given = tree.get("strategy") or "fedavg"
-    name = given.get("name", "fedavg") if isinstance(given, Mapping) else given
+    """Return the name of the method that keys name, the label of the only row; "" for none."""
+    given = tree.get("strategy") or ""
+    name = given.get("name", "") if isinstance(given, Mapping) else given
     return str(name).rpartition(":")[2]
 
 
 def _grid(
     strategies: Sequence[str | None], clients: Sequence[str | None]
 ) -> dict[str, dict[str, Any]]:
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for option, names in (("--strategies", strategies), ("--clients", clients)):
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise FedltError(f"{option}: {name} is given twice")
     for strategy in strategies:
         for client in clients:
             pair = {"strategy": strategy, "client": client}
@@ -214,6 +223,9 @@ def _row(
         changes = {}
     if not isinstance(changes, Mapping):
         raise FedltError(f"{path}: {where}: expected a mapping of changes, got {changes!r}")
+    for key in _COMMON:
+        if key in changes:
+            raise FedltError(f"{path}: {where}.{key}: all rows have the same; give it above")
     given = dict(changes)
     own = _searched(path, f"{where}.search", given.pop("search", dict(search)))
     slug = re.sub(r"[^a-z0-9]+", "-", str(label).lower()).strip("-")
@@ -246,12 +258,29 @@ def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
+def _check_own(overrides: Sequence[str], rows: Mapping[str, Any]) -> None:
+    """Raise where the command line would replace what a row is about: its label would be wrong."""
+    for override in overrides:
+        section, dot, leaf = override.partition("=")[0].strip().partition(".")
+        if section in _WHOLE and (not dot or leaf == "name"):
+            for label, changes in rows.items():
+                if section in (changes or {}):
+                    words = f"row {str(label)!r} has its own {section}"
+                    raise FedltError(f"override {override!r}: {words}; --rows chooses rows")
+
+
 def _check_slugs(path: Path, rows: Sequence[Row]) -> None:
     seen: dict[str, str] = {}
     for row in rows:
         if "," in row.label:
             raise FedltError(f"{path}: compare.rows: label {row.label!r} has a comma")
-        if not row.slug or row.slug in seen:
-            other = f"; {seen[row.slug]!r} has the same folder" if row.slug in seen else ""
-            raise FedltError(f"{path}: compare.rows: label {row.label!r} cannot be used{other}")
+        why = ""
+        if not row.slug:
+            why = "its folder is named by letters a to z and digits, and it has none"
+        elif row.slug in _TAKEN:
+            why = f"the folder {row.slug!r} is that of fedlt sweep"
+        elif row.slug in seen:
+            why = f"{seen[row.slug]!r} has the same folder"
+        if why:
+            raise FedltError(f"{path}: compare.rows: label {row.label!r} cannot be used; {why}")
         seen[row.slug] = row.label

@@ -10,7 +10,7 @@ from fedlt.errors import FedltError
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["Results", "check_comparable", "conditions"]
+__all__ = ["Results", "check_alike", "check_comparable", "conditions"]
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # label -> results, one a seed
 
@@ -30,12 +30,30 @@ def _facts(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     keys = [key for run in runs for key in run.get("conditions", {})]
     named = {key: [run.get("conditions", {}).get(key) for run in runs] for key in keys}
     return {
-        "data.split": [run["split"] for run in runs],
         "seeds": [run["seed"] for run in runs],
+        "data.split": [run["split"] for run in runs],
         **named,
         "shots (the class lists of many, medium and few)": [run["shots"] for run in runs],
         "partition (another deal of images to clients)": [run["partition_hash"] for run in runs],
     }
+
+
+def check_alike(configs: Mapping[str, Config]) -> None:
+    """Raise, before anything runs, where rows say that they are measured otherwise.
+
+    Args:
+        configs: A row's label -> one of its configurations.
+
+    Raises:
+        FedltError: It names the first row that differs, and in what.
+    """
+    first: tuple[str, dict[str, Any]] | None = None
+    for label, config in configs.items():
+        mine = {"data.split": config.data.split, **conditions(config)}
+        first = first or (label, mine)
+        for what, value in mine.items():
+            if value != first[1][what]:
+                raise FedltError(f"{label!r} and {first[0]!r} differ in {what}: not comparable")
 
 
 def check_comparable(results: Results) -> None:
@@ -47,6 +65,9 @@ def check_comparable(results: Results) -> None:
     first: tuple[str, dict[str, list[Any]]] | None = None
     for label, runs in results.items():
         mine = _facts(runs)
+        for seed in mine["seeds"]:
+            if mine["seeds"].count(seed) > 1:
+                raise FedltError(f"{label!r} has two runs with seed {seed}; name one of them")
         first = first or (label, mine)
         for what, value in mine.items():
             if value != first[1].get(what):

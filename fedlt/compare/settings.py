@@ -22,7 +22,9 @@ _OWN = {  # keys that are not a setting, and what is there instead
     "seed": "--seeds",
     "seeds": "--seeds",
     "strategy": "--strategies",
+    "strategy.name": "--strategies",
     "client": "--clients",
+    "client.name": "--clients",
 }
 
 

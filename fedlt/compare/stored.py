@@ -14,7 +14,7 @@ from fedlt.runs import RunDirectory, run_directories
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["collect", "finished_below", "read_finished"]
+__all__ = ["check_unmixed", "collect", "finished_below", "read_finished"]
 
 
 def finished_below(folder: Path) -> dict[str, Path]:
@@ -64,13 +64,34 @@ def collect(paths: Sequence[Path]) -> dict[str, list[RunDirectory]]:
         label = row.name if names.count(row.name) == 1 else f"{row.parent.name}/{row.name}"
         if label in found:
             raise FedltError(f"{row}: there is another row called {label!r}")
-        found[label] = sorted(runs, key=lambda run: int(run.path.name))
+        found[label] = sorted(runs, key=_by_number)
     return found
 
 
+def _by_number(run: RunDirectory) -> tuple[int, str]:
+    name = run.path.name
+    return int(name) if name.isdecimal() else -1, name
+
+
+def check_unmixed(path: Path) -> None:
+    """Raise for a folder with runs by seed and with rows: which of them are meant is not clear.
+
+    Raises:
+        FedltError: It names one of each.
+    """
+    if (path / "config.yaml").is_file():
+        return
+    seeds = sorted(run.parent for run in path.glob("*/config.yaml"))
+    rows = sorted({run.parent.parent for run in path.glob("*/*/config.yaml")})
+    if seeds and rows:
+        words = f"a run of its own ({seeds[0]}) and rows of a comparison ({rows[0]})"
+        raise FedltError(f"{path} holds {words}; name those that you mean")
+
+
 def _runs_of(path: Path) -> list[RunDirectory]:
+    check_unmixed(path)
     below = sorted({run.parent.parent for run in path.glob("*/*/config.yaml")})
     rows = [row for row in below if any(one.name.isdecimal() for one in row.iterdir())]
-    if not (path / "config.yaml").is_file() and not any(path.glob("*/config.yaml")) and rows:
+    if not (path / "config.yaml").is_file() and rows:
         return [run for row in rows for run in run_directories(row)]
     return run_directories(path)

@@ -101,6 +101,14 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         return {name: file[name] for name in file.files}
 
 
+def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Raise unless everything counts the same classes."""
+    classes = len(arrays["test_counts"])
+    shapes = (arrays["generic.confusion"].shape[1:], arrays["client_counts"].shape[1:])
+    if shapes != ((classes, classes), (classes,)):
+        raise ValueError("other classes")
+
+
 def load_evaluation(path: str | Path) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
 
@@ -112,6 +120,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
         personal = _fields("personal", arrays)
         if personal:
             personal["sampled"] = bool(personal["sampled"])
+        _check_classes(arrays)
         return Evaluation(
             round=int(arrays["round"]),
             generic=GenericScores(**_fields("generic", arrays)),
@@ -122,5 +131,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
             personal=PersonalScores(**personal) if personal else None,
             labels=arrays.get("labels"),
         )
+    except FileNotFoundError as error:
+        raise FedltError(f"{error.filename} is missing: the run has lost it") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise FedltError(f"{path}: not a saved evaluation ({error})") from error
+        raise FedltError(f"{path}: not a saved evaluation, or a damaged one") from error

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.compare.stored import check_unmixed
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError
 from fedlt.evaluation import Evaluation, ShotGroups, evaluation_path, load_evaluation, local_test
@@ -199,13 +201,18 @@ def read_runs(paths: Sequence[Path] | Mapping[str, Sequence[Path]]) -> Reading:
 
 
 def _method(label: str, runs: Iterable[RunRecord]) -> Method:
-    return Method(label, tuple(sorted(runs, key=lambda run: run.seed)))
+    found = tuple(sorted(runs, key=lambda run: run.seed))
+    for one, other in pairwise(found):
+        if one.seed == other.seed:
+            raise FedltError(f"{one.path} and {other.path} have the same seed; name one of them")
+    return Method(label, found)
 
 
 def _find(path: Path) -> tuple[list[Path], list[Path]]:
     """Return the finished and the unfinished run directories that a path stands for."""
     if not path.is_dir():
         raise FedltError(f"{path} is not a folder; give a run directory or a comparison's folder")
+    check_unmixed(path)
     for depth in _DEPTHS:
         folders = [path] if not depth else sorted(path.glob(depth), key=_by_number)
         runs = [one for one in folders if (one / "config.yaml").is_file()]
@@ -223,13 +230,19 @@ def _by_number(path: Path) -> tuple[str, int, str]:
 
 
 def _read(folder: Path) -> RunRecord:
+    run, config = RunDirectory(folder), read_mapping(folder / "config.yaml")
+    return RunRecord(folder, run.result(), run.rounds(), flatten(config), _environment(folder))
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    path = folder / "environment.json"
     try:
-        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-        rounds = RunDirectory(folder).rounds()
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FedltError(f"{folder} cannot be read: {error}") from error
-    result, config = RunDirectory(folder).result(), read_mapping(folder / "config.yaml")
-    return RunRecord(folder, result, rounds, flatten(config), environment)
+        raise FedltError(f"{path} cannot be read: it says which versions the run had") from error
+    if not isinstance(found, dict):
+        raise FedltError(f"{path} is damaged: it says which versions the run had")
+    return found
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -255,8 +268,11 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 def _table_labels(comparison: Path) -> dict[str, str]:
     """Return folder -> label from the comparison's table, in its order; {} without one."""
     for path in sorted(comparison.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row.get("method") for row in csv.DictReader(file)]
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [row.get("method") for row in csv.DictReader(file)]
+        except (OSError, ValueError, csv.Error):  # somebody's own file
+            continue
         labels = [label for label in dict.fromkeys(rows) if label]
         if labels:
             return {re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-"): label for label in labels}

@@ -83,12 +83,45 @@ def test_rows_may_be_named_on_the_command_line(file):
         ("compare: {rows: {A: 3}}", ["compare.rows.A", "got 3"]),
         ("compare: {rows: {A: {search: {local.lr: 0.1}}}}", ["compare.rows.A.search", "values"]),
         ("compare: {rows: {A b: {}, a-B: {}}}", ["'a-B'", "'A b' has the same folder"]),
+        ("compare: {rows: {日本: {}}}", ["'日本'", "letters a to z and digits"]),
+        ("compare: {rows: {Sweep: {}}}", ["'Sweep'", "that of fedlt sweep"]),
+        ("compare: {rows: {A: {}, B: {seeds: [2]}}}", ["compare.rows.B.seeds", "all rows"]),
+        ("compare: {rows: {A: {name: other}}}", ["compare.rows.A.name", "all rows"]),
     ],
 )
 def test_wrong_files_get_one_line(file, text, words):
     with pytest.raises(FedltError) as error:
         read_comparison(file(text))
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_name_on_the_command_line_names_the_folder(file, tmp_path):
+    comparison = read_comparison(file(ROWS), [f"output={tmp_path}", "name=other"])
+    assert comparison.name == "other"
+    assert comparison.folder() == tmp_path / "other"
+    assert comparison.configs(comparison.rows[0])[0].name == "plain"  # the row's folder in it
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("strategy=ditto", "row 'Plain' has its own strategy"),
+        ("strategy.name=ditto", "row 'Plain' has its own strategy"),
+        ("strategy={name: ditto}", "row 'Plain' has its own strategy"),
+    ],
+)
+def test_a_row_stays_what_its_label_says(file, override, words):
+    with pytest.raises(FedltError, match=words):
+        read_comparison(file(ROWS), [override])
+    assert read_comparison(file(ROWS), ["client=focal", "strategy.sparsity=0.1"])
+    with pytest.raises(FedltError, match="--strategies: fedavg is given twice"):
+        read_comparison(file(""), strategies=["fedavg", "fedavg"])
+
+
+def test_the_only_row_of_a_search_is_named_by_its_method(file):
+    space = {"local.lr": [0.1, 0.2]}
+    assert read_comparison(file(""), search=space).rows[0].label == "fedloge"
+    assert read_comparison(file(""), ["strategy=ditto"], search=space).rows[0].label == "ditto"
 
 
 def test_a_wrong_row_is_named(file):

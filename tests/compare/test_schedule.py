@@ -231,9 +231,18 @@ def test_the_score_is_the_mean_of_the_views_that_a_method_has():
         (["compare", "c.yaml", "local.lr=1.0", "--set", "local.lr=1,2"], "is given twice"),
         (["compare", "c.yaml", "--set", "local.lrr=1,2"], "unknown key 'local.lrr'"),
         (["sweep", "c.yaml", "--rows", "X"], "no row 'X'"),
+        (["compare", "c.yaml", "--rows", ""], "--rows: '' names nothing"),
+        (["compare", "c.yaml", "--strategies", ","], "--strategies: ',' names nothing"),
+        (["compare", "c.yaml", "--seeds", ""], "--seeds: '' names nothing"),
+        (["compare", "c.yaml", "--seeds", "1", "seeds=[2]"], "--seeds 1 says another; give one"),
+        (["compare", "c.yaml", "--set", "strategy.name=fedavg"], "use --strategies"),
+        (["compare", "b.yaml"], "'B' and 'A' differ in data.imbalance_factor: not comparable"),
     ],
 )
 def test_wrong_arguments_get_one_line_and_write_nothing(file, capsys, arguments, words):
+    text = (file / "c.yaml").read_text()
+    rows = "  rows: {A: {}, B: {data: {imbalance_factor: 2}}}"
+    (file / "b.yaml").write_text(text[: text.index("  rows:")] + rows, encoding="utf-8")
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert words in error

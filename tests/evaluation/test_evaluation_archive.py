@@ -134,12 +134,24 @@ def test_other_files_are_refused_by_name(tmp_path, content):
     path = tmp_path / "round_1.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(FedltError, match=r"round_1.npz: not a saved evaluation"):
+    words = "round_1.npz is missing" if content is None else "round_1.npz: not a saved evaluation"
+    with pytest.raises(FedltError, match=words) as error:
+        load_evaluation(path)
+    assert "pickle" not in str(error.value)  # NumPy advises to trust such a file
+
+
+def test_an_archive_that_counts_other_classes_is_refused(tmp_path):
+    path = tmp_path / "round_7.npz"
+    save_evaluation(path, build())
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"generic.confusion": arrays["generic.confusion"][:, :1, :1]})
+    with pytest.raises(FedltError, match="not a saved evaluation"):
         load_evaluation(path)
 
 
 def test_a_foreign_npz_is_refused(tmp_path):
     path = tmp_path / "round_1.npz"
-    np.savez(path, other=np.zeros(1))
+    for one in (path, path.with_name("clients.npz")):
+        np.savez(one, other=np.zeros(1))
     with pytest.raises(FedltError, match="not a saved evaluation"):
         load_evaluation(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fedlt.evaluation import load_evaluation
 from fedlt.evaluation.priors import TEST_PRIORS
 from fedlt.evaluation.shots import parse_groups
 from fedlt.rescoring import Cut, rescore
+from fedlt.runs import RunDirectory
 
 MOMENTS = ("final", "last_k", "selected", "best_on_test")
 # Three heads, evaluations of the generic view alone, a client that never takes part.
@@ -129,11 +131,58 @@ def test_what_cannot_be_cut_is_answered_in_one_line(reference, cut, words):
 def test_an_evaluation_that_is_gone_and_a_run_that_is_not_finished(lab):
     run = lab.run(rounds=2)
     (run.directory.evaluations / "round_1.npz").unlink()
-    with pytest.raises(FedltError, match=r"round_1\.npz: not a saved evaluation"):
+    with pytest.raises(FedltError, match=r"round_1\.npz is missing"):
         rescore(run.directory, Cut())
     (run.directory.path / "result.json").unlink()
     with pytest.raises(FedltError, match="is no finished run"):
         rescore(run.directory, Cut())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("result.json", "{}"),
+        ("rounds.jsonl", "{\n"),
+        ("rounds.jsonl", "[]\n"),
+        ("rounds.jsonl", '{"generic/accuracy": 0.5}\n'),
+        ("rounds.jsonl", ""),
+        ("rounds.jsonl", None),
+    ],
+)
+def test_a_damaged_run_is_named(reference, tmp_path, name, content):
+    run = RunDirectory(shutil.copytree(reference(**CHANGES).directory.path, tmp_path / "1"))
+    (run.path / name).unlink()
+    if content is not None:
+        (run.path / name).write_text(content)
+    with pytest.raises(FedltError, match=str(run.path / name)):
+        rescore(run, Cut())
+
+
+def test_rounds_that_were_looked_into_and_not_scored_are_left_out(lab):
+    """Rounds 3 and 4 are scored; round 2 has diagnostics only."""
+    run = lab.run(rounds=4, evaluate={"every": 3}, diagnostics={"every": 2, "clients": 1})
+    assert [row["round"] for row in run.directory.rounds()] == [2, 3, 4]
+    assert numbers(rescore(run.directory, Cut()), "best_on_test") == run.result["best_on_test"]
+
+
+def test_a_run_in_a_folder_of_any_name_and_the_same_seed_twice(lab, capsys):
+    one = lab.run(rounds=1).directory.path
+    shutil.copytree(one, one.with_name("copy"))
+    assert main(["rescore", str(one.with_name("copy"))]) == 0
+    assert main(["rescore", str(one), str(one.with_name("copy"))]) == 2
+    assert "has two runs with seed 1" in capsys.readouterr().err
+    assert main(["rescore", str(one), "--which", "selected"]) == 2
+    assert "no evaluate.selected_round" in capsys.readouterr().err
+
+
+def test_a_folder_of_seeds_and_of_rows_is_ambiguous(lab, capsys):
+    one = lab.run(rounds=1).directory.path
+    shutil.copytree(one, one.with_name("ditto") / "1")
+    for verb in ("rescore", "report"):
+        assert main([verb, str(one.parent)]) == 2
+        error = capsys.readouterr().err
+        assert str(one) in error
+        assert str(one.with_name("ditto")) in error
 
 
 def test_groups_given_as_class_ids():

@@ -270,6 +270,26 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(comparison, tmp_path):
         read_runs([tmp_path / "c"])
 
 
+def test_a_seed_that_is_there_twice_is_no_second_seed(comparison, tmp_path):
+    shutil.copytree(comparison / "fedavg", tmp_path / "fedavg")
+    shutil.copytree(comparison / "fedavg/1", tmp_path / "fedavg/copy")
+    with pytest.raises(FedltError, match="have the same seed; name one of them"):
+        read_runs([tmp_path / "fedavg"])
+
+
+@pytest.mark.parametrize("content", ["[]", "{", None])
+def test_a_damaged_environment_is_named(comparison, tmp_path, content):
+    shutil.copytree(comparison, tmp_path / "c")
+    (tmp_path / "c/aa.csv").write_bytes(b"\xff\xfe\x00")  # somebody's own: not read as a table
+    assert [one.label for one in read_runs([tmp_path / "c"]).methods] == ["Fed ROD", "FedAvg"]
+    path = tmp_path / "c/fedavg/1/environment.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(FedltError, match=r"fedavg/1/environment\.json"):
+        read_runs([tmp_path / "c"])
+
+
 def test_many_methods_and_figures(comparison, tmp_path):
     """More methods than lines: panels and maps instead, each picture as PNG and SVG."""
     for n in range(MANY):
