@@ -3,7 +3,7 @@
     evaluations/round_R.npz -> other groups, view or mask -> a line as of rounds.jsonl -> a result
 
 Under the run's own settings the result is that of the run. What does not come from an evaluation
-(training losses, local steps, seconds) is taken over from ``rounds.jsonl``.
+(training losses, local steps, diagnostics, seconds) is taken over from ``rounds.jsonl``.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     clients: list[float] | None = None  # after the last round
     for stored in directory.rounds():
+        if "generic/accuracy" not in stored:  # diagnostics alone: nothing was scored
+            records.append(stored)
+            continue
         path = evaluation_path(directory.path, stored["round"])
         evaluation = load_evaluation(path)
         if shots is None:
@@ -90,8 +93,8 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
 
 def _kept(stored: dict[str, Any]) -> dict[str, Any]:
     """Return what of a line of ``rounds.jsonl`` no evaluation holds."""
-    own = ("round", "seconds", "personal/steps")
-    return {k: v for k, v in stored.items() if k in own or k.startswith("train/")}
+    cut = ("generic/", "personal/")
+    return {k: v for k, v in stored.items() if not k.startswith(cut) or k == "personal/steps"}
 
 
 def _groups(

@@ -45,6 +45,7 @@ def numbers(result, moment):
         with_view(local_test="reference"),
         {**CHANGES, "strategy": "local_only"},  # without a generic model
         {**CHANGES, "data": {"imbalance_factor": 1.0}},  # without groups
+        {**with_view(every=4, personal_every=4, selected_round=4), "diagnostics": {"every": 3}},
     ],
 )
 def test_under_the_runs_own_settings_every_number_is_that_of_its_result(reference, changes):
