@@ -20,7 +20,6 @@ from fedlt.evaluation import (
     evaluation_path,
     generic_metrics,
     load_evaluation,
-    local_test,
     personal_metrics,
     shot_groups,
     summarise,
@@ -30,7 +29,7 @@ from fedlt.evaluation.priors import prior_metrics
 from fedlt.evaluation.shots import ShotGroups, parse_groups
 
 if TYPE_CHECKING:
-    from fedlt.evaluation import Evaluation, LocalTest, Metric, PersonalScores
+    from fedlt.evaluation import Evaluation, Metric, PersonalScores
     from fedlt.runs import RunDirectory
 
 __all__ = ["MASKS", "Cut", "rescore"]
@@ -116,7 +115,7 @@ def _cut(
     metrics = generic_metrics(evaluation.generic, shots)
     recalls = None
     if evaluation.personal is not None:
-        view = _view(evaluation, cut)
+        view = evaluation.view(cut.local_test)
         scores = _masked(evaluation.personal, cut.mask)
         metrics |= personal_metrics(
             scores, view, shots, participated=participated, has_generic=has_generic
@@ -132,15 +131,10 @@ def _client_accuracies(evaluation: Evaluation, cut: Cut) -> list[float] | None:
     """Return the evaluated clients' accuracies; None in a round of the generic view only."""
     if evaluation.personal is None:
         return None
-    view = _view(evaluation, cut)
+    view = evaluation.view(cut.local_test)
     scores, seen = _masked(evaluation.personal, cut.mask), evaluation.participated
     own: list[float] = client_accuracies(scores, view, participated=seen)[:, 0].tolist()
     return own
-
-
-def _view(evaluation: Evaluation, cut: Cut) -> LocalTest:
-    scheme = cut.local_test or evaluation.local_test
-    return local_test(evaluation.client_counts, evaluation.test_counts, scheme=scheme)
 
 
 def _masked(scores: PersonalScores, mask: str) -> PersonalScores:

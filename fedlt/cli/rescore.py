@@ -55,17 +55,18 @@ def rescore(
     from fedlt.compare.conditions import check_comparable
     from fedlt.compare.stored import collect
     from fedlt.compare.verdicts import pick_reference
+    from fedlt.errors import FedltError
     from fedlt.rescoring import Cut
 
     check_moment(which)
     cut = Cut(shots, local_test, mask)
-    rows = collect(runs)
-    if against:
-        pick_reference(list(rows), against)
-    results = {label: [_read(one, cut) for one in own] for label, own in rows.items()}
+    stored = collect(runs)
+    if stored.unfinished:
+        raise FedltError(f"{stored.unfinished[0]} is not finished; fedlt run ... --resume goes on")
+    points = [label for label, own in stored.rows.items() if own[0].result().get("reference")]
+    against = pick_reference(list(stored.rows), against, points=points)
+    results = {label: [_read(one, cut) for one in own] for label, own in stored.rows.items()}
     check_comparable(results)
-    methods = [label for label, own in results.items() if not own[0].get("reference")]
-    against = pick_reference(methods or list(rows), against)
     console = Console()
     named = {"shots": shots, "local_test": local_test, "mask": None if mask == "none" else mask}
     words = " ".join(f"{name}={value}" for name, value in named.items() if value is not None)
@@ -78,7 +79,7 @@ def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDir
     from fedlt.compare.conditions import conditions
     from fedlt.rescoring import rescore
 
-    known = conditions(directory.config())
+    known = conditions(directory.config()) | {"mask": cut.mask}
     if cut.local_test is not None:
         known["evaluate.local_test"] = cut.local_test
     return rescore(directory, cut) | {"path": str(directory.path), "conditions": known}

@@ -84,6 +84,14 @@ def test_a_simplex_frame_has_its_angle():
     assert found["norm_log_count"] is None  # equal counts have no slope
 
 
+@pytest.mark.parametrize("count", [7, 50])
+def test_counts_that_are_equal_but_for_rounding_have_no_slope(count):
+    """The mean of ten equal logarithms is not exactly that logarithm."""
+    weight = torch.diag(torch.arange(1.0, 11.0))
+    found = class_vectors(weight, torch.full((10,), count), ShotGroups("none"))
+    assert found["norm_log_count"] is None
+
+
 def test_pruned_energy_by_hand():
     """Features (3, 4): of 25, class 0 prunes 16, class 1 prunes 9, class 2 nothing."""
     weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -159,6 +167,8 @@ def test_they_say_what_is_known_of_a_method(lab):
     assert fedavg["diagnostics/agreement"] == 1.0  # its personal model is the generic one
     assert fedavg["diagnostics/clients"] == 2
     assert fedavg["diagnostics/drift_norm"] > 0
+    fednh = lab.run(strategy="fednh", diagnostics={"every": 1}).rows[-1]
+    assert fednh["diagnostics/drift_norm"] < 0.15  # prototypes travel as sums: no step of SGD's
     fedloge = lab.run(strategy="fedloge", diagnostics={"every": 1}).rows[-1]
     assert fedloge["diagnostics/sse_c/pruned_share"] == pytest.approx(0.6, abs=0.02)
     assert 0 < fedloge["diagnostics/sse_c/pruned"] < 1
