@@ -58,6 +58,36 @@ def test_nc2_by_hand():
     assert found["nc4"] is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_collapse_by_a_loop_over_images(seed):
+    """Plain NumPy, pairs and images one by one; class ids with gaps, class vectors off centre."""
+    rng = np.random.default_rng(seed)
+    ids = [1, 4, 6]
+    labels = np.repeat(ids, [2, 5, 3])
+    x, w = rng.normal(size=(10, 5)), rng.normal(size=(7, 5)) + 3
+    predicted = rng.choice(ids, 10)
+    mu = [np.mean([x[i] for i in range(10) if labels[i] == c], axis=0) for c in ids]
+    m = [one - sum(mu) / 3 for one in mu]
+    within = sum(
+        np.outer(x[i] - mu[k], x[i] - mu[k]) / (labels == c).sum() / 3
+        for k, c in enumerate(ids)
+        for i in range(10)
+        if labels[i] == c
+    )
+    between = sum(np.outer(one, one) for one in m) / 3
+    nearest = [ids[np.argmin([np.linalg.norm(row - one) for one in mu])] for row in x]
+    wrong = np.array(nearest) != predicted
+    own = w[ids] - w[ids].mean(axis=0)
+    expected = {
+        "nc1": np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / 3,
+        "nc3": np.sum((own / np.linalg.norm(own) - np.array(m) / np.linalg.norm(m)) ** 2),
+        "nc4": np.mean([wrong[labels == c].mean() for c in ids]),
+    }
+    given = {"weight": torch.tensor(w), "predicted": torch.tensor(predicted)}
+    found = neural_collapse(torch.tensor(x), torch.tensor(labels), **given)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
 def test_one_class_has_no_collapse():
     found = neural_collapse(torch.ones(2, 3), torch.zeros(2).long(), weight=None, predicted=None)
     assert set(found.values()) == {None}
@@ -72,6 +102,16 @@ def test_class_vectors_by_hand():
         ("angle_mean", "angle_min", "angle_many", "angle_medium", "angle_few"), 90.0
     )
     assert found == pytest.approx({**norms, **angles, "angle_std": 0.0}, abs=1e-5)
+
+
+def test_angles_by_hand():
+    """Directions 0, 100 and 230 degrees: pairs 100, 130, 130, mean 120, variance 600 / 3."""
+    turns = torch.deg2rad(torch.tensor([0.0, 100.0, 230.0]))
+    weight = torch.stack([turns.cos(), turns.sin()], dim=1)
+    found = class_vectors(weight, torch.tensor([3, 2, 1]), SHOTS)
+    expected = {"angle_mean": 120, "angle_min": 100, "angle_std": math.sqrt(200)}
+    expected |= {"angle_many": 100, "angle_medium": 100, "angle_few": 130}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_simplex_frame_has_its_angle():
@@ -168,7 +208,7 @@ def test_they_say_what_is_known_of_a_method(lab):
     assert fedavg["diagnostics/clients"] == 2
     assert fedavg["diagnostics/drift_norm"] > 0
     fednh = lab.run(strategy="fednh", diagnostics={"every": 1}).rows[-1]
-    assert fednh["diagnostics/drift_norm"] < 0.15  # prototypes travel as sums: no step of SGD's
+    assert fednh["diagnostics/drift_norm"] < 0.07  # prototypes travel as sums: no step of SGD's
     fedloge = lab.run(strategy="fedloge", diagnostics={"every": 1}).rows[-1]
     assert fedloge["diagnostics/sse_c/pruned_share"] == pytest.approx(0.6, abs=0.02)
     assert 0 < fedloge["diagnostics/sse_c/pruned"] < 1
