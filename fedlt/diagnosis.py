@@ -126,6 +126,7 @@ class Diagnosis:
         worker, broadcast = self._worker, standing.broadcast
         names = [n for n in worker.model.parameter_names("shared") if n in broadcast]
         updates: list[Mapping[str, Tensor]] = []
+        trained: set[str] = set()  # what an answer fills otherwise, such as prototypes, is no step
         for cid in self._probes:
             client = worker.client(
                 cid,
@@ -135,11 +136,12 @@ class Diagnosis:
                 personal=dict(standing.personal.get(cid, {})),
                 global_counts=standing.global_counts,
             )
-            sums = worker.train(client).sums
+            sums, state = worker.train(client).sums, worker.model.state()
+            trained |= {n for n in names if not torch.equal(state[n], client.broadcast[n])}
             updates.append(
                 {name: sums[name].detach().cpu().clone() for name in names if name in sums}
             )
-        shared = set(names).intersection(*updates)
+        shared = trained.intersection(*updates)
         return update_drift(updates, {name: broadcast[name].cpu() for name in shared})
 
     def _agreement(self, standing: Standing) -> Metric:

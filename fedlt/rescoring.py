@@ -3,7 +3,7 @@
     evaluations/round_R.npz -> other groups, view or mask -> a line as of rounds.jsonl -> a result
 
 Under the run's own settings the result is that of the run. What does not come from an evaluation
-(training losses, local steps, seconds) is taken over from ``rounds.jsonl``.
+(training losses, local steps, diagnostics, seconds) is taken over from ``rounds.jsonl``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from fedlt.evaluation import (
     evaluation_path,
     generic_metrics,
     load_evaluation,
-    local_test,
     personal_metrics,
     shot_groups,
     summarise,
@@ -30,7 +29,7 @@ from fedlt.evaluation.priors import prior_metrics
 from fedlt.evaluation.shots import ShotGroups, parse_groups
 
 if TYPE_CHECKING:
-    from fedlt.evaluation import Evaluation, LocalTest, Metric, PersonalScores
+    from fedlt.evaluation import Evaluation, Metric, PersonalScores
     from fedlt.runs import RunDirectory
 
 __all__ = ["MASKS", "Cut", "rescore"]
@@ -72,8 +71,9 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     clients: list[float] | None = None  # after the last round
     for stored in directory.rounds():
-        if not any(name.startswith(_VIEWS) for name in stored):
-            continue  # diagnostics only: nothing was scored
+        if not any(name.startswith(_VIEWS) for name in stored):  # diagnostics alone
+            records.append(stored)
+            continue
         path = evaluation_path(directory.path, stored["round"])
         evaluation = load_evaluation(path)
         if shots is None:
@@ -96,8 +96,8 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
 
 def _kept(stored: dict[str, Any]) -> dict[str, Any]:
     """Return what of a line of ``rounds.jsonl`` no evaluation holds."""
-    own = ("round", "seconds", "personal/steps")
-    return {k: v for k, v in stored.items() if k in own or k.startswith("train/")}
+    cut = ("generic/", "personal/")
+    return {k: v for k, v in stored.items() if not k.startswith(cut) or k == "personal/steps"}
 
 
 def _groups(
@@ -119,7 +119,7 @@ def _cut(
     metrics = generic_metrics(evaluation.generic, shots)
     recalls = None
     if evaluation.personal is not None:
-        view = _view(evaluation, cut)
+        view = evaluation.view(cut.local_test)
         scores = _masked(evaluation.personal, cut.mask)
         metrics |= personal_metrics(
             scores, view, shots, participated=participated, has_generic=has_generic
@@ -135,15 +135,10 @@ def _client_accuracies(evaluation: Evaluation, cut: Cut) -> list[float] | None:
     """Return the evaluated clients' accuracies; None in a round of the generic view only."""
     if evaluation.personal is None:
         return None
-    view = _view(evaluation, cut)
+    view = evaluation.view(cut.local_test)
     scores, seen = _masked(evaluation.personal, cut.mask), evaluation.participated
     own: list[float] = client_accuracies(scores, view, participated=seen)[:, 0].tolist()
     return own
-
-
-def _view(evaluation: Evaluation, cut: Cut) -> LocalTest:
-    scheme = cut.local_test or evaluation.local_test
-    return local_test(evaluation.client_counts, evaluation.test_counts, scheme=scheme)
 
 
 def _masked(scores: PersonalScores, mask: str) -> PersonalScores:

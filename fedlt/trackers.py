@@ -150,7 +150,8 @@ class Trackers:
             folder = self._folder / name
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            self._open[name] = TRACKERS[name](folder.resolve(), self._config)
+            with self._let_go(name):
+                self._open[name] = TRACKERS[name](folder.resolve(), self._config)
         if self._open:
             for row in rows:
                 self.log(row)

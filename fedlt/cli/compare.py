@@ -113,7 +113,8 @@ def _compare(
     from fedlt.compare.verdicts import pick_reference
 
     console = Console()
-    against = pick_reference([row.label for row in comparison.rows], against)
+    points = [row.label for row in comparison.rows if comparison.is_point(row)]
+    against = pick_reference([row.label for row in comparison.rows], against, points=points)
     cells = grid_cells(comparison, grid)
     _check_selected(which, cells[0].config.evaluate.selected_round)
     tables, outcomes = run_grid(
@@ -133,15 +134,19 @@ def _write_reports(
     tables: dict[str, Results],
     against: str,
 ) -> None:
-    """Write ``report.html`` about every setting's finished rows."""
+    """Write ``report.html`` about every setting's finished rows, with the command's verdicts."""
+    from fedlt.compare.verdicts import verdicts
     from fedlt.report.build import write_report
+    from fedlt.report.records import MOMENT
 
+    found = verdicts(tables, MOMENT, against)
     for setting in grid:
         results = tables.get(str(setting), {})
         runs = {label: [Path(run["path"]) for run in own] for label, own in results.items()}
         if runs:
             page = folder / setting.folder / "report.html"
-            for path in write_report(runs, page, against=against if against in runs else ""):
+            own = [one for one in found if one.setting == str(setting)]
+            for path in write_report(runs, page, found=own):
                 teller(console)(str(path))
 
 

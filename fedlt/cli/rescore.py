@@ -60,17 +60,17 @@ def rescore(
 
     check_moment(which)
     cut = Cut(shots, local_test, mask)
-    rows = collect(runs)
-    if against:
-        pick_reference(list(rows), against)
-    results = {label: [_read(one, cut) for one in own] for label, own in rows.items()}
+    stored = collect(runs)
+    if stored.unfinished:
+        raise FedltError(f"{stored.unfinished[0]} is not finished; fedlt run ... --resume goes on")
+    points = [label for label, own in stored.rows.items() if own[0].result().get("reference")]
+    against = pick_reference(list(stored.rows), against, points=points)
+    results = {label: [_read(one, cut) for one in own] for label, own in stored.rows.items()}
     check_comparable(results)
     if which == "selected" and any(
         one["selected"] is None for own in results.values() for one in own
     ):
         raise FedltError("--which selected: the runs have no evaluate.selected_round")
-    methods = [label for label, own in results.items() if not own[0].get("reference")]
-    against = pick_reference(methods or list(rows), against)
     console = Console()
     named = {"shots": shots, "local_test": local_test, "mask": None if mask == "none" else mask}
     words = " ".join(f"{name}={value}" for name, value in named.items() if value is not None)
@@ -83,7 +83,7 @@ def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDir
     from fedlt.compare.conditions import conditions
     from fedlt.rescoring import rescore
 
-    known = conditions(directory.config())
+    known = conditions(directory.config()) | {"mask": cut.mask}
     if cut.local_test is not None:
         known["evaluate.local_test"] = cut.local_test
     return rescore(directory, cut) | {"path": str(directory.path), "conditions": known}

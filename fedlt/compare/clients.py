@@ -11,12 +11,9 @@ import numpy.typing as npt
 
 from fedlt.errors import FedltError
 from fedlt.evaluation.archive import evaluation_path, load_evaluation
-from fedlt.evaluation.local_test import local_test
-from fedlt.evaluation.personal import client_accuracies
+from fedlt.evaluation.personal import ROUNDING, client_accuracies
 
 __all__ = ["higher_and_lower"]
-
-ROUNDING = 1e-12  # accuracies closer than this are equal
 
 
 def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
@@ -35,8 +32,7 @@ def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
         return None
     if last.personal is None:
         return None
-    view = local_test(last.client_counts, last.test_counts, scheme=last.local_test)
-    return client_accuracies(last.personal, view, participated=last.participated)[:, 0]
+    return client_accuracies(last.personal, last.view(), participated=last.participated)[:, 0]
 
 
 def higher_and_lower(

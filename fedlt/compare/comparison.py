@@ -16,13 +16,13 @@ A row's ``strategy`` and ``client`` replace the common ones; other sections chan
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedlt.compare.search import Choices, Range, Space, check_key, parse_choices
+from fedlt.compare.settings import row_folder
 from fedlt.config import Config, build_config, resolve_client, resolve_strategy
 from fedlt.config.load import parse_options
 from fedlt.config.plugins import client_control
@@ -79,6 +79,11 @@ class Comparison:
         resolve_strategy(config)
         resolve_client(config)
         return config.runs()
+
+    def is_point(self, row: Row) -> bool:
+        """Say whether a row is a reference point that is not federated."""
+        config = self.configs(row)[0]
+        return bool(resolve_strategy(config).reference or resolve_client(config).reference)
 
 
 def read_comparison(
@@ -228,8 +233,7 @@ def _row(
             raise FedltError(f"{path}: {where}.{key}: all rows have the same; give it above")
     given = dict(changes)
     own = _searched(path, f"{where}.search", given.pop("search", dict(search)))
-    slug = re.sub(r"[^a-z0-9]+", "-", str(label).lower()).strip("-")
-    return Row(str(label), slug, _merged(tree, given), own)
+    return Row(str(label), row_folder(str(label)), _merged(tree, given), own)
 
 
 def _controls(rows: Sequence[Row]) -> list[Row]:
@@ -244,8 +248,7 @@ def _controls(rows: Sequence[Row]) -> list[Row]:
         if control and tree not in [other.tree for other in (*rows, *found)]:
             set_to = " ".join(str(value) for value in control.values() if value is not None)
             label = f"{row.label} (control: {set_to})"
-            slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-            found.append(Row(label, slug, tree, {}, is_control=True))
+            found.append(Row(label, row_folder(label), tree, {}, is_control=True))
     return found
 
 

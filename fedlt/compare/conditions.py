@@ -20,21 +20,23 @@ _VIEW = ("local_test", "clients")  # which masks and which clients
 
 def conditions(config: Config) -> dict[str, Any]:
     """Return what a run is measured on and how, beside what its result says; by dotted key."""
-    data, evaluate = config.data, config.evaluate
+    data, evaluate, refresh = config.data, config.evaluate, config.personal.refresh
     found = {f"data.{name}": getattr(data, name) for name in _DATA}
-    return found | {f"evaluate.{name}": getattr(evaluate, name) for name in _VIEW}
+    found |= {f"evaluate.{name}": getattr(evaluate, name) for name in _VIEW}
+    return found | {"personal.refresh": refresh.model_dump() if refresh.epochs else None}
 
 
-def _facts(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return what must be equal, in the order in which it is looked at; a value a seed."""
-    keys = [key for run in runs for key in run.get("conditions", {})]
-    named = {key: [run.get("conditions", {}).get(key) for run in runs] for key in keys}
+def _facts(run: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
+    """Return what must be equal, in the order in which it is looked at.
+
+    The keys are words, and the seed among whose runs it must be equal: None stands for all.
+    """
+    seed, shots = int(run["seed"]), run["shots"]
+    lists = {name: classes for name, classes in shots.items() if name != "scheme"}
     return {
-        "seeds": [run["seed"] for run in runs],
-        "data.split": [run["split"] for run in runs],
-        **named,
-        "shots (the class lists of many, medium and few)": [run["shots"] for run in runs],
-        "partition (another deal of images to clients)": [run["partition_hash"] for run in runs],
+        ("data.split", None): run["split"],
+        **{(key, None): value for key, value in run.get("conditions", {}).items()},
+        ("shots (the class lists of many, medium and few)", seed): lists,
     }
 
 
@@ -56,19 +58,28 @@ def check_alike(configs: Mapping[str, Config]) -> None:
                 raise FedltError(f"{label!r} and {first[0]!r} differ in {what}: not comparable")
 
 
-def check_comparable(results: Results) -> None:
-    """Raise unless all runs have the same data, split, class lists, masks, seeds and partitions.
+def check_comparable(results: Results, *, paired: bool = True) -> None:
+    """Raise unless all runs have the same data, split, class lists and views.
+
+    Args:
+        results: The rows.
+        paired: They must have the same seeds and, for a seed, the same partition, too.
 
     Raises:
         FedltError: It names the first row that differs, and in what.
     """
-    first: tuple[str, dict[str, list[Any]]] | None = None
+    first: dict[tuple[str, int | None], tuple[str, Any]] = {}
     for label, runs in results.items():
-        mine = _facts(runs)
-        for seed in mine["seeds"]:
-            if mine["seeds"].count(seed) > 1:
+        seeds = [run["seed"] for run in runs]
+        for seed in seeds:
+            if seeds.count(seed) > 1:
                 raise FedltError(f"{label!r} has two runs with seed {seed}; name one of them")
-        first = first or (label, mine)
-        for what, value in mine.items():
-            if value != first[1].get(what):
-                raise FedltError(f"{label!r} and {first[0]!r} differ in {what}: not comparable")
+        facts = [pair for run in runs for pair in _facts(run).items()]
+        if paired:
+            deal = "partition (another deal of images to clients)"
+            facts.insert(0, (("seeds", None), seeds))
+            facts += [((deal, int(run["seed"])), run["partition_hash"]) for run in runs]
+        for what, value in facts:
+            other, known = first.setdefault(what, (label, value))
+            if value != known:
+                raise FedltError(f"{label!r} and {other!r} differ in {what[0]}: not comparable")

@@ -32,9 +32,14 @@ Settings = Mapping[str, Results]  # setting -> its table; "" where there is no g
 
 SIM = r"{\sim}"
 _FIGURE = re.compile(r"(~)?([+-]?[\d.]+)(?: ± ([\d.]+))?")
-_BESIDE = (  # in the CSV only: the masked view, and the references
-    "personal/accuracy_held", "personal/generic", "personal/generic_held",
-    "personal/majority_guess", "generic/ece",
+_BESIDE = (  # in the CSV only: the masked view, the references, and whom the figures are about
+    "personal/accuracy_held", "personal/generic", "personal/generic_held", "personal/gain_held",
+    "personal/majority_guess", "personal/hurt", "personal/gain_few_owners", "personal/gain_others",
+    "personal/worst10", "personal/std", "personal/balanced", "personal/many", "personal/medium",
+    "personal/few", "personal/many_clients", "personal/medium_clients", "personal/few_clients",
+    "personal/steps", "personal/clients", "personal/excluded", "personal/participated",
+    "personal/never", "train/coverage", "train/coverage_few", "generic/worst_class", "generic/nll",
+    "generic/ece",
 )  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}",

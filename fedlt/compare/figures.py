@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlt.compare.statistics import Interval, interval
+from fedlt.evaluation.personal import compares_with_generic
 from fedlt.report.tables import DASH
 
 __all__ = [
@@ -19,7 +20,10 @@ __all__ = [
     "SPREAD",
     "accuracy_cell",
     "is_average",
+    "majority_guess",
+    "mark",
     "price_cells",
+    "prior_words",
     "values",
 ]
 
@@ -38,7 +42,7 @@ COLUMNS = {  # heading -> metric of a result's dictionary
 }
 PRICES = ("prior", "KiB down", "KiB up", "s / run")
 SPREAD = "mean ± 95 % confidence interval over seeds"
-AVERAGE = "~"  # before the generic figures of a model averaged from personal parts
+AVERAGE = "~"  # before figures that rest on a generic model averaged from personal parts
 BEST_ON_TEST = (
     "best_on_test: every number is from its own best round, chosen on the test set: too high; "
     "only to compare with papers that did so, never for a verdict"
@@ -58,15 +62,29 @@ def is_average(runs: Runs) -> bool:
     return any(run.get("generic_model") == "average" for run in runs)
 
 
+def mark(runs: Runs, metric: str) -> str:
+    """Return ``~`` for a number that rests on a mean of personal parts, otherwise nothing."""
+    rests = metric.startswith("generic/") or compares_with_generic(metric)
+    return AVERAGE if rests and is_average(runs) else ""
+
+
+def majority_guess(rows: Sequence[Runs], which: str) -> float | None:
+    """Return the mean accuracy of the trivial personal model, which is the same in every row."""
+    for runs in rows:
+        found = values(runs, which, "personal/majority_guess")
+        if found:
+            return statistics.fmean(found)
+    return None
+
+
 def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
     """Return ``mean ± half`` in percent; one seed has no interval, no value is a dash."""
     found = values(runs, which, metric)
     if not found:
         return DASH
     one: Interval = interval([100 * value for value in found])
-    mark = AVERAGE if metric.startswith("generic/") and is_average(runs) else ""
     sign = "+" if metric in _SIGNED else ""
-    mean = f"{mark}{one.mean:{sign}.1f}"
+    mean = f"{mark(runs, metric)}{one.mean:{sign}.1f}"
     return mean if one.half is None else f"{mean} ± {one.half:.1f}"
 
 
@@ -83,10 +101,10 @@ def price_cells(runs: Runs) -> dict[str, str]:
     }
     pooled = any(run.get("reference") for run in runs)
     moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
-    return {"prior": _prior(runs[0]), **moved, "s / run": f"{seconds:.0f}"}
+    return {"prior": prior_words(runs[0]), **moved, "s / run": f"{seconds:.0f}"}
 
 
-def _prior(run: Mapping[str, Any]) -> str:
+def prior_words(run: Mapping[str, Any]) -> str:
     """Return the prior policy in a word or two: what it uses, and where a global one is from."""
     prior = run.get("prior") or {}
     use, source = prior.get("use", DASH), prior.get("source", "own")

@@ -13,7 +13,7 @@ from typing import Any
 from fedlt.config.yaml12 import parse_value
 from fedlt.errors import FedltError
 
-__all__ = ["Setting", "folder_name", "make_settings", "read_values"]
+__all__ = ["Setting", "folder_name", "make_settings", "read_values", "row_folder"]
 
 MOST = 80  # characters of a folder's name
 _OWN = {  # keys that are not a setting, and what is there instead
@@ -58,6 +58,11 @@ def folder_name(values: Mapping[str, Any]) -> str:
     if plain == text:
         return text
     return f"{plain}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def row_folder(label: str) -> str:
+    """Return the folder's name of a row: its label in small letters, other marks as hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
 def read_values(text: str, option: str) -> tuple[str, list[Any]]:

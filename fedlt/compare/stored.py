@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.compare.conditions import conditions
+from fedlt.compare.settings import row_folder
 from fedlt.errors import FedltError
-from fedlt.runs import RunDirectory, run_directories
+from fedlt.runs import RunDirectory
 
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["check_unmixed", "collect", "finished_below", "read_finished"]
+__all__ = ["Stored", "collect", "finished_below", "read_finished"]
+
+_DEPTHS = ("", "*", "*/*")  # a run, a row's seeds, a comparison's rows
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Runs on disk."""
+
+    rows: Mapping[str, Sequence[RunDirectory]]  # label -> finished runs, by seed
+    unfinished: tuple[Path, ...]  # run directories that were left out
 
 
 def finished_below(folder: Path) -> dict[str, Path]:
@@ -43,37 +56,60 @@ def read_finished(directory: RunDirectory, config: Config | None = None) -> dict
     return directory.result() | {"path": str(directory.path), "conditions": known}
 
 
-def collect(paths: Sequence[Path]) -> dict[str, list[RunDirectory]]:
-    """Return finished runs by the label of their row, by seed.
+def collect(paths: Sequence[Path]) -> Stored:
+    """Return the finished runs that paths stand for, as rows of a table.
+
+    A row is a folder of runs. It has the name that its comparison's table gives it, and its place
+    there; otherwise the folder's name, with the folder above where two have the same.
 
     Args:
         paths: Each a run directory, a folder with one per seed, or a folder of such folders.
 
     Raises:
-        FedltError: If one holds no run, or the same run is named twice.
+        FedltError: If one holds no finished run, or two rows would have one name.
     """
-    rows: dict[Path, list[RunDirectory]] = {}
+    done: dict[Path, None] = {}
+    unfinished: dict[Path, None] = {}
     for path in paths:
-        for directory in _runs_of(path.absolute()):
-            rows.setdefault(directory.path.parent, []).append(directory)
-    names = [row.name for row in rows]
-    found: dict[str, list[RunDirectory]] = {}
-    for row, runs in rows.items():
-        if len({run.path for run in runs}) < len(runs):
-            raise FedltError(f"{row}: a run is named twice")
-        label = row.name if names.count(row.name) == 1 else f"{row.parent.name}/{row.name}"
-        if label in found:
+        found, rest = _runs_of(path)
+        done |= dict.fromkeys(found)
+        unfinished |= dict.fromkeys(rest)
+    rows: dict[Path, list[Path]] = {}
+    for run in done:
+        rows.setdefault(run.parent, []).append(run)
+    tables = {folder.parent: _table_labels(folder.parent) for folder in rows}
+    if len(tables) == 1:
+        order = list(next(iter(tables.values())))
+        places = {row: order.index(row.name) if row.name in order else len(order) for row in rows}
+        rows = dict(sorted(rows.items(), key=lambda row: places[row[0]]))
+    names = [tables[row.parent].get(row.name, row.name) for row in rows]
+    found_rows: dict[str, list[RunDirectory]] = {}
+    for (row, runs), name in zip(rows.items(), names, strict=True):
+        label = name if names.count(name) == 1 else f"{row.parent.name}/{name}"
+        if label in found_rows:
             raise FedltError(f"{row}: there is another row called {label!r}")
-        found[label] = sorted(runs, key=_by_number)
-    return found
+        found_rows[label] = [RunDirectory(run) for run in sorted(runs, key=_by_number)]
+    return Stored(found_rows, tuple(unfinished))
 
 
-def _by_number(run: RunDirectory) -> tuple[int, str]:
-    name = run.path.name
-    return int(name) if name.isdecimal() else -1, name
+def _runs_of(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the finished and the unfinished run directories that a path stands for."""
+    if not path.is_dir():
+        raise FedltError(f"{path} is not a folder; give a run directory or a comparison's folder")
+    folder = path.resolve()
+    _check_unmixed(path)
+    for depth in _DEPTHS:
+        folders = [folder] if not depth else sorted(folder.glob(depth), key=_by_number)
+        runs = [one for one in folders if (one / "config.yaml").is_file()]
+        done = [one for one in runs if (one / "result.json").is_file()]
+        if done:
+            return done, [one for one in runs if one not in done]
+        if runs:
+            raise FedltError(f"{path} holds no finished run; fedlt run ... --resume finishes one")
+    raise FedltError(f"{path} holds no run: no config.yaml in it or two folders below")
 
 
-def check_unmixed(path: Path) -> None:
+def _check_unmixed(path: Path) -> None:
     """Raise for a folder with runs by seed and with rows: which of them are meant is not clear.
 
     Raises:
@@ -88,10 +124,20 @@ def check_unmixed(path: Path) -> None:
         raise FedltError(f"{path} holds {words}; name those that you mean")
 
 
-def _runs_of(path: Path) -> list[RunDirectory]:
-    check_unmixed(path)
-    below = sorted({run.parent.parent for run in path.glob("*/*/config.yaml")})
-    rows = [row for row in below if any(one.name.isdecimal() for one in row.iterdir())]
-    if not (path / "config.yaml").is_file() and rows:
-        return [run for row in rows for run in run_directories(row)]
-    return run_directories(path)
+def _by_number(path: Path) -> tuple[str, int, str]:
+    number = int(path.name) if path.name.isdecimal() else -1
+    return str(path.parent), number, path.name
+
+
+def _table_labels(comparison: Path) -> dict[str, str]:
+    """Return folder -> label from the comparison's table, in its order; {} without one."""
+    for path in sorted(comparison.glob("*.csv")):
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [row.get("method") for row in csv.DictReader(file)]
+        except (OSError, ValueError, csv.Error):  # somebody's own file
+            continue
+        labels = [label for label in dict.fromkeys(rows) if label]
+        if labels:
+            return {row_folder(label): label for label in labels}
+    return {}

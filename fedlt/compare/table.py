@@ -19,11 +19,14 @@ from fedlt.compare.figures import (
     PRICES,
     accuracy_cell,
     is_average,
+    majority_guess,
     price_cells,
     values,
 )
+from fedlt.evaluation.local_test import REFERENCE_WARNING
+from fedlt.report.tables import percent
 
-__all__ = ["footnotes", "metric_table", "moments_tables", "tables"]
+__all__ = ["footnotes", "metric_table", "moments_tables", "tables", "view_notes"]
 
 
 def _empty(title: str, headings: Sequence[str]) -> Table:
@@ -91,23 +94,49 @@ def metric_table(
 def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:
     """Return the lines below the tables: marks, the guess beside the personal view, warnings."""
     lines = []
-    runs = [own for results in settings.values() for own in results.values()]
-    if any(map(is_average, runs)):
+    rows = [own for results in settings.values() for own in results.values()]
+    if any(map(is_average, rows)):
         lines.append(f"{AVERAGE} the mean of personal parts: the method itself has no such model")
     for setting, results in settings.items():
         where = f" ({setting})" if setting else ""
-        guess = _guess(results, "final" if which == "all" else which)
+        moment = "final" if which == "all" else which
+        guess = majority_guess(list(results.values()), moment)
         if guess is not None:
             lines.append(f"always guessing a client's largest class{where}: {100 * guess:.1f}")
+        lines += _coverage(results, moment, where)
+    lines += dict.fromkeys(line for runs in rows for run in runs for line in view_notes(run))
     if which in ("all", "best_on_test"):
         lines.append(BEST_ON_TEST)
     return lines
 
 
-def _guess(results: Mapping[str, Sequence[Mapping[str, Any]]], which: str) -> float | None:
-    """Return the mean accuracy of the trivial personal model, which is the same in every row."""
-    for runs in results.values():
-        found = values(runs, which, "personal/majority_guess")
-        if found:
-            return statistics.fmean(found)
-    return None
+def _coverage(results: Results, which: str, where: str) -> list[str]:
+    """Return how much training has seen, where clients were never sampled."""
+    said: dict[str, list[str]] = {}
+    for label, runs in results.items():
+        names = ("personal/never", "train/coverage", "train/coverage_few")
+        never, *seen = (values(runs, which, name) for name in names)
+        if any(never):
+            shares = [percent(statistics.fmean(one) if one else None) for one in seen]
+            words = (
+                f"{statistics.fmean(never):g} clients never sampled, scored with the generic "
+                f"model; seen: {shares[0]} % of clients, {shares[1]} % of the few-classes' images"
+            )
+            said.setdefault(words, []).append(label)
+    if any(len(own) == len(results) for own in said.values()):
+        return [f"{words}{where}" for words in said]
+    return [f"{', '.join(own)}: {words}{where}" for words, own in said.items()]
+
+
+def view_notes(run: Mapping[str, Any]) -> list[str]:
+    """Return what is unusual about a run's personal view: another view, or a mask."""
+    known = run.get("conditions", {})
+    view, mask = known.get("evaluate.local_test", "exact"), known.get("mask")
+    lines = []
+    if view == "reference" or mask == "test":
+        lines.append(REFERENCE_WARNING)
+    if view == "sampled":
+        lines.append("personal accuracies are counted on images drawn in proportion (sampled)")
+    if mask == "held":
+        lines.append("personal figures: predictions restricted to classes the client trains on")
+    return lines

@@ -7,7 +7,7 @@ model and test images, so what is said about them is a description, never a test
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,15 +59,22 @@ def judge(tests: Sequence[PairedTest]) -> list[tuple[Word, float | None]]:
     return found
 
 
-def pick_reference(labels: Sequence[str], against: str = "") -> str:
-    """Return the row that the others are compared with: as named, else the first.
+def pick_reference(
+    labels: Sequence[str], against: str = "", *, points: Collection[str] = ()
+) -> str:
+    """Return the row that the others are compared with: as named, else the first method.
+
+    Args:
+        labels: Of the rows.
+        against: What the user names.
+        points: Those that are reference points, not federated: taken only if nothing else is there.
 
     Raises:
         FedltError: If there is no such row.
     """
     if against and against not in labels:
         raise FedltError(f"--against: no row {against!r}{nearest(against, labels)}")
-    return against or labels[0]
+    return against or next((label for label in labels if label not in points), labels[0])
 
 
 def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[Verdict]:

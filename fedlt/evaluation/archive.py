@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlt.errors import FedltError
+from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.evaluation.scores import GenericScores, PersonalScores
 
 __all__ = ["Evaluation", "evaluation_path", "load_evaluation", "save_evaluation"]
@@ -38,6 +39,10 @@ class Evaluation:
     local_test: str = "exact"  # the view the hits were counted for
     personal: PersonalScores | None = None  # None in rounds of the generic view only
     labels: IntArray | None = None  # (B,) of the test set, beside the logits
+
+    def view(self, scheme: str | None = None) -> LocalTest:
+        """Return the view that the hits were counted for, or another of that name."""
+        return local_test(self.client_counts, self.test_counts, scheme=scheme or self.local_test)
 
 
 def evaluation_path(run: str | Path, number: int) -> Path:

@@ -2,7 +2,8 @@
 
 NC1 to NC4 after Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of
 deep learning training", PNAS 2020, https://arxiv.org/abs/2008.08186. Classes weigh alike, so that
-the numbers of a long-tailed set are not those of its largest class.
+the numbers of a long-tailed set are not those of its largest class; for NC3 the class vectors are
+centred, too: adding one vector to all of them changes no prediction.
 """
 
 from __future__ import annotations
@@ -134,12 +135,13 @@ def class_vectors(weight: Tensor, counts: Tensor, shots: ShotGroups) -> dict[str
 
 
 def _correlation(first: Tensor, second: Tensor) -> Metric:
-    a, b = first - first.mean(), second - second.mean()
-    lengths = torch.linalg.vector_norm(a), torch.linalg.vector_norm(b)
-    smallest = _ROUNDING * first.abs().sum(), 0.0  # norms that are equal but for rounding
-    if any(bool(length <= least) for length, least in zip(lengths, smallest, strict=True)):
+    """Return Pearson's correlation; None where one of them is the same but for rounding."""
+    away = [one - one.mean() for one in (first, second)]
+    lengths = [torch.linalg.vector_norm(one) for one in away]
+    least = [_ROUNDING * one.abs().sum() for one in (first, second)]
+    if bool(lengths[0] <= least[0]) or bool(lengths[1] <= least[1]):
         return None
-    return float(a @ b / (lengths[0] * lengths[1]))
+    return float(away[0] @ away[1] / (lengths[0] * lengths[1]))
 
 
 def pruned_energy(

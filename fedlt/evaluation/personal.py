@@ -21,14 +21,26 @@ from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.scores import PersonalScores
 from fedlt.evaluation.shots import GROUPS, ShotGroups
 
-__all__ = ["client_accuracies", "client_recalls", "coverage_metrics", "personal_metrics"]
+__all__ = [
+    "ROUNDING",
+    "client_accuracies",
+    "client_recalls",
+    "compares_with_generic",
+    "coverage_metrics",
+    "personal_metrics",
+]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-_COMPARES = re.compile(r"personal/(generic|gain|hurt)(_.*)?")  # with the generic model
-ROUNDING = 1e-12  # a gain closer to zero than this is zero
+_COMPARES = re.compile(r"personal/(generic|gain|hurt)(_.*)?")
+ROUNDING = 1e-12  # accuracies of a client closer than this are equal
+
+
+def compares_with_generic(metric: str) -> bool:
+    """Say whether a number of the personal view rests on the generic model, too."""
+    return _COMPARES.fullmatch(metric) is not None
 
 
 @dataclass(frozen=True)
@@ -273,7 +285,7 @@ def personal_metrics(
         metrics[f"personal/{head}/accuracy_held"] = _mean(table.accuracies(held[:, index]))
     if has_generic:
         return metrics
-    return {n: None if _COMPARES.fullmatch(n) else value for n, value in metrics.items()}
+    return {n: None if compares_with_generic(n) else value for n, value in metrics.items()}
 
 
 def coverage_metrics(

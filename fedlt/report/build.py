@@ -16,6 +16,7 @@ from fedlt.report.facts import (
 )
 from fedlt.report.figures import all_pictures
 from fedlt.report.page import Content, Section, render
+from fedlt.report.personal_view import beside_sheet
 from fedlt.report.picture import Picture
 from fedlt.report.records import Reading, read_runs
 from fedlt.report.style import save, styled
@@ -79,6 +80,7 @@ def write_report(
     *,
     figures: Path | None = None,
     against: str = "",
+    found: Sequence[Verdict] | None = None,
 ) -> list[Path]:
     """Write the page, and with ``figures`` every picture as PNG and SVG; return what was written.
 
@@ -88,12 +90,15 @@ def write_report(
         output: The page, replaced if it is there.
         figures: A folder for the pictures.
         against: The method that the others are compared with; the first by default.
+        found: The verdicts of a command that compared more than these runs; None: made here.
 
     Raises:
         FedltError: If the runs cannot be read or compared, or a file cannot be written.
     """
     reading = read_runs(paths)
-    found, refusal = judged(reading.methods, against)
+    refusal = ""
+    if found is None:
+        found, refusal = judged(reading.methods, against)
     with styled():
         pictures = all_pictures(reading.methods)
         text = render(_content(reading, pictures, found, refusal))
@@ -122,6 +127,7 @@ def _content(
         warnings=warnings(reading),
         table=main_sheet(methods),
         moments=moments_sheet(methods),
+        beside=beside_sheet(methods),
         verdicts=_verdicts(found, refusal),
         pictures=pictures,
         sections=[_fairness(reading), _reading_help(), _provenance(reading)],
@@ -136,8 +142,9 @@ def _verdicts(found: Sequence[Verdict], refusal: str) -> Section | None:
     if not found:
         return None
     text = (
-        f"Every method against {found[0].against}, seed by seed: both had the same clients, "
-        "images and starting weights. Not different: none was shown, there may be one."
+        f"Every method against {found[0].against}, paired over {found[0].test.seeds} seeds: in "
+        "each both had the same clients, images and starting weights. Not different: none was "
+        "shown, there may be one."
     )
     return Section("verdicts", heading, text, [("Verdicts", verdict_sheet(found), False)])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedlt.compare.figures import prior_words
+from fedlt.compare.table import view_notes
 from fedlt.compare.verdicts import MIN_SEEDS
 from fedlt.report.picture import Cell, Sheet
 from fedlt.report.records import Method, Reading, RunRecord
@@ -103,7 +105,7 @@ def runs_sheet(reading: Reading) -> Sheet:
                     str(run.seed),
                     str(result["partition_hash"])[:12],
                     str(result["config_hash"])[:12],
-                    _prior(result),
+                    prior_words(result),
                     str(len(result.get("excluded") or [])),
                     _faults(result) or "none",
                     Cell(f"{result['seconds']:.1f}", float(result["seconds"])),
@@ -125,11 +127,6 @@ def runs_sheet(reading: Reading) -> Sheet:
     return Sheet(headings, rows, note)
 
 
-def _prior(result: Mapping[str, Any]) -> str:
-    prior = result.get("prior") or {}
-    return f"{prior.get('use', DASH)} from {prior.get('source', DASH)}"
-
-
 def _faults(result: Mapping[str, Any]) -> str:
     faults = result.get("faults") or {}
     return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
@@ -147,6 +144,8 @@ def warnings(reading: Reading) -> list[str]:
     tuned = {run.result["split"] for run in reading.runs}
     if tuned == {"tune"}:
         lines.append("Figures are on the validation split (data.split: tune), not on the test set.")
+    notes = dict.fromkeys(line for run in reading.runs for line in view_notes(run.result))
+    lines += [f"{line[0].upper()}{line[1:]}." for line in notes]
     if any(run.config.get("data.dataset") == "digits" for run in reading.runs):
         lines.append(
             "The data set digits is tiny: its rare classes have about 50 test images each, whose "

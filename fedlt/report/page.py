@@ -41,6 +41,7 @@ class Content:
     warnings: Sequence[str]
     table: Sheet
     moments: Sheet
+    beside: Sheet  # what the personal view is read against
     verdicts: Section | None  # None: nothing to compare
     pictures: Sequence[Picture]
     sections: Sequence[Section]
@@ -62,6 +63,7 @@ def render(content: Content) -> str:
         '<h2 id="table">The figures</h2>',
         _table("Both views, primary heads", content.table),
         _folded("Other moments of the runs", [_table("Accuracy by moment", content.moments)]),
+        _folded("References and masks of the personal view", [_table(_BESIDE, content.beside)]),
         *map(_section, verdicts),
         *map(_picture, content.pictures),
         *map(_section, content.sections),
@@ -135,6 +137,7 @@ def _table(caption: str, sheet: Sheet) -> str:
 
 
 _TEXT = ' class="text"'
+_BESIDE = "Beside the personal view"
 
 
 def _cell(cell: Cell | str) -> str:

@@ -72,7 +72,7 @@ def number(value: float | None, form: str = ",.0f") -> Cell:
 
 def spread(values: Sequence[float], *, signed: bool = False) -> Cell:
     """Return mean and 95 % interval of shares over seeds, in per cent."""
-    if not values:
+    if not values or any(map(math.isnan, values)):
         return Cell(DASH, None)
     found = interval(values)
     text = percent(found.mean, signed=signed)

@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from fedlt.compare.figures import is_average, majority_guess, mark
 from fedlt.compare.statistics import interval
 from fedlt.compare.verdicts import MIN_SEEDS
-from fedlt.report.figures.groups import which_of
 from fedlt.report.picture import Cell, Sheet, share, spread
-from fedlt.report.records import Method, Reading
+from fedlt.report.records import MOMENT, Method, Reading
 from fedlt.report.tables import DASH, percent
 
 __all__ = ["MOMENTS", "main_sheet", "moments_sheet", "setting", "summary", "title"]
@@ -65,20 +65,16 @@ def _is_reference(method: Method) -> bool:
     return any(run.result.get("reference") for run in method.runs)
 
 
-def _is_average(method: Method) -> bool:
-    return any(run.result.get("generic_model") == "average" for run in method.runs)
-
-
 def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Method]]:
     """Return the methods that can be the best at a metric, best first."""
-    which = which_of(methods)
+    which = MOMENT
     found = [
         (statistics.fmean(values), method)
         for method in methods
         if (values := method.values(metric, which)) and not _is_reference(method)
     ]
     if metric.startswith("generic/"):
-        found = [(mean, method) for mean, method in found if not _is_average(method)]
+        found = [(mean, method) for mean, method in found if not is_average(method.results)]
     return sorted(found, key=lambda pair: -pair[0])
 
 
@@ -105,7 +101,7 @@ _VIEW_WORDS = {
 
 
 def _view_line(methods: Sequence[Method], view: str) -> str:
-    metric, which = _BOTH[view], which_of(methods)
+    metric, which = _BOTH[view], MOMENT
     ranked = _contenders(methods, metric)
     if not ranked:
         return ""
@@ -143,8 +139,8 @@ def _tail_line(methods: Sequence[Method]) -> str:
 
 
 def _gain_line(methods: Sequence[Method]) -> str:
-    which = which_of(methods)
-    own = [m for m in methods if not _is_reference(m) and not _is_average(m)]
+    which = MOMENT
+    own = [m for m in methods if not _is_reference(m) and not is_average(m.results)]
     gains = {m.label: m.values("personal/gain", which) for m in own}
     known = {label: statistics.fmean(v) for label, v in gains.items() if v and any(v)}
     if not known:
@@ -171,7 +167,7 @@ def _gain_line(methods: Sequence[Method]) -> str:
 
 def main_sheet(methods: Sequence[Method]) -> Sheet:
     """Return both views, the primary heads alone, mean and 95 % interval over the seeds."""
-    which = which_of(methods)
+    which = MOMENT
     rows: list[list[Cell | str]] = []
     for method in methods:
         cells = [_marked(method, name, metric, which) for name, metric in _COLUMNS.items()]
@@ -181,7 +177,10 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
     words = [
         f"In %, {MOMENTS[which]}, mean ± 95 % interval over the seeds; {DASH}: does not exist."
     ]
-    if any(map(_is_average, methods)):
+    guess = majority_guess([method.results for method in methods], which)
+    if guess is not None:
+        words.append(f"Always guessing a client's largest class: {percent(guess)}.")
+    if any(is_average(method.results) for method in methods):
         words.append(
             "~: the generic model is averaged from personal parts; the method itself has none."
         )
@@ -192,9 +191,8 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
 
 def _marked(method: Method, name: str, metric: str, which: str) -> Cell:
     cell = spread(method.values(metric, which), signed=name == "gain")
-    compares = metric.startswith("generic/") or metric in ("personal/gain", "personal/hurt")
-    is_average = compares and _is_average(method) and cell.value is not None
-    return Cell(f"~{cell.text}", cell.value) if is_average else cell
+    sign = mark(method.results, metric) if cell.value is not None else ""
+    return Cell(f"{sign}{cell.text}", cell.value)
 
 
 def moments_sheet(methods: Sequence[Method]) -> Sheet:

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 from fedlt.compare.conditions import check_comparable
 from fedlt.compare.figures import AVERAGE
-from fedlt.compare.stored import read_finished
 from fedlt.compare.verdicts import MIN_SEEDS, Verdict, pick_reference, verdicts
 from fedlt.errors import FedltError
-from fedlt.report.figures.groups import which_of
 from fedlt.report.picture import Cell, Sheet, number, share
-from fedlt.report.records import Method
+from fedlt.report.records import MOMENT, Method
 from fedlt.report.tables import percent
-from fedlt.runs import RunDirectory
 
 __all__ = ["judged", "verdict_lines", "verdict_sheet"]
 
@@ -31,25 +28,19 @@ def judged(methods: Sequence[Method], against: str = "") -> tuple[list[Verdict],
     Raises:
         FedltError: If there is no such method.
     """
-    labels = [method.label for method in methods]
-    federated = [m.label for m in methods if not m.runs[0].result.get("reference")]
-    reference = pick_reference(labels if against else [*federated, *labels], against)
+    points = [m.label for m in methods if m.runs[0].result.get("reference")]
+    reference = pick_reference([m.label for m in methods], against, points=points)
     if len(methods) == 1:
         return [], ""
     seeds = set.intersection(*({run.seed for run in method.runs} for method in methods))
     if not seeds:
         return [], "No verdict: the methods have no seed in common."
+    results = {m.label: [one for one in m.results if one["seed"] in seeds] for m in methods}
     try:
-        results = {
-            method.label: [
-                read_finished(RunDirectory(run.path)) for run in method.runs if run.seed in seeds
-            ]
-            for method in methods
-        }
         check_comparable(results)
     except FedltError as error:
         return [], f"No verdict: {error}."
-    return verdicts({"": results}, which_of(methods), reference), ""
+    return verdicts({"": results}, MOMENT, reference), ""
 
 
 def verdict_lines(found: Sequence[Verdict]) -> list[str]:
@@ -90,9 +81,10 @@ def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
         for one in found
     ]
     note = (
-        f"Paired t test over the seeds, p by Holm's correction over all rows, level 5 %; under "
-        f"{MIN_SEEDS} seeds nothing is tested. Differences in points. Clients are counted, not "
-        "tested: those of one run share a model."
+        f"Paired t test over the seeds, p by Holm's correction over all comparisons of the "
+        f"command (fedlt compare: every setting of a grid), level 5 %; under {MIN_SEEDS} seeds "
+        "nothing is tested. Differences in points. Clients are counted, not tested: those of one "
+        "run share a model."
     )
     headings = [
         "method", "model", "verdict", "difference", "95 % interval", "p", "effect size",

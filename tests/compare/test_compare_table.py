@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedlt.compare.conditions import check_comparable
+from fedlt.compare.conditions import check_comparable, conditions
 from fedlt.compare.exports import csv_text, latex, markdown, verdicts_csv
 from fedlt.compare.table import footnotes, moments_tables, tables
 from fedlt.compare.verdicts import describe, pick_reference, verdicts
+from fedlt.config import Config
 from fedlt.errors import FedltError
 
 METRICS = ("many", "medium", "few")
@@ -116,6 +117,61 @@ def test_what_differs_in_more_than_the_method_is_refused(change, word):
     check_comparable(RESULTS)
 
 
+def test_side_by_side_needs_no_common_seeds_but_the_same_data_and_groups():
+    """Seeds and partitions may differ; for a seed that both have, the class lists may not."""
+    other = [{**RESULTS["A"][0], "partition_hash": "x"}, {**RESULTS["A"][1], "seed": 7}]
+    check_comparable({"A": RESULTS["A"], "B": other}, paired=False)
+    check_comparable({"A": RESULTS["A"], "B": [result(7, 1, 1, shots={"few": [9]})]}, paired=False)
+    for change, word in [
+        ({"shots": {"few": [2]}}, "shots"),
+        ({"conditions": {"evaluate.local_test": "sampled"}}, "evaluate.local_test"),
+    ]:
+        with pytest.raises(FedltError, match=f"'B' and 'A' differ in {word}"):
+            check_comparable({"A": RESULTS["A"], "B": [{**other[0], **change}]}, paired=False)
+    named = [{**run, "shots": {"scheme": "rank", "few": [1]}} for run in RESULTS["A"]]
+    check_comparable({"A": RESULTS["A"], "B": named})  # the same lists by another rule
+
+
+def test_personal_models_trained_on_before_scoring_stand_in_a_table_of_their_own():
+    def known(**refresh):
+        given = {"name": "a", "rounds": 1, "personal": {"refresh": refresh}}
+        return conditions(Config.model_validate(given))
+
+    assert known(epochs=1) != known(epochs=0)
+    assert known(epochs=0, scope="all") == known(epochs=0)  # nothing is trained, whatever the scope
+
+
+def test_gains_over_an_average_of_personal_parts_are_marked():
+    """Its generic model does not exist, so neither does what is gained over it."""
+    cells = markdown("tiny", "last_k", TABLE, []).splitlines()
+    assert "| ~+80.0 ± 0.0 |" in cells[5]
+    assert "| +80.0 ± 0.0 |" in cells[6]
+
+
+def test_views_masks_and_clients_never_sampled_are_said_below_the_table():
+    def note(**known):
+        rows = {"A": [{**run, "conditions": known} for run in RESULTS["A"]]}
+        return " ".join(footnotes({"": rows}, "last_k"))
+
+    warning = "masks predictions with test labels"
+    assert warning in note(**{"evaluate.local_test": "reference"})
+    assert warning in note(**{"evaluate.local_test": "exact", "mask": "test"})
+    assert warning not in note(**{"evaluate.local_test": "exact", "mask": "held"})
+    assert "restricted to classes the client trains on" in note(mask="held")
+    assert "drawn in proportion" in note(**{"evaluate.local_test": "sampled"})
+    seen = {"personal/never": 3, "train/coverage": 0.7, "train/coverage_few": None}
+    rows = {
+        label: [run | {"last_k": run["last_k"] | seen} for run in RESULTS["A"]] for label in "AB"
+    }
+    said = footnotes({"": rows}, "last_k")
+    assert (
+        "3 clients never sampled, scored with the generic model; seen: 70.0 % of clients, "
+        in (said[1])
+    )
+    assert len(said) == 2
+    assert footnotes({"": {**rows, "C": RESULTS["A"]}}, "last_k")[1].startswith("A, B: 3 clients")
+
+
 def five(offset, spread=0.01, **more):
     """Return results of five seeds: an accuracy of 0.6 to 0.8, and an offset."""
     base, noise = np.linspace(0.6, 0.8, 5), spread * np.array([1, -1, 0.5, -0.5, 0])
@@ -149,6 +205,9 @@ def test_verdicts_are_paired_over_seeds_and_corrected_over_the_whole_table():
 def test_another_reference_row():
     assert pick_reference([*FIVE], "D") == "D"
     assert pick_reference([*FIVE]) == "A"
+    assert pick_reference([*FIVE], points=["A", "B"]) == "C"
+    assert pick_reference([*FIVE], "A", points=["A"]) == "A"
+    assert pick_reference(["A"], points=["A"]) == "A"
     with pytest.raises(FedltError, match="--against: no row 'E'"):
         pick_reference([*FIVE], "E")
     words = {o.row: o.word for o in verdicts({"": FIVE}, "last_k", "D") if o.view == "generic"}

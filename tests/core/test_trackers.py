@@ -77,6 +77,15 @@ def test_a_tracker_that_fails_stops_alone(lab, memory, monkeypatch, caplog):
     assert "trackers: tensorboard stops: OSError: disk" in caplog.text
 
 
+def test_a_tracker_that_does_not_open_stops_alone(lab, memory, monkeypatch, caplog):
+    def fail(self, folder, config):
+        raise OSError("full")
+
+    monkeypatch.setattr(Memory, "__init__", fail)
+    assert len(lab.run(rounds=1, trackers=["tensorboard"]).rows) == 1
+    assert "trackers: tensorboard stops: OSError: full" in caplog.text
+
+
 def test_a_missing_package_is_one_line_before_anything_is_written(lab, monkeypatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     config = lab.fresh(trackers=["mlflow"])

@@ -58,6 +58,36 @@ def test_nc2_by_hand():
     assert found["nc4"] is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_collapse_by_a_loop_over_images(seed):
+    """Plain NumPy, pairs and images one by one; class ids with gaps, class vectors off centre."""
+    rng = np.random.default_rng(seed)
+    ids = [1, 4, 6]
+    labels = np.repeat(ids, [2, 5, 3])
+    x, w = rng.normal(size=(10, 5)), rng.normal(size=(7, 5)) + 3
+    predicted = rng.choice(ids, 10)
+    mu = [np.mean([x[i] for i in range(10) if labels[i] == c], axis=0) for c in ids]
+    m = [one - sum(mu) / 3 for one in mu]
+    within = sum(
+        np.outer(x[i] - mu[k], x[i] - mu[k]) / (labels == c).sum() / 3
+        for k, c in enumerate(ids)
+        for i in range(10)
+        if labels[i] == c
+    )
+    between = sum(np.outer(one, one) for one in m) / 3
+    nearest = [ids[np.argmin([np.linalg.norm(row - one) for one in mu])] for row in x]
+    wrong = np.array(nearest) != predicted
+    own = w[ids] - w[ids].mean(axis=0)
+    expected = {
+        "nc1": np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / 3,
+        "nc3": np.sum((own / np.linalg.norm(own) - np.array(m) / np.linalg.norm(m)) ** 2),
+        "nc4": np.mean([wrong[labels == c].mean() for c in ids]),
+    }
+    given = {"weight": torch.tensor(w), "predicted": torch.tensor(predicted)}
+    found = neural_collapse(torch.tensor(x), torch.tensor(labels), **given)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
 def test_one_class_has_no_collapse():
     found = neural_collapse(torch.ones(2, 3), torch.zeros(2).long(), weight=None, predicted=None)
     assert set(found.values()) == {None}
@@ -74,6 +104,16 @@ def test_class_vectors_by_hand():
     assert found == pytest.approx({**norms, **angles, "angle_std": 0.0}, abs=1e-5)
 
 
+def test_angles_by_hand():
+    """Directions 0, 100 and 230 degrees: pairs 100, 130, 130, mean 120, variance 600 / 3."""
+    turns = torch.deg2rad(torch.tensor([0.0, 100.0, 230.0]))
+    weight = torch.stack([turns.cos(), turns.sin()], dim=1)
+    found = class_vectors(weight, torch.tensor([3, 2, 1]), SHOTS)
+    expected = {"angle_mean": 120, "angle_min": 100, "angle_std": math.sqrt(200)}
+    expected |= {"angle_many": 100, "angle_medium": 100, "angle_few": 130}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_simplex_frame_has_its_angle():
     """arccos(-1/3) = 109.47 degrees between any two of four corners."""
     frame = dense_etf(6, 4, torch_generator(0, "test"))
@@ -82,6 +122,14 @@ def test_a_simplex_frame_has_its_angle():
     assert found["angle_std"] == pytest.approx(0.0, abs=1e-4)
     assert found["norm_few"] is None
     assert found["norm_log_count"] is None  # equal counts have no slope
+
+
+@pytest.mark.parametrize("count", [7, 50])
+def test_counts_that_are_equal_but_for_rounding_have_no_slope(count):
+    """The mean of ten equal logarithms is not exactly that logarithm."""
+    weight = torch.diag(torch.arange(1.0, 11.0))
+    found = class_vectors(weight, torch.full((10,), count), ShotGroups("none"))
+    assert found["norm_log_count"] is None
 
 
 def test_pruned_energy_by_hand():
@@ -159,6 +207,8 @@ def test_they_say_what_is_known_of_a_method(lab):
     assert fedavg["diagnostics/agreement"] == 1.0  # its personal model is the generic one
     assert fedavg["diagnostics/clients"] == 2
     assert fedavg["diagnostics/drift_norm"] > 0
+    fednh = lab.run(strategy="fednh", diagnostics={"every": 1}).rows[-1]
+    assert fednh["diagnostics/drift_norm"] < 0.07  # prototypes travel as sums: no step of SGD's
     fedloge = lab.run(strategy="fedloge", diagnostics={"every": 1}).rows[-1]
     assert fedloge["diagnostics/sse_c/pruned_share"] == pytest.approx(0.6, abs=0.02)
     assert 0 < fedloge["diagnostics/sse_c/pruned"] < 1

@@ -47,6 +47,7 @@ def numbers(result, moment):
         with_view(local_test="reference"),
         {**CHANGES, "strategy": "local_only"},  # without a generic model
         {**CHANGES, "data": {"imbalance_factor": 1.0}},  # without groups
+        {**with_view(every=4, personal_every=4, selected_round=4), "diagnostics": {"every": 3}},
     ],
 )
 def test_under_the_runs_own_settings_every_number_is_that_of_its_result(reference, changes):
@@ -221,7 +222,7 @@ def test_the_command_prints_tables_and_writes_where_it_is_told(lab, tmp_path, ca
         (["--which", "lastk"], "--which: unknown 'lastk'; nearest: 'last_k'"),
         (["--against", "b"], "--against: no row 'b'"),
         (["--mask", "x"], "mask: unknown 'x'"),
-        (["nowhere"], "is neither a run directory nor a folder of runs"),
+        (["nowhere"], "nowhere is not a folder"),
     ],
 )
 def test_wrong_arguments_get_one_line(lab, capsys, more, words):
@@ -236,13 +237,20 @@ def test_rows_of_two_comparisons_keep_apart(lab, tmp_path):
     for folder in ("one", "two"):
         for seed in (10, 2):
             lab.run(output=str(tmp_path / folder), name="a", seed=seed, rounds=1)
-    found = collect([tmp_path / "one", tmp_path / "two/a/2"])
-    seeds = {label: [int(run.path.name) for run in runs] for label, runs in found.items()}
-    assert seeds == {"one/a": [2, 10], "two/a": [2]}
-    with pytest.raises(FedltError, match="a run is named twice"):
-        collect([tmp_path / "one", tmp_path / "one/a/2"])
-    with pytest.raises(FedltError, match="neither a run directory nor a folder"):
+
+    def seeds(*paths):
+        rows = collect([tmp_path / path for path in paths]).rows
+        return {label: [int(run.path.name) for run in runs] for label, runs in rows.items()}
+
+    assert seeds("one", "two/a/2") == {"one/a": [2, 10], "two/a": [2]}
+    assert seeds("one", "one/a/2") == {"a": [2, 10]}  # a run that is named twice counts once
+    with pytest.raises(FedltError, match="holds no run"):
         collect([tmp_path])
+    shutil.copytree(tmp_path / "two", tmp_path / "three/one")
+    with pytest.raises(FedltError, match="there is another row called 'one/a'"):
+        seeds("one", "three/one")
+    (tmp_path / "one/last_k.csv").write_text("method,seed\nA,2\n")
+    assert seeds("one") == {"A": [2, 10]}
 
 
 def test_clients_are_counted_under_the_same_mask(reference):

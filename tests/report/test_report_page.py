@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import statistics
@@ -12,8 +13,11 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from fedlt.cli import main
+from fedlt.compare.verdicts import verdicts
 from fedlt.errors import FedltError
 from fedlt.report.build import write_report
+from fedlt.report.figures.gains import gain_by_size
+from fedlt.report.picture import spread
 from fedlt.report.records import read_runs
 from fedlt.report.summary import main_sheet
 
@@ -170,7 +174,7 @@ def test_runs_name_partition_prior_and_versions(page, comparison):
     assert len(rows) == 4
     expected = results(comparison, "fed-rod")[0]["partition_hash"]
     assert expected.startswith(rows[0][headings.index("partition")])
-    assert rows[0][headings.index("class prior")] == "local_masked from own"
+    assert rows[0][headings.index("class prior")] == "local_masked"
     assert {"torch", "cpu", "cores", "engine"} <= {
         row[0] for row in table(page, "Versions and hardware")[1]
     }
@@ -210,6 +214,66 @@ def test_verdicts_stand_on_the_page(comparison, tmp_path):
     said = " ".join(texts(page, "li"))
     assert "against FedAvg over 5 seeds: better Fed ROD (+3.0 points)." in said
     assert "over 5 seeds: not different Fed ROD (+0.0 points)." in said
+
+
+def test_verdicts_of_a_grid_are_those_of_its_command(comparison, tmp_path):
+    """Two settings, each with two views: m = 4 in Holm's correction on both pages."""
+    folder = with_five_seeds(comparison, tmp_path / "c", [0.01, 0.02, 0.03, 0.04, 0.05])
+    results = {m.label: m.results for m in read_runs([folder]).methods}
+    found = verdicts({"x=1": results, "x=2": results}, "last_k", "FedAvg")
+    write_report([folder], tmp_path / "page.html", found=[v for v in found if v.setting == "x=1"])
+    headings, rows = table(parse(tmp_path / "page.html"), "Verdicts")
+    generic = dict(zip(headings, rows[0], strict=True))
+    assert generic["p"] == pytest.approx(4 * 0.0132, abs=2e-4)
+    assert generic["verdict"] == "not different"
+
+
+def test_a_generic_model_that_does_not_exist_is_marked_wherever_it_is_judged(comparison, tmp_path):
+    folder = with_five_seeds(comparison, tmp_path / "c", [0.01, 0.02, 0.03, 0.04, 0.05])
+    for seed in range(1, 6):
+        edit(folder / f"fed-rod/{seed}/result.json", {"generic_model": "average"})
+    write_report([folder], tmp_path / "page.html", against="FedAvg")
+    page = parse(tmp_path / "page.html")
+    assert "better Fed ROD (~+3.0 points)" in " ".join(texts(page, "li"))
+    beside = dict(zip(*(part[:5] for part in row_of(page, "Fed ROD")), strict=True))
+    assert beside["generic model"].startswith("~")
+
+
+def row_of(page, method):
+    """Return headings and texts of a method's row beside the personal view."""
+    caption = "Beside the personal view"
+    found = next(t for t in page.iter("table") if t.find("caption").text == caption)
+    rows = [["".join(cell.itertext()) for cell in row] for row in found.find("tbody")]
+    heads = [head.text for head in found.find("thead").iter("th")]
+    return heads, next(row for row in rows if row[0] == method)
+
+
+def test_references_masks_and_numbers_of_clients_stand_beside_the_personal_view(page, comparison):
+    headings, rows = table(page, "Beside the personal view")
+    last = [r["last_k"] for r in results(comparison, "fedavg")]
+    for heading, metric in [
+        ("generic model", "personal/generic"),
+        ("masked", "personal/accuracy_held"),
+        ("clients with many", "personal/many_clients"),
+        ("local steps", "personal/steps"),
+        ("clients seen", "train/coverage"),
+    ]:
+        expected = statistics.fmean(one[metric] for one in last)
+        assert rows[1][headings.index(heading)] == pytest.approx(expected)
+    guess = statistics.fmean(one["personal/majority_guess"] for one in last)
+    assert any(f"largest class: {100 * guess:.1f}." in text for text in texts(page, "p"))
+
+
+def test_a_number_that_some_seed_does_not_have_is_a_dash():
+    assert spread([0.5, math.nan]).text == "-"
+    assert spread([0.5, 0.7]).value == pytest.approx(0.6)
+
+
+def test_without_class_groups_nobody_owns_rare_classes(lab, tmp_path):
+    lab.run(name="ditto", strategy="ditto", data={"imbalance_factor": 1.0})
+    (picture,) = gain_by_size(read_runs([lab.output]).methods)
+    (legend,) = picture.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["client"]
 
 
 def test_no_verdict_where_methods_cannot_be_compared(comparison, tmp_path):
@@ -266,7 +330,12 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(comparison, tmp_path):
     path = tmp_path / "c/fedavg/1/result.json"
     shots = json.loads(path.read_text())["shots"]
     edit(path, {"shots": shots | {"many": shots["few"], "few": shots["many"]}})
-    with pytest.raises(FedltError, match="'FedAvg' and 'Fed ROD' differ in class groups"):
+    with pytest.raises(FedltError, match="'FedAvg' and 'Fed ROD' differ in shots"):
+        read_runs([tmp_path / "c"])
+    edit(path, {"shots": shots})
+    config = tmp_path / "c/fedavg/2/config.yaml"
+    config.write_text(config.read_text().replace("profile: exponential", "profile: step"))
+    with pytest.raises(FedltError, match=r"'FedAvg' and 'Fed ROD' differ in data\.profile"):
         read_runs([tmp_path / "c"])
 
 

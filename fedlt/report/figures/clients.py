@@ -162,8 +162,9 @@ def client_distribution(methods: Sequence[Method]) -> list[Picture]:
         "triangle the 10th percentile: one client in ten does worse than that."
     )
     words = [f"{r[0]} median {text_of(r[4])} %, 10th percentile {text_of(r[2])} %" for r in rows]
-    headings = ["method", "worst", "p10", "p25", "median", "p75", "p90", "best", "mean", "clients"]
-    sheet = Sheet(headings, rows, "In %, over all clients of all seeds in the last round.")
+    headings = ["method", "lowest", "10th", "25th", "median", "75th", "90th", "highest"]
+    note = "In %, percentiles over all clients of all seeds together, in the last round."
+    sheet = Sheet([*headings, "mean", "clients"], rows, note)
     alt = f"Dots of personal accuracy, one per client. {'; '.join(words)}."
     return [
         Picture(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlt.compare.statistics import interval
+from fedlt.evaluation.personal import ROUNDING
 from fedlt.report.figures.clients import clients_of, with_clients
-from fedlt.report.figures.groups import which_of
 from fedlt.report.picture import Cell, Picture, Sheet, number, share, spread, text_of
-from fedlt.report.records import Method
+from fedlt.report.records import MOMENT, Method
 from fedlt.report.style import grid_of, new_figure, points_axis
 
 if TYPE_CHECKING:
@@ -65,10 +65,18 @@ def _has_gains(method: Method) -> bool:
 
 def _draw_sizes(axes: Axes, method: Method) -> list[list[Cell | str]]:
     """Draw a method's clients and return their rows of the table."""
-    sizes, gains, owns = (np.concatenate(part) for part in _gains(method))
-    for mask, style in zip((owns, ~owns), _OWNERS, strict=True):
-        if mask.any():
-            axes.scatter(sizes[mask], gains[mask], s=22, linewidths=0.8, **style)
+    figures = [clients_of(run) for run in method.runs]
+    sizes = np.concatenate([one.sizes for one in figures])
+    gains = np.concatenate([np.asarray(one.gain) for one in figures])
+    known = [one.owns_few for one in figures if one.owns_few is not None]
+    if len(known) == len(figures):
+        owns = np.concatenate(known)
+        for mask, style in zip((owns, ~owns), _OWNERS, strict=True):
+            if mask.any():
+                axes.scatter(sizes[mask], gains[mask], s=22, linewidths=0.8, **style)
+    else:  # no class groups: nobody owns a rare class
+        style = {**_OWNERS[1], "label": "client"}
+        axes.scatter(sizes, gains, s=22, linewidths=0.8, **style)
     axes.axhline(0, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -77,19 +85,13 @@ def _draw_sizes(axes: Axes, method: Method) -> list[list[Cell | str]]:
     return _size_rows(method.label, sizes, gains)
 
 
-def _gains(method: Method) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    figures = [clients_of(run) for run in method.runs]
-    owns = [np.ones(f.cids.size, bool) if f.owns_few is None else f.owns_few for f in figures]
-    return [f.sizes for f in figures], [np.asarray(f.gain) for f in figures], owns
-
-
 def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[Cell | str]]:
     """Return the smallest, middle and largest third of the clients."""
     rows: list[list[Cell | str]] = []
     parts = np.array_split(np.argsort(sizes, kind="stable"), min(3, sizes.size))
     names = ("smallest", "middle", "largest") if len(parts) == 3 else ("smallest", "largest")
     for name, part in zip(names, parts, strict=False):
-        worse = float((gains[part] < 0).mean())
+        worse = float((gains[part] < -ROUNDING).mean())
         span = f"{sizes[part].min()} to {sizes[part].max()}"
         gain = share(float(gains[part].mean()), signed=True)
         rows.append([label, name, span, gain, share(worse), Cell(str(part.size), float(part.size))])
@@ -98,7 +100,7 @@ def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[Ce
 
 def tail_owners(methods: Sequence[Method]) -> list[Picture]:
     """Return the gain of clients that hold rare classes beside that of the others."""
-    which = which_of(methods)
+    which = MOMENT
     known = [m for m in methods if any(any(m.known(metric, which)) for metric in _KINDS.values())]
     if not known:
         return []

@@ -8,26 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from fedlt.compare.statistics import interval
 from fedlt.report.picture import Cell, Picture, Sheet, share, spread
-from fedlt.report.records import Method
+from fedlt.report.records import MOMENT, Method
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["group_bars", "which_of"]
+__all__ = ["group_bars"]
 
 _BARS = 12  # methods with bars of their own; more get a row of points each
 _MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
 
 
-def which_of(methods: Sequence[Method]) -> str:
-    """Return the moment that pictures of results show: the mean of the last rounds."""
-    return "last_k" if all("last_k" in run.result for m in methods for run in m.runs) else "final"
-
-
 def group_bars(methods: Sequence[Method]) -> list[Picture]:
     """Return all, many, medium and few of both views, a row of bars per method."""
-    which = which_of(methods)
+    which = MOMENT
     names = _groups(methods, which)
     views = {
         view: ["accuracy", *names]

@@ -74,9 +74,9 @@ def price(methods: Sequence[Method]) -> list[Picture]:
 def _prices(method: Method) -> list[float | None]:
     per_round = [
         s / run.result["rounds"]
-        for s, run in zip(method.results("seconds"), method.runs, strict=True)
+        for s, run in zip(method.numbers("seconds"), method.runs, strict=True)
     ]
-    sizes = [method.results(key) for key in ("bytes_down", "bytes_up", "bytes_once")]
+    sizes = [method.numbers(key) for key in ("bytes_down", "bytes_up", "bytes_once")]
     kib = [[value / 1024 for value in values] for values in sizes]
     traffic = [statistics.fmean(values) if values else None for values in kib]
     return [min(per_round, default=None), *traffic]
