@@ -212,7 +212,7 @@ class Simulation:
         finally:
             self.progress.stop()
             self.trackers.finish()
-        self.directory.write_result(self._result())
+        self.directory.write_result(self._result() | {"peak_memory": engine.peak_memory()})
 
     def _schedule(self) -> tuple[set[int], set[int]]:
         """Return the rounds after which the generic and the personal view are scored."""

@@ -157,7 +157,7 @@ def csv_text(which: str, settings: Settings) -> str:
     """Return every run's figures, unrounded, one line a run (``all``: one a run and moment)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    prices = ("bytes_down", "bytes_up", "bytes_once", "seconds")
+    prices = ("bytes_down", "bytes_up", "bytes_once", "peak_memory", "seconds")
     policy = ("prior.use", "prior.gamma", "prior.source")
     head = ["setting", "method", "seed", "moment", "generic_model", *policy, *prices]
     metrics = [*COLUMNS.values(), *_BESIDE]

@@ -40,7 +40,7 @@ COLUMNS = {  # heading -> metric of a result's dictionary
     "worst": "personal/worst",
     "gain": "personal/gain",
 }
-PRICES = ("prior", "KiB down", "KiB up", "s / run")
+PRICES = ("prior", "KiB down", "KiB up", "MiB", "s / run")
 SPREAD = "mean ± 95 % confidence interval over seeds"
 AVERAGE = "~"  # before figures that rest on a generic model averaged from personal parts
 BEST_ON_TEST = (
@@ -89,10 +89,11 @@ def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
 
 
 def price_cells(runs: Runs) -> dict[str, str]:
-    """Return a row's prices by heading: prior, bytes a client and round, seconds of a run.
+    """Return a row's prices by heading: prior, bytes a client and round, memory and time of a run.
 
-    Seconds are those of the fastest seed: other work on a machine only adds to them. Of seeds
-    whose bytes differ the mean is shown. What is not federated moves nothing: a dash.
+    Seconds are those of the fastest seed, and peak memory that of the smallest: other work on a
+    machine, and runs before in the same process, only add to them. Of seeds whose bytes differ the
+    mean is shown. What is not federated moves nothing: a dash.
     """
     seconds = min(float(run["seconds"]) for run in runs)
     traffic = {
@@ -101,7 +102,9 @@ def price_cells(runs: Runs) -> dict[str, str]:
     }
     pooled = any(run.get("reference") for run in runs)
     moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
-    return {"prior": prior_words(runs[0]), **moved, "s / run": f"{seconds:.0f}"}
+    peaks = [float(run["peak_memory"]) for run in runs if run.get("peak_memory") is not None]
+    memory = f"{min(peaks) / 2**20:,.0f}" if peaks else DASH
+    return {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:.0f}"}
 
 
 def prior_words(run: Mapping[str, Any]) -> str:

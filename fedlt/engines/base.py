@@ -23,6 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import keep_reply, sum_replies
+from fedlt.peak_memory import peak_memory, reset_peak_memory
 from fedlt.personal import PersonalStates
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Engine(Grid):
         self._states = PersonalStates()
         self._replies: dict[str, Message] = {}
         self._ids = itertools.count()
+        reset_peak_memory()
 
     def __enter__(self) -> Self:
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = self._run.run_id
@@ -166,6 +168,10 @@ class Engine(Grid):
         Raises:
             FedltError: If the engine cannot run it.
         """
+
+    def peak_memory(self) -> int | None:
+        """Return the most bytes that the processes of this engine held; None: not known."""
+        return peak_memory()
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:

@@ -99,6 +99,13 @@ class RayEngine(Engine):
         self._start.keep_logs |= isinstance(error, Exception)
         self._pool.close()
 
+    def peak_memory(self) -> int | None:
+        """Add the workers' peaks to this process's; what they share counts in each."""
+        own = super().peak_memory()
+        found = self._pool.ask(lambda worker: worker.peak_memory.remote())
+        known = [peak for peak in (own, *found) if peak is not None]
+        return sum(known) if len(known) == 1 + len(found) else None
+
     def _share(self, records: dict[str, ArrayRecord]) -> None:
         """Put records into the object store, unless they are there; tell the workers."""
         for name, record in records.items():

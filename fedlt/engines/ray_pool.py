@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,14 @@ class Pool:
         for member in self.members:
             if member.ready:
                 member.told = call(member.actor)
+
+    def ask(self, call: Callable[[Any], Any]) -> list[Any]:
+        """Return every member's answer to a call; one that has died gives none."""
+        answers = []
+        for member in self.members:
+            with suppress(exceptions.RayError):
+                answers.append(ray.get(call(member.actor)))
+        return answers
 
     def run(
         self,

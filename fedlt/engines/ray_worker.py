@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord
 from fedlt.engines.base import Job, JobResult, run_job
 from fedlt.flower.records import tensors_of
 from fedlt.loading import add_import_paths, check_packages
+from fedlt.peak_memory import peak_memory
 
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
@@ -50,6 +51,10 @@ class RayWorker:
         missing = [name for name in refs if name not in kept]
         records = ray.get([refs[name] for name in missing])
         kept.update({n: (refs[n], record) for n, record in zip(missing, records, strict=True)})
+
+    def peak_memory(self) -> int | None:
+        """Return the most bytes that this process held."""
+        return peak_memory()
 
     def run(self, job: Job) -> JobResult:
         """Run one job."""

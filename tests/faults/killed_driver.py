@@ -39,7 +39,9 @@ def left(config: Config) -> str:
         for name, tensor in tensors.items():
             digest.update(f"{group}/{name}/{tensor.dtype}".encode() + tensor.numpy().tobytes())
     rows = [{**row, "seconds": 0} for row in directory.rounds()]
-    result = {k: v for k, v in directory.result().items() if k not in ("seconds", "name")}
+    result = {
+        k: v for k, v in directory.result().items() if k not in ("seconds", "peak_memory", "name")
+    }
     for name in ("final", "last_k", "selected", "best_on_test"):
         if isinstance(result.get(name), dict):
             result[name] = {**result[name], "seconds": 0}

@@ -58,10 +58,10 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         *(f"{name}, {unit}" if unit == "KiB" else name for name, unit, *_ in _BARS),
     ]
     sheet = Sheet(
-        [*headings, "once, KiB"],
+        [*headings, "once, KiB", "peak memory, MiB"],
         rows,
-        "Seconds of the fastest seed, bytes as the mean over seeds. Once: tensors that never "
-        "change, sent in the first round.",
+        "Seconds of the fastest seed and memory of the smallest, bytes as the mean over seeds. "
+        "Once: tensors that never change, sent in the first round.",
     )
     words = [
         f"{row[0]} {text_of(row[1])} s, {text_of(row[2])} KiB down, {text_of(row[3])} KiB up"
@@ -79,7 +79,8 @@ def _prices(method: Method) -> list[float | None]:
     sizes = [method.numbers(key) for key in ("bytes_down", "bytes_up", "bytes_once")]
     kib = [[value / 1024 for value in values] for values in sizes]
     traffic = [statistics.fmean(values) if values else None for values in kib]
-    return [min(per_round, default=None), *traffic]
+    peaks = [peak / 2**20 for peak in method.numbers("peak_memory")]
+    return [min(per_round, default=None), *traffic, min(peaks, default=None)]
 
 
 def _cell(value: float | None) -> Cell:
