@@ -342,7 +342,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(comparison, tmp_path):
 def test_a_seed_that_is_there_twice_is_no_second_seed(comparison, tmp_path):
     shutil.copytree(comparison / "fedavg", tmp_path / "fedavg")
     shutil.copytree(comparison / "fedavg/1", tmp_path / "fedavg/copy")
-    with pytest.raises(FedltError, match="have the same seed; name one of them"):
+    with pytest.raises(FedltError, match="has two runs with seed 1; name one of them"):
         read_runs([tmp_path / "fedavg"])
 
 
