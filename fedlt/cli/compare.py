@@ -86,14 +86,15 @@ def _seeds(given: str | None, overrides: Sequence[str]) -> list[str]:
     """Return ``--seeds`` as an override.
 
     Raises:
-        FedltError: If there is none in it, or the overrides name seeds, too.
+        FedltError: If there is none in it, or the overrides name other seeds.
     """
     from fedlt.errors import FedltError
 
     if given is None:
         return []
     for override in overrides:
-        if override.partition("=")[0].strip() in ("seed", "seeds"):
+        key, _, value = override.replace(" ", "").partition("=")
+        if key in ("seed", "seeds") and value.strip("[]") != given.replace(" ", ""):
             raise FedltError(f"override {override!r}: --seeds {given} says another; give one")
     return [f"seeds=[{', '.join(split(given, '--seeds'))}]"]
 

@@ -42,7 +42,8 @@ _TERMS = (
     ),
     (
         "p10, worst",
-        "One client in ten does worse than p10; worst is the one that does worst of all.",
+        "One client in ten does worse than p10; worst is the one that does worst. Both are means "
+        "over the seeds; a single client may do worse still.",
     ),
     (
         "gain",
@@ -123,7 +124,7 @@ def _content(
     return Content(
         title=title(methods),
         setting=setting(reading),
-        summary=[*summary(reading), *verdict_lines(found)],
+        summary=[*verdict_lines(found), *summary(reading, found)],
         warnings=warnings(reading),
         table=main_sheet(methods),
         moments=moments_sheet(methods),

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedlt.compare.figures import is_average, majority_guess, mark
 from fedlt.compare.statistics import interval
-from fedlt.compare.verdicts import MIN_SEEDS
+from fedlt.compare.verdicts import MIN_SEEDS, Verdict
 from fedlt.report.picture import Cell, Sheet, share, spread
 from fedlt.report.records import MOMENT, Method, Reading
 from fedlt.report.tables import DASH, percent
@@ -78,10 +78,10 @@ def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Met
     return sorted(found, key=lambda pair: -pair[0])
 
 
-def summary(reading: Reading) -> list[str]:
-    """Return the findings, a sentence or two each."""
+def summary(reading: Reading, found: Sequence[Verdict] = ()) -> list[str]:
+    """Return the findings, a sentence or two each; ``found`` are the verdicts."""
     methods = reading.methods
-    lines = [_view_line(methods, view) for view in _BOTH]
+    lines = [_view_line(methods, view, found) for view in _BOTH]
     lines += [_tail_line(methods), _gain_line(methods)]
     return [line for line in lines if line]
 
@@ -100,7 +100,7 @@ _VIEW_WORDS = {
 }
 
 
-def _view_line(methods: Sequence[Method], view: str) -> str:
+def _view_line(methods: Sequence[Method], view: str, found: Sequence[Verdict]) -> str:
     metric, which = _BOTH[view], MOMENT
     ranked = _contenders(methods, metric)
     if not ranked:
@@ -112,12 +112,31 @@ def _view_line(methods: Sequence[Method], view: str) -> str:
     second = ranked[1]
     points = 100 * (ranked[0][0] - second[0])
     close = f"{points:.1f} points lower" if points >= 0.05 else "practically the same"
-    few = min(len(method.runs) for _, method in ranked[:2]) < MIN_SEEDS
-    doubt = " With so few seeds the order may be chance." if few else ""
     return (
-        f"{line}, the highest of {len(ranked)}. Next is {second[1].label} with "
-        f"{percent(second[0])} %, {close}.{doubt}"
+        f"{line}, the highest of {_number_of(ranked, methods)}. Next is {second[1].label} with "
+        f"{percent(second[0])} %, {close}. {_doubt(best, second[1], view, found)}"
     )
+
+
+def _number_of(ranked: Sequence[tuple[float, Method]], methods: Sequence[Method]) -> str:
+    """Return how many are ranked, and who is not."""
+    names = {method.label for _, method in ranked}
+    rest = [m.label for m in methods if m.label not in names and not _is_reference(m)]
+    without = f" ({', '.join(rest)} left out: no such model)" if rest else ""
+    return f"{len(ranked)}{without}"
+
+
+def _doubt(best: Method, second: Method, view: str, found: Sequence[Verdict]) -> str:
+    """Say what the verdicts know about the two that lead."""
+    if min(len(best.runs), len(second.runs)) < MIN_SEEDS:
+        return "With so few seeds the order may be chance."
+    pair = {best.label, second.label}
+    tests = [one for one in found if one.view == view and {one.row, one.against} == pair]
+    if not tests or tests[0].p is None:
+        return "The two were not tested against each other: the order may be chance."
+    if tests[0].word == "not different":
+        return f"The test does not show this difference (p {tests[0].p:.3f})."
+    return f"The test shows this difference (p {tests[0].p:.3f})."
 
 
 def _tail_line(methods: Sequence[Method]) -> str:
@@ -135,7 +154,7 @@ def _tail_line(methods: Sequence[Method]) -> str:
     if len(few) == 1:
         return f"{line}."
     lowest = f"{few[-1][1].label} with {percent(few[-1][0])} %"
-    return f"{line}; that is the highest of {len(few)}, the lowest on rare classes is {lowest}."
+    return f"{line}; that is the highest of {len(few)}, the lowest of these is {lowest}."
 
 
 def _gain_line(methods: Sequence[Method]) -> str:
@@ -156,12 +175,11 @@ def _gain_line(methods: Sequence[Method]) -> str:
     better = sum(gain > 0 for gain in known.values())
     label = max(known, key=lambda name: known[name])
     worse = statistics.fmean(hurt[label])
-    verb = "most" if known[label] > 0 else "least harm"
     return (
-        f"A model of its own, instead of the generic one, helps the clients on average in {better} "
-        f"of the {len(known)} methods that make both; {verb} with {label} "
-        f"({percent(known[label], signed=True)} points), where {percent(worse)} % of the clients "
-        "are worse off with their own."
+        f"A model of its own is better for the clients, on average, than the same method's generic "
+        f"one in {better} of the {len(known)} methods that make both. The largest gain, which need "
+        f"not be the best model, is {label}'s ({percent(known[label], signed=True)} points; "
+        f"{percent(worse)} % of the clients are worse off with their own)."
     )
 
 

@@ -15,7 +15,7 @@ from fedlt.report.tables import percent
 __all__ = ["judged", "verdict_lines", "verdict_sheet"]
 
 _VIEWS = {"generic": "one model for everybody", "personal": "each client's own model"}
-_ORDER = ("better", "worse", "not different")
+_WORDS = {"better": "better", "worse": "worse", "not different": "no difference shown for"}
 
 
 def judged(methods: Sequence[Method], against: str = "") -> tuple[list[Verdict], str]:
@@ -49,13 +49,13 @@ def verdict_lines(found: Sequence[Verdict]) -> list[str]:
     for view, words in _VIEWS.items():
         mine = [one for one in found if one.view == view]
         parts = [
-            f"{word} {', '.join(_named(one) for one in mine if one.word == word)}"
-            for word in _ORDER
+            f"{said} {', '.join(_named(one) for one in mine if one.word == word)}"
+            for word, said in _WORDS.items()
             if any(one.word == word for one in mine)
         ]
         if parts:
             against, seeds = mine[0].against, mine[0].test.seeds
-            head = f"Is it real? For {words}, against {against} over {seeds} seeds"
+            head = f"Tested against {against} over {seeds} seeds, {words}"
             lines.append(f"{head}: {'; '.join(parts)}.")
     return lines
 
@@ -83,12 +83,13 @@ def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
     note = (
         f"Paired t test over the seeds, p by Holm's correction over all comparisons of the "
         f"command (fedlt compare: every setting of a grid), level 5 %; under {MIN_SEEDS} seeds "
-        "nothing is tested. Differences in points. Clients are counted, not tested: those of one "
-        "run share a model."
+        "nothing is tested. Intervals are not corrected, so one may leave zero out without a "
+        "verdict. Effect size: Hedges' g of paired differences. Differences in points. Clients "
+        "are counted, not tested: those of one run share a model."
     )
     headings = [
-        "method", "model", "verdict", "difference", "95 % interval", "p", "effect size",
-        "clients higher", "clients lower",
+        "method", "model", "verdict", "difference", "95 % interval, each for itself", "p",
+        "effect size", "clients higher, %", "clients lower, %",
     ]  # fmt: skip
     return Sheet(headings, rows, note)
 

@@ -49,6 +49,7 @@ class Runs:
             "client": config.client.name,
             "seed": config.seed,
             "rounds": config.rounds,
+            **dict.fromkeys(("split", "shots", "partition_hash", "seconds", "last_k")),
             "final": {"generic/accuracy": 0.1 * config.seed, "personal/accuracy": 0.75},
         }
         directory.write_result(result)

@@ -76,13 +76,15 @@ def test_unfinished_names_both_ways_on(config):
 
 def test_finished_is_shown(config):
     directory = made(config)
-    directory.write_result({"final": {"generic/accuracy": 0.5}})
+    result = dict.fromkeys(("seed", "rounds", "split", "shots", "partition_hash", "seconds"))
+    result |= {"final": {"generic/accuracy": 0.5}, "last_k": {}}
+    directory.write_result(result)
     assert directory.state == "finished"
     assert directory.decide(config) == "show"
     assert directory.decide(config, resume=True) == "show"
     assert directory.decide(config, overwrite=True) == "start"
     assert directory.decide(changed(config, engine=config.engine.model_copy())) == "show"
-    assert directory.result() == {"final": {"generic/accuracy": 0.5}}
+    assert directory.result() == result
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -212,8 +212,8 @@ def test_verdicts_stand_on_the_page(comparison, tmp_path):
     assert generic["p"] == pytest.approx(2 * 0.0132, abs=1e-4)
     assert personal["verdict"] == "not different"
     said = " ".join(texts(page, "li"))
-    assert "against FedAvg over 5 seeds: better Fed ROD (+3.0 points)." in said
-    assert "over 5 seeds: not different Fed ROD (+0.0 points)." in said
+    assert "over 5 seeds, one model for everybody: better Fed ROD (+3.0 points)." in said
+    assert "each client's own model: no difference shown for Fed ROD (+0.0 points)." in said
 
 
 def test_verdicts_of_a_grid_are_those_of_its_command(comparison, tmp_path):

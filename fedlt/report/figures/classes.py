@@ -78,7 +78,8 @@ def _counts(methods: Sequence[Method]) -> FloatArray:
 
 _HOW = (
     "The share of a class's test images that the model gets right in the last round. Frequent "
-    "classes stand first, rare ones last: a fall to the end is the price of the long tail."
+    "classes stand first, rare ones last: a fall towards the end is the price of the "
+    "long tail, as far as classes are equally hard."
 )
 
 
