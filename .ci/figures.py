@@ -6,17 +6,24 @@ method, once, under "Measured figures"; a test says when a page is out of date.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "docs/methods"
 HEADING = "## Measured figures\n"
 NOTE = (
-    "Mean ± 95 % confidence interval over seeds 1 to 5, in %; the settings are those of the\n"
-    "[tables](../{up}tables.md), and [Results](../{up}results.md) says how they were made."
+    "Mean ± 95 % confidence interval over seeds, in %; from the README and\n"
+    "[Tables](../{up}tables.md). [Results](../{up}results.md) says how they were made."
 )
-SETTINGS = {"fashion": "Fashion-MNIST-LT", "cifar10": "CIFAR-10-LT", "digits": "digits"}
+SETTINGS = {  # where a table is from, in the line above it -> what its rows are called
+    "experiments/tables/fashion": "Fashion-MNIST-LT, 5 seeds",
+    "experiments/tables/cifar10": "CIFAR-10-LT, 5 seeds",
+    "experiments/tables/digits": "digits, 3 seeds",
+    "experiments/tables/plugins_fashion": "Fashion-MNIST-LT, 3 seeds",
+    "experiments/tables/plugins_digits": "digits, 3 seeds",
+    "runs/fashion": "Fashion-MNIST-LT, 5 seeds",
+    "runs/digits": "digits, 5 seeds",
+}
 SOURCES = ("README.md", "docs/tables.md")
 # page -> labels of rows; "FedAvg" stands on every page, to compare with.
 ROWS: dict[str, tuple[str, ...]] = {
@@ -75,7 +82,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "FedLoGe + DisCL",
         "FedLoGe + over-sampling",
     ),
-    "after_training/gla_fr": ("before", "`gla_fr`", "`gla_fr`, `tau_norm --tau 1`"),
+    "after_training/gla_fr": ("before", "`gla_fr`, `tau_norm --tau 1`"),
     "after_training/tau_norm": ("before", "`gla_fr`, `tau_norm --tau 1`"),
     "after_training/logit_adjustment": ("before", "`logit_adjustment --tau 1`"),
     "after_training/lws": ("before", "`lws --data federated`"),
@@ -102,9 +109,7 @@ def rows_of(text: str) -> list[Row]:
     found: list[Row] = []
     setting, columns = "", ()
     for line in text.split("\n"):
-        named = re.search(r"(?:experiments/tables/|runs/)[a-z_]*?(fashion|cifar10|digits)", line)
-        if named:
-            setting = SETTINGS[named[1]]
+        setting = next((name for place, name in SETTINGS.items() if place in line), setting)
         if line.startswith("| method | generic |"):
             columns = cells(line)
         elif not line.startswith("|"):
