@@ -140,12 +140,12 @@ def test_compare_prints_both_views_and_writes_the_table(file, capsys):
 
 
 def test_a_comparison_stopped_three_times_at_random_has_the_same_table(file, capsys, monkeypatch):
-    """Ctrl-C in the middle of three rounds, wherever they fall; only the seconds differ."""
+    """Ctrl-C in the middle of three rounds, wherever they fall; only seconds and memory differ."""
     command = ["compare", "c.yaml", "--jobs", "1"]
 
     def table():
         rows = list(csv.DictReader((file / "runs/tiny/last_k.csv").read_text().splitlines()))
-        return [{**row, "seconds": 0} for row in rows]
+        return [{**row, "seconds": 0, "peak_memory": 0} for row in rows]
 
     assert main(command) == 0
     wanted = table()
