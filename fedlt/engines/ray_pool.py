@@ -23,7 +23,7 @@ __all__ = ["Pool"]
 
 MAX_DEATHS = 3  # workers that one job, or the set-up, may cost
 PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
-GRACE = 5.0  # seconds for the answers that a dead worker has left behind
+GRACE = 5.0  # seconds for answers that nothing depends on, or that a dead worker has left behind
 
 _LOST = (
     exceptions.RayActorError,
@@ -81,11 +81,14 @@ class Pool:
                 member.told = call(member.actor)
 
     def ask(self, call: Callable[[Any], Any]) -> list[Any]:
-        """Return every member's answer to a call; one that has died gives none."""
+        """Return the answers of the members that are there; one that is silent gives none."""
+        asked = [call(member.actor) for member in self.members if member.ready]
+        if not asked:
+            return []
         answers = []
-        for member in self.members:
+        for answered in ray.wait(asked, num_returns=len(asked), timeout=GRACE)[0]:
             with suppress(exceptions.RayError):
-                answers.append(ray.get(call(member.actor)))
+                answers.append(ray.get(answered))
         return answers
 
     def run(
