@@ -29,7 +29,7 @@ from fedlt.config.plugins import client_control
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
-__all__ = ["Comparison", "Row", "make_comparison", "read_comparison"]
+__all__ = ["Comparison", "Row", "read_comparison"]
 
 _WHOLE = ("strategy", "client")  # sections that a row replaces
 _KEYS = ("rows", "search")
@@ -94,6 +94,7 @@ def read_comparison(
     clients: Sequence[str] = (),
     only: Sequence[str] = (),
     search: Space | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Read a comparison file, or make one of an experiment file.
 
@@ -104,44 +105,15 @@ def read_comparison(
         clients: ... each with these plugins.
         only: Labels of the rows to keep.
         search: What a sweep tries in every row, instead of what the file says.
+        content: Of the file, by a caller who has read it and taken a part of its own out.
 
     Raises:
         FedltError: One line that says what is wrong.
     """
     path = Path(path)
-    tree = read_mapping(path)
+    tree = dict(read_mapping(path) if content is None else content)
     if "reproduce" in tree:
         raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
-    return make_comparison(
-        tree, path, overrides, strategies=strategies, clients=clients, only=only, search=search
-    )
-
-
-def make_comparison(
-    tree: Mapping[str, Any],
-    path: Path,
-    overrides: Sequence[str] = (),
-    *,
-    strategies: Sequence[str] = (),
-    clients: Sequence[str] = (),
-    only: Sequence[str] = (),
-    search: Space | None = None,
-) -> Comparison:
-    """Return the comparison that the content of a file describes; as :func:`read_comparison`.
-
-    Args:
-        tree: The content.
-        path: The file it is from.
-        overrides: As there, and so are the others.
-        strategies: Rows in place of the file's.
-        clients: Their plugins.
-        only: Labels of the rows to keep.
-        search: What a sweep tries.
-
-    Raises:
-        FedltError: One line that says what is wrong.
-    """
-    tree = dict(tree)
     section = tree.pop("compare", None)
     if strategies or clients:
         section = {"rows": _grid(strategies or [None], clients or [None])}

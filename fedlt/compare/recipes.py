@@ -30,7 +30,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
-from fedlt.compare.comparison import Comparison, make_comparison
+from fedlt.compare.comparison import Comparison, read_comparison
 from fedlt.compare.figures import MOMENTS
 from fedlt.compare.settings import Setting
 from fedlt.config.explain import expected
@@ -198,8 +198,8 @@ def read_recipe(
         raise FedltError(f"{path}: has no section 'reproduce'; it is for fedlt compare or run")
     section = _validated(path, tree.pop("reproduce"))
     seeds = tree.get("seeds") or [tree.get("seed", 1)]
-    every = {row.label for row in make_comparison(tree, path).rows}
-    kept = make_comparison(tree, path, overrides, only=only)
+    every = {row.label for row in read_comparison(path, content=tree).rows}
+    kept = read_comparison(path, overrides, only=only, content=tree)
     _check_names(path, section, every)
     figures = [
         one for number, given in enumerate(section.figures, start=1)
