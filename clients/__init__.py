@@ -1,69 +1,36 @@
-"""Client plugins: one local-training method per file. This table is the only registry."""
+"""Client plugins: one local-training method per file. This table is the only registry.
+
+A class is imported when somebody asks for it: ``CLIENTS["focal"]``, or ``from clients import
+Focal``.
+"""
 
 from __future__ import annotations
 
-from clients.balanced_softmax import BalancedSoftmax
-from clients.class_balanced import ClassBalanced
-from clients.class_balanced_sampling import ClassBalancedSampling
-from clients.cross_entropy import CrossEntropy
-from clients.deit_lt import DeitLT
-from clients.discl import DisCL
-from clients.equalisation import Equalisation
-from clients.fedir import FedIR
-from clients.fedlc import FedLC
-from clients.fedyoyo import FedYoYo
-from clients.focal import Focal
-from clients.infobatch import InfoBatch
-from clients.ldam_drw import LdamDrw
-from clients.logit_adjustment import LogitAdjustment
-from clients.mdcs import Mdcs
-from clients.mixup import Mixup
-from clients.score_facility_location import ScoreFacilityLocation
-from clients.score_graph_cut import ScoreGraphCut
-from clients.square_root_sampling import SquareRootSampling
 from fedlt.client import ClientPlugin
+from fedlt.loading import Table
 
-__all__ = [
-    "CLIENTS",
-    "BalancedSoftmax",
-    "ClassBalanced",
-    "ClassBalancedSampling",
-    "CrossEntropy",
-    "DeitLT",
-    "DisCL",
-    "Equalisation",
-    "FedIR",
-    "FedLC",
-    "FedYoYo",
-    "Focal",
-    "InfoBatch",
-    "LdamDrw",
-    "LogitAdjustment",
-    "Mdcs",
-    "Mixup",
-    "ScoreFacilityLocation",
-    "ScoreGraphCut",
-    "SquareRootSampling",
-]
+CLIENTS: Table[type[ClientPlugin]] = Table(
+    {
+        "balanced_softmax": "clients.balanced_softmax:BalancedSoftmax",
+        "class_balanced": "clients.class_balanced:ClassBalanced",
+        "class_balanced_sampling": "clients.class_balanced_sampling:ClassBalancedSampling",
+        "cross_entropy": "clients.cross_entropy:CrossEntropy",
+        "deit_lt": "clients.deit_lt:DeitLT",
+        "discl": "clients.discl:DisCL",
+        "equalisation": "clients.equalisation:Equalisation",
+        "fedir": "clients.fedir:FedIR",
+        "fedlc": "clients.fedlc:FedLC",
+        "fedyoyo": "clients.fedyoyo:FedYoYo",
+        "focal": "clients.focal:Focal",
+        "infobatch": "clients.infobatch:InfoBatch",
+        "ldam_drw": "clients.ldam_drw:LdamDrw",
+        "logit_adjustment": "clients.logit_adjustment:LogitAdjustment",
+        "mdcs": "clients.mdcs:Mdcs",
+        "mixup": "clients.mixup:Mixup",
+        "score_facility_location": "clients.score_facility_location:ScoreFacilityLocation",
+        "score_graph_cut": "clients.score_graph_cut:ScoreGraphCut",
+        "square_root_sampling": "clients.square_root_sampling:SquareRootSampling",
+    }
+)
 
-CLIENTS: dict[str, type[ClientPlugin]] = {
-    "balanced_softmax": BalancedSoftmax,
-    "class_balanced": ClassBalanced,
-    "class_balanced_sampling": ClassBalancedSampling,
-    "cross_entropy": CrossEntropy,
-    "deit_lt": DeitLT,
-    "discl": DisCL,
-    "equalisation": Equalisation,
-    "fedir": FedIR,
-    "fedlc": FedLC,
-    "fedyoyo": FedYoYo,
-    "focal": Focal,
-    "infobatch": InfoBatch,
-    "ldam_drw": LdamDrw,
-    "logit_adjustment": LogitAdjustment,
-    "mdcs": Mdcs,
-    "mixup": Mixup,
-    "score_facility_location": ScoreFacilityLocation,
-    "score_graph_cut": ScoreGraphCut,
-    "square_root_sampling": SquareRootSampling,
-}
+__getattr__ = CLIENTS.attribute_of(__name__)

@@ -6,15 +6,16 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from fedlt.errors import FedltError, nearest
 
 __all__ = [
+    "Table",
     "absolute_spec",
     "add_import_paths",
     "check_packages",
@@ -24,7 +25,41 @@ __all__ = [
     "user_modules",
 ]
 
+T = TypeVar("T")
 _USER_PREFIX = "fedlt_user_"
+
+
+class Table(Mapping[str, T]):
+    """Objects by name, given as ``package.module:Name`` and imported when they are asked for."""
+
+    def __init__(self, specs: Mapping[str, str]) -> None:
+        self._specs = dict(specs)
+
+    def __getitem__(self, name: str) -> T:
+        module, _, attribute = self._specs[name].partition(":")
+        found: T = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def attribute_of(self, package: str) -> Callable[[str], Any]:
+        """Return a module's ``__getattr__`` that finds the table's objects by their Python names.
+
+        Args:
+            package: The module's name, for the error.
+        """
+        names = {spec.partition(":")[2]: name for name, spec in self._specs.items()}
+
+        def find(attribute: str) -> Any:  # noqa: ANN401 (a class of the table)
+            if attribute in names:
+                return self[names[attribute]]
+            raise AttributeError(f"module {package!r} has no attribute {attribute!r}")
+
+        return find
 
 
 def is_spec(name: str) -> bool:

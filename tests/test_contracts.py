@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import random
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from built_in import BUILT_IN
 from flwr.app import ConfigRecord, Message, RecordDict
-from tiers import WITH_TIMM, in_tiers
+from tiers import in_tiers, marks_of, once_each
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
@@ -57,7 +58,7 @@ settings = in_tiers(SETTINGS, METHODS)
 # ---- engines: the same bits
 
 
-@settings
+@once_each(SETTINGS)
 def test_every_setting_runs_and_moves_every_trained_tensor(reference, changes):
     outcome = reference(**changes)
     assert outcome.result["status"] == "finished"
@@ -81,29 +82,61 @@ def test_again_gives_the_same_bits(lab, reference, changes):
     assert lab.run(**changes).bits == reference(**changes).bits
 
 
+# A pairwise cover: every kind of method meets every policy, prior and number of workers,
+# and those meet each other.
+POLICIES = {
+    "average": {"batchnorm": "average"},
+    "pooled": {"batchnorm": "pooled"},
+    "local": {"batchnorm": "local"},
+}
+PRIORS = {
+    "none": {},
+    "own": {"client": "balanced_softmax"},
+    "mix": {
+        "client": "balanced_softmax",
+        "prior": {"use": "mix", "source": "oracle", "gamma": 0.3},
+    },
+}
+COVER = [
+    (kind, policy, list(PRIORS)[(row + shift) % 3], 1 + (row + 2 * shift) % 3)
+    for kind, shift in (("fedavg", 0), ("fedloge", 1), ("ditto", 2), ("FedAdam", 0))
+    for row, policy in enumerate(POLICIES)
+]
+ON_RAY = (
+    "scaffold", "fedproto", "creff", "fedavg_ft", "fedavg+deit_lt", "fedloge_experts+mdcs",
+    "secure-sum",
+)  # fmt: skip
+RAY_METHODS = [
+    pytest.param(
+        name,
+        id=name,
+        marks=[*marks_of(name, {}), *([] if name in ON_RAY else [pytest.mark.slow])],
+    )
+    for name in [*METHODS, "refresh", "adamw", "secure-sum"]
+]
+
+
+def test_the_cover_is_pairwise():
+    """Every two values of two different columns meet in a row."""
+    for first, second in itertools.combinations(range(4), 2):
+        columns = [{row[column] for row in COVER} for column in (first, second)]
+        met = {(row[first], row[second]) for row in COVER}
+        assert met == set(itertools.product(*columns))
+
+
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("name", "workers"),
-    [
-        *(pytest.param(n, 2, marks=[WITH_TIMM] if "deit_lt" in n else []) for n in METHODS),
-        ("fedavg+balanced_softmax", 1),
-        ("fedloge", 1),
-        ("FedAdam", 1),
-        ("fedloge-local", 2),
-        ("refresh", 2),
-        ("adamw", 2),
-    ],
-)
-def test_ray_gives_the_bits_of_serial(lab, reference, name, workers):
-    changes = SETTINGS[name]
+@pytest.mark.parametrize(("kind", "policy", "prior", "workers"), COVER)
+def test_ray_gives_the_bits_of_serial(lab, reference, kind, policy, prior, workers):
+    changes = {**METHODS[kind], **POLICIES[policy], **PRIORS[prior]}
     engine = {"name": "ray", "workers": workers}
     assert lab.run(**changes, engine=engine).bits == reference(**changes).bits
 
 
 @pytest.mark.ray
-def test_three_ray_workers_give_the_bits_of_serial(lab, reference):
-    changes = SETTINGS["pooled"]
-    engine = {"name": "ray", "workers": 3}
+@pytest.mark.parametrize("name", RAY_METHODS)
+def test_ray_gives_the_bits_of_serial_for_methods(lab, reference, name):
+    changes = SETTINGS[name]
+    engine = {"name": "ray", "workers": 2}
     assert lab.run(**changes, engine=engine).bits == reference(**changes).bits
 
 

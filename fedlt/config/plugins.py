@@ -78,7 +78,8 @@ def _loaders(section: str) -> dict[str, Callable[[], Any]]:
     }
     short = _short_names(section).items()
     found |= {n: partial(load_object, spec, f"{section}.name") for n, (spec, _) in short}
-    return found | {name: (lambda c=cls: c) for name, cls in _builtin(section).items()}
+    classes = _builtin(section)
+    return found | {name: partial(classes.__getitem__, name) for name in classes}
 
 
 def known_plugins(section: str) -> dict[str, str]:
