@@ -12,7 +12,7 @@ from fedlt.data.dataset import read_only
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.models import Model, build_model
-from fedlt.models.batchnorm import apply_policy
+from fedlt.models.batchnorm import accept_single_values, apply_policy
 from fedlt.preparation import Preparation
 from fedlt.report.progress import SilentProgress
 from fedlt.rng import key, seed_torch
@@ -91,6 +91,7 @@ class Federation:
         seed_torch(self.seed, "heads")
         self.strategy.build(model)
         apply_policy(model, self.config.batchnorm)
+        accept_single_values(model)
         return model
 
 

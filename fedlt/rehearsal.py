@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlt.errors import FedltError, one_line
+from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.models.batchnorm import single_value_layers
 from fedlt.strategy import HeadFunction
 from fedlt.worker import Worker
 
@@ -34,6 +37,18 @@ class Rehearsal:
 
     worker: Worker  # the worker that tried
     generic: GenericModel  # what the generic model is: see :func:`rehearse`
+    alone: int = 0  # clients of one image, where BatchNorm trains by its running statistics
+
+    def notes(self) -> list[str]:
+        """Return what a user should know before the run, a line each."""
+        if not self.alone:
+            return []
+        clients = self.worker.federation.num_clients
+        return [
+            f"{self.alone} of {clients} clients hold a single image, of which BatchNorm has no "
+            "variance: there it trains by its running statistics; partition.min_samples=2 or "
+            "model.norm=group avoids that"
+        ]
 
 
 def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
@@ -78,7 +93,63 @@ def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
             kind = _find_generic(federation, model, broadcast, images)
     except Exception as error:
         raise FedltError(f"strategy {name}: {step} fails: {one_line(error)}") from error
-    return Rehearsal(worker, kind)
+    return Rehearsal(worker, kind, _try_alone(server, worker))
+
+
+def _try_alone(server: ServerHalf, worker: Worker) -> int:
+    """Train and score a client of one image, if there is one, and return how many lack BatchNorm.
+
+    Raises:
+        FedltError: If the method cannot train on one image, or no batch of the run would have
+            more than one where a BatchNorm needs more.
+    """
+    federation, local = worker.federation, worker.federation.config.local
+    sizes, pools = federation.data.client_sizes, federation.strategy.pools
+    alone = np.flatnonzero(sizes == 1) if not pools else np.zeros(0, dtype=np.int64)
+    if not len(alone) and local.batch_size > 1:
+        return 0
+    cid = int(alone[0]) if len(alone) else int(np.flatnonzero(sizes)[0])
+    image = worker.client_data(cid).images[:1].float() / 255
+    layers = single_value_layers(worker.model.backbone, image)
+    if layers and (local.batch_size == 1 or len(alone) == np.count_nonzero(sizes)):
+        key = "local.batch_size" if local.batch_size == 1 else "partition.min_samples"
+        raise FedltError(
+            f"{key}: every batch would be one image, of which BatchNorm (backbone.{layers[0]}) "
+            f"has no variance; set {key}=2 or more, or model.norm=group"
+        )
+    if len(alone):
+        _train_alone(server, worker, cid)
+    return len(alone) if layers else 0
+
+
+def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
+    """Do the task of a client of one image, and score what it leaves."""
+    state, counts = server.state, server.prior_counts([cid])
+    client = worker.client(
+        cid, 1, state.broadcast, fixed=state.fixed, personal={}, global_counts=counts
+    )
+    client.local = client.local.model_copy(update={"epochs": 1})
+    try:
+        update = worker.train(client)
+        own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}
+        request = ScoreRequest(
+            round=1,
+            broadcast=state.broadcast,
+            fixed=state.fixed,
+            private_mean={},
+            start=0,
+            stop=min(2, len(worker.federation.data.eval_labels)),
+            generic=False,
+            keep_logits=False,
+            global_counts=None if counts is None else tuple(counts.tolist()),
+            clients=(ClientRequest(cid, own, base=False),),
+        )
+        worker.score(request)
+    except Exception as error:
+        raise FedltError(
+            f"client {cid} holds a single image, on which its task fails: {one_line(error)}; "
+            "set partition.min_samples=2 or more, or model.norm=group"
+        ) from error
 
 
 def _find_generic(

@@ -101,8 +101,9 @@ def run(
             for line in lines:
                 (progress or SilentProgress()).note(line)
         generic = rehearsal.generic
+        notes = federation.notes() + rehearsal.notes()
         del rehearsal
-        for line in federation.notes():
+        for line in notes:
             (progress or SilentProgress()).note(line)
     finally:
         wait()

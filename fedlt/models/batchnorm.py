@@ -4,27 +4,35 @@
 pooled activations, ``sum_k p_k (var_k + mean_k^2) - mean^2``: clients send second moments instead
 of variances. ``local`` keeps BatchNorm with the client: Li et al., FedBN, ICLR 2021,
 https://arxiv.org/abs/2102.07623.
+
+A batch of one image gives some layers a single value a channel, which has no variance; torch
+refuses to train on it. There a layer normalises with its running statistics, as in evaluation, and
+leaves them as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedlt.errors import FedltError, nearest
 from fedlt.models.index import Group
 from fedlt.models.model import Model
+from fedlt.models.modes import evaluating
 
 __all__ = [
     "POLICIES",
     "Pairs",
     "Policy",
+    "accept_single_values",
     "apply_policy",
     "batchnorm_statistics",
     "from_moments",
+    "single_value_layers",
     "to_moments",
 ]
 
@@ -96,3 +104,59 @@ def from_moments(tensors: Mapping[str, Tensor], pairs: Pairs) -> dict[str, Tenso
     """
     variances = {var: (tensors[var] - tensors[mean].square()).clamp(min=0) for mean, var in pairs}
     return {**tensors, **variances}
+
+
+def accept_single_values(model: nn.Module) -> None:
+    """Let every BatchNorm of a model train on one value a channel, by its running statistics.
+
+    A BatchNorm without running statistics stays as it is: it has nothing else to normalise with.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.register_forward_pre_hook(_evaluate_single)
+            module.register_forward_hook(_train_again, always_call=True)
+
+
+def single_value_layers(module: nn.Module, image: Tensor) -> list[str]:
+    """Return the paths of the BatchNorms in ``module`` that one image gives one value a channel.
+
+    Args:
+        module: It evaluates the image; nothing of it is changed.
+        image: (1, Ch, H, W).
+    """
+    found: list[str] = []
+
+    def look(path: str) -> Any:  # noqa: ANN401 (as torch types its hooks)
+        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            found.extend([path] if _is_single(given[0]) else [])
+
+        return hook
+
+    handles = [
+        part.register_forward_pre_hook(look(path))
+        for path, part in module.named_modules()
+        if isinstance(part, _BatchNorm)
+    ]
+    try:
+        with evaluating(module), torch.no_grad():
+            module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _is_single(values: Tensor) -> bool:
+    """Say whether (B, channels, ...) holds one value a channel."""
+    return values.ndim > 1 and values.numel() == values.shape[1]
+
+
+def _evaluate_single(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+    if module.training and _is_single(given[0]):
+        module.training = False
+        module.__dict__["was_single"] = True
+
+
+def _train_again(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    if module.__dict__.pop("was_single", False):
+        module.training = True
