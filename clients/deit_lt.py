@@ -72,6 +72,7 @@ class DeitLT(TaughtPlugin):
         cnn, (channels, side, _) = model.backbone, model.image_shape
         sizes = ("patch", "width", "depth", "heads", "mlp_ratio", "drop_path")
         model.backbone = DistilledViT(channels, side, **{n: getattr(self, n) for n in sizes})
+        model.name_streams("cls", "dist")
         model.use_stream_heads()
         self.add_teacher(model, cnn)
 

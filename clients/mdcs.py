@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedlt.client import ClientPlugin
 from fedlt.data.views import paired_views
+from fedlt.evaluation.shots import GROUPS
 from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
 
@@ -78,6 +79,14 @@ class Mdcs(ClientPlugin):
         count, own, width = len(self.lambdas), self.own_stages, self.expert_width
         model.backbone = make_experts(model.backbone, count=count, width=width, own_stages=own)
         model.use_cosine_heads(self.scale, by_stream=True)
+        model.name_streams(*self._names())
+
+    def _names(self) -> tuple[str, ...]:
+        """Return the experts' names: of two or three by their rising exponents, else numbered."""
+        groups = {2: ("many", "few"), 3: GROUPS}.get(len(set(self.lambdas)), ())
+        if len(groups) < len(self.lambdas):
+            return tuple(f"expert_{k}" for k in range(1, len(self.lambdas) + 1))
+        return tuple(f"{groups[sorted(self.lambdas).index(one)]}_expert" for one in self.lambdas)
 
     def setup(self, client: Client) -> None:
         """Make the experts' offsets (S, C)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedlt.errors import FedltError, one_line
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.evaluation.scoring import check_names
 from fedlt.models.batchnorm import single_value_layers
 from fedlt.strategy import HeadFunction
 from fedlt.worker import Worker
@@ -82,6 +83,7 @@ def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
             step = "generic"
             generic = federation.strategy.generic(model, broadcast)
             if generic:
+                check_names(tuple(generic), model.stream_names)
                 _try_heads(federation, features, generic)
             step = "personal or personal_weights"
             federation.strategy.personal_weights(model, broadcast, client.personal)

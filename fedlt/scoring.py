@@ -72,6 +72,7 @@ class Scorer:
                 heads,
                 self.federation.plugin.predict,
                 block_size=self._block,
+                streams=self.model.stream_names,
                 keep_logits=request.keep_logits,
             )
         bases = {} if features is None else self._bases(features, request, heads)

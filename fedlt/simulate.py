@@ -359,6 +359,7 @@ class Simulation:
             "split": config.data.split,
             "reference": strategy.reference or self.federation.plugin.reference or None,
             "generic_model": self.generic,
+            "streams": list(self.server.model.stream_names),
             "shots": self.evaluator.shots.to_json(),
             "prior": config.prior.model_dump(),
             "batchnorm": config.batchnorm,

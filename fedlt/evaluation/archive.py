@@ -61,8 +61,8 @@ def _fields(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {
         name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)
     }
-    if "heads" in found:
-        found["heads"] = tuple(found["heads"].tolist())
+    for names in {"heads", "streams"} & set(found):
+        found[names] = tuple(map(str, found[names].tolist()))
     return found
 
 
@@ -110,8 +110,11 @@ def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Raise unless everything counts the same classes."""
     classes = len(arrays["test_counts"])
     shapes = (arrays["generic.confusion"].shape[1:], arrays["client_counts"].shape[1:])
+    streams = (len(arrays["generic.streams"]), classes, classes)
     if shapes != ((classes, classes), (classes,)):
         raise ValueError("other classes")
+    if arrays["generic.stream_confusion"].shape != streams:
+        raise ValueError("other streams")
 
 
 def load_evaluation(path: str | Path) -> Evaluation:

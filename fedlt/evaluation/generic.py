@@ -124,9 +124,9 @@ def _primary(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
 def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
     """Cut every ``generic/...`` number from the scores.
 
-    The first head is the primary one and the only one that is ``generic/accuracy`` and so on; any
-    other head has ``generic/<head>/accuracy`` and its three groups, for information only. An absent
-    group is None; without a head everything is.
+    The first head is the primary one and the only one that is ``generic/accuracy`` and so on; its
+    streams, and any other head, have ``generic/<name>/accuracy`` and three groups, for information
+    only. An absent group is None; without a head everything is.
 
     Args:
         scores: Scores of the whole test set.
@@ -136,9 +136,12 @@ def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metri
         Plain floats, ints and None by name.
     """
     metrics = _primary(scores, shots)
-    for index, head in enumerate(scores.heads[1:], start=1):
-        confusion = scores.confusion[index]
-        metrics[f"generic/{head}/accuracy"] = accuracy(confusion)
+    beside = [
+        *zip(scores.streams, scores.stream_confusion, strict=True),
+        *zip(scores.heads[1:], scores.confusion[1:], strict=True),
+    ]
+    for one, confusion in beside:
+        metrics[f"generic/{one}/accuracy"] = accuracy(confusion)
         for name, classes in shots.items():
-            metrics[f"generic/{head}/{name}"] = accuracy(confusion, classes)
+            metrics[f"generic/{one}/{name}"] = accuracy(confusion, classes)
     return metrics

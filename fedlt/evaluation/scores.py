@@ -46,6 +46,8 @@ class GenericScores:
     bin_counts: IntArray  # (H, C, NUM_BINS) images by true class and bin of their confidence
     bin_confidence: IntArray  # (H, C, NUM_BINS) sums of the confidence, in CONFIDENCE_UNIT
     bin_correct: IntArray  # (H, C, NUM_BINS) correctly predicted images
+    streams: tuple[str, ...]  # S names; () where the model has a single stream
+    stream_confusion: IntArray  # (S, C, C) of each stream alone, under the primary head
     logits: npt.NDArray[np.float16] | None = None  # (H, B, C) fused logits, on request
 
     @classmethod
@@ -54,7 +56,7 @@ class GenericScores:
         by_class = np.zeros((0, num_classes), dtype=np.int64)
         by_bin = np.zeros((0, num_classes, NUM_BINS), dtype=np.int64)
         confusion = np.zeros((0, num_classes, num_classes), dtype=np.int64)
-        return cls((), confusion, by_class, by_class, by_bin, by_bin, by_bin)
+        return cls((), confusion, by_class, by_class, by_bin, by_bin, by_bin, (), confusion)
 
     @property
     def test_counts(self) -> IntArray:
@@ -66,6 +68,8 @@ class GenericScores:
         """Return the scores of both sets of images together."""
         if self.heads != other.heads or (self.logits is None) != (other.logits is None):
             raise FedltError(f"scores of heads {self.heads} and {other.heads} cannot be added")
+        if self.streams != other.streams:
+            raise FedltError(f"scores of streams {self.streams} and {other.streams} do not add up")
         logits = None
         if self.logits is not None and other.logits is not None:
             logits = np.concatenate([self.logits, other.logits], axis=1)
@@ -77,6 +81,8 @@ class GenericScores:
             bin_counts=self.bin_counts + other.bin_counts,
             bin_confidence=self.bin_confidence + other.bin_confidence,
             bin_correct=self.bin_correct + other.bin_correct,
+            streams=self.streams,
+            stream_confusion=self.stream_confusion + other.stream_confusion,
             logits=logits,
         )
 

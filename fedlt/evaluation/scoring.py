@@ -1,6 +1,7 @@
 """One evaluation pass: from cached features to the integer counts of :mod:`scores`.
 
     features (B, S, D) --head--> (B, S, C) --predict: fuse the streams--> logits (B, C) --> counts
+                                    +--> every stream's own predictions (S, B)  --> counts
 
 Logits are computed in fixed blocks of ``block_size`` images counted from the first one: a matrix
 product's last bits depend on its shape, so workers that share a test set must be given shards that
@@ -10,13 +11,14 @@ personal model equal to the generic one gains exactly nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedlt.errors import FedltError
 from fedlt.evaluation.scores import (
     CONFIDENCE_UNIT,
     NLL_UNIT,
@@ -28,6 +30,7 @@ from fedlt.evaluation.scores import (
 __all__ = [
     "HeadFunction",
     "Predict",
+    "check_names",
     "client_hits",
     "count_hits",
     "fused_logits",
@@ -58,6 +61,19 @@ def fused_logits(
     return torch.cat([predict(head(block)) for block in torch.split(features, block_size)])
 
 
+def check_names(heads: Sequence[str], streams: Sequence[str]) -> None:
+    """Refuse a name that a generic head and a stream have in common: both are scored under it.
+
+    Raises:
+        FedltError: It says which name.
+    """
+    for name in set(heads) & set(streams):
+        raise FedltError(
+            f"{name!r} is the name of a generic head and of a stream: both would be "
+            f"generic/{name}/accuracy; rename one of them (streams: model.name_streams)"
+        )
+
+
 @torch.no_grad()
 def score_generic(
     features: Tensor,
@@ -66,9 +82,12 @@ def score_generic(
     predict: Predict,
     *,
     block_size: int,
+    streams: Sequence[str] = (),
     keep_logits: bool = False,
 ) -> GenericScores:
-    """Score the generic heads on (a shard of) the test set.
+    """Score the generic heads, and the primary head's streams, on (a shard of) the test set.
+
+    A stream alone predicts the class of its own largest logit.
 
     Args:
         features: (B, S, D) of the shard's images.
@@ -76,20 +95,53 @@ def score_generic(
         heads: The heads in order, the primary one first.
         predict: Fuses the streams.
         block_size: Images per block; shards of one test set begin at multiples of it.
+        streams: Names of the S streams to be scored one by one; (): none of them.
         keep_logits: Whether to return the fused logits in half precision, clamped to its range.
 
     Returns:
         Scores that add exactly over shards.
+
+    Raises:
+        FedltError: If a stream has the name of a head.
     """
-    logits = [
-        fused_logits(features, head, predict, block_size=block_size) for head in heads.values()
-    ]
+    check_names(tuple(heads), streams)
+    primary, *others = heads.values()
+    first, predicted = _with_streams(features, primary, predict, block_size)
+    logits = [first, *(fused_logits(features, h, predict, block_size=block_size) for h in others)]
     parts = [_count_blocks(one, labels, block_size) for one in logits]
     kept = None
     if keep_logits:
         kept = torch.stack(logits).clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()
     sums = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-    return GenericScores(heads=tuple(heads), logits=kept, **sums)
+    return GenericScores(
+        heads=tuple(heads),
+        logits=kept,
+        streams=tuple(streams),
+        stream_confusion=_confusions(predicted[:, : len(streams)], labels, first.shape[1]),
+        **sums,
+    )
+
+
+def _with_streams(
+    features: Tensor, head: HeadFunction, predict: Predict, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return the fused logits (B, C), and the classes (B, S) that the streams predict alone."""
+    fused, alone = [], []
+    for block in torch.split(features, block_size):
+        logits = head(block)  # (b, S, C)
+        fused.append(predict(logits))
+        alone.append(logits.argmax(dim=-1))
+    return torch.cat(fused), torch.cat(alone)
+
+
+def _confusions(predicted: Tensor, labels: Tensor, classes: int) -> IntArray:
+    """Return (S, C, C) images by stream, true class and predicted class, from (B, S) and (B,)."""
+    streams = predicted.shape[1]
+    rows = torch.arange(streams, device=labels.device) * classes + labels[:, None]  # (B, S)
+    cells = (rows * classes + predicted).flatten()
+    counts = torch.bincount(cells, minlength=streams * classes * classes)
+    table: IntArray = counts.cpu().numpy().reshape(streams, classes, classes)
+    return table
 
 
 def _count_blocks(logits: Tensor, labels: Tensor, block_size: int) -> dict[str, IntArray]:

@@ -59,6 +59,7 @@ class Model(nn.Module):
         self._packed: dict[str, Tensor] = {}  # views of the block in which tensors lie
         self._cosine: tuple[float, bool] | None = None  # what linear heads become: see below
         self._has_stream_heads = False  # a linear head becomes one for every stream
+        self._stream_names: tuple[str, ...] = ()  # as declared; (): numbered
         self.image_shape = image_shape
         self.backbone = backbone
         self.heads = nn.ModuleDict()
@@ -73,6 +74,38 @@ class Model(nn.Module):
     def num_streams(self) -> int:
         """Streams (experts or tokens) per image, S."""
         return int(self.backbone.num_streams)  # type: ignore[arg-type]
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """Names of the S streams, by which they are scored; () for a single stream.
+
+        They are those of :meth:`name_streams`, else ``stream_1`` to ``stream_S``.
+
+        Raises:
+            FedltError: If other streams were named than the backbone has.
+        """
+        count = self.num_streams
+        if self._stream_names and len(self._stream_names) != count:
+            given = ", ".join(self._stream_names)
+            raise FedltError(f"model: the backbone has {count} streams, the names are {given}")
+        numbered = tuple(f"stream_{k}" for k in range(1, count + 1))
+        return (self._stream_names or numbered) if count > 1 else ()
+
+    def name_streams(self, *names: str) -> None:
+        """Declare the names of the streams, in their order.
+
+        Args:
+            names: One a stream, each an identifier; no generic head may have one of them.
+
+        Raises:
+            FedltError: If a name is no identifier or is there twice, or their number is not that of
+                the streams.
+        """
+        for name in names:
+            if not name.isidentifier() or names.count(name) > 1:
+                raise FedltError(f"model: stream name {name!r} must be an identifier of its own")
+        self._stream_names = names
+        _ = self.stream_names  # checks their number
 
     def features(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to features (B, S, D)."""

@@ -1,7 +1,8 @@
 """Result tables for the terminal: both views, primary heads first and alone in bold.
 
 Numbers are percentages with one decimal; what a run does not have (an absent shot group, a view
-that was not scored) is a dash. Heads other than the primary ones are listed for information only.
+that was not scored) is a dash. Heads other than the primary ones, and the primary generic head's
+streams one by one, are listed for information only.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
         return percent(metrics.get(name), signed=name in _SIGNED)
 
     title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
-    views = _views(title, list(metrics), cell)
+    views = _views(title, list(metrics), cell, result.get("streams") or ())
     faults = _faults(result.get("faults") or {})
     return Group(views, "", Text(f"faults: {faults}")) if faults else views
 
@@ -79,9 +80,9 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
     seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
     method = _method(results[0]) if results else DASH
     moment = _moment(results[0], which) if results else which
-    return _views(
-        f"{method}, seeds {seeds}, {moment}: mean±95 % interval", names, _over_seeds(every)
-    )
+    streams = results[0].get("streams") if results else None
+    title = f"{method}, seeds {seeds}, {moment}: mean±95 % interval"
+    return _views(title, names, _over_seeds(every), streams or ())
 
 
 def comparison_table(
@@ -133,8 +134,10 @@ def _moment(result: Mapping[str, Any], which: str) -> str:
     return f"round {rounds}" if which == "final" else f"{which} of {rounds} rounds"
 
 
-def _views(title: str, names: Sequence[str], cell: Cell) -> RenderableType:
-    generic = _view("generic", _GENERIC, names, cell)
+def _views(
+    title: str, names: Sequence[str], cell: Cell, streams: Sequence[str] = ()
+) -> RenderableType:
+    generic = _view("generic", _GENERIC, names, cell, streams)
     personal = _view("personal", _PERSONAL, names, cell)
     return Group(Text(f"{title} (accuracies in %)"), "", generic, "", personal)
 
@@ -147,19 +150,26 @@ def _empty(view: str, columns: Mapping[str, str]) -> Table:
     return table
 
 
-def _view(view: str, columns: Mapping[str, str], names: Sequence[str], cell: Cell) -> Table:
+def _view(
+    view: str,
+    columns: Mapping[str, str],
+    names: Sequence[str],
+    cell: Cell,
+    streams: Sequence[str] = (),
+) -> Table:
     table = _empty(view, columns)
     primary = [cell(f"{view}/{metric}") for metric in columns.values()]
     table.add_row("primary head", *primary, style="bold")
-    for head in _other_heads(view, names):
-        table.add_row(head, *(cell(f"{view}/{head}/{metric}") for metric in columns.values()))
+    for name in _beside(view, names):
+        label = f"stream {name}" if name in streams else name
+        table.add_row(label, *(cell(f"{view}/{name}/{metric}") for metric in columns.values()))
     if view == "personal":
         table.add_row("generic model", cell("personal/generic"), *[""] * (len(columns) - 1))
     return table
 
 
-def _other_heads(view: str, names: Sequence[str]) -> list[str]:
-    """Return the heads that have ``<view>/<head>/accuracy``, in the order of the result."""
+def _beside(view: str, names: Sequence[str]) -> list[str]:
+    """Return the streams and heads with ``<view>/<name>/accuracy``, in the order of the result."""
     start, end = f"{view}/", "/accuracy"
     return [
         name[len(start) : -len(end)]

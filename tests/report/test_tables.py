@@ -89,6 +89,19 @@ def test_primary_heads_come_first():
     assert text.index("primary head") < text.index("aux")
 
 
+def test_streams_are_named_as_such_and_not_bold():
+    final = {"generic/accuracy": 0.6, "generic/few_expert/accuracy": 0.5}
+    final |= {"generic/few_expert/few": 0.75, "generic/sse_c/accuracy": 0.4}
+    result = {**RESULT, "final": final, "streams": ["few_expert"]}
+    for table in (result_table(result), seeds_table([result])):
+        text = render(table, color=True)
+        lines = [line for line in text.splitlines() if "few_expert" in line or "sse_c" in line]
+        assert [line.split() for line in lines] == [
+            ["stream", "few_expert", "50.0", "-", "-", "75.0"],
+            ["sse_c", "40.0", "-", "-", "-"],
+        ]
+
+
 def test_missing_moment_is_all_dashes():
     assert row(render(result_table(RESULT, "selected")), "primary head")[1:] == ["-"] * 4
 
