@@ -35,6 +35,6 @@ class ClassBalanced(ClientPlugin):
         client.tensors["class_weights"] = effective_number_weights(counts, beta=self.beta)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the mean of w(y) CE, equation 12."""
+        """Return the sum of w(y) CE over the number of images, equation 12."""
         weights = client.tensors["class_weights"]
-        return class_weighted_cross_entropy(logits, batch.labels, weights)
+        return class_weighted_cross_entropy(logits, batch.labels, weights, divide_by="images")

@@ -32,6 +32,10 @@ class FedIR(ClientPlugin):
         client.tensors["class_weights"] = importance_weights(counts, log_prior)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the mean of w(y) CE."""
+        """Return the sum of w(y) CE over the sum of w(y): self-normalised importance weights."""
         weights = client.tensors["class_weights"]
-        return class_weighted_cross_entropy(logits, batch.labels, weights)
+        return class_weighted_cross_entropy(logits, batch.labels, weights, divide_by="weights")
+
+    def label_weights(self, client: Client) -> Tensor:
+        """Return w, whose sum over a batch divides the loss."""
+        return client.tensors["class_weights"]

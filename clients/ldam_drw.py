@@ -60,6 +60,10 @@ class LdamDrw(ClientPlugin):
         client.tensors["class_weights"] = weights if is_late else torch.ones_like(weights)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the weighted cross-entropy with margins, equation 13."""
+        """Return the cross-entropy with margins, equation 13, a mean weighted by the classes."""
         tensors = client.tensors
         return ldam(logits, batch.labels, tensors["margins"], tensors["class_weights"])
+
+    def label_weights(self, client: Client) -> Tensor:
+        """Return the weights of the classes, whose sum over a batch divides the loss."""
+        return client.tensors["class_weights"]

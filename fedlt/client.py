@@ -299,7 +299,10 @@ class ClientPlugin:
     control: ClassVar[
         Mapping[str, object]
     ] = {}  # options of what is compared beside it; None: none
-    per_image: ClassVar[bool] = False  # the loss reads logits and labels, and is a mean over images
+    per_image: ClassVar[bool] = (
+        False  # the loss reads logits and labels, and is a mean over images,
+    )
+    # plain or weighted by ``label_weights``
 
     @property
     def parts(self) -> tuple[ClientPlugin, ...]:
@@ -355,6 +358,14 @@ class ClientPlugin:
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean loss of ``logits`` (B, S, C)."""
         return cross_entropy(logits, batch.labels)
+
+    def label_weights(self, client: Client) -> Tensor | None:
+        """Return the weights w (C,) of a ``per_image`` loss that is divided by their sum.
+
+        Such a loss is ``sum_i w[y_i] l_i / sum_i w[y_i]``; None: it is a plain mean over images. A
+        data plugin that weighs or mixes images needs to know which.
+        """
+        return None
 
     def predict(self, logits: Tensor) -> Tensor:
         """Fuse the streams: (B, S, C) -> (B, C). The default is their mean."""

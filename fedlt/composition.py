@@ -23,6 +23,7 @@ from torch.func import vmap
 
 from fedlt.client import Batch, ClientPlugin
 from fedlt.losses import cross_entropy
+from fedlt.losses.cross_entropy import TINY
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -51,19 +52,28 @@ def is_plain(plugin: ClientPlugin) -> bool:
 
 
 def weighted(
-    loss: Callable[[Tensor, Batch], Tensor], logits: Tensor, batch: Batch, *, own: bool = False
+    loss: Callable[[Tensor, Batch], Tensor],
+    logits: Tensor,
+    batch: Batch,
+    *,
+    own: bool = False,
+    label_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean of a loss over a batch, with the weights and mixed labels of its images.
 
     Args:
-        loss: (logits (B, S, C), batch) -> scalar, the mean over images of each one's own loss.
+        loss: (logits (B, S, C), batch) -> scalar, the mean over images of each one's own loss,
+            weighted by ``label_weights``.
         logits: (B, S, C).
         batch: ``weights``, ``mixed`` and ``share`` of its extra are read; without them the result
             is that of ``loss``, bit for bit.
         own: Read ``own``, too: the loss on the client's own images, as it holds them.
+        label_weights: w (C,) of :meth:`ClientPlugin.label_weights`; None: 1 for every class.
 
     Returns:
-        The mean over images of weight (share l(y) + (1 - share) l(y')).
+        sum of weight (share w_y l(y) + (1 - share) w_y' l(y')) over images, divided by the sum of
+        (share w_y + (1 - share) w_y'); without ``label_weights`` that is the number of images. The
+        images' own weights are in the numerator alone: they say how much a loss counts.
     """
     extra = dict(batch.extra)
     weights, share, mixed = (extra.pop(name, None) for name in ("weights", "share", "mixed"))
@@ -79,12 +89,19 @@ def weighted(
         rows: Tensor = vmap(one)(logits, batch.images, labels, extra)  # (B,)
         return rows
 
-    rows = each(batch.labels)
+    rows, sums = each(batch.labels), None
+    if label_weights is not None:
+        sums = label_weights[batch.labels]
+        rows = rows * sums
     if mixed is not None and share is not None:
-        rows = share * rows + (1 - share) * each(mixed)
+        others = each(mixed)
+        if label_weights is not None and sums is not None:
+            others = others * label_weights[mixed]
+            sums = share * sums + (1 - share) * label_weights[mixed]
+        rows = share * rows + (1 - share) * others
     for factor in factors:
         rows = rows * factor
-    return rows.mean()
+    return rows.mean() if sums is None else rows.sum() / sums.sum().clamp(min=TINY)
 
 
 def own_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
@@ -168,7 +185,14 @@ class Composed(ClientPlugin):
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the loss plugin's loss, under the weights that the batch says."""
-        return weighted(lambda z, b: self.objective.loss(z, b, client), logits, batch)
+        weights = self.label_weights(client)
+        return weighted(
+            lambda z, b: self.objective.loss(z, b, client), logits, batch, label_weights=weights
+        )
+
+    def label_weights(self, client: Client) -> Tensor | None:
+        """Return the loss plugin's weights of the classes."""
+        return self.objective.label_weights(client)
 
     def predict(self, logits: Tensor) -> Tensor:
         """Fuse the streams as the loss plugin does."""

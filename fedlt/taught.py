@@ -8,6 +8,7 @@ none                   no teacher: to compare with
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.models import Group, Model
 
-__all__ = ["TaughtPlugin", "check_range", "mix_batch"]
+__all__ = ["TaughtPlugin", "check_range", "mix_batch", "rate_factor"]
 
 GROUPS: Final[dict[str, Group]] = {
     "co_teacher": "shared",
@@ -93,16 +94,19 @@ class TaughtPlugin(ClientPlugin):
     weights: str = ""  # the run directory of a pretrained teacher
     teacher_loss: Literal["ldam", "ce"] = "ldam"
     teacher_epochs: int = 1  # passes over the client's images a round
-    teacher_lr: float = 0.05  # its optimizer is SGD with the file's momentum
+    teacher_lr: float = 0.05  # its optimizer is SGD with the file's momentum; the highest rate
+    teacher_schedule: Literal["cosine", "step", "constant"] = "cosine"  # over all rounds, to 0
     teacher_rho: float = 0.8  # of SAM; 0: plain SGD
     teacher_drw_start: float = 0.8  # share of the rounds in which the teacher weighs no class
     beta: float = 0.9999  # of the effective numbers
-    drw_cap: float = 50.0  # largest ratio of two class weights
+    drw_cap: float | None = None  # largest ratio of two class weights; None: no cap, as the paper
 
     def __post_init__(self) -> None:
         """Check the hyperparameters."""
-        check_range(self, 1, float("inf"), "teacher_epochs", "drw_cap")
-        check_range(self, 0, float("inf"), "teacher_rho")
+        check_range(self, 1, math.inf, "teacher_epochs")
+        if self.drw_cap is not None:
+            check_range(self, 1, math.inf, "drw_cap")
+        check_range(self, 0, math.inf, "teacher_rho")
         check_range(self, 0, 1, "teacher_drw_start")
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta: {self.beta} is not in [0, 1)")
@@ -131,7 +135,8 @@ class TaughtPlugin(ClientPlugin):
 
     def class_weights(self, client: Client, start: float) -> Tensor:
         """Return the weights (C,) of a loss that re-weights after a share of the rounds."""
-        weights = reweighting(client.tensors["known_counts"], beta=self.beta, cap=self.drw_cap)
+        cap = math.inf if self.drw_cap is None else self.drw_cap
+        weights = reweighting(client.tensors["known_counts"], beta=self.beta, cap=cap)
         return weights if client.round > start * client.rounds else torch.ones_like(weights)
 
     def setup(self, client: Client) -> None:
@@ -143,7 +148,7 @@ class TaughtPlugin(ClientPlugin):
         client.tensors["teacher_weights"] = self.class_weights(client, self.teacher_drw_start)
 
     def teaching(self, client: Client, batch: Batch) -> Tensor:
-        """Return the teacher's own loss."""
+        """Return the teacher's own loss, divided by the sum of the batch's class weights."""
         logits = client.model.networks["teacher"](batch.images)  # (B, C)
         tensors = client.tensors
         return ldam(logits, batch.labels, tensors["teacher_margins"], tensors["teacher_weights"])
@@ -163,6 +168,10 @@ class TaughtPlugin(ClientPlugin):
             metrics["agreement"] = 0.0 if named is None else float(named.float().mean())
         return metrics
 
+    def teacher_rate(self, client: Client) -> float:
+        """Return the teacher's learning rate in this round."""
+        return self.teacher_lr * rate_factor(self.teacher_schedule, client.round, client.rounds)
+
     def _train_teacher(self, client: Client) -> float:
         """Train on plain batches, but for a single image, of which BatchNorm has no statistics."""
         epochs = range(self.teacher_epochs)
@@ -173,7 +182,7 @@ class TaughtPlugin(ClientPlugin):
             network="teacher",
             no_decay=("networks.",),  # the file's is the student's
             batches=[batch for batch in weak if len(batch.labels) > 1],
-            schedule=partial(_constant, self.teacher_lr / client.local.lr),
+            schedule=partial(_constant, self.teacher_rate(client) / client.local.lr),
             ascent=self.teacher_rho,
             optimizer="sgd",
         )
@@ -183,6 +192,25 @@ class TaughtPlugin(ClientPlugin):
         """Return the classes (B,) that the teacher names, as it was when the round began."""
         received = {**client.broadcast, **client.personal}
         return client.frozen_network("teacher", received, images).argmax(dim=-1)
+
+
+def rate_factor(schedule: str, round_: int, rounds: int) -> float:
+    """Return the factor of a teacher's learning rate in a round.
+
+    Args:
+        schedule: ``cosine``: (1 + cos(pi t)) / 2, t the share of the rounds that are over.
+            ``step``: the recipe of LDAM-DRW with SAM on CIFAR, 200 epochs: growth over the first 5
+            (2.5 %), 0.01 after 160 (80 %) and 0.0001 after 180 (90 %). ``constant``: 1.
+        round_: From 1.
+        rounds: Of the run.
+    """
+    over = (round_ - 1) / rounds
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * over)) / 2
+    if schedule == "step":
+        grown = min(1.0, round_ / (0.025 * rounds))
+        return grown * (1e-4 if over >= 0.9 else 0.01 if over >= 0.8 else 1.0)
+    return 1.0
 
 
 def _constant(rate: float, step: int, steps: int) -> float:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Final, Literal
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 __all__ = [
+    "Divisor",
     "class_weighted_cross_entropy",
     "cross_entropy",
     "cross_entropy_rows",
     "entropy",
     "under_vmap",
 ]
+
+Divisor = Literal["images", "weights"]  # of a sum over a batch of weighted losses
+TINY: Final = 1e-12  # the least sum of weights that a loss is divided by
 
 _UNDER_VMAP: ContextVar[bool] = ContextVar("_UNDER_VMAP", default=False)
 
@@ -50,22 +55,29 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(rows, targets)
 
 
-def class_weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of ``weights[label]`` times the cross-entropy.
+def class_weighted_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, *, divide_by: Divisor
+) -> Tensor:
+    """Return the sum of ``weights[label]`` times the cross-entropy, divided as the method has it.
 
-    It is divided by the number of rows, not by the sum of their weights: the mean over many batches
-    is then that over the data. With weights of 1 it is :func:`cross_entropy`, bit for bit.
+    With weights of 1 the result is that of :func:`cross_entropy`, bit for bit, either way.
 
     Args:
         logits: Logits (B, C) or (B, S, C).
         labels: Classes (B,), int64.
         weights: (C,), at least 0.
+        divide_by: ``images``: the number of rows B * S; a batch of frequent classes then makes a
+            small step. ``weights``: the sum of the rows' weights; the step has the size of a plain
+            one in every batch. Rows that all have weight 0 give 0.
 
     Returns:
         A scalar.
     """
     rows, targets = _rows(logits, labels)
-    return F.cross_entropy(rows, targets, weight=weights, reduction="sum") / len(targets)
+    total = F.cross_entropy(rows, targets, weight=weights, reduction="sum")
+    if divide_by == "images":
+        return total / len(targets)
+    return total / weights[targets].sum().clamp(min=TINY)
 
 
 def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:

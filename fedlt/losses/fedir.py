@@ -2,6 +2,7 @@
 
 ECCV 2020, https://arxiv.org/abs/2003.08082. Client k's loss is re-weighted to the class mix of the
 population: w(x, y) = p(x, y) / q_k(x, y), which is p(y) / q_k(y) where p(x | y) is common to all.
+On a mini-batch the paper has self-normalised weights: each over the sum of the batch's.
 """
 
 from __future__ import annotations

@@ -41,10 +41,11 @@ def ldam(logits: Tensor, labels: Tensor, margins: Tensor, weights: Tensor) -> Te
         weights: (C,) of the classes; ones before the re-weighting sets in.
 
     Returns:
-        A scalar, the mean over the streams and the batch.
+        A scalar: over streams and batch the mean weighted by ``weights``, that is, the weighted sum
+        over the sum of the weights in the batch, as in the authors' code.
     """
     classes = torch.arange(logits.shape[-1], device=logits.device)
     lost = (classes == labels[:, None]) * margins  # (B, C)
     if logits.ndim == 3:
         lost = lost[:, None]
-    return class_weighted_cross_entropy(logits - lost, labels, weights)
+    return class_weighted_cross_entropy(logits - lost, labels, weights, divide_by="weights")

@@ -14,7 +14,7 @@ from fedlt.client import Batch
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.teacher import Teacher
-from fedlt.taught import mix_batch
+from fedlt.taught import mix_batch, rate_factor
 from fedlt.worker import Worker
 from strategies import FedAvg
 
@@ -108,6 +108,54 @@ def test_the_teacher_learns_by_ldam_and_sam(lab):
         torch.testing.assert_close(p.detach(), s - 0.07 * g, msg=name)
     body = client.snapshot()
     assert all(torch.equal(t, body[n]) for n, t in other.broadcast.items() if "teacher" not in n)
+
+
+@pytest.mark.parametrize(("round_", "is_late"), [(8, False), (9, True)])
+@pytest.mark.parametrize("loss", ["ldam", "ce"])
+def test_the_teacher_divides_by_the_weights_in_the_batch(lab, round_, is_late, loss):
+    """From round 0.8 x 10 on: PyTorch's own mean with ``weight=``, on a batch of one class too."""
+    client = client_of(lab, round_=round_, prior=ORACLE, options={"teacher_loss": loss})
+    counts = client.tensors["known_counts"].double()
+    weights = ((1 - 0.9999) / (1 - 0.9999**counts)).float() if is_late else torch.ones(4)
+    assert (weights.unique().numel() > 1) == is_late
+    (batch, *_) = super(DeitLT, client.plugin).batches(client, 0)
+    for labels in (batch.labels, torch.full_like(batch.labels, 2)):
+        batch = replace(batch, labels=labels)
+        client.model.networks["teacher"].eval()
+        logits = client.model.networks["teacher"](batch.images)
+        margin = 15 * (counts.min() / counts) ** 0.25 if loss == "ldam" else torch.zeros(4)
+        lost = functional.one_hot(labels, 4) * margin.float()
+        expected = functional.cross_entropy(logits - lost, labels, weight=weights)
+        found = client.plugin.teaching(client, batch)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_teachers_rate_by_the_round():
+    """Cosine: cos(pi/4)^2 after a quarter of the rounds, and 1/2 after half of them.
+
+    Step, 200 rounds as the recipe has 200 epochs: growth over 5, 0.01 after 160, 0.0001 after 180.
+    """
+    cosine = [rate_factor("cosine", round_, 200) for round_ in (1, 51, 101, 151)]
+    assert cosine == pytest.approx([1.0, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4])
+    step = [rate_factor("step", round_, 200) for round_ in (1, 5, 6, 160, 161, 180, 181, 200)]
+    assert step == pytest.approx([0.2, 1.0, 1.0, 1.0, 0.01, 0.01, 1e-4, 1e-4])
+    assert {rate_factor("constant", round_, 7) for round_ in range(1, 8)} == {1.0}
+    assert rate_factor("cosine", 1, 1) == rate_factor("step", 1, 1) == 1.0
+
+
+@pytest.mark.parametrize(("schedule", "factor"), [("cosine", 0.5), ("constant", 1.0)])
+def test_the_teacher_steps_with_that_rate(lab, schedule, factor):
+    """Plain SGD, one batch, half of ten rounds over: w moves by rate times the gradient."""
+    options = {"teacher_rho": 0.0, "teacher_lr": 0.08, "teacher_schedule": schedule}
+    local = {"lr": 0.2, "momentum": 0.0, "batch_size": 100}
+    given = {"options": options, "local": local, "model": {"norm": "group"}, "round_": 6}
+    client, other = client_of(lab, **given), client_of(lab, **given)
+    client.plugin.train_networks(client)
+    teacher = other.model.networks["teacher"].requires_grad_(True)
+    (batch,) = super(DeitLT, other.plugin).batches(other, 0)
+    (slope,) = torch.autograd.grad(other.plugin.teaching(other, batch), teacher.head.weight)
+    moved = client.model.networks["teacher"].head.weight - teacher.head.weight
+    torch.testing.assert_close(moved.detach(), -0.08 * factor * slope, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("strategy", ["fedprox", "ditto", "fedrep", "fedrod"])
@@ -291,6 +339,7 @@ def test_bad_values_are_refused(lab):
         "alpha: 2.0 is above 1": {"alpha": 2.0},
         "warmup: -1.0 is below 0": {"warmup": -1.0},
         "drw_cap: 0.5 is below 1": {"drw_cap": 0.5},
+        "client.teacher_schedule is 'linear'": {"teacher_schedule": "linear"},
         "teacher_lr: 0.0 is not above 0": {"teacher_lr": 0.0},
         r"beta: 1.0 is not in \[0, 1\)": {"beta": 1.0},
         "teacher_epochs: 0 is below 1": {"teacher_epochs": 0},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from clients import DeitLT
 from fedlt.losses import (
     ldam_margins,
     mean_weight,
@@ -32,6 +34,23 @@ def test_margins_of_cifar10_lt():
     """0.5 (50 / n)^(1/4)."""
     expected = [0.1581, 0.1797, 0.2042, 0.2321, 0.2638, 0.2998, 0.3407, 0.3872, 0.4405, 0.5]
     assert ldam_margins(CIFAR, max_margin=0.5).tolist() == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("largest", "classes", "ratio"), [(5000, 10, 78.9), (500, 100, 97.6)], ids=["c10", "c100"]
+)
+def test_the_papers_own_weights_are_not_cut(largest, classes, ratio):
+    """CIFAR-10-LT and CIFAR-100-LT, imbalance 100: by default the weights are as uneven as there.
+
+    The ratio is (1 - b^n_max) / (1 - b^n_min); a cap of 50 would change both sets.
+    """
+    sizes = [int(largest * 0.01 ** (rank / (classes - 1))) for rank in range(classes)]
+    by_hand = (1 - 0.9999 ** sizes[0]) / (1 - 0.9999 ** sizes[-1])
+    assert by_hand == pytest.approx(ratio, abs=0.05)
+    assert DeitLT().drw_cap is None
+    client = SimpleNamespace(tensors={"known_counts": torch.tensor(sizes)}, round=2, rounds=2)
+    found = DeitLT().class_weights(client, 0.9)
+    assert (found.max() / found.min()).item() == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_limits_of_beta():

@@ -26,6 +26,7 @@ from fedlt.losses import (
 COUNTS = np.array([90, 9, 1, 0])
 PRIOR = np.log(np.where(COUNTS > 0, COUNTS, 1)) - 1e4 * (COUNTS == 0)
 LABELS = np.array([0, 1, 2, 0, 1])
+RATIOS = np.array([0.1 / 0.9, 0.2 / 0.09, 0.3 / 0.01, 0])  # p / q_k of p = .1, .2, .3, .4
 
 
 @pytest.fixture
@@ -61,12 +62,16 @@ def numpy_focal(logits, gamma=1.5):
 
 
 def numpy_ldam(logits, weights):
-    """s 30, largest margin 0.5: the margins of 90, 9 and 1 images are 0.5 n^(-1/4)."""
+    """s 30, largest margin 0.5: the margins of 90, 9 and 1 images are 0.5 n^(-1/4).
+
+    The authors' code divides by the weights in the batch, over both streams.
+    """
     margin = 30 * 0.5 * np.maximum(COUNTS, 1) ** -0.25
     shifted = logits.copy()
     for row, label in zip(shifted, LABELS, strict=True):
         row[:, label] -= margin[label]
-    return -(weights[LABELS][:, None] * own_class(log_softmax(shifted))).mean()
+    own = weights[LABELS][:, None] * own_class(log_softmax(shifted))
+    return -own.sum() / (2 * weights[LABELS].sum())
 
 
 def numpy_effective(beta=0.9):
@@ -75,8 +80,8 @@ def numpy_effective(beta=0.9):
     return np.array(held) / (sum(held) / 3)
 
 
-def numpy_weighted(logits, weights):
-    return -(weights[LABELS][:, None] * own_class(log_softmax(logits))).mean()
+def numpy_weighted(logits, weights, divisor):
+    return -(weights[LABELS][:, None] * own_class(log_softmax(logits))).sum() / divisor
 
 
 def of_counts(function, **options):
@@ -101,15 +106,18 @@ CASES = {
     ),
     "class_balanced": (
         lambda z, y: class_weighted_cross_entropy(
-            z, y, of_counts(effective_number_weights, beta=0.9)
+            z, y, of_counts(effective_number_weights, beta=0.9), divide_by="images"
         ),
-        lambda z: numpy_weighted(z, numpy_effective()),
+        lambda z: numpy_weighted(z, numpy_effective(), 10),  # 5 images, 2 streams
     ),
     "fedir": (
         lambda z, y: class_weighted_cross_entropy(
-            z, y, of_counts(importance_weights, log_prior=tensor([10.0, 20, 30, 40]).log())
+            z,
+            y,
+            of_counts(importance_weights, log_prior=tensor([10.0, 20, 30, 40]).log()),
+            divide_by="weights",
         ),
-        lambda z: numpy_weighted(z, np.array([0.1 / 0.9, 0.2 / 0.09, 0.3 / 0.01, 0])),
+        lambda z: numpy_weighted(z, RATIOS, 2 * RATIOS[LABELS].sum()),
     ),
 }  # fmt: skip
 cases = pytest.mark.parametrize(("loss", "by_hand"), CASES.values(), ids=CASES)
@@ -155,10 +163,10 @@ def bits(loss, logits):
         lambda z, y: logit_adjusted(z, y, torch.tensor(PRIOR).float(), tau=0.0),
         lambda z, y: fedlc(z, y, calibration(torch.full((4,), 7), tau=0.0)),
         lambda z, y: class_weighted_cross_entropy(
-            z, y, effective_number_weights(torch.full((4,), 7), beta=0.999)
+            z, y, effective_number_weights(torch.full((4,), 7), beta=0.999), divide_by="images"
         ),
         lambda z, y: class_weighted_cross_entropy(
-            z, y, importance_weights(torch.full((4,), 7), torch.zeros(4))
+            z, y, importance_weights(torch.full((4,), 7), torch.zeros(4)), divide_by="weights"
         ),
         lambda z, y: ldam(z, y, torch.zeros(4), torch.ones(4)),
     ],
