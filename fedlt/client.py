@@ -61,6 +61,7 @@ class Client:
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
+    steps_done: int = 0  # likewise; a loop of a method's own adds the steps that it takes
     trainer: Trainer = train_alone  # the loop behind train, which an engine may replace
     work: tuple[int, int] | None = None  # steps done of the whole task's; None: all of them
     asked: tuple[int, int] = (1, 1)  # clients that a round asks, and clients in the population
@@ -124,7 +125,9 @@ class Client:
             optimizer=optimizer or self.local.optimizer,
         )
         phase.set_modes(self.model)
-        return self.trainer(self, phase)
+        metrics = self.trainer(self, phase)
+        self.steps_done += int(metrics["steps"])
+        return metrics
 
     def planned_steps(self, epochs: int) -> int:
         """Return the steps of some epochs of plain batches: a schedule's second argument."""

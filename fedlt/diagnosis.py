@@ -145,7 +145,7 @@ class Diagnosis:
         return update_drift(updates, {name: broadcast[name].cpu() for name in shared})
 
     def _agreement(self, standing: Standing) -> Metric:
-        seen = [cid for cid in self._probes if standing.participated[cid]]
+        seen = [cid for cid in self._probes if self._evaluator.has_own_model(standing, cid)]
         generic, own = self._worker.predict(self._evaluator.request(standing, seen))
         if generic is None or not own:
             return None

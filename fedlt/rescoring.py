@@ -124,7 +124,7 @@ def _cut(
         metrics |= personal_metrics(
             scores, view, shots, participated=participated, has_generic=has_generic
         )
-        recalls = client_recalls(scores, view, participated=participated)
+        recalls = client_recalls(scores, view)
         recalls = recalls[view.local_counts[scores.cids].sum(axis=1) > 0]
     confusion = evaluation.generic.confusion[0] if evaluation.generic.heads else None
     metrics |= prior_metrics(counts.sum(axis=0), confusion=confusion, client_recalls=recalls)
@@ -136,8 +136,8 @@ def _client_accuracies(evaluation: Evaluation, cut: Cut) -> list[float] | None:
     if evaluation.personal is None:
         return None
     view = evaluation.view(cut.local_test)
-    scores, seen = _masked(evaluation.personal, cut.mask), evaluation.participated
-    own: list[float] = client_accuracies(scores, view, participated=seen)[:, 0].tolist()
+    scores = _masked(evaluation.personal, cut.mask)
+    own: list[float] = client_accuracies(scores, view)[:, 0].tolist()
     return own
 
 

@@ -77,7 +77,8 @@ class Scorer:
             )
         bases = {} if features is None else self._bases(features, request, heads)
         own = {client.cid: self._own(features, request, client) for client in request.clients}
-        return Scores(generic, {cid: (own[cid], bases.get(cid)) for cid in own})
+        steps = {client.cid: client.steps for client in request.clients}
+        return Scores(generic, {cid: (own[cid], bases.get(cid)) for cid in own}, steps)
 
     def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
         """Load the generic model into the scratch model and return its heads; {}: there is none."""

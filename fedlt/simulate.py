@@ -247,9 +247,6 @@ class Simulation:
         """Return the models after a round, as they are scored."""
         personal = engine.states()
         steps = self.steps if personal else np.zeros_like(self.steps)
-        passes = -(-self.federation.data.client_sizes // self.config.local.batch_size)
-        epochs = self.federation.strategy.adapt_epochs + self.config.personal.refresh.epochs
-        steps = steps + epochs * passes
         state = self.server.state
         return Standing(
             round=round_,

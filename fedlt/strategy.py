@@ -189,7 +189,8 @@ class Strategy:
         """Make a client's personal model just before it is scored, if ``adapt_epochs`` says so.
 
         Trains ``client.model``, which holds the new broadcast and :meth:`personal_weights`, and
-        returns the personal state to score with. Nothing of it is kept.
+        returns the personal state to score with. Nothing of it is kept. A client that never took
+        part is tuned, too: from :meth:`init_personal`, with the model as the generic one has it.
         """
         raise NotImplementedError(f"{type(self).__name__} has adapt_epochs and no adapt")
 

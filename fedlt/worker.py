@@ -196,8 +196,9 @@ class Worker:
     def _finish(self, request: ScoreRequest, asked: ClientRequest) -> ClientRequest:
         """Return one client's personal model as it is to be scored.
 
-        A client that never took part gets its first state, where there is no generic model. The
-        strategy's ``adapt`` comes next, then ``personal.refresh``.
+        A client that never took part starts from its first state, with the personal part of the
+        generic model where that one borrows a mean of the participants'. The strategy's ``adapt``
+        comes next, then ``personal.refresh``.
         """
         if asked.personal is None:
             return asked
@@ -211,6 +212,10 @@ class Worker:
             global_counts=request.global_counts,
             pooled=False,
         )
+        if not asked.personal and request.private_mean:
+            borrowed = self._moved(dict(request.private_mean))
+            self.model.load(borrowed, borrowed)
+            client.personal = {**client.personal, **borrowed}
         start = strategy.personal_weights(self.model, client.broadcast, client.personal)
         self.model.load(start, start)
         own = client.personal
@@ -225,4 +230,4 @@ class Worker:
             if not torch.equal(state[name], client.broadcast[name])
         }
         personal = {name: tensor.detach().clone() for name, tensor in own.items()}
-        return replace(asked, personal=personal, refreshed=trained)
+        return replace(asked, personal=personal, refreshed=trained, steps=client.steps_done)

@@ -32,7 +32,8 @@ class FedETF(Strategy):
     """Balanced softmax of ``scale * cos(projection of f, class vector)``, local counts as prior.
 
     A client's own model is made just before it is scored: class vectors and projection trained in
-    turns by cross-entropy on the client's features.
+    turns by cross-entropy on the client's features. The projection has the file's momentum and
+    weight decay, the class vectors have neither.
     """
 
     scale: float = 1.0  # where the learnable scale of the cosines starts
@@ -78,21 +79,23 @@ class FedETF(Strategy):
         head = cast(EtfHead, client.model.heads["head"])
         features, labels = client_features(client, {})
         classes = head.classes.clone().requires_grad_()
+        local, projection = client.local, list(head.projection.parameters())
         phases = (
-            ([classes], self.classes_lr),
-            (list(head.projection.parameters()), self.projection_lr),
+            ([classes], self.classes_lr, 0.0, 0.0),
+            (projection, self.projection_lr, local.momentum, local.weight_decay),
         )
         generator = torch_generator(client.seed, "fedetf tuning", client.round, client.cid)
-        for trained, lr in phases * self.alternations:
-            descend_on(
+        for trained, lr, momentum, weight_decay in phases * self.alternations:
+            client.steps_done += descend_on(
                 cast(list[Tensor], trained),
                 head,
                 classes,
                 features,
                 labels,
                 lr=lr,
-                momentum=client.local.momentum,
-                batch_size=client.local.batch_size,
+                momentum=momentum,
+                weight_decay=weight_decay,
+                batch_size=local.batch_size,
                 epochs=self.tune_epochs,
                 generator=generator,
             )

@@ -32,7 +32,7 @@ def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
         return None
     if last.personal is None:
         return None
-    return client_accuracies(last.personal, last.view(), participated=last.participated)[:, 0]
+    return client_accuracies(last.personal, last.view())[:, 0]
 
 
 def higher_and_lower(

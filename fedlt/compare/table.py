@@ -120,7 +120,8 @@ def _coverage(results: Results, which: str, where: str) -> list[str]:
             shares = [percent(statistics.fmean(one) if one else None) for one in seen]
             words = (
                 f"{statistics.fmean(never):g} clients never sampled, scored with the generic "
-                f"model; seen: {shares[0]} % of clients, {shares[1]} % of the few-classes' images"
+                f"model, tuned where everybody's is; seen: {shares[0]} % of clients, "
+                f"{shares[1]} % of the few-classes' images"
             )
             said.setdefault(words, []).append(label)
     if any(len(own) == len(results) for own in said.values()):

@@ -39,7 +39,7 @@ class Standing:
     fixed: Mapping[str, Tensor]
     personal: Mapping[int, Mapping[str, Tensor]]  # of those that took part; read when needed
     participated: npt.NDArray[np.bool_]  # (K,)
-    steps: npt.NDArray[np.int64]  # (K,) local steps that made each client's personal part
+    steps: npt.NDArray[np.int64]  # (K,) local steps of a round that made each personal part
     global_counts: npt.NDArray[np.int64] | None  # (C,) that the server may know
 
 
@@ -93,15 +93,19 @@ class Evaluator:
         generic: GenericScores | None = None
         own: dict[int, ClientHits | None] = {}
         bases: dict[int, ClientHits | None] = {}
+        steps = standing.steps.copy()
         for answer in ask(self._requests(standing, personal, keep_logits)):
             if answer.generic is not None:
                 generic = answer.generic if generic is None else generic + answer.generic
             for cid, (mine, base) in answer.clients.items():
                 own[cid] = _add(own.get(cid), mine)
                 bases[cid] = _add(bases.get(cid), base)
+            for cid, taken in answer.steps.items():
+                steps[cid] += taken
         generic = generic or GenericScores.nothing(self.federation.data.num_classes)
         scores = self._stack(own, bases) if personal else None
-        return self._metrics(standing, generic, scores), self._archive(standing, generic, scores)
+        metrics = self._metrics(standing, generic, scores, steps)
+        return metrics, self._archive(standing, generic, scores)
 
     def request(self, standing: Standing, cids: Sequence[int]) -> ScoreRequest:
         """Return a request about the generic model and some clients' on the whole test set."""
@@ -126,9 +130,7 @@ class Evaluator:
         """Pieces of the test set with clients on them; clients one by one if they must be."""
         images, block = len(self.federation.data.eval_labels), self.federation.config.evaluate
         cids = self._cids if personal else []
-        strategy, refresh = self.federation.strategy, self.federation.config.personal.refresh
-        trained = refresh.epochs > 0 or strategy.adapt_epochs > 0
-        alone = bool(cids) and (trained or self._has_own_backbone(standing))
+        alone = bool(cids) and (self._tunes or self._has_own_backbone(standing))
         whole = replace(self.request(standing, ()), keep_logits=keep_logits)
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
         step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
@@ -144,18 +146,25 @@ class Evaluator:
             for start in range(0, images, size)
         ]
         if not alone:
-            return _Requests(standing, whole, parts, self._is_own)
-        lone = [cid for cid in cids if self._is_own(standing, cid)]
+            return _Requests(standing, whole, parts, self.has_own_model)
+        lone = [cid for cid in cids if self.has_own_model(standing, cid)]
         bases = [replace(part, own=False) for part in parts] if self._has_generic else []
         models = [_Part(0, images, False, [cid], base=False) for cid in lone]
-        return _Requests(standing, whole, [*bases, *models], self._is_own)
+        return _Requests(standing, whole, [*bases, *models], self.has_own_model)
 
-    def _is_own(self, standing: Standing, cid: int) -> bool:
+    @property
+    def _tunes(self) -> bool:
+        """Whether every client's personal model is trained just before it is scored."""
+        refresh = self.federation.config.personal.refresh
+        return refresh.epochs > 0 or self.federation.strategy.adapt_epochs > 0
+
+    def has_own_model(self, standing: Standing, cid: int) -> bool:
         """Say whether a client is scored by a model of its own, not by the generic one.
 
-        One that never took part has its first state where there is no generic model.
+        A client that never took part has one where everybody's is tuned for scoring, and its first
+        state where there is no generic model.
         """
-        return not self._has_generic or bool(standing.participated[cid])
+        return self._tunes or not self._has_generic or bool(standing.participated[cid])
 
     def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
         """Average the participants' personal parts of the model, weighted by examples.
@@ -185,7 +194,11 @@ class Evaluator:
         )
 
     def _metrics(
-        self, standing: Standing, generic: GenericScores, scores: PersonalScores | None
+        self,
+        standing: Standing,
+        generic: GenericScores,
+        scores: PersonalScores | None,
+        steps: npt.NDArray[np.int64],
     ) -> dict[str, Metric]:
         counts = self.federation.data.client_counts
         metrics = generic_metrics(generic, self.shots)
@@ -195,7 +208,7 @@ class Evaluator:
                 self.view,
                 self.shots,
                 participated=standing.participated,
-                steps=standing.steps,
+                steps=steps,
                 has_generic=self._has_generic,
             )
         return metrics | coverage_metrics(standing.participated, counts, self.shots)

@@ -169,56 +169,39 @@ def _masked_metrics(
     }
 
 
-def _own(hits: IntArray, generic_hits: IntArray, participated: BoolArray) -> IntArray:
-    """(E, H, C) hits, the generic model's for clients never sampled so far."""
-    return np.where(participated[:, None, None], hits, generic_hits[:, None, :])
-
-
-def _reference_metrics(
-    table: _Table, scores: PersonalScores, keep: BoolArray, participated: BoolArray
-) -> dict[str, Metric]:
+def _reference_metrics(table: _Table, scores: PersonalScores, keep: BoolArray) -> dict[str, Metric]:
     """``reference`` only: the accuracies under the mask of the local test's classes."""
     if scores.hits_test is None or scores.generic_hits_test is None:
         return {}
     base = scores.generic_hits_test[keep]
-    hits = _own(scores.hits_test[keep], base, participated)[:, 0]
+    hits = scores.hits_test[keep][:, 0]
     masked = _masked_metrics(table, hits, base, "test_held")
     return masked | _group_metrics(table, hits, "_test_held")
 
 
-def client_accuracies(
-    scores: PersonalScores, view: LocalTest, *, participated: npt.ArrayLike
-) -> FloatArray:
+def client_accuracies(scores: PersonalScores, view: LocalTest) -> FloatArray:
     """Return (E, H) A_k per evaluated client and head, without a mask; NaN for an empty view.
 
     Args:
         scores: The evaluated clients' hits.
         view: The view they were counted on.
-        participated: (K,) True for clients sampled at least once.
     """
     _check(scores, view)
-    seen = np.asarray(participated, dtype=bool)[scores.cids]
-    hits = _own(scores.hits, scores.generic_hits, seen)
     weights, images = view.weights_of(scores.cids), view.scored_images[scores.cids]
-    values = (weights[:, None] * (hits / np.maximum(images, 1)[:, None])).sum(axis=2)
+    values = (weights[:, None] * (scores.hits / np.maximum(images, 1)[:, None])).sum(axis=2)
     return np.where(weights.sum(axis=1)[:, None] > 0, values, np.nan)
 
 
-def client_recalls(
-    scores: PersonalScores, view: LocalTest, *, participated: npt.ArrayLike
-) -> FloatArray:
+def client_recalls(scores: PersonalScores, view: LocalTest) -> FloatArray:
     """Return (E, C) a_kc of the primary head, without a mask; NaN for a class without images.
 
     Args:
         scores: The evaluated clients' hits.
         view: The view they were counted on.
-        participated: (K,) True for clients sampled at least once.
     """
     _check(scores, view)
-    seen = np.asarray(participated, dtype=bool)[scores.cids]
-    hits = _own(scores.hits, scores.generic_hits, seen)[:, 0]
     images = view.scored_images[scores.cids]
-    return np.where(images > 0, hits / np.maximum(images, 1), np.nan)
+    return np.where(images > 0, scores.hits[:, 0] / np.maximum(images, 1), np.nan)
 
 
 def personal_metrics(
@@ -244,8 +227,8 @@ def personal_metrics(
         scores: The evaluated clients' hits.
         view: The view they were counted on; another one than ``sampled`` may be swapped in.
         shots: The run's groups.
-        participated: (K,) True for clients sampled at least once; the others use the primary
-            generic model, whatever their rows say.
+        participated: (K,) True for clients sampled at least once; it is only counted: the rows of
+            the others are those of the model that they were scored with.
         steps: (K,) local steps that made the personal part since the last broadcast, if known.
         has_generic: False: what compares with a generic model is None.
 
@@ -259,7 +242,6 @@ def personal_metrics(
     everyone = np.asarray(participated, dtype=bool)
     keep = view.local_counts[scores.cids].sum(axis=1) > 0
     cids = scores.cids[keep]
-    seen = everyone[cids]
     table = _Table(
         weights=view.weights_of(cids),
         images=view.scored_images[cids],
@@ -267,12 +249,11 @@ def personal_metrics(
         groups=_membership(view, cids, shots),
     )
     base, base_held = scores.generic_hits[keep], scores.generic_hits_held[keep]
-    hits = _own(scores.hits[keep], base, seen)
-    held = _own(scores.hits_held[keep], base_held, seen)
+    hits, held = scores.hits[keep], scores.hits_held[keep]
     metrics: dict[str, Metric] = {
         **_primary_metrics(table, hits[:, 0], base, shots),
         **_masked_metrics(table, held[:, 0], base_held, "held"),
-        **_reference_metrics(table, scores, keep, seen),
+        **_reference_metrics(table, scores, keep),
         "personal/clients": len(cids),
         "personal/excluded": int((~keep).sum()),
         "personal/participated": int(everyone.sum()),

@@ -20,6 +20,7 @@ class ClientRequest:
     personal: Mapping[str, Tensor] | None  # None: leave the personal model out
     base: bool = True  # score the primary generic head under this client's masks
     refreshed: Mapping[str, Tensor] = field(default_factory=dict)  # shared tensors trained since
+    steps: int = 0  # local steps that this training took
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,4 @@ class Scores:
     generic: GenericScores | None
     clients: dict[int, tuple[ClientHits | None, ClientHits | None]] = field(default_factory=dict)
     # per client: its own heads', and the primary generic head's; None where not asked for
+    steps: dict[int, int] = field(default_factory=dict)  # per client: that tuned it for scoring

@@ -57,10 +57,11 @@ def descend_on(
     *,
     lr: float,
     momentum: float,
+    weight_decay: float,
     batch_size: int,
     epochs: int,
     generator: torch.Generator,
-) -> None:
+) -> int:
     """Train some tensors of a head by cross-entropy on given features, in place.
 
     Args:
@@ -71,10 +72,15 @@ def descend_on(
         labels: (N,) int64.
         lr: Learning rate.
         momentum: From zero.
+        weight_decay: Of the tensors that are trained.
         batch_size: Rows a step.
         epochs: Passes over the rows.
         generator: CPU generator of the order.
+
+    Returns:
+        The steps that were taken.
     """
+    steps = 0
     buffers: list[Tensor | None] = [None for _ in trained]
     for _ in range(epochs):
         order = torch.randperm(len(labels), generator=generator)
@@ -82,4 +88,7 @@ def descend_on(
             rows = order[part]
             loss = cross_entropy(head(features[rows, None], classes), labels[rows])
             gradients = list(torch.autograd.grad(loss, trained))
-            descend(trained, gradients, buffers, lr=lr, weight_decay=0.0, momentum=momentum)
+            rule = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+            descend(trained, gradients, buffers, **rule)
+            steps += 1
+    return steps

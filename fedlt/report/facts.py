@@ -219,8 +219,8 @@ def _trouble_lines(reading: Reading) -> list[str]:
             )
         never = [run.result["final"].get("personal/never") for run in method.runs]
         if any(never):
-            who = f"{method.label}: clients never sampled"
-            lines.append(f"{who}, scored with the generic model: {_values(never)}.")
+            how = "scored with the generic model, tuned where everybody's is"
+            lines.append(f"{method.label}: clients never sampled, {how}: {_values(never)}.")
         faults = [text for run in method.runs if (text := _faults(run.result))]
         if faults:
             lines.append(f"{method.label}: faults happened: {'; '.join(faults)}.")

@@ -88,8 +88,8 @@ class RunRecord:
         evaluation = self.evaluation
         if evaluation.personal is None:
             return None
-        seen, cids = evaluation.participated, evaluation.personal.cids
-        own = client_recalls(evaluation.personal, evaluation.view(), participated=seen)  # (E, C)
+        cids = evaluation.personal.cids
+        own = client_recalls(evaluation.personal, evaluation.view())  # (E, C)
         held = (evaluation.client_counts[cids] > 0) & ~np.isnan(own)
         owners = held.sum(axis=0)
         sums = np.where(held, own, 0).sum(axis=0)
@@ -101,19 +101,18 @@ class RunRecord:
         scores = self.evaluation.personal
         if scores is None:
             return None
-        seen, counts = self.evaluation.participated, self.evaluation.client_counts
-        view = self.evaluation.view()
-        own = client_accuracies(scores, view, participated=seen)[:, 0]
+        counts, view = self.evaluation.client_counts, self.evaluation.view()
+        own = client_accuracies(scores, view)[:, 0]
         keep = ~np.isnan(own)
         cids = scores.cids[keep]
         generic = gain = None
         if self.result.get("generic_model") != "none":
             base = scores.generic_hits[:, None]
             alone = replace(scores, heads=("generic",), hits=base)
-            generic = client_accuracies(alone, view, participated=seen)[keep, 0]
+            generic = client_accuracies(alone, view)[keep, 0]
             hits, nothing = scores.hits - base, np.zeros_like(scores.generic_hits)
             difference = replace(scores, hits=hits, generic_hits=nothing)
-            gain = client_accuracies(difference, view, participated=seen)[keep, 0]
+            gain = client_accuracies(difference, view)[keep, 0]
         few = list(self.shots.few)
         owns = counts[cids][:, few].sum(axis=1) > 0 if few else None
         return ClientFigures(cids, counts[cids].sum(axis=1), own[keep], generic, gain, owns)

@@ -168,8 +168,8 @@ def test_views_masks_and_clients_never_sampled_are_said_below_the_table():
     }
     said = footnotes({"": rows}, "last_k")
     assert (
-        "3 clients never sampled, scored with the generic model; seen: 70.0 % of clients, "
-        in (said[1])
+        "3 clients never sampled, scored with the generic model, tuned where everybody's is; "
+        "seen: 70.0 % of clients, " in said[1]
     )
     assert len(said) == 2
     assert footnotes({"": {**rows, "C": RESULTS["A"]}}, "last_k")[1].startswith("A, B: 3 clients")

@@ -101,11 +101,7 @@ def test_test_priors_by_a_loop_over_classes(reference):
     generic = sum(p * confusion[c, c] / 10 for c, p in prior.items()) / total
     assert final["generic/under_backward_10"] == pytest.approx(generic)
     own = stored.personal
-    rows = [
-        own.hits[e, 0] if stored.participated[cid] else own.generic_hits[e]
-        for e, cid in enumerate(own.cids)
-    ]
-    means = [sum(p * row[c] / 10 for c, p in prior.items()) / total for row in rows]
+    means = [sum(p * row[c] / 10 for c, p in prior.items()) / total for row in own.hits[:, 0]]
     assert final["personal/under_backward_10"] == pytest.approx(np.mean(means))
     assert final["generic/under_uniform"] == pytest.approx(final["generic/balanced"])
     assert len(TEST_PRIORS) == 11

@@ -72,20 +72,27 @@ def test_balanced_softmax_plugin_under_floor1_is_the_same_method(reference):
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_tuning_by_autograd_on_features(lab):
-    """One alternation: plain CE on the class vectors alone, then on the projection alone."""
-    worker, server, client = start(lab, local={"momentum": 0.0})
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.1)])
+def test_tuning_by_autograd_on_features(lab, momentum, decay):
+    """In turns: plain CE on the class vectors alone, then on the projection alone.
+
+    Torch's own SGD, a new one for each half of a turn. As in the authors' code the projection has
+    momentum and weight decay, the class vectors have neither.
+    """
+    worker, server, client = start(lab, local={"momentum": momentum, "weight_decay": decay})
     del worker, server
-    model, strategy = client.model, FedETF(alternations=1, tune_epochs=1)
+    model, strategy = client.model, FedETF(alternations=2, tune_epochs=2)
     features, labels = client_features(client, {})
     head = model.heads["head"]
     weight = head.projection.weight.detach().clone().requires_grad_()
     bias = head.projection.bias.detach().clone().requires_grad_()
     classes = head.classes.clone().requires_grad_()
     generator = torch_generator(client.seed, "fedetf tuning", 1, 1)
-    for trained, lr in (([classes], 0.1), ([weight, bias], 0.05)):
-        optimizer = torch.optim.SGD(trained, lr=lr)
-        for rows in torch.randperm(len(labels), generator=generator).split(8):
+    of_projection = {"lr": 0.05, "momentum": momentum, "weight_decay": decay}
+    for trained, rule in (([classes], {"lr": 0.1}), ([weight, bias], of_projection)) * 2:
+        optimizer = torch.optim.SGD(trained, **rule)
+        orders = [torch.randperm(len(labels), generator=generator) for _ in range(2)]
+        for rows in (part for order in orders for part in order.split(8)):
             optimizer.zero_grad()
             directions = functional.normalize(functional.linear(features[rows], weight, bias))
             functional.cross_entropy(directions @ classes.T, labels[rows]).backward()
