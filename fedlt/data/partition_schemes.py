@@ -6,7 +6,9 @@ M. Yurochkin et al., ICML 2019, https://arxiv.org/abs/1905.12022. Reference: Z. 
 "FedLoGe", ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH. Shards: H. B. McMahan et al.,
 AISTATS 2017, https://arxiv.org/abs/1602.05629.
 
-Each scheme returns ``owner`` (N,), the cid of each image, so that every image has one client.
+Each scheme returns ``owner`` (N,), the cid of each image, so that every image has one client. No
+scheme knows one client from another: what rounding leaves over, and every tie, goes to a client by
+chance, never by its cid.
 """
 
 from __future__ import annotations
@@ -57,8 +59,9 @@ def draw_partition(
             labels, num_classes, config.num_clients, alpha=config.dirichlet_alpha, seed=seed
         )
     else:
-        owner = _draw(labels, num_classes, config, numpy_generator(seed, "partition"))
-        owner = repair(owner, labels, config.num_clients, min_samples=config.min_samples)
+        rng = numpy_generator(seed, "partition")
+        owner = _draw(labels, num_classes, config, rng)
+        owner = repair(owner, config.num_clients, min_samples=config.min_samples, rng=rng)
     return Partition.from_owner(
         owner, labels, num_clients=config.num_clients, num_classes=num_classes
     )
@@ -112,15 +115,17 @@ def dirichlet(
 ) -> NDArray[np.int64]:
     """Cut each class in proportion to a draw p ~ Dir(alpha) over the clients.
 
-    The class's images are shuffled and cut at ``floor(cumsum(p) * n)``, so client k gets its share
-    to within one image (no second, multinomial, draw).
+    A class's n images are shuffled and cut along a fresh order of the clients, at
+    ``floor(cumsum(p) * n)`` in that order, so client k gets its share n p_k to within one image
+    (no second, multinomial, draw). The images that rounding leaves over go to the last clients of
+    the order, hence to other clients in every class.
 
     Args:
         labels: (N,).
         num_classes: C.
         num_clients: K.
         alpha: Concentration, above 0; small is uneven.
-        rng: Read class by class: Dirichlet, then shuffle.
+        rng: Read class by class: Dirichlet, shuffle, order of the clients.
 
     Returns:
         Cid of each image (N,).
@@ -129,11 +134,11 @@ def dirichlet(
         FedltError: If alpha is outside what the generator can do.
     """
     owner = np.empty(len(labels), np.int64)
-    cids = np.arange(num_clients)
     for positions in by_class(labels, num_classes):
         shares = _checked(rng.dirichlet(np.full(num_clients, alpha)), alpha)
         rng.shuffle(positions)
-        cuts = np.floor(np.cumsum(shares) * len(positions)).astype(np.int64)
+        cids = rng.permutation(num_clients)
+        cuts = np.floor(np.cumsum(shares[cids]) * len(positions)).astype(np.int64)
         cuts[-1] = len(positions)
         ends = np.minimum(cuts, len(positions))
         owner[positions] = np.repeat(cids, np.diff(ends, prepend=0))
@@ -183,9 +188,16 @@ def dirichlet_reference(
 
 
 def iid(num_images: int, num_clients: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deal shuffled images out evenly: client sizes differ by one at most. Returns owner (N,)."""
+    """Deal shuffled images out evenly: client sizes differ by one at most.
+
+    The clients with one image more are drawn.
+
+    Returns:
+        Cid of each image (N,).
+    """
     owner = np.empty(num_images, np.int64)
-    owner[rng.permutation(num_images)] = np.arange(num_images) % num_clients
+    cids = rng.permutation(num_clients)
+    owner[rng.permutation(num_images)] = cids[np.arange(num_images) % num_clients]
     return owner
 
 
@@ -194,7 +206,8 @@ def shards(
 ) -> NDArray[np.int64]:
     """Sort by label, cut into K * shards_per_client even shards, deal the shards out at random.
 
-    Images of a class are shuffled before the cut.
+    Images of a class are shuffled before the cut. Shard sizes differ by one at most; the larger
+    ones are drawn.
 
     Returns:
         Cid of each image (N,).
@@ -213,26 +226,27 @@ def shards(
     cids = rng.permutation(np.repeat(np.arange(num_clients), shards_per_client))
     owner = np.empty(len(labels), np.int64)
     sizes = np.full(total, len(labels) // total)
-    sizes[: len(labels) % total] += 1  # as even as can be, the larger shards first
+    sizes[rng.permutation(total)[: len(labels) % total]] += 1
     owner[ordered] = np.repeat(cids, sizes)
     return owner
 
 
 def repair(
-    owner: NDArray[np.int64], labels: NDArray[np.int64], num_clients: int, *, min_samples: int
+    owner: NDArray[np.int64], num_clients: int, *, min_samples: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Give every client ``min_samples`` images, moving as few as possible; draws nothing.
+    """Give every client ``min_samples`` images, moving as few as possible.
 
-    Clients that lack images are filled in the order of their cids, one image at a time: the last
-    image of the largest class of the largest client (ties: the smaller number). While someone
-    lacks, the largest client has more than ``min_samples``, so each move lowers what lacks by one,
-    and the moves are exactly as many as images lacked.
+    The images that lack are handed out one at a time, in a drawn order of the clients that lack
+    them. Each comes from the largest client at that moment (ties: by a drawn order of the clients)
+    and is any of that client's own images, each as likely, so the donor keeps its class mix in
+    expectation. While someone lacks, the largest client has more than ``min_samples``, so each
+    move lowers what lacks by one, and the moves are exactly as many as images lacked.
 
     Args:
         owner: (N,) cid of each image.
-        labels: (N,).
         num_clients: K, with K * min_samples <= N.
         min_samples: Images wanted for each client.
+        rng: Read only if some client lacks images.
 
     Returns:
         A repaired copy of ``owner``.
@@ -245,20 +259,19 @@ def repair(
             f"partition.min_samples: {min_samples} for {num_clients} clients, {len(owner)} images"
         )
     owner = owner.copy()
-    num_classes = int(labels.max(initial=0)) + 1
-    cells = owner * num_classes + labels
-    order = np.argsort(cells, kind="stable")  # a cell (client, class) is one run of `order`
-    flat = np.bincount(cells, minlength=num_clients * num_classes)
-    starts = (np.cumsum(flat) - flat).reshape(num_clients, num_classes)
-    counts = flat.reshape(num_clients, num_classes)
-    sizes = counts.sum(axis=1)
-    donors = [(-int(sizes[k]), int(k)) for k in np.flatnonzero(sizes > min_samples)]
-    heapq.heapify(donors)  # the largest client first, ties by cid
+    sizes = np.bincount(owner, minlength=num_clients)
     lacking = np.maximum(min_samples - sizes, 0)
-    for cid in np.repeat(np.arange(num_clients), lacking):
-        size, donor = donors[0]
-        label = int(counts[donor].argmax())
-        counts[donor, label] -= 1
-        owner[order[starts[donor, label] + counts[donor, label]]] = cid
-        heapq.heapreplace(donors, (size + 1, donor))
+    if not lacking.any():
+        return owner
+    shuffled = rng.permutation(len(owner))
+    held = shuffled[np.argsort(owner[shuffled], kind="stable")]  # client by client, each shuffled
+    ends = np.cumsum(sizes)  # of each client's images in `held` that have not moved
+    ranks = rng.permutation(num_clients)
+    donors = [(-int(sizes[k]), int(ranks[k]), int(k)) for k in np.flatnonzero(sizes > min_samples)]
+    heapq.heapify(donors)  # the largest client first, ties by rank
+    for cid in rng.permutation(np.repeat(np.arange(num_clients), lacking)):
+        size, rank, donor = donors[0]
+        ends[donor] -= 1
+        owner[held[ends[donor]]] = cid
+        heapq.heapreplace(donors, (size + 1, rank, donor))
     return owner

@@ -24,7 +24,7 @@ __all__ = ["Evaluation", "evaluation_path", "load_evaluation", "save_evaluation"
 
 IntArray = npt.NDArray[np.int64]
 
-_ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts")
+_ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "seed")
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,16 @@ class Evaluation:
     local_test: str = "exact"  # the view the hits were counted for
     personal: PersonalScores | None = None  # None in rounds of the generic view only
     labels: IntArray | None = None  # (B,) of the test set, beside the logits
+    seed: int = 0  # of the run: keys the draws of ``sampled``
 
     def view(self, scheme: str | None = None) -> LocalTest:
         """Return the view that the hits were counted for, or another of that name."""
-        return local_test(self.client_counts, self.test_counts, scheme=scheme or self.local_test)
+        return local_test(
+            self.client_counts,
+            self.test_counts,
+            scheme=scheme or self.local_test,
+            seed=self.seed,
+        )
 
 
 def evaluation_path(run: str | Path, number: int) -> Path:
@@ -84,7 +90,8 @@ def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
             arrays[one.name] = np.asarray(value)
     once = target.with_name(_ONCE)
     if not once.exists():
-        _write(once, {name: getattr(evaluation, name) for name in _CONSTANT})
+        constant = {name: getattr(evaluation, name) for name in _CONSTANT}
+        _write(once, constant | {"seed": str(evaluation.seed)})  # of any size
     _write(target, arrays)
 
 
@@ -138,6 +145,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
             local_test=str(arrays["local_test"]),
             personal=PersonalScores(**personal) if personal else None,
             labels=arrays.get("labels"),
+            seed=int(str(arrays["seed"])),
         )
     except FileNotFoundError as error:
         raise FedltError(f"{error.filename} is missing: the run has lost it") from error

@@ -225,6 +225,7 @@ class Evaluator:
             local_test=self.view.scheme,
             personal=scores,
             labels=None if generic.logits is None else self.federation.data.eval_labels,
+            seed=self.view.seed,
         )
 
 

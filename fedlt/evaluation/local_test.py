@@ -93,15 +93,17 @@ def floor_counts(client_counts: npt.ArrayLike, num_images: int) -> IntArray:
     return num_images * counts // max(int(counts.sum()), 1)
 
 
-def proportional_counts(counts: npt.ArrayLike, pool: npt.ArrayLike) -> IntArray:
+def proportional_counts(counts: npt.ArrayLike, pool: npt.ArrayLike, *, seed: int) -> IntArray:
     """Return how many images of each class make the clients' ``sampled`` local tests.
 
     A client's test is the largest that keeps its mix without drawing an image twice: its size is
-    M = floor(min over c of pool_c / q_c), shared out by largest remainders, ties by class id.
+    M = floor(min over c of pool_c / q_c), shared out by largest remainders. Equal remainders are
+    put in order by chance, for each client anew, so that no class gains by its id.
 
     Args:
         counts: (K, C) training images of the clients, or (C,) of one.
         pool: (C,) test images per class.
+        seed: Keys the order of equal remainders.
 
     Returns:
         int64 of the same shape, summing to M, none above the pool; zeros for a client without
@@ -114,7 +116,8 @@ def proportional_counts(counts: npt.ArrayLike, pool: npt.ArrayLike) -> IntArray:
     size = np.where(held > 0, bounds, np.iinfo(np.int64).max).min(axis=-1, keepdims=True)
     size = np.where(total > 0, size, 0)
     shares, remainders = np.divmod(held * size, np.maximum(total, 1))
-    order = np.argsort(-remainders, axis=-1, kind="stable")
+    chance = numpy_generator(seed, "local-test-ties").random(remainders.shape)
+    order = np.lexsort((chance, -remainders), axis=-1)
     rank = np.argsort(order, axis=-1, kind="stable")
     missing = size - shares.sum(axis=-1, keepdims=True)
     result: IntArray = shares + (rank < missing)
@@ -145,7 +148,8 @@ def local_test(
         kept = counts if pool.all() else np.where(pool > 0, counts, 0)
         return LocalTest("exact", counts, pool, kept, seed)
     if scheme == "sampled":
-        return LocalTest("sampled", counts, pool, proportional_counts(counts, pool), seed)
+        drawn = proportional_counts(counts, pool, seed=seed)
+        return LocalTest("sampled", counts, pool, drawn, seed)
     if scheme == "reference":
         kept = np.minimum(floor_counts(counts, int(pool.sum())), pool)
         return LocalTest("reference", counts, pool, kept, seed)

@@ -48,7 +48,11 @@ def test_draws_have_the_shares():
 
 @pytest.mark.parametrize(("name", "power"), SAMPLERS.items())
 def test_an_epoch_is_as_long_and_weighs_own_classes_back(lab, name, power):
-    """E[own f(y)] under the drawn shares is the mean of f over the client's images."""
+    """E[own f(y)] under the drawn shares is the mean of f over the client's images.
+
+    A drawn share q of n draws has the standard error sqrt(q (1 - q) / n); a class of share p is
+    weighed by p / q, which multiplies the error.
+    """
     client = client_of(lab, name)
     counts = client.data.class_counts.double()
     batches = [batch for epoch in range(60) for batch in client.plugin.batches(client, epoch)]
@@ -57,9 +61,12 @@ def test_an_epoch_is_as_long_and_weighs_own_classes_back(lab, name, power):
     assert len(labels) == 60 * client.data.num_examples
     drawn = labels.bincount(minlength=len(counts)).double() / len(labels)
     expected = np.where(counts > 0, counts.numpy() ** power, 0)
-    assert drawn.tolist() == pytest.approx(list(expected / expected.sum()), abs=0.04)
+    share, mix = expected / expected.sum(), (counts / counts.sum()).numpy()
+    error = np.sqrt(share * (1 - share) / len(labels))
+    assert (np.abs(drawn.numpy() - share) <= 5 * error).all()
     weighed = torch.zeros(len(counts)).double().index_add(0, labels, own) / len(labels)
-    assert weighed.tolist() == pytest.approx((counts / counts.sum()).tolist(), abs=0.04)
+    error *= np.divide(mix, share, out=np.zeros_like(mix), where=share > 0)
+    assert (np.abs(weighed.numpy() - mix) <= 5 * error + 1e-6).all()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

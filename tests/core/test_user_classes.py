@@ -163,8 +163,8 @@ def test_a_users_data_set(lab, write):
         "imbalance_factor": 3,
         "options": {"bright": 150},
     }
-    changes = {"data": data, "partition": {"num_clients": 3}}
-    outcome = lab.run(**changes, local={"epochs": 5}, rounds=4)
+    changes = {"data": data, "partition": {"scheme": "iid", "num_clients": 3}}
+    outcome = lab.run(**changes, local={"epochs": 5}, rounds=8)
     assert outcome.result["status"] == "finished"
     assert outcome.rows[-1]["generic/accuracy"] > 0.9  # bright stripes: hard to miss
     counts = lab.federation(**changes).data.class_counts

@@ -282,12 +282,17 @@ def test_a_round_of_crt_is_the_mean_of_the_clients_heads(reference):
 
 
 def test_learning_on_pooled_features_helps_the_rare_classes(reference):
+    """Mean of seeds 1 to 3; of six seeds, the least gain of Lws (the weakest) is 0.01, the mean
+    0.07; Crt and Ccvr gain at least 0.36 each time."""
     digits = {"dataset": "digits", "imbalance_factor": 20, "options": {}}
-    outcome = reference(data=digits, model={"name": "mlp", "width": 32})
+    runs = [reference(data=digits, model={"name": "mlp", "width": 32}, seed=s) for s in (1, 2, 3)]
     for method in (Crt(), Lws(), Ccvr(samples=50)):
-        done = one(outcome, Plan(method, "pooled"))
-        assert done["after"]["generic/few"] > done["before"]["generic/few"] + 0.02
-        assert done["after"]["generic/accuracy"] > done["before"]["generic/accuracy"]
+        done = [one(run, Plan(method, "pooled")) for run in runs]
+        for name, gain in (("generic/few", 0.02), ("generic/accuracy", 0.0)):
+            before, after = (
+                np.mean([d[moment][name] for d in done]) for moment in ("before", "after")
+            )
+            assert after > before + gain
 
 
 @pytest.mark.ray

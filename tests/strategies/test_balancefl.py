@@ -20,10 +20,13 @@ SETTINGS = {
 
 
 def client_of(lab, **changes):
+    """Return the first client that holds some classes, not all, and unequally many images."""
     federation = lab.federation(**{**SETTINGS, **changes})
+    counts = federation.data.client_counts
+    ways = [len(set(row[row > 0].tolist())) > 1 and row.min() == 0 for row in counts]
     server, worker = make_server_half(federation), Worker(federation)
     state = server.state
-    return worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
+    return worker.client(ways.index(True), 1, state.broadcast, fixed=state.fixed, personal={})
 
 
 def given_batches(client, strategy):
