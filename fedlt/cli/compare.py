@@ -249,9 +249,11 @@ def show(
         settings: Setting -> its table; "" without a grid.
         which: A moment, or ``all``.
         against: The reference row.
-        folder: Gets ``<which>.md``, ``.tex`` and ``.csv``; None writes nothing.
+        folder: Gets ``<which>.md``, ``.tex`` and ``.csv``, and ``<which>_streams.csv`` where models
+            have streams; None writes nothing.
     """
     from fedlt.compare import exports
+    from fedlt.compare.streams import streams_csv
     from fedlt.compare.table import footnotes, moments_tables, tables
     from fedlt.compare.verdicts import describe, verdicts
 
@@ -276,6 +278,8 @@ def show(
     write(folder / f"{which}.md", exports.markdown(name, which, settings, notes), console)
     write(folder / f"{which}.tex", exports.latex(name, which, settings, notes), console)
     write(folder / f"{which}.csv", exports.csv_text(which, settings), console)
+    if text := streams_csv(which, settings):
+        write(folder / f"{which}_streams.csv", text, console)
     if found:
         write(folder / f"{which}_verdicts.csv", exports.verdicts_csv(found), console)
 

@@ -16,6 +16,7 @@ from fedlt.compare.figures import (
     accuracy_cell,
     price_cells,
 )
+from fedlt.compare.streams import STREAM_COLUMNS, stream_rows
 from fedlt.compare.verdicts import Verdict
 
 __all__ = [
@@ -79,6 +80,16 @@ def _rows(results: Results, which: str) -> list[list[str]]:
     return rows
 
 
+def _beside(results: Results, which: str) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of the streams' table; no row where there are none."""
+    rows = [] if which == "all" else stream_rows(results, which)
+    cells = [
+        [row.label, *(accuracy_cell(row.runs, which, metric) for metric in row.metrics.values())]
+        for row in rows
+    ]
+    return ["generic, by stream", *STREAM_COLUMNS], cells
+
+
 def markdown(name: str, which: str, settings: Settings, notes: Sequence[str]) -> str:
     """Return the tables in Markdown, and the lines below them as a list.
 
@@ -93,6 +104,8 @@ def markdown(name: str, which: str, settings: Settings, notes: Sequence[str]) ->
         headings = ["method", *_headings(which)]
         title = f"{caption(name, which, results)}{f'; {setting}' if setting else ''}"
         text += f"{title}\n\n{_pipes(headings, _rows(results, which))}\n"
+        headings, rows = _beside(results, which)
+        text += f"{_pipes(headings, rows)}\n" if rows else ""
     return text + "".join(f"* {note}\n" for note in notes)
 
 
@@ -126,17 +139,22 @@ def latex(name: str, which: str, settings: Settings, notes: Sequence[str]) -> st
     r"""Return the tables in LaTeX, for ``\usepackage{booktabs}``; arguments as of `markdown`."""
     text = "% \\usepackage{booktabs}\n"
     for setting, results in settings.items():
-        headings = ["method", *_headings(which)]
         title = f"{caption(name, which, results)}{f'; {setting}' if setting else ''}"
-        text += f"% {title}\n\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}\n\\toprule\n"
-        text += " & ".join(map(_escape, headings)) + " \\\\\n\\midrule\n"
-        for row in _rows(results, which):
-            text += " & ".join(map(_cell, row)) + " \\\\\n"
-        text += "\\bottomrule\n\\end{tabular}\n"
+        text += f"% {title}\n{_tabular(['method', *_headings(which)], _rows(results, which))}"
+        headings, rows = _beside(results, which)
+        text += f"\\par\\medskip\n{_tabular(headings, rows)}" if rows else ""
     if notes:
         text += "\\par\\smallskip{\\footnotesize\n"
         text += "".join(f"{_escape(note)}\\par\n" for note in notes) + "}\n"
     return text
+
+
+def _tabular(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = f"\\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}\n\\toprule\n"
+    text += " & ".join(map(_escape, headings)) + " \\\\\n\\midrule\n"
+    for row in rows:
+        text += " & ".join(map(_cell, row)) + " \\\\\n"
+    return text + "\\bottomrule\n\\end{tabular}\n"
 
 
 def _escape(text: str) -> str:

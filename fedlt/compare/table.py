@@ -23,6 +23,7 @@ from fedlt.compare.figures import (
     price_cells,
     values,
 )
+from fedlt.compare.streams import STREAM_COLUMNS, stream_rows
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.report.tables import percent
 
@@ -42,7 +43,7 @@ def _add(table: Table, label: str, cells: Sequence[str]) -> None:
 
 
 def tables(results: Results, which: str) -> RenderableType:
-    """Return both views and the prices, one below the other; a result at least in each row."""
+    """Return both views, the streams and the prices; a result at least in each row."""
     drawn: list[RenderableType] = []
     for view in ("generic", "personal"):
         columns = {name: m for name, m in COLUMNS.items() if m.startswith(f"{view}/")}
@@ -51,6 +52,12 @@ def tables(results: Results, which: str) -> RenderableType:
         for label, runs in results.items():
             _add(one, label, [accuracy_cell(runs, which, metric) for metric in columns.values()])
         drawn += ["", one]
+    if rows := stream_rows(results, which):
+        one = _empty("generic, by stream", list(STREAM_COLUMNS))
+        for row in rows:
+            cells = [accuracy_cell(row.runs, which, metric) for metric in row.metrics.values()]
+            _add(one, row.label, cells)
+        drawn[2:2] = ["", one]  # below the generic view
     price = _empty("price", PRICES)
     for label, runs in results.items():
         _add(price, label, list(price_cells(runs).values()))

@@ -3,6 +3,7 @@
 curves.py    how both views grow with the rounds
 classes.py   accuracy per class, the frequent classes first
 groups.py    many / medium / few
+streams.py   the same of every expert or token alone
 clients.py   who holds what, how the clients fare
 gains.py     who gains by a model of its own
 price.py     seconds and bytes per round
@@ -22,6 +23,7 @@ from fedlt.report.figures.diagnostics import class_vectors, diagnostics
 from fedlt.report.figures.gains import gain_by_size, tail_owners
 from fedlt.report.figures.groups import group_bars
 from fedlt.report.figures.price import price
+from fedlt.report.figures.streams import stream_accuracy
 from fedlt.report.picture import Picture
 from fedlt.report.records import Method
 
@@ -29,6 +31,7 @@ __all__ = ["all_pictures"]
 
 _ORDER = (
     group_bars,
+    stream_accuracy,
     learning_curves,
     class_accuracy,
     partition_and_accuracy,

@@ -1,0 +1,76 @@
+"""Experts and tokens: every stream of a generic model alone, beside the fused prediction."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fedlt.compare.figures import values
+from fedlt.compare.statistics import interval
+from fedlt.compare.streams import STREAM_COLUMNS, StreamRow, stream_rows
+from fedlt.report.picture import Cell, Picture, Sheet, spread, text_of
+from fedlt.report.records import MOMENT, Method
+from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["stream_accuracy"]
+
+_MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
+_HOW = (
+    "A model with several streams (experts, tokens) predicts by their fusion. That is what counts: "
+    "no stream is tested against another method. Streams that divide the classes among themselves "
+    "have their marks far apart: one is the best on frequent classes, another on rare ones."
+)
+
+
+def stream_accuracy(methods: Sequence[Method]) -> list[Picture]:
+    """Return all, many, medium and few of every stream, a row each below the fused prediction."""
+    rows = stream_rows({method.label: method.results for method in methods}, MOMENT)
+    if not rows:
+        return []
+    figure = new_figure(1.5 + 0.45 * len(rows))
+    axes = figure.subplots()
+    for heading in STREAM_COLUMNS:
+        _draw(axes, rows, heading)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=9)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    percent_axis(axes.xaxis)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    cells: list[list[Cell | str]] = [
+        [row.label, *(spread(values(row.runs, MOMENT, name)) for name in row.metrics.values())]
+        for row in rows
+    ]
+    note = "In %, mean ± 95 % interval over seeds. Only the fused prediction is in a verdict."
+    sheet = Sheet(["stream", *STREAM_COLUMNS], cells, note)
+    words = [f"{row[0]} many {text_of(row[2])}, few {text_of(row[4])}" for row in cells]
+    alt = f"Accuracy in per cent of every stream alone: {'; '.join(words)}."
+    title = "Experts and tokens: every stream alone"
+    return [Picture("streams", title, _HOW, alt, figure, {"Accuracy by stream": sheet})]
+
+
+def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str) -> None:
+    """Draw one class group of every row: a mark, and a whisker where there are several seeds."""
+    found = [values(row.runs, MOMENT, row.metrics[heading]) for row in rows]
+    shift = 0.18 * (list(STREAM_COLUMNS).index(heading) - 1.5)  # four marks below each other
+    places = [place + shift for place, own in enumerate(found) if own]
+    known = [own for own in found if own]
+    if not known:
+        return
+    means = [statistics.fmean(own) for own in known]
+    widths = [interval(own).half or 0.0 for own in known]
+    low = [min(width, mean) for width, mean in zip(widths, means, strict=True)]
+    high = [min(width, 1 - mean) for width, mean in zip(widths, means, strict=True)]
+    axes.errorbar(
+        means,
+        places,
+        xerr=(low, high),
+        fmt=_MARKERS[heading],
+        color=GROUP_LOOKS[heading][0],
+        markeredgecolor="black",
+        markersize=6,
+        elinewidth=0.8,
+        label="all classes" if heading == "all" else heading,
+    )
