@@ -43,4 +43,4 @@ class ClassBalancedSampling(ClientPlugin):
         own = (true / shares.clamp(min=1e-12)).float().to(data.labels.device)  # (C,)
         for images, positions in batches_with_rows(client, epoch, drawn):
             classes = data.labels[positions]
-            yield Batch(images, classes, {"own": own[classes]})
+            yield Batch(images, classes, {"own": own[classes]}, (data.images, positions))

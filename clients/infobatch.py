@@ -56,4 +56,5 @@ class InfoBatch(ClientPlugin):
         weights[indices.cpu()] = factors
         weights = weights.to(data.labels.device)  # (N,)
         for images, rows in batches_with_rows(client, epoch, replace(data, indices=indices)):
-            yield Batch(images, data.labels[rows], {"weights": weights[rows]})
+            extra, origin = {"weights": weights[rows]}, (data.images, rows)
+            yield Batch(images, data.labels[rows], extra, origin)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedlt.client import ClientPlugin
-from fedlt.data.views import paired_views
+from fedlt.data.views import paired_views, plain_views_note
 from fedlt.evaluation.shots import GROUPS
 from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedlt.client import Batch, Client
+    from fedlt.config import Config
     from fedlt.models import Model
 
 __all__ = ["Mdcs"]
@@ -74,6 +75,10 @@ class Mdcs(ClientPlugin):
                 mean,
             )
 
+    def note(self, config: Config) -> str:
+        """Say what the views are where the file does not crop."""
+        return plain_views_note("mdcs", config.local.augment, self.rotation)
+
     def build(self, model: Model) -> None:
         """Split the backbone and ask for a cosine head for each expert."""
         count, own, width = len(self.lambdas), self.own_stages, self.expert_width
@@ -96,13 +101,8 @@ class Mdcs(ClientPlugin):
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield the weak views, then the strong ones (2B)."""
-        mean, std, turn = client.data.mean, client.data.std, self.rotation
-        for batch in batches:
-            both = paired_views(
-                batch.images, mean, std, generator, degrees=turn, strong=self.strong
-            )
-            yield batch.viewed(both)
+        """Yield the weak views, then the strong ones (2B), each with a crop and flip of its own."""
+        return paired_views(client, batches, generator, degrees=self.rotation, strong=self.strong)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return DL + the grown weight times CS; a single stream's logits are not shifted."""

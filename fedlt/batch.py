@@ -22,6 +22,9 @@ __all__ = ["Batch", "ClientData", "batches_with_rows"]
 class Batch:
     """One mini-batch, as an objective sees it.
 
+    ``origin`` says which images the batch was made of, for views that crop the images anew; None:
+    they are not images of the data, such as mixtures.
+
     Four names in ``extra`` have a meaning for every loss, (B,) each: ``weights``, the factors of
     the images' losses; ``mixed`` and ``share``, a mixed image's other class, and the share of its
     first one; ``own``, further factors where a loss is on the client's own images as it holds them,
@@ -31,6 +34,15 @@ class Batch:
     images: Tensor  # (B, Ch, H, W) float32, normalised
     labels: Tensor  # (B,) int64
     extra: Tensors = field(default_factory=dict)  # further views or weights, first dimension B
+    origin: tuple[Tensor, Tensor] | None = None  # uint8 images (N, Ch, H, W), and the rows (B,)
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """The images before ``local.augment``, uint8 (B, Ch, H, W); None where ``origin`` is."""
+        if self.origin is None:
+            return None
+        images, rows = self.origin
+        return images.index_select(0, rows)
 
     def viewed(self, images: Tensor) -> Batch:
         """Return several views (V * B, Ch, H, W) of the images, view by view, as one batch."""

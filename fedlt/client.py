@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fedlt.config import LocalConfig
+    from fedlt.config import Config, LocalConfig
     from fedlt.models import Model
     from fedlt.preparation import Preparation
 
@@ -323,6 +323,10 @@ class ClientPlugin:
         """
         return {}
 
+    def note(self, config: Config) -> str:
+        """Return a line that is shown when a run starts; empty: none."""
+        return ""
+
     def build(self, model: Model) -> None:
         """Add experts, tokens or other streams to ``model``, before the strategy's ``build``.
 
@@ -343,7 +347,7 @@ class ClientPlugin:
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
         """Yield one epoch of batches, keyed by (seed, round, cid, epoch)."""
         for images, rows in batches_with_rows(client, epoch, client.data):
-            yield Batch(images, client.data.labels[rows])
+            yield Batch(images, client.data.labels[rows], origin=(client.data.images, rows))
 
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator

@@ -58,6 +58,7 @@ class Federation:
     def notes(self) -> list[str]:
         """Return what a user should know before the run, a line each."""
         lines = [self.strategy.note(self.plugin)]
+        lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
         masked = self.plugin.masks_absent and self.config.prior.use == "local_masked"
         if single and masked and not self.strategy.pools:

@@ -100,4 +100,5 @@ def _apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
         "translate_x": pixels.translation(shift * width, torch.zeros_like(shift)),
         "translate_y": pixels.translation(torch.zeros_like(shift), shift * images.shape[2]),
     }
-    return pixels.warp(images, matrices[name].to(device), fill=_FILL)
+    is_shear = name == "shear_y"  # which the policy's published code takes from a cubic
+    return pixels.warp(images, matrices[name].to(device), fill=_FILL, bicubic=is_shear)

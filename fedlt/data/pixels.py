@@ -104,20 +104,26 @@ def invert(images: Tensor) -> Tensor:
 # ---- places
 
 
-def warp(images: Tensor, matrices: Tensor, *, fill: int) -> Tensor:
-    """Take every pixel from another place, the nearest pixel there.
+def warp(images: Tensor, matrices: Tensor, *, fill: int, bicubic: bool = False) -> Tensor:
+    """Take every pixel from another place.
 
     Args:
-        images: (B, Ch, H, W).
+        images: uint8 (B, Ch, H, W).
         matrices: (B, 2, 3), from the coordinates (x, y, 1) of a pixel of the result to those of its
             source; in pixels from the middle of the image, x to the right and y downwards.
         fill: The value of what lies outside.
+        bicubic: Take the cubic through the 4 x 4 pixels around the place instead of the nearest
+            pixel.
     """
     batch, channels, height, width = images.shape
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     x = (torch.arange(width, device=images.device) - middle_x).expand(height, width)
     y = (torch.arange(height, device=images.device) - middle_y)[:, None].expand(height, width)
     grid = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)  # (3, H * W)
+    if bicubic:
+        source = matrices.to(grid.device, torch.float64) @ grid.double()
+        middle = torch.tensor([middle_x, middle_y], dtype=torch.float64, device=grid.device)
+        return _bicubic(images, source + middle[:, None], fill)
     source = matrices.to(grid) @ grid  # (B, 2, H * W)
     columns = (source[:, 0] + middle_x).round().long()
     rows = (source[:, 1] + middle_y).round().long()
@@ -126,6 +132,41 @@ def warp(images: Tensor, matrices: Tensor, *, fill: int) -> Tensor:
     flat = images.reshape(batch, channels, -1)
     taken = flat.gather(2, index[:, None].expand(-1, channels, -1))
     return torch.where(is_inside[:, None], taken, fill).view(images.shape)
+
+
+def _bicubic(images: Tensor, places: Tensor, fill: int) -> Tensor:
+    """Return the values of images at places (B, 2, H * W), cubic along x, then along y.
+
+    In double precision and cut to whole numbers, as the imaging library does. Pixels beyond an edge
+    have the values of the edge.
+    """
+    batch, channels, height, width = images.shape
+    x, y = places.unbind(1)
+    is_inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)  # (B, H * W)
+    first = places.floor()
+    along_x, along_y = (places - first)[:, :, None].unbind(1)  # (B, 1, H * W)
+    first_x, first_y = first.long().unbind(1)
+    flat = images.reshape(batch, channels, -1).double()
+    lines = []
+    for down in range(-1, 3):
+        row = (first_y + down).clamp(0, height - 1) * width
+        taps = []
+        for across in range(-1, 3):
+            index = row + (first_x + across).clamp(0, width - 1)
+            taps.append(flat.gather(2, index[:, None].expand(-1, channels, -1)))
+        lines.append(_cubic(taps, along_x))
+    taken = _cubic(lines, along_y).clamp(0, 255).to(torch.uint8)
+    return torch.where(is_inside[:, None], taken, fill).view(images.shape)
+
+
+def _cubic(values: list[Tensor], share: Tensor) -> Tensor:
+    """Return the cubic between the second and the third of four values.
+
+    Its slope at a value is the difference of the neighbours: Keys' convolution with a = -1, IEEE
+    Transactions on Acoustics, Speech and Signal Processing 29 (6), 1981.
+    """
+    a, b, c, d = values
+    return b + share * (c - a + share * (2 * (a - b) + c - d + share * (b - a - c + d)))
 
 
 def rotation(degrees: Tensor) -> Tensor:

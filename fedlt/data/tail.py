@@ -201,7 +201,8 @@ class TailData:
         own = own_factors(rows, labels, counts).to(self.data.labels.device)
         drawn = replace(self.data, indices=rows)
         for images, positions in batches_with_rows(client, epoch, drawn):
-            yield Batch(images, self.data.labels[positions], {"own": own[positions]})
+            extra, origin = {"own": own[positions]}, (self.data.images, positions)
+            yield Batch(images, self.data.labels[positions], extra, origin)
 
 
 def progress_epochs(

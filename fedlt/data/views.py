@@ -2,20 +2,28 @@
 
 Zhao et al., ICCV 2023, https://arxiv.org/abs/2308.09922: the weak view turns an image by up to 15
 degrees, the strong one is AutoAugment's policy for CIFAR-10, then Cutout. Both are made of 8-bit
-pixels, to which a batch is taken back.
+pixels, to which a batch is taken back; each has a crop and a flip of its own.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fedlt.data import pixels
+from fedlt.data.augment import augment as augment_images
 from fedlt.data.augment import normalize
 from fedlt.data.autoaugment import autoaugment
 from fedlt.data.distort import distort
 
-__all__ = ["paired_views", "single_view", "strong_view", "to_pixels", "turned"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fedlt.client import Batch, Client
+
+__all__ = ["paired_views", "plain_views_note", "single_view", "strong_view", "to_pixels", "turned"]
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -87,24 +95,50 @@ def single_view(
     return distort(images, generator) if kind == "distort" else images
 
 
+def plain_views_note(name: str, augment: str, degrees: float) -> str:
+    """Return a line for the start of a run whose file crops and flips nothing; else none.
+
+    Args:
+        name: Of the plugin.
+        augment: The file's ``local.augment``.
+        degrees: By which the weak view is turned at most.
+    """
+    if augment != "none":
+        return ""
+    weak = f"the turn alone (up to {degrees:g} degrees)" if degrees else "the image itself"
+    return (
+        f"{name}: local.augment is none, so that the weak view is {weak}, and the strong one is "
+        "not cropped or flipped first; in the paper both are: local.augment: crop_flip"
+    )
+
+
 def paired_views(
-    images: Tensor,
-    mean: Tensor,
-    std: Tensor,
+    client: Client,
+    batches: Iterable[Batch],
     generator: torch.Generator,
     *,
     degrees: float,
     strong: str,
-) -> Tensor:
-    """Return the weak views of a batch, then its strong ones: (2B, Ch, H, W).
+) -> Iterator[Batch]:
+    """Yield the weak views of each batch, then its strong ones, as one batch of 2B images.
+
+    The weak view is the batch's own image, turned. The strong view has a crop and a flip of its
+    own, by the file's ``local.augment``: they are drawn anew from the pixels of the images, where
+    the batch has them, else from the batch's images.
 
     Args:
-        images: float32 (B, Ch, H, W), normalised; not changed.
-        mean: (Ch,), of pixel / 255.
-        std: (Ch,), likewise.
-        generator: CPU generator.
+        client: Has the data's mean and deviation, and the file's settings.
+        batches: Images float32 (B, Ch, H, W), normalised; not changed.
+        generator: CPU generator. Per batch: the turns, the crops and flips, the strong views.
         degrees: Of :func:`turned`, which makes the weak views.
         strong: The kind of :func:`single_view` of the strong ones.
     """
-    weak = turned(images, mean, std, generator, degrees=degrees)
-    return torch.cat([weak, single_view(images, mean, std, generator, kind=strong)])
+    mean, std, augment = client.data.mean, client.data.std, client.local.augment
+    for batch in batches:
+        weak, fresh = turned(batch.images, mean, std, generator, degrees=degrees), batch.images
+        if augment != "none":
+            given = batch.pixels
+            own = to_pixels(batch.images, mean, std) if given is None else given
+            fresh = normalize(augment_images(own, augment, generator), mean, std)
+        other = single_view(fresh, mean, std, generator, kind=strong)
+        yield batch.viewed(torch.cat([weak, other]))

@@ -12,20 +12,25 @@ from torch import Tensor
 __all__ = ["weak_to_strong"]
 
 
-def weak_to_strong(weak: Tensor, strong: Tensor, labels: Tensor) -> Tensor:
+def weak_to_strong(
+    weak: Tensor, strong: Tensor, labels: Tensor, *, temperature: float = 1.0
+) -> Tensor:
     """Return KL(weak || strong) in nats over the images that the weak view has right.
 
-    The weak view is the teacher and gets no gradient.
+    The weak view is the teacher and gets no gradient. As in the authors' code the divergence at a
+    temperature is not multiplied by its square.
 
     Args:
         weak: Logits (B, S, C) of the weak views.
         strong: Logits (B, S, C) of the strong views.
         labels: Classes (B,), int64.
+        temperature: T, above 0, by which both views' logits are divided.
 
     Returns:
         A scalar, the mean over those images and streams; 0 if there is none.
     """
-    teacher = weak.detach().log_softmax(dim=-1)
-    each = (teacher.exp() * (teacher - strong.log_softmax(dim=-1))).sum(dim=-1)  # (B, S)
+    teacher = (weak.detach() / temperature).log_softmax(dim=-1)
+    student = (strong / temperature).log_softmax(dim=-1)
+    each = (teacher.exp() * (teacher - student)).sum(dim=-1)  # (B, S)
     is_right = (teacher.argmax(dim=-1) == labels[:, None]).to(each.dtype)
     return (torch.where(is_right > 0, each, 0.0)).sum() / is_right.sum().clamp(min=1)

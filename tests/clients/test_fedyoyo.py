@@ -29,13 +29,14 @@ def log_softmax(values):
     return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
 
 
-def by_hand(logits, labels, log_prior, weight):
-    """CE over 2B rows, and KL of the rows whose weak view is right, one by one."""
+def by_hand(logits, labels, log_prior, weight, temperature=1.5):
+    """CE over 2B rows, and KL at T of the rows whose weak view is right, one by one."""
+    soft = log_softmax((logits + log_prior) / temperature)
     log_p = log_softmax(logits + log_prior)
     half = len(labels)
     cross = -np.mean([row[y] for row, y in zip(log_p, [*labels, *labels], strict=True)])
     right = [i for i in range(half) if log_p[i].argmax() == labels[i]]
-    kept = [np.exp(log_p[i]) @ (log_p[i] - log_p[half + i]) for i in right]
+    kept = [np.exp(soft[i]) @ (soft[i] - soft[half + i]) for i in right]
     return cross + weight * (np.mean(kept) if kept else 0.0), len(right)
 
 
@@ -75,11 +76,20 @@ def test_without_distillation_it_is_logit_adjustment_of_both_views(lab):
 
 def test_a_batch_is_weak_views_then_strong_ones(lab):
     client, plain = client_of(lab), client_of(lab, client="cross_entropy")
+    client.plugin = FedYoYo(rotation=0.0)
     for both, weak in zip(client.batches(1), plain.batches(1), strict=True):
         count = len(weak.labels)
         assert torch.equal(both.images[:count], weak.images)
         assert torch.equal(both.labels, weak.labels.repeat(2))
         assert not torch.equal(both.images[count:], weak.images)
+
+
+def test_the_defaults_are_those_of_the_published_run():
+    """The run gives lambda 4 and a warm-up of 50 of 300 rounds, and leaves T and tau at 1.5."""
+    plugin = FedYoYo()
+    assert (plugin.weight, plugin.temperature, plugin.tau) == (4.0, 1.5, 1.5)
+    assert plugin.warmup * 300 == pytest.approx(50)
+    assert (plugin.rotation, plugin.strong) == (15.0, "autoaugment")
 
 
 # ---- strong views
@@ -113,8 +123,12 @@ def test_a_flat_image_shows_shift_tone_and_cutout():
 
 
 def test_bad_values_are_refused(lab):
-    for name in ("weight", "tau"):
+    for name in ("weight", "tau", "rotation"):
         with pytest.raises(FedltError, match=f"{name}: -1.0 is below 0"):
             lab.federation(client={"name": "fedyoyo", name: -1.0})
+    with pytest.raises(FedltError, match=r"temperature: 0.0 is not above 0"):
+        lab.federation(client={"name": "fedyoyo", "temperature": 0.0})
+    with pytest.raises(FedltError, match=r"client.strong is 'randaugment'; expected"):
+        lab.federation(client={"name": "fedyoyo", "strong": "randaugment"})
     with pytest.raises(FedltError, match=r"warmup: 2.0 is not in \[0, 1\]"):
         lab.federation(client={"name": "fedyoyo", "warmup": 2.0})

@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode
 from torchvision.transforms import functional as reference
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from fedlt.data import pixels, views
 from fedlt.data.augment import normalize
@@ -90,6 +92,48 @@ def test_warps(fill):
             assert same > 0.99, (name, amount)  # a source half-way between two pixels may differ
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("fill", [0, 128])
+def test_cubic_shears_are_those_of_the_imaging_library(channels, size, fill):
+    """Pillow's affine transform with BICUBIC, (1, 0, 0, slope, 1, 0), to the last bit but for few.
+
+    A source within rounding of a pixel's edge may fall on either side of it.
+    """
+    images = torch.randint(0, 256, (7, channels, size, size), generator=seeded(2)).to(torch.uint8)
+    slopes = torch.tensor([-0.3, -0.2667, -0.1, 0.0, 0.07, 0.2333, 0.3], dtype=torch.float64)
+    found = pixels.warp(images, pixels.shear_y(slopes, size), fill=fill, bicubic=True)
+    for one, image, slope in zip(found, images, slopes.tolist(), strict=True):
+        apart = (one.int() - sheared(image, slope, fill).int()).abs()
+        assert apart.le(1).float().mean() > 0.999, slope
+    assert torch.equal(found[3], images[3])
+
+
+def test_a_cubic_by_hand():
+    """Half-way between 20 and 40 in the row 10, 20, 40, 80: (-10 + 5 (20 + 40) - 80) / 8 = 26.25.
+
+    With a = -1 the weights there are -1, 5, 5 and -1 eighths; the value is cut to 26.
+    """
+    row = torch.tensor([10, 20, 40, 80], dtype=torch.uint8).repeat(3, 1)[None, None]
+    matrix = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])
+    found = pixels.warp(row, matrix, fill=7, bicubic=True)[0, 0]
+    assert found[:, 1].tolist() == [26] * 3
+    assert found[:, 3].tolist() == [7] * 3  # 3.5 is beyond the last pixel's edge
+    assert pixels.warp(row, matrix * torch.tensor([1, 1, 0]), fill=7, bicubic=True).equal(row)
+
+
+def sheared(image, slope, fill):
+    """The image after Pillow's cubic shear."""
+    picture = to_pil_image(image)
+    colour = fill if len(image) == 1 else (fill,) * 3
+    matrix = (1, 0, 0, slope, 1, 0)
+    cubic = Image.Resampling.BICUBIC
+    changed = picture.transform(
+        picture.size, Image.Transform.AFFINE, matrix, cubic, fillcolor=colour
+    )
+    return pil_to_tensor(changed)
+
+
 def test_cutout_is_a_black_square_of_half_the_side():
     centres = torch.tensor([[0.5, 0.0, 0.99], [0.5, 0.0, 0.5]])
     black = pixels.cutout(torch.ones(3, 2, 32, 32, dtype=torch.uint8), centres).eq(0)
@@ -110,7 +154,10 @@ def test_the_policy_is_the_published_one():
 
 
 def test_each_image_gets_one_sub_policy():
-    """Second steps alone or none, first steps alone, both: each with torchvision's operation."""
+    """Second steps alone or none, first steps alone, both: each with torchvision's operation.
+
+    Shears alone are Pillow's with a cubic, as in the code of MDCS.
+    """
     images = images_of(3, count=12).repeat(10, 1, 1, 1)
     found, generator = autoaugment(images, seeded(4)), seeded(4)
     chosen = torch.randint(0, 25, (120,), generator=generator).tolist()
@@ -134,6 +181,8 @@ def test_each_image_gets_one_sub_policy():
 def applied(image, title, size):
     from torchvision.transforms.autoaugment import _apply_op
 
+    if title == "ShearY":
+        return sheared(image, size, 128)
     return _apply_op(image, title, size, InterpolationMode.NEAREST, [128.0] * 3)
 
 
