@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedlt.data import FederatedData, prepare_data
 from fedlt.data.dataset import read_only
 from fedlt.errors import FedltError
+from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
@@ -57,7 +58,9 @@ class Federation:
 
     def notes(self) -> list[str]:
         """Return what a user should know before the run, a line each."""
-        lines = [self.strategy.note(self.plugin)]
+        data = self.data
+        scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
+        lines = [self.strategy.note(self.plugin), scored_on.note(data.class_names)]
         lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
         masked = self.plugin.masks_absent and self.config.prior.use == "local_masked"

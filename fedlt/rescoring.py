@@ -127,7 +127,12 @@ def _cut(
         recalls = client_recalls(scores, view)
         recalls = recalls[view.local_counts[scores.cids].sum(axis=1) > 0]
     confusion = evaluation.generic.confusion[0] if evaluation.generic.heads else None
-    metrics |= prior_metrics(counts.sum(axis=0), confusion=confusion, client_recalls=recalls)
+    metrics |= prior_metrics(
+        counts.sum(axis=0),
+        confusion=confusion,
+        client_recalls=recalls,
+        test_counts=evaluation.test_counts,
+    )
     return metrics | coverage_metrics(participated, counts, shots)
 
 

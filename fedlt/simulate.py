@@ -53,6 +53,7 @@ from fedlt.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.evaluation import Metric
+    from fedlt.evaluation.headline import ScoredSet
     from fedlt.strategy import Tensors
 
 __all__ = ["Simulation", "run"]
@@ -199,7 +200,7 @@ class Simulation:
                 if self.diagnosis.is_due(round_):
                     row |= self.diagnosis.measure(self.standing(engine, round_))
                 if row:
-                    text = _describe(round_, row)
+                    text = _describe(round_, row, self.evaluator.scored_on)
                     self._write({"round": round_, **row, "seconds": self.seconds})
                 self.seconds = time.perf_counter() - start
                 whole = round_
@@ -358,6 +359,7 @@ class Simulation:
             "generic_model": self.generic,
             "streams": list(self.server.model.stream_names),
             "shots": self.evaluator.shots.to_json(),
+            "scored_on": self.evaluator.scored_on.to_json(),
             "prior": config.prior.model_dump(),
             "batchnorm": config.batchnorm,
             **summarise(
@@ -387,9 +389,7 @@ def _train_metrics(metrics: MetricRecord, finite: list[int]) -> dict[str, Metric
     return {**ratios, "train/clients": len(finite)}
 
 
-def _describe(round_: int, row: dict[str, Any]) -> str:
+def _describe(round_: int, row: dict[str, Any], scored_on: ScoredSet) -> str:
     """Return words for the progress: "" keeps the old ones."""
-    shown = {view: row.get(f"{view}/accuracy") for view in ("generic", "personal")}
-    known = [f"{view} {100 * value:.1f} %" for view, value in shown.items() if value is not None]
     is_scored = "generic/accuracy" in row
-    return "  ".join([*known, f"(round {round_})"]) if is_scored else ""
+    return "  ".join([*scored_on.told(row), f"(round {round_})"]) if is_scored else ""

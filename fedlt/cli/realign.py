@@ -174,6 +174,7 @@ def _show(
     swept: str,
 ) -> None:
     """Print both views before and after, and what it cost."""
+    from fedlt.evaluation.headline import scored_set
     from fedlt.report.tables import comparison_table
 
     first = outcomes[0][0]
@@ -189,21 +190,28 @@ def _show(
     for number, plan in enumerate(plans):
         value = f", {swept}={plan.method.constants()[swept]:g}" if swept else ""
         rows.append((f"after{oracle}{value}", [own[number]["after"] for own in outcomes]))
-    console.print(comparison_table(title, rows))
+    console.print(comparison_table(title, rows, scored_set(first)))
     console.print(_cost(first, swept), markup=False, highlight=False, soft_wrap=True)
     if swept:
         console.print(_best(outcomes, swept), markup=False, highlight=False, soft_wrap=True)
 
 
 def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
-    """Return one line: the value with the highest mean of each view, the first of equals."""
+    """Return one line: the value with the highest mean of each view, the first of equals.
+
+    The mean is of the view's headline, over the seeds; a view without one is left out.
+    """
+    from fedlt.evaluation.headline import headlines
+
     parts = []
-    for view in ("generic", "personal"):
-        means = {
-            own[0]["constants"][swept]: sum(one["after"][f"{view}/accuracy"] for one in own)
+    for view, metric in headlines(outcomes[0][0]).items():
+        found = {
+            own[0]["constants"][swept]: [one["after"][metric] for one in own]
             for own in zip(*outcomes, strict=True)
         }
-        parts.append(f"{view} {swept}={max(means, key=means.__getitem__):g}")
+        means = {value: sum(own) for value, own in found.items() if None not in own}
+        if means:
+            parts.append(f"{view} {swept}={max(means, key=means.__getitem__):g}")
     return f"best on the validation images: {', '.join(parts)}"
 
 

@@ -97,6 +97,7 @@ def _reproduce(
     from rich.console import Console
 
     from fedlt.compare import reproduction
+    from fedlt.compare.figures import notes_of
     from fedlt.compare.progress import make_runs_progress
 
     console, scale = Console(), grid[0].scale
@@ -120,6 +121,9 @@ def _reproduce(
         reproduction.summary(found, as_written=as_written),
         *_said(scale.purpose, scale.limits),
     ]
+    for setting, results in every.items():
+        where = f" ({setting})" if setting else ""
+        notes += [f"{line}{where}" for line in notes_of(results, "last_k")]
     notes += recipe.notes
     tell("")
     for line in [*reproduction.sources(found), *notes]:

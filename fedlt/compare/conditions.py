@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedlt.errors import FedltError
+from fedlt.evaluation.headline import scored_set
 
 if TYPE_CHECKING:
     from fedlt.config import Config
@@ -32,9 +33,11 @@ def _facts(run: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
     The keys are words, and the seed among whose runs it must be equal: None stands for all.
     """
     seed, shots = int(run["seed"]), run["shots"]
+    scored_on = scored_set(run)
     lists = {name: classes for name, classes in shots.items() if name != "scheme"}
     return {
         ("data.split", None): run["split"],
+        (f"the {scored_on.name} (images per class)", None): scored_on.counts,
         **{(key, None): value for key, value in run.get("conditions", {}).items()},
         ("shots (the class lists of many, medium and few)", seed): lists,
     }
@@ -59,7 +62,7 @@ def check_alike(configs: Mapping[str, Config]) -> None:
 
 
 def check_comparable(results: Results, *, paired: bool = True) -> None:
-    """Raise unless all runs have the same data, split, class lists and views.
+    """Raise unless all runs have the same data, split, test images, class lists and views.
 
     Args:
         results: The rows.

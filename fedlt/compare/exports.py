@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 
 from fedlt.compare.conditions import Results
 from fedlt.compare.figures import (
-    COLUMNS,
     MOMENTS,
     PRICES,
     SPREAD,
     accuracy_cell,
+    columns,
     price_cells,
 )
-from fedlt.compare.streams import STREAM_COLUMNS, stream_rows
+from fedlt.compare.streams import stream_rows
 from fedlt.compare.verdicts import Verdict
+from fedlt.evaluation.headline import headlines
 
 __all__ = [
     "caption",
@@ -60,10 +61,10 @@ def caption(name: str, which: str, results: Results) -> str:
     return f"{name}, {which}, split {split}, seeds {seeds}: {SPREAD}, in %"
 
 
-def _headings(which: str) -> list[str]:
+def _headings(which: str, results: Results) -> list[str]:
     if which == "all":
         return [f"{view} {moment}" for view in ("generic", "personal") for moment in MOMENTS]
-    return [*COLUMNS, *PRICES]
+    return [*columns(results), *PRICES]
 
 
 def _rows(results: Results, which: str) -> list[list[str]]:
@@ -71,10 +72,10 @@ def _rows(results: Results, which: str) -> list[list[str]]:
     rows = []
     for label, runs in results.items():
         if which == "all":
-            views = ("generic/accuracy", "personal/accuracy")
-            cells = [accuracy_cell(runs, moment, view) for view in views for moment in MOMENTS]
+            both = headlines(runs[0]).values()
+            cells = [accuracy_cell(runs, moment, metric) for metric in both for moment in MOMENTS]
         else:
-            cells = [accuracy_cell(runs, which, metric) for metric in COLUMNS.values()]
+            cells = [accuracy_cell(runs, which, metric) for metric in columns(results).values()]
             cells += price_cells(runs).values()
         rows.append([label, *cells])
     return rows
@@ -87,7 +88,7 @@ def _beside(results: Results, which: str) -> tuple[list[str], list[list[str]]]:
         [row.label, *(accuracy_cell(row.runs, which, metric) for metric in row.metrics.values())]
         for row in rows
     ]
-    return ["generic, by stream", *STREAM_COLUMNS], cells
+    return ["generic, by stream", *(rows[0].metrics if rows else ())], cells
 
 
 def markdown(name: str, which: str, settings: Settings, notes: Sequence[str]) -> str:
@@ -101,7 +102,7 @@ def markdown(name: str, which: str, settings: Settings, notes: Sequence[str]) ->
     """
     text = ""
     for setting, results in settings.items():
-        headings = ["method", *_headings(which)]
+        headings = ["method", *_headings(which, results)]
         title = f"{caption(name, which, results)}{f'; {setting}' if setting else ''}"
         text += f"{title}\n\n{_pipes(headings, _rows(results, which))}\n"
         headings, rows = _beside(results, which)
@@ -139,8 +140,9 @@ def latex(name: str, which: str, settings: Settings, notes: Sequence[str]) -> st
     r"""Return the tables in LaTeX, for ``\usepackage{booktabs}``; arguments as of `markdown`."""
     text = "% \\usepackage{booktabs}\n"
     for setting, results in settings.items():
+        head = ["method", *_headings(which, results)]
         title = f"{caption(name, which, results)}{f'; {setting}' if setting else ''}"
-        text += f"% {title}\n{_tabular(['method', *_headings(which)], _rows(results, which))}"
+        text += f"% {title}\n{_tabular(head, _rows(results, which))}"
         headings, rows = _beside(results, which)
         text += f"\\par\\medskip\n{_tabular(headings, rows)}" if rows else ""
     if notes:
@@ -178,7 +180,8 @@ def csv_text(which: str, settings: Settings) -> str:
     prices = ("bytes_down", "bytes_up", "bytes_once", "peak_memory", "seconds")
     policy = ("prior.use", "prior.gamma", "prior.source")
     head = ["setting", "method", "seed", "moment", "generic_model", *policy, *prices]
-    metrics = [*COLUMNS.values(), *_BESIDE]
+    shown = [metric for results in settings.values() for metric in columns(results).values()]
+    metrics = list(dict.fromkeys([*shown, *_BESIDE]))
     writer.writerow([*head, *metrics])
     for setting, results in settings.items():
         for label, runs in results.items():
@@ -199,10 +202,10 @@ def verdicts_csv(found: Sequence[Verdict]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["setting", "view", "method", "against", "verdict", "seeds", "difference", "half"]
-    writer.writerow([*head, "p_holm", "effect", "clients_higher", "clients_lower"])
+    writer.writerow([*head, "p_holm", "effect", "clients_higher", "clients_lower", "metric"])
     for one in found:
         test = one.test
         figures = [test.seeds, test.difference.mean, test.difference.half, one.p, test.effect]
         whose = [one.setting, one.view, one.row, one.against, one.word]
-        writer.writerow([*whose, *figures, *(one.clients or (None, None))])
+        writer.writerow([*whose, *figures, *(one.clients or (None, None)), one.metric])
     return out.getvalue()

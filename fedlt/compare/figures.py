@@ -8,20 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlt.compare.statistics import Interval, interval
+from fedlt.evaluation.headline import mass_note, scored_set
 from fedlt.evaluation.personal import compares_with_generic
 from fedlt.report.tables import DASH
 
 __all__ = [
     "AVERAGE",
     "BEST_ON_TEST",
-    "COLUMNS",
     "MOMENTS",
     "PRICES",
     "SPREAD",
     "accuracy_cell",
+    "columns",
     "is_average",
     "majority_guess",
     "mark",
+    "notes_of",
     "price_cells",
     "prior_words",
     "values",
@@ -30,8 +32,7 @@ __all__ = [
 Runs = Sequence[Mapping[str, Any]]  # results of one row, one a seed
 
 MOMENTS = ("final", "last_k", "selected", "best_on_test")
-COLUMNS = {  # heading -> metric of a result's dictionary
-    "generic": "generic/accuracy",
+_REST = {  # heading -> metric of a result's dictionary, after what sums up all classes
     "many": "generic/many",
     "medium": "generic/medium",
     "few": "generic/few",
@@ -48,6 +49,27 @@ BEST_ON_TEST = (
     "only to compare with papers that did so, never for a verdict"
 )
 _SIGNED = ("personal/gain",)
+
+
+def columns(results: Mapping[str, Runs]) -> dict[str, str]:
+    """Return the columns of a table: heading -> metric of a result's dictionary, both views.
+
+    What sums up all classes comes first: one number on a balanced test set, the headline and the
+    accuracy on another. The runs of a table share their test set.
+
+    Args:
+        results: The rows, one at least.
+    """
+    scored_on = scored_set(next(iter(results.values()))[0])
+    first = {"generic" if n == "all" else n: word for n, word in scored_on.columns.items()}
+    return {name: f"generic/{word}" for name, word in first.items()} | _REST
+
+
+def notes_of(results: Mapping[str, Runs], which: str) -> list[str]:
+    """Return the lines about a table's test set: not balanced, weight that clients lost."""
+    lines = [scored_set(runs[0]).note() for runs in results.values()]
+    lines += [mass_note(runs, which) for runs in results.values()]
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 def values(runs: Runs, which: str, metric: str) -> list[float]:

@@ -19,6 +19,7 @@ from fedlt.compare.conditions import Results
 from fedlt.compare.figures import values
 from fedlt.compare.recipes import UNITS, Figure, Recipe
 from fedlt.compare.statistics import Interval, interval
+from fedlt.evaluation.headline import headlines
 from fedlt.report.tables import DASH
 
 __all__ = ["Cell", "Word", "cells", "judge", "markdown", "sources", "summary", "table", "to_csv"]
@@ -27,7 +28,6 @@ Word = Literal[
     "within", "not within", "no figure", "another quantity", "not comparable", "not measured"
 ]
 _ROUNDING = 1e-9
-_SHOWN = ("generic/accuracy", "personal/accuracy")  # of rows without a figure
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> 
 
 
 def cells(recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool) -> list[Cell]:
-    """Return a cell for every figure of the settings; of rows without one, both primary accuracies.
+    """Return a cell for every figure of the settings; of rows without one, both headlines.
 
     Args:
         recipe: The figures.
@@ -78,8 +78,9 @@ def cells(recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool) ->
         for row in recipe.comparison.rows:
             own = [f for f in recipe.figures if (f.setting, f.row) == (setting, row.label)]
             named = [(f.metric, f.moment, f.unit, f) for f in own]
-            bare = [(metric, "last_k", "percent", None) for metric in _SHOWN]
             runs = results.get(row.label, ())
+            both = headlines(runs[0] if runs else {}).values()
+            bare = [(metric, "last_k", "percent", None) for metric in both]
             for metric, moment, unit, figure in named or bare:
                 scaled = [UNITS[unit] * value for value in values(runs, moment, metric)]
                 ours = interval(scaled) if scaled else None

@@ -142,7 +142,7 @@ def run_cell(cell: Cell, tell: Callable[[int], None]) -> Outcome:
 def _describe(outcome: Outcome) -> str:
     if outcome.result is None:
         return f"{outcome.cell}: failed: {outcome.reason}"
-    last = outcome.result["last_k"]
-    views = {"generic": last.get("generic/accuracy"), "personal": last.get("personal/accuracy")}
-    known = [f"{view} {100 * value:.1f} %" for view, value in views.items() if value is not None]
+    from fedlt.evaluation.headline import scored_set
+
+    known = scored_set(outcome.result).told(outcome.result["last_k"])
     return f"{outcome.cell}: {', '.join(known)}, {outcome.result['seconds']:.0f} s"

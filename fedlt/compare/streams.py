@@ -10,10 +10,11 @@ from typing import Any
 
 from fedlt.compare.conditions import Results
 from fedlt.compare.figures import MOMENTS
+from fedlt.evaluation.headline import scored_set
+from fedlt.evaluation.shots import GROUPS
 
-__all__ = ["STREAM_COLUMNS", "StreamRow", "stream_rows", "streams_csv"]
+__all__ = ["StreamRow", "stream_rows", "streams_csv"]
 
-STREAM_COLUMNS = {"all": "accuracy", "many": "many", "medium": "medium", "few": "few"}
 FUSED = "fused"
 
 
@@ -31,10 +32,15 @@ class StreamRow:
         return f"{self.method}: {self.stream}"
 
     @property
+    def words(self) -> dict[str, str]:
+        """Return heading -> last word of a metric: the headline first, then the groups."""
+        return scored_set(self.runs[0]).columns | {name: name for name in GROUPS}
+
+    @property
     def metrics(self) -> dict[str, str]:
         """Return heading -> metric."""
         start = "generic" if self.stream == FUSED else f"generic/{self.stream}"
-        return {heading: f"{start}/{word}" for heading, word in STREAM_COLUMNS.items()}
+        return {heading: f"{start}/{word}" for heading, word in self.words.items()}
 
 
 def stream_rows(results: Results, which: str) -> list[StreamRow]:
@@ -69,7 +75,7 @@ def streams_csv(which: str, settings: Mapping[str, Results]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     lines = [
-        [setting, row.method, run["seed"], moment, row.stream, *_figures(run, moment, row)]
+        ([setting, row.method, run["seed"], moment, row.stream], _figures(run, moment, row))
         for setting, results in settings.items()
         for moment in (MOMENTS if which == "all" else (which,))
         for row in stream_rows(results, moment)
@@ -77,12 +83,14 @@ def streams_csv(which: str, settings: Mapping[str, Results]) -> str:
     ]
     if not lines:
         return ""
-    words = [f"generic/{word}" for word in STREAM_COLUMNS.values()]
-    writer.writerow(["setting", "method", "seed", "moment", "stream", *words])
-    writer.writerows(lines)
+    words = list(dict.fromkeys(word for _, figures in lines for word in figures))
+    head = ["setting", "method", "seed", "moment", "stream"]
+    writer.writerow([*head, *(f"generic/{word}" for word in words)])
+    writer.writerows([*place, *map(figures.get, words)] for place, figures in lines)
     return out.getvalue()
 
 
-def _figures(run: Mapping[str, Any], moment: str, row: StreamRow) -> list[Any]:
+def _figures(run: Mapping[str, Any], moment: str, row: StreamRow) -> dict[str, Any]:
+    """Return a run's figures of a stream by the last word of their names."""
     known = run.get(moment) or {}
-    return [known.get(metric) for metric in row.metrics.values()]
+    return {row.words[name]: known.get(metric) for name, metric in row.metrics.items()}

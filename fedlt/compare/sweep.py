@@ -1,8 +1,8 @@
 """A search for hyperparameters, scored on the validation images of ``data.split: tune``.
 
 Every row is searched alone, on the first seed: all combinations of its lists, or as many trials as
-wanted, proposed by Optuna. The score is the mean of the primary accuracies that the method has:
-generic, personal, over the last k rounds. A trial that is finished is read, not run again.
+wanted, proposed by Optuna. The score is the mean of the headlines that the method has, generic and
+personal, over the last k rounds. A trial that is finished is read, not run again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fedlt.compare.schedule import Cell, jobs_for, run_cells
 from fedlt.compare.search import Grid, Optuna, Search, Values, described
 from fedlt.compare.settings import folder_name
 from fedlt.errors import FedltError
+from fedlt.evaluation.headline import headlines
 from fedlt.rng import key as random_key
 
 __all__ = [
@@ -86,9 +87,8 @@ def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
 
 
 def score(result: Mapping[str, Any]) -> float:
-    """Return the mean of a result's primary accuracies over the last k rounds."""
-    last = result["last_k"]
-    views = (last.get("generic/accuracy"), last.get("personal/accuracy"))
+    """Return the mean of a result's headlines, generic and personal, over the last k rounds."""
+    views = [result["last_k"].get(metric) for metric in headlines(result).values()]
     return statistics.fmean(value for value in views if value is not None)
 
 

@@ -14,16 +14,18 @@ from fedlt.compare.conditions import Results
 from fedlt.compare.figures import (
     AVERAGE,
     BEST_ON_TEST,
-    COLUMNS,
     MOMENTS,
     PRICES,
     accuracy_cell,
+    columns,
     is_average,
     majority_guess,
+    notes_of,
     price_cells,
     values,
 )
-from fedlt.compare.streams import STREAM_COLUMNS, stream_rows
+from fedlt.compare.streams import stream_rows
+from fedlt.evaluation.headline import headlines
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.report.tables import percent
 
@@ -46,14 +48,13 @@ def tables(results: Results, which: str) -> RenderableType:
     """Return both views, the streams and the prices; a result at least in each row."""
     drawn: list[RenderableType] = []
     for view in ("generic", "personal"):
-        columns = {name: m for name, m in COLUMNS.items() if m.startswith(f"{view}/")}
-        headings = ["all" if m.endswith("/accuracy") else name for name, m in columns.items()]
-        one = _empty(view, headings)
+        own = {name: m for name, m in columns(results).items() if m.startswith(f"{view}/")}
+        one = _empty(view, ["all" if name == view else name for name in own])
         for label, runs in results.items():
-            _add(one, label, [accuracy_cell(runs, which, metric) for metric in columns.values()])
+            _add(one, label, [accuracy_cell(runs, which, metric) for metric in own.values()])
         drawn += ["", one]
     if rows := stream_rows(results, which):
-        one = _empty("generic, by stream", list(STREAM_COLUMNS))
+        one = _empty("generic, by stream", list(rows[0].metrics))
         for row in rows:
             cells = [accuracy_cell(row.runs, which, metric) for metric in row.metrics.values()]
             _add(one, row.label, cells)
@@ -65,12 +66,12 @@ def tables(results: Results, which: str) -> RenderableType:
 
 
 def moments_tables(results: Results) -> RenderableType:
-    """Return the primary accuracies at the four moments side by side, a table a view."""
+    """Return the headlines at the four moments side by side, a table a view."""
     drawn: list[RenderableType] = []
-    for view in ("generic", "personal"):
+    for view, metric in headlines(next(iter(results.values()))[0]).items():
         one = _empty(view, MOMENTS)
         for label, runs in results.items():
-            _add(one, label, [accuracy_cell(runs, m, f"{view}/accuracy") for m in MOMENTS])
+            _add(one, label, [accuracy_cell(runs, m, metric) for m in MOMENTS])
         drawn += ["", one]
     return Group(*drawn)
 
@@ -110,6 +111,7 @@ def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:
         guess = majority_guess(list(results.values()), moment)
         if guess is not None:
             lines.append(f"always guessing a client's largest class{where}: {100 * guess:.1f}")
+        lines += [f"{line}{where}" for line in notes_of(results, moment)]
         lines += _coverage(results, moment, where)
     lines += dict.fromkeys(line for runs in rows for run in runs for line in view_notes(run))
     if which in ("all", "best_on_test"):

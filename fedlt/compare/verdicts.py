@@ -1,6 +1,6 @@
 """Is the difference real? Every row against a reference row, in words.
 
-Per view the primary accuracy is tested, paired over seeds, and all tests of one command are
+Per view the primary head's headline is tested, paired over seeds, and all tests of one command are
 corrected together. Under five seeds there is no verdict but ``undecided``. Clients of a run share a
 model and test images, so what is said about them is a description, never a test.
 """
@@ -16,11 +16,11 @@ from fedlt.compare.conditions import Results
 from fedlt.compare.figures import AVERAGE, is_average, values
 from fedlt.compare.statistics import LEVEL, PairedTest, holm, paired_test
 from fedlt.errors import FedltError, nearest
+from fedlt.evaluation.headline import headlines
 
 __all__ = ["MIN_SEEDS", "Verdict", "Word", "describe", "judge", "pick_reference", "verdicts"]
 
 MIN_SEEDS = 5
-_PRIMARY = {"generic": "generic/accuracy", "personal": "personal/accuracy"}
 
 Word = Literal["better", "worse", "not different", "undecided"]
 
@@ -33,6 +33,7 @@ class Verdict:
     row: str
     against: str
     view: str  # generic or personal
+    metric: str  # what was tested: the view's headline
     word: Word
     test: PairedTest
     p: float | None  # corrected by Holm's method; None: undecided
@@ -88,17 +89,17 @@ def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[
         against: The row that the others are compared with.
     """
     pairs = [
-        (setting, label, view)
+        (setting, label, view, metric)
         for setting, results in settings.items()
-        for view, metric in _PRIMARY.items()
+        if against in results
+        for view, metric in headlines(results[against][0]).items()
         for label, runs in results.items()
-        if label != against and against in results and not runs[0].get("reference")
+        if label != against and not runs[0].get("reference")
         if values(runs, which, metric) and values(results[against], which, metric)
     ]
     tests = []
-    for setting, label, view in pairs:
+    for setting, label, _, metric in pairs:
         mine, other = settings[setting][label], settings[setting][against]
-        metric = _PRIMARY[view]
         tests.append(paired_test(values(mine, which, metric), values(other, which, metric)))
     return [
         Verdict(
@@ -106,6 +107,7 @@ def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[
             row=label,
             against=against,
             view=view,
+            metric=metric,
             word=word,
             test=test,
             p=p,
@@ -115,7 +117,9 @@ def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[
             if view == "personal"
             else None,
         )
-        for (setting, label, view), test, (word, p) in zip(pairs, tests, judge(tests), strict=True)
+        for (setting, label, view, metric), test, (word, p) in zip(
+            pairs, tests, judge(tests), strict=True
+        )
     ]
 
 
@@ -137,9 +141,10 @@ def describe(found: Sequence[Verdict]) -> list[str]:
 
 def _sentence(one: Verdict) -> str:
     where = f"{one.setting}, " if one.setting else ""
+    view = "generic balanced" if one.metric == "generic/balanced" else one.view
     mark = AVERAGE if one.average else ""
     difference = one.test.difference
-    words = f"{where}{one.view}: {one.row} {one.word}, {mark}{100 * difference.mean:+.1f}"
+    words = f"{where}{view}: {one.row} {one.word}, {mark}{100 * difference.mean:+.1f}"
     if difference.half is not None:
         low, high = difference.mean - difference.half, difference.mean + difference.half
         words += f" [{100 * low:+.1f}, {100 * high:+.1f}]"

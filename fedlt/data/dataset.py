@@ -40,7 +40,7 @@ class Dataset:
     train_images: NDArray[np.uint8]  # (N, Ch, H, W), H = W: the official pool
     train_labels: NDArray[np.int64]  # (N,), every class at least once
     test_images: NDArray[np.uint8]  # (M, Ch, H, W), balanced or not; never trained on
-    test_labels: NDArray[np.int64]  # (M,)
+    test_labels: NDArray[np.int64]  # (M,), any of the classes; one without an image weighs nothing
     num_classes: int  # C, at least 2
     mean: tuple[float, ...]  # (Ch,), of pixel / 255
     std: tuple[float, ...]  # (Ch,), of pixel / 255, above 0
@@ -69,10 +69,9 @@ class Dataset:
             raise self._error(f"mean must be finite and std above 0, got {self.mean}, {self.std}")
         if len(self.class_names) != self.num_classes:
             raise self._error(f"{len(self.class_names)} names for {self.num_classes} classes")
-        for part in ("train", "test"):
-            counts = np.bincount(getattr(self, f"{part}_labels"), minlength=self.num_classes)
-            if counts.min() == 0:
-                raise self._error(f"class {int(counts.argmin())} has no {part} image")
+        counts = np.bincount(self.train_labels, minlength=self.num_classes)
+        if counts.min() == 0:
+            raise self._error(f"class {int(counts.argmin())} has no train image")
 
 
 def _check_part(data: Dataset, part: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -152,7 +151,8 @@ def dataset_from_arrays(
         train_images: uint8 (N, H, W), (N, H, W, Ch) or (N, Ch, H, W) with 1 or 3 channels.
         train_labels: Integers (N,), classes 0 .. C-1, every class at least once.
         test_images: As ``train_images``.
-        test_labels: As ``train_labels``.
+        test_labels: As ``train_labels``, but a class may have no test image: it is trained and
+            weighs nothing in any score.
         class_names: (C,); the class numbers if not given.
         validation_per_class: Images a class that ``data.split: tune`` holds out; a tenth of the
             smallest class if not given.

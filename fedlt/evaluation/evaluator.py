@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedlt.evaluation.archive import Evaluation
 from fedlt.evaluation.generic import Metric, generic_metrics
+from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
 from fedlt.evaluation.personal import coverage_metrics, personal_metrics
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
@@ -60,6 +61,7 @@ class Evaluator:
         self._borrowed = borrowed  # personal tensors of the model that a generic model reads
         self._has_generic = has_generic
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
+        self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         self.shots: ShotGroups = shot_groups(
             data.class_counts,
             scheme=config.evaluate.shots,

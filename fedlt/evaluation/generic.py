@@ -1,4 +1,7 @@
-"""The generic view: one model, the balanced test set (``docs/metrics.md``, part "Generic view").
+"""The generic view: one model, the whole test set (``docs/metrics.md``, part "Generic view").
+
+Recalls of classes weigh alike, images weigh alike in accuracy, likelihood and calibration; on a
+balanced test set the two are the same. A class without test images weighs nothing anywhere.
 
 Calibration error after Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
 arXiv:1706.04599, with 15 equal-width bins.
@@ -6,6 +9,7 @@ arXiv:1706.04599, with 15 equal-width bins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +24,7 @@ __all__ = [
     "expected_calibration_error",
     "generic_metrics",
     "mean_nll",
+    "mean_recall",
     "recalls",
 ]
 
@@ -52,6 +57,26 @@ def accuracy(confusion: IntArray, classes: Sequence[int] | None = None) -> float
     rows = slice(None) if classes is None else list(classes)
     correct = np.diagonal(confusion)[rows]
     return _ratio(int(correct.sum()), int(confusion[rows].sum()))
+
+
+def mean_recall(confusion: IntArray, classes: Sequence[int] | None = None) -> float | None:
+    """Return the mean recall over those of ``classes`` (None: all) that have images.
+
+    Recalls are added over a common denominator, in whole numbers: where the classes have equally
+    many images the mean is :func:`accuracy`, to the last bit.
+
+    Args:
+        confusion: (C, C), rows are true classes.
+        classes: True classes; predictions may name any class.
+
+    Returns:
+        The mean, or None without an image.
+    """
+    rows = slice(None) if classes is None else list(classes)
+    hits, images = np.diagonal(confusion)[rows].tolist(), confusion.sum(axis=1)[rows].tolist()
+    known = [(hit, total) for hit, total in zip(hits, images, strict=True) if total]
+    common = math.lcm(*(total for _, total in known))
+    return _ratio(sum(hit * (common // total) for hit, total in known), common * len(known))
 
 
 def mean_nll(
@@ -108,14 +133,14 @@ def _primary(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
     seen = seen[~np.isnan(seen)]
     metrics: dict[str, Metric] = {
         "generic/accuracy": accuracy(confusion),
-        "generic/balanced": float(seen.mean()) if seen.size else None,
+        "generic/balanced": mean_recall(confusion),
         "generic/worst_class": float(seen.min()) if seen.size else None,
         "generic/nll": mean_nll(scores, 0),
         "generic/ece": expected_calibration_error(scores, 0),
         "generic/nonfinite": int(scores.nonfinite[0].sum()),
     }
     for name, classes in shots.items():
-        metrics[f"generic/{name}"] = accuracy(confusion, classes)
+        metrics[f"generic/{name}"] = mean_recall(confusion, classes)
         metrics[f"generic/{name}_nll"] = mean_nll(scores, 0, classes)
         metrics[f"generic/{name}_ece"] = expected_calibration_error(scores, 0, classes)
     return metrics
@@ -125,8 +150,8 @@ def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metri
     """Cut every ``generic/...`` number from the scores.
 
     The first head is the primary one and the only one that is ``generic/accuracy`` and so on; its
-    streams, and any other head, have ``generic/<name>/accuracy`` and three groups, for information
-    only. An absent group is None; without a head everything is.
+    streams, and any other head, have ``generic/<name>/accuracy``, ``/balanced`` and three groups,
+    for information only. An absent group is None; without a head everything is.
 
     Args:
         scores: Scores of the whole test set.
@@ -142,6 +167,7 @@ def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metri
     ]
     for one, confusion in beside:
         metrics[f"generic/{one}/accuracy"] = accuracy(confusion)
+        metrics[f"generic/{one}/balanced"] = mean_recall(confusion)
         for name, classes in shots.items():
-            metrics[f"generic/{one}/{name}"] = accuracy(confusion, classes)
+            metrics[f"generic/{one}/{name}"] = mean_recall(confusion, classes)
     return metrics

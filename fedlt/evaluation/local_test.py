@@ -1,4 +1,4 @@
-"""The clients' local test: how each client's own class mix re-weights the balanced test set.
+"""The clients' local test: how each client's own class mix re-weights the test set.
 
 No client owns test images. Its personal accuracy is ``sum over c of w_kc a_k(c)``, where a_k(c) is
 the recall of its model on test images of class c, and the view says what w_kc is and which images
@@ -8,6 +8,7 @@ a_k(c) is measured on:
     sampled    m_kc images of c are drawn in proportion; w_kc = m_kc / m_k, on the drawn images
     reference  t_kc = floor(T n_kc / N), at most the pool; w_kc = t_kc / t_k, all test images of c
 
+Of a class without test images n_kc is taken as 0: its weight goes to the client's other classes.
 ``reference`` is FedLoGe's rule (Xiao et al., ICLR 2024): small classes fall to zero, large clients
 get large tests, and its mask of the classes with t_kc > 0 comes from test labels.
 """

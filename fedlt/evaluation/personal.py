@@ -50,6 +50,7 @@ class _Table:
     weights: FloatArray  # (E, C) w_kc
     images: IntArray  # (E, C) denominators of the recalls
     counts: IntArray  # (E, C) n_kc
+    tested: BoolArray  # (C,) classes that have test images
     groups: dict[str, BoolArray]  # (E, C) membership, by group name
 
     def recalls(self, hits: IntArray) -> FloatArray:
@@ -120,11 +121,20 @@ def _balanced(table: _Table, hits: IntArray) -> float | None:
 
 
 def _majority(table: _Table) -> float | None:
-    """Mean accuracy of always guessing the client's largest class: w_kc at argmax_c n_kc."""
+    """Mean accuracy of always guessing the client's largest class: w_kc at argmax_c n_kc.
+
+    The largest of those that have test images: the view's mix, like w_kc, knows no others.
+    """
     if len(table.counts) == 0:
         return None
-    largest = table.counts.argmax(axis=1)
+    largest = np.where(table.tested, table.counts, 0).argmax(axis=1)
     return _mean(np.take_along_axis(table.weights, largest[:, None], axis=1)[:, 0])
+
+
+def _mass_lost(table: _Table) -> float | None:
+    """Mean over clients of the share of n_k in classes without test images."""
+    lost = table.counts[:, ~table.tested].sum(axis=1)
+    return _mean(lost / table.counts.sum(axis=1))
 
 
 def _gain_metrics(
@@ -216,8 +226,10 @@ def personal_metrics(
     """Cut every ``personal/...`` number from the scores.
 
     ``accuracy`` = mean of A_k (no mask) and ``accuracy_held`` (predictions restricted to classes
-    with n_kc > 0); ``p10`` (linear interpolation), ``worst10`` (mean of the ceil(E/10) lowest),
-    ``worst``, ``std``; ``balanced``; the groups with their number of clients; ``majority_guess``;
+    with n_kc > 0); ``mass_lost``, the share of n_k in classes without test images, whose weight the
+    client's other classes take; ``p10`` (linear interpolation), ``worst10`` (mean of the ceil(E/10)
+    lowest), ``worst``, ``std``; ``balanced``; the groups with their number of clients;
+    ``majority_guess``;
     ``generic``, ``gain``, ``hurt`` and the gain of owners of few-classes and of others;
     ``generic_held`` and ``gain_held`` mask both models. Under ``reference`` also
     ``accuracy_test_held`` and the like, masked by the test's classes. Other heads:
@@ -246,6 +258,7 @@ def personal_metrics(
         weights=view.weights_of(cids),
         images=view.scored_images[cids],
         counts=view.client_counts[cids],
+        tested=view.test_counts > 0,
         groups=_membership(view, cids, shots),
     )
     base, base_held = scores.generic_hits[keep], scores.generic_hits_held[keep]
@@ -256,6 +269,7 @@ def personal_metrics(
         **_reference_metrics(table, scores, keep),
         "personal/clients": len(cids),
         "personal/excluded": int((~keep).sum()),
+        "personal/mass_lost": _mass_lost(table),
         "personal/participated": int(everyone.sum()),
         "personal/never": int((~everyone).sum()),
     }

@@ -56,6 +56,7 @@ def prior_metrics(
     *,
     confusion: npt.NDArray[np.int64] | None,
     client_recalls: npt.NDArray[np.float64] | None,
+    test_counts: npt.ArrayLike,
 ) -> dict[str, Metric]:
     """Return both views' accuracies under every test prior of :data:`TEST_PRIORS`.
 
@@ -66,14 +67,17 @@ def prior_metrics(
         class_counts: (C,) training counts.
         confusion: (C, C) of the generic model; None: there is none.
         client_recalls: (E, C) of the personal models; None: they were not scored.
+        test_counts: (C,) test images; of a class without one the prior goes to the others.
     """
+    known = np.asarray(test_counts) > 0
     metrics: dict[str, Metric] = {}
     for name, direction, factor in TEST_PRIORS:
         prior = shifted_prior(class_counts, direction=direction, imbalance_factor=factor)
+        prior = np.where(known, prior, 0.0) / prior[known].sum()
         own = None if confusion is None else accuracy_under(confusion, prior)
         metrics[f"generic/under_{name}"] = own
         if client_recalls is not None and len(client_recalls):
-            metrics[f"personal/under_{name}"] = float((client_recalls @ prior).mean())
+            metrics[f"personal/under_{name}"] = _mean_under(client_recalls, prior)
     return {n: None if v is None or np.isnan(v) else v for n, v in metrics.items()}
 
 
@@ -81,7 +85,16 @@ def accuracy_under(confusion: npt.NDArray[np.int64], prior: npt.ArrayLike) -> fl
     """Return sum over c of prior_c recall_c: the expected accuracy if classes came with ``prior``.
 
     Args:
-        confusion: (C, C), rows are true classes, from any test set that has every class.
-        prior: (C,) summing to 1.
+        confusion: (C, C), rows are true classes, from any test set.
+        prior: (C,) summing to 1; 0 for a class that the test set has no image of.
     """
-    return float((np.asarray(prior, dtype=np.float64) * recalls(confusion)).sum())
+    return _mean_under(recalls(confusion)[None], np.asarray(prior, dtype=np.float64))
+
+
+def _mean_under(rows: npt.NDArray[np.float64], prior: npt.NDArray[np.float64]) -> float:
+    """Return the mean over rows (E, C) of recalls weighed by ``prior``; classes at 0 are not read.
+
+    NaN where a class that weighs something has no recall.
+    """
+    weighs = prior > 0
+    return float((rows[:, weighs] @ prior[weighs]).mean())

@@ -28,7 +28,7 @@ Record = Mapping[str, Any]  # "round" and metrics by name
 
 LOWER_IS_BETTER = ("nll", "ece", "hurt", "std")  # last word of a name
 COUNTS = (  # last words of names that say how much, not how good
-    "clients", "excluded", "few_owners", "never", "nonfinite", "participated", "steps",
+    "clients", "excluded", "few_owners", "mass_lost", "never", "nonfinite", "participated", "steps",
 )  # fmt: skip
 
 

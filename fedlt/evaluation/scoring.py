@@ -268,7 +268,7 @@ def score_client(
     test_mask: npt.NDArray[np.bool_] | None = None,
     drawn: IntArray | None = None,
 ) -> ClientHits:
-    """Score one client's heads on the balanced test set: :func:`client_hits` of its logits.
+    """Score one client's heads on the test set: :func:`client_hits` of its logits.
 
     Args:
         features: (B, S, D) of all test images, as this client's model sees them.

@@ -279,6 +279,7 @@ def _describe(run: _Opened, plan: Plan, learnt: _Learnt) -> dict[str, Any]:
         "oracle": plan.data == "pooled",
         "prior": _prior(run)[1] if adjusts else None,
         "split": config.data.split,
+        "scored_on": run.simulation.evaluator.scored_on.to_json(),
         "head": run.head.weight,
         "local_head": run.has_local,
         "name": config.name,

@@ -29,7 +29,7 @@ __all__ = ["write_report"]
 _TERMS = (
     (
         "generic model",
-        "The one model that the server holds, tested on the same number of images of every class.",
+        "The one model that the server holds, tested on all classes alike.",
     ),
     (
         "personal model",
@@ -72,6 +72,12 @@ _TERMS = (
         "last_k",
         "The mean of the last few rounds, so that no lucky round is picked.",
     ),
+)
+_BALANCED = (
+    "balanced, accuracy",
+    "Balanced is the mean over the classes of the share of a class's images that the model gets "
+    "right; accuracy is that share of all images, where classes with many images weigh more. "
+    "Classes without images to test on weigh nothing.",
 )
 
 
@@ -131,7 +137,7 @@ def _content(
         beside=beside_sheet(methods),
         verdicts=_verdicts(found, refusal),
         pictures=pictures,
-        sections=[_fairness(reading), _reading_help(), _provenance(reading)],
+        sections=[_fairness(reading), _reading_help(reading), _provenance(reading)],
         footer=f"Written by fedlt {fedlt_version()} from finished runs, without training.",
     )
 
@@ -161,8 +167,10 @@ def _fairness(reading: Reading) -> Section:
     return Section("equal", "What was held equal, and what was not", text, sheets)
 
 
-def _reading_help() -> Section:
-    return Section("words", "How to read the numbers", "", (), _TERMS)
+def _reading_help(reading: Reading) -> Section:
+    balanced = reading.methods[0].scored_on.balanced
+    terms = _TERMS if balanced else (_TERMS[0], _BALANCED, *_TERMS[1:])
+    return Section("words", "How to read the numbers", "", (), terms)
 
 
 def _provenance(reading: Reading) -> Section:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedlt.compare.figures import prior_words
+from fedlt.compare.figures import notes_of, prior_words
 from fedlt.compare.table import view_notes
 from fedlt.compare.verdicts import MIN_SEEDS
 from fedlt.report.picture import Cell, Sheet
-from fedlt.report.records import Method, Reading, RunRecord
+from fedlt.report.records import MOMENT, Method, Reading, RunRecord
 from fedlt.report.tables import DASH
 
 __all__ = ["differences_sheet", "equal_sheet", "runs_sheet", "versions_sheet", "warnings"]
@@ -141,6 +141,7 @@ def warnings(reading: Reading) -> list[str]:
         *_machine_lines(reading),
         *_trouble_lines(reading),
     ]
+    lines += _scored_lines(reading.methods)
     tuned = {run.result["split"] for run in reading.runs}
     if tuned == {"tune"}:
         lines.append("Figures are on the validation split (data.split: tune), not on the test set.")
@@ -154,6 +155,11 @@ def warnings(reading: Reading) -> list[str]:
     if reading.unfinished:
         lines.append(f"Not finished, left out: {', '.join(reading.unfinished)}.")
     return lines
+
+
+def _scored_lines(methods: Sequence[Method]) -> list[str]:
+    notes = notes_of({method.label: method.results for method in methods}, MOMENT)
+    return [f"{line[0].upper()}{line[1:]}." for line in notes]
 
 
 def _seed_lines(methods: Sequence[Method]) -> list[str]:

@@ -22,6 +22,7 @@ from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError
 from fedlt.evaluation import Evaluation, ShotGroups, evaluation_path, load_evaluation
 from fedlt.evaluation.generic import recalls
+from fedlt.evaluation.headline import ScoredSet, scored_set
 from fedlt.evaluation.personal import client_accuracies, client_recalls
 from fedlt.runs import RunDirectory
 
@@ -129,6 +130,11 @@ class Method:
     def results(self) -> list[Mapping[str, Any]]:
         """The runs' results."""
         return [run.result for run in self.runs]
+
+    @property
+    def scored_on(self) -> ScoredSet:
+        """The images that the runs are scored on: the same in all runs of a report."""
+        return scored_set(self.runs[0].result)
 
     def values(self, metric: str, which: str) -> list[float]:
         """Return a metric over the seeds; [] where a run does not have it."""

@@ -21,8 +21,7 @@ MOMENTS = {
     "selected": "one round fixed beforehand on validation data",
     "best_on_test": "the best round on the test set, each number its own",
 }
-_COLUMNS = {
-    "generic all": "generic/accuracy",
+_REST = {
     "many": "generic/many",
     "medium": "generic/medium",
     "few": "generic/few",
@@ -32,7 +31,6 @@ _COLUMNS = {
     "gain": "personal/gain",
     "worse off": "personal/hurt",
 }
-_BOTH = {"generic": "generic/accuracy", "personal": "personal/accuracy"}
 
 
 def title(methods: Sequence[Method]) -> str:
@@ -81,7 +79,8 @@ def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Met
 def summary(reading: Reading, found: Sequence[Verdict] = ()) -> list[str]:
     """Return the findings, a sentence or two each; ``found`` are the verdicts."""
     methods = reading.methods
-    lines = [_view_line(methods, view, found) for view in _BOTH]
+    views = methods[0].scored_on.headlines
+    lines = [_view_line(methods, view, metric, found) for view, metric in views.items()]
     lines += [_tail_line(methods), _gain_line(methods)]
     return [line for line in lines if line]
 
@@ -100,13 +99,14 @@ _VIEW_WORDS = {
 }
 
 
-def _view_line(methods: Sequence[Method], view: str, found: Sequence[Verdict]) -> str:
-    metric, which = _BOTH[view], MOMENT
+def _view_line(methods: Sequence[Method], view: str, metric: str, found: Sequence[Verdict]) -> str:
+    which = MOMENT
     ranked = _contenders(methods, metric)
     if not ranked:
         return ""
     best = ranked[0][1]
-    line = f"{_VIEW_WORDS[view]}: {best.label} is right on {_interval(best, metric, which)}"
+    of = " of a class's images, in the mean over classes" if metric.endswith("/balanced") else ""
+    line = f"{_VIEW_WORDS[view]}: {best.label} is right on {_interval(best, metric, which)}{of}"
     if len(ranked) == 1:
         return f"{line}."
     second = ranked[1]
@@ -149,7 +149,7 @@ def _tail_line(methods: Sequence[Method]) -> str:
         return ""
     line = (
         f"Rare classes: {best.label}'s generic model is right on {percent(best_mean)} % of their "
-        f"test images, on {percent(frequent)} % of the frequent classes'"
+        f"images, on {percent(frequent)} % of the frequent classes'"
     )
     if len(few) == 1:
         return f"{line}."
@@ -187,14 +187,18 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
     """Return both views, the primary heads alone, mean and 95 % interval over the seeds."""
     which = MOMENT
     rows: list[list[Cell | str]] = []
+    scored_on = methods[0].scored_on
+    columns = {f"generic {n}": f"generic/{word}" for n, word in scored_on.columns.items()} | _REST
     for method in methods:
-        cells = [_marked(method, name, metric, which) for name, metric in _COLUMNS.items()]
+        cells = [_marked(method, name, metric, which) for name, metric in columns.items()]
         reference = next((run.result.get("reference") for run in method.runs), None)
         label = f"{method.label} (reference: {reference})" if reference else method.label
         rows.append([label, *cells])
     words = [
         f"In %, {MOMENTS[which]}, mean ± 95 % interval over the seeds; {DASH}: does not exist."
     ]
+    if not scored_on.balanced:
+        words.append(f"The {scored_on.name} is not balanced: balanced is the mean recall.")
     guess = majority_guess([method.results for method in methods], which)
     if guess is not None:
         words.append(f"Always guessing a client's largest class: {percent(guess)}.")
@@ -204,7 +208,7 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
         )
     if any(map(_is_reference, methods)):
         words.append("A reference is not federated: it says what is possible, and is not ranked.")
-    return Sheet(["method", *_COLUMNS], rows, " ".join(words))
+    return Sheet(["method", *columns], rows, " ".join(words))
 
 
 def _marked(method: Method, name: str, metric: str, which: str) -> Cell:
@@ -214,12 +218,13 @@ def _marked(method: Method, name: str, metric: str, which: str) -> Cell:
 
 
 def moments_sheet(methods: Sequence[Method]) -> Sheet:
-    """Return both accuracies at every moment side by side."""
+    """Return both headlines at every moment side by side."""
     headings, columns = ["method"], []
+    both = methods[0].scored_on.headlines
     for which in MOMENTS:
         if any((run.result.get(which) or {}) for method in methods for run in method.runs):
-            headings += [f"{view} {which}" for view in _BOTH]
-            columns += [(metric, which) for metric in _BOTH.values()]
+            headings += [f"{view} {which}" for view in both]
+            columns += [(metric, which) for metric in both.values()]
     rows: list[list[Any]] = [
         [m.label, *(share(_mean(m.values(metric, which))) for metric, which in columns)]
         for m in methods

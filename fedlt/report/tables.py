@@ -17,12 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedlt.compare.statistics import interval
+from fedlt.evaluation.headline import ScoredSet, mass_note, scored_set
 
 __all__ = ["DASH", "comparison_table", "half_width", "percent", "result_table", "seeds_table"]
 
 DASH = "-"
 
-_GENERIC = {"all": "accuracy", "many": "many", "medium": "medium", "few": "few"}
+_GROUPS = {name: name for name in ("many", "medium", "few")}
 _PERSONAL = {
     "accuracy": "accuracy",
     "p10": "p10",
@@ -61,9 +62,10 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
         return percent(metrics.get(name), signed=name in _SIGNED)
 
     title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
-    views = _views(title, list(metrics), cell, result.get("streams") or ())
+    views = _views(title, list(metrics), cell, result)
     faults = _faults(result.get("faults") or {})
-    return Group(views, "", Text(f"faults: {faults}")) if faults else views
+    lines = [*_notes([result], which), *([f"faults: {faults}"] if faults else [])]
+    return Group(views, *_below(lines))
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
@@ -80,28 +82,46 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
     seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
     method = _method(results[0]) if results else DASH
     moment = _moment(results[0], which) if results else which
-    streams = results[0].get("streams") if results else None
     title = f"{method}, seeds {seeds}, {moment}: mean±95 % interval"
-    return _views(title, names, _over_seeds(every), streams or ())
+    views = _views(title, names, _over_seeds(every), results[0] if results else {})
+    return Group(views, *_below(_notes(results, which)))
+
+
+def _notes(results: Sequence[Mapping[str, Any]], which: str) -> list[str]:
+    """Return what is unusual about the images that the runs of a row were scored on."""
+    lines = [*(scored_set(result).note() for result in results[:1]), mass_note(results, which)]
+    return [line for line in lines if line]
+
+
+def _below(lines: Sequence[str]) -> list[RenderableType]:
+    """Return lines as they stand under a table, with an empty one before them."""
+    return ["", *map(Text, lines)] if lines else []
 
 
 def comparison_table(
-    title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
+    title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], scored_on: ScoredSet
 ) -> RenderableType:
     """Return the two views' primary heads, a row each of several models.
 
     Args:
         title: What is compared.
         rows: A label, and the metrics of each seed: mean and 95 % confidence interval over them.
+        scored_on: What all of them are scored on.
     """
     tables: list[RenderableType] = [Text(f"{title} (accuracies in %)")]
-    for view, columns in (("generic", _GENERIC), ("personal", _PERSONAL)):
+    for view, columns in _columns(scored_on).items():
         table = _empty(view, columns)
         for label, every in rows:
             cell = _over_seeds(every)
             table.add_row(label, *(cell(f"{view}/{metric}") for metric in columns.values()))
         tables += ["", table]
-    return Group(*tables)
+    note = scored_on.note()
+    return Group(*tables, *_below([note] if note else []))
+
+
+def _columns(scored_on: ScoredSet) -> dict[str, dict[str, str]]:
+    """Return each view's headings and metrics, the headline first."""
+    return {"generic": scored_on.columns | _GROUPS, "personal": _PERSONAL}
 
 
 def _over_seeds(every: Sequence[Mapping[str, Any]]) -> Cell:
@@ -135,10 +155,12 @@ def _moment(result: Mapping[str, Any], which: str) -> str:
 
 
 def _views(
-    title: str, names: Sequence[str], cell: Cell, streams: Sequence[str] = ()
+    title: str, names: Sequence[str], cell: Cell, result: Mapping[str, Any]
 ) -> RenderableType:
-    generic = _view("generic", _GENERIC, names, cell, streams)
-    personal = _view("personal", _PERSONAL, names, cell)
+    """Return both views; what was scored on, and which streams there are, a result tells."""
+    columns, streams = _columns(scored_set(result)), result.get("streams") or ()
+    generic = _view("generic", columns["generic"], names, cell, streams)
+    personal = _view("personal", columns["personal"], names, cell)
     return Group(Text(f"{title} (accuracies in %)"), "", generic, "", personal)
 
 

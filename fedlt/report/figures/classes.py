@@ -65,8 +65,20 @@ def _names(methods: Sequence[Method]) -> list[str]:
     orders = {tuple(_order(run).tolist()) for m in methods for run in m.runs}
     size = len(next(iter(orders)))
     if len(orders) == 1:
-        return [f"class {label}" for label in orders.pop()]
-    return [f"rank {rank}" for rank in range(1, size + 1)]
+        names = [f"class {label}" for label in orders.pop()]
+    else:
+        names = [f"rank {rank}" for rank in range(1, size + 1)]
+    untested = {place for m in methods for run in m.runs for place in _untested(run)}
+    return [f"{name}{_UNTESTED}" if n in untested else name for n, name in enumerate(names)]
+
+
+_UNTESTED = ", no test images"  # after the name of a class that is trained and not scored
+
+
+def _untested(run: RunRecord) -> list[int]:
+    """Return the ranks of the classes without test images."""
+    places: list[int] = np.flatnonzero(run.evaluation.test_counts[_order(run)] == 0).tolist()
+    return places
 
 
 def _counts(methods: Sequence[Method]) -> FloatArray:
@@ -139,7 +151,11 @@ def _draw_counts(axes: Axes, counts: FloatArray, run: RunRecord) -> None:
 def _name_classes(axes: Axes, names: Sequence[str], counts: FloatArray) -> None:
     step = max(1, len(names) // 12)
     places = range(0, len(names), step)
-    labels = [f"{names[p].removeprefix('class ')}\n({counts[p]:.0f})" for p in places]
+    labels = [
+        f"{name.removeprefix('class ')}\n({counts[place]:.0f})" + ("\nno test" if comma else "")
+        for place in places
+        for name, comma, _ in [names[place].partition(",")]
+    ]
     axes.set_xticks(places, labels, fontsize=8)
     kind = "class" if names[0].startswith("class") else "rank"
     axes.set_xlabel(f"{kind} (training images)")
@@ -157,7 +173,7 @@ def _map(methods: Sequence[Method], view: str, rows: Mapping[str, Sequence[Float
     _name_classes(axes, names, counts)
     if means.size <= _WRITTEN * 2 and len(names) <= 25:
         for (row, place), value in np.ndenumerate(means):
-            color = "black" if value > 0.55 else "white"
+            color = "black" if value > 0.55 or np.isnan(value) else "white"
             text = DASH if np.isnan(value) else f"{100 * value:.0f}"
             axes.text(place, row, text, ha="center", va="center", fontsize=7, color=color)
     bar = figure.colorbar(image, ax=axes, label="recall", fraction=0.03, pad=0.01)
@@ -182,10 +198,12 @@ def _sheet(
 def _alt(found: Mapping[str, Mapping[str, Sequence[FloatArray]]]) -> str:
     words = []
     for view, rows in found.items():
+        means = {label: np.mean(values, axis=0) for label, values in rows.items()}
+        known = {label: mean[~np.isnan(mean)] for label, mean in means.items()}
         ends = [
-            f"{label} {100 * np.mean(values, axis=0)[0]:.0f} % to "
-            f"{100 * np.mean(values, axis=0)[-1]:.0f} %"
-            for label, values in rows.items()
+            f"{label} {100 * mean[0]:.0f} % to {100 * mean[-1]:.0f} %"
+            for label, mean in known.items()
+            if mean.size
         ]
         words.append(f"{_VIEWS[view]}, most frequent to rarest class: {', '.join(ends)}.")
     return f"Recall by class. {' '.join(words)}"

@@ -14,13 +14,9 @@ from fedlt.report.style import LOOKS, grid_of, look, new_figure, percent_axis, r
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["VIEWS", "Series", "by_round", "draw_lines", "learning_curves"]
+__all__ = ["Series", "by_round", "draw_lines", "learning_curves"]
 
-VIEWS = {"generic": "generic/accuracy", "personal": "personal/accuracy"}
-_NAMES = {
-    "generic": "Generic model, balanced test set",
-    "personal": "Personal models, each on its client's own classes (mean over clients)",
-}
+_PERSONAL = "Personal models, each on its client's own classes (mean over clients)"
 _HOW = (
     "Each point is one evaluation; lines are means over the seeds, bands reach from the lowest to "
     "the highest seed. Curves that still rise say that more rounds would change the figures."
@@ -50,26 +46,31 @@ def draw_lines(axes: Axes, series: Series, style: dict[str, Any], label: str = "
 
 def learning_curves(methods: Sequence[Method]) -> list[Picture]:
     """Return the accuracies of both views over the rounds."""
-    found = {
+    series = {
         view: {m.label: series for m in methods if (series := by_round(m, metric))}
-        for view, metric in VIEWS.items()
+        for view, metric in methods[0].scored_on.headlines.items()
     }
+    found = {view: own for view, own in series.items() if own}
+    scored_on = methods[0].scored_on
+    what = f"balanced {scored_on.name}" if scored_on.balanced else "mean recall over classes"
+    names = {"generic": f"Generic model, {what}", "personal": _PERSONAL}
     if len(methods) <= len(LOOKS):
-        return _together(methods, found)
-    return [_panels(view, methods, found[view]) for view in VIEWS if found[view]]
+        return _together(methods, found, names)
+    return [_panels(view, methods, own, names[view]) for view, own in found.items()]
 
 
-def _together(methods: Sequence[Method], found: dict[str, dict[str, Series]]) -> list[Picture]:
-    views = [view for view in VIEWS if found[view]]
-    if not views:
+def _together(
+    methods: Sequence[Method], found: dict[str, dict[str, Series]], names: dict[str, str]
+) -> list[Picture]:
+    if not found:
         return []
     figure = new_figure(4.6 + 0.25 * -(-len(methods) // 5))
-    made = figure.subplots(1, len(views), squeeze=False)[0]
-    for axes, view in zip(made, views, strict=True):
+    made = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, view in zip(made, found, strict=True):
         for position, method in enumerate(methods):
             if method.label in found[view]:
                 draw_lines(axes, found[view][method.label], look(position).line_of(), method.label)
-        axes.set_title(_NAMES[view].partition(" (")[0].replace(", ", ",\n", 1))
+        axes.set_title(names[view].partition(" (")[0].replace(", ", ",\n", 1))
         axes.set_xlabel("round")
         round_axis(axes.xaxis)
         percent_axis(axes.yaxis)
@@ -78,7 +79,7 @@ def _together(methods: Sequence[Method], found: dict[str, dict[str, Series]]) ->
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(5, len(labels)), handlelength=4
     )
-    sheets = {_NAMES[view]: rounds_sheet(found[view], share) for view in views}
+    sheets = {names[view]: rounds_sheet(own, share) for view, own in found.items()}
     return [_picture("curves", "How the accuracy grows with the rounds", figure, found, sheets)]
 
 
@@ -86,7 +87,7 @@ def _size(pair: tuple[list[Any], list[str]]) -> int:
     return len(pair[1])
 
 
-def _panels(view: str, methods: Sequence[Method], found: dict[str, Series]) -> Picture:
+def _panels(view: str, methods: Sequence[Method], found: dict[str, Series], name: str) -> Picture:
     kept = [method.label for method in methods if method.label in found]
     figure, made = grid_of(len(kept))
     for axes, label in zip(made, kept, strict=True):
@@ -99,8 +100,8 @@ def _panels(view: str, methods: Sequence[Method], found: dict[str, Series]) -> P
         percent_axis(axes.yaxis)
     figure.supxlabel("round", fontsize=10)
     figure.supylabel("accuracy; grey: the other methods", fontsize=10)
-    title = f"How the accuracy grows: {_NAMES[view][0].lower()}{_NAMES[view][1:]}"
-    sheets = {_NAMES[view]: rounds_sheet(found, share)}
+    title = f"How the accuracy grows: {name[0].lower()}{name[1:]}"
+    sheets = {name: rounds_sheet(found, share)}
     return _picture(f"curves-{view}", title, figure, {view: found}, sheets)
 
 

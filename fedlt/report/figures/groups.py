@@ -25,9 +25,9 @@ def group_bars(methods: Sequence[Method]) -> list[Picture]:
     which = MOMENT
     names = _groups(methods, which)
     views = {
-        view: ["accuracy", *names]
-        for view in ("generic", "personal")
-        if _has(methods, f"{view}/accuracy", which)
+        view: [metric.rpartition("/")[2], *names]
+        for view, metric in methods[0].scored_on.headlines.items()
+        if _has(methods, metric, which)
     }
     if not views:
         return []
@@ -48,13 +48,14 @@ def group_bars(methods: Sequence[Method]) -> list[Picture]:
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     sheets = {"Accuracy by class group": groups_sheet(methods, views, which)}
     alt = _alt(methods, views, which)
-    return [Picture("groups", "Frequent and rare classes", _HOW, alt, figure, sheets)]
+    how = _HOW.format("Accuracy" if methods[0].scored_on.balanced else "Mean recall")
+    return [Picture("groups", "Frequent and rare classes", how, alt, figure, sheets)]
 
 
 _HOW = (
-    "Accuracy over all classes and over the frequent (many), middle (medium) and rare (few) "
-    "classes. Whiskers are 95 % intervals of the mean over seeds; overlapping ones do not settle "
-    "which method is better."
+    "{} over all classes and over the frequent (many), middle (medium) and rare (few) classes. "
+    "Whiskers are 95 % intervals of the mean over seeds; overlapping ones do not settle which "
+    "method is better."
 )
 
 
@@ -83,7 +84,7 @@ def _draw(
 ) -> None:
     """Draw one group of every method: bars below each other, or points on a row."""
     word = metric.rpartition("/")[2]
-    group = "all" if word == "accuracy" else word
+    group = word if word in _MARKERS else "all"
     color, hatch = GROUP_LOOKS[group]
     values = [method.values(metric, which) for method in methods]
     places = [place + shift for place, one in enumerate(values) if one]

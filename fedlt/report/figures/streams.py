@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from fedlt.compare.figures import values
 from fedlt.compare.statistics import interval
-from fedlt.compare.streams import STREAM_COLUMNS, StreamRow, stream_rows
+from fedlt.compare.streams import StreamRow, stream_rows
+from fedlt.evaluation.shots import GROUPS
 from fedlt.report.picture import Cell, Picture, Sheet, spread, text_of
 from fedlt.report.records import MOMENT, Method
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
@@ -33,8 +34,10 @@ def stream_accuracy(methods: Sequence[Method]) -> list[Picture]:
         return []
     figure = new_figure(1.5 + 0.45 * len(rows))
     axes = figure.subplots()
-    for heading in STREAM_COLUMNS:
-        _draw(axes, rows, heading)
+    headings = list(rows[0].metrics)
+    drawn = [headings[0], *GROUPS]  # the headline, and the groups
+    for number, heading in enumerate(drawn):
+        _draw(axes, rows, heading, 0.18 * (number - 1.5))  # four marks below each other
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     percent_axis(axes.xaxis)
@@ -44,21 +47,22 @@ def stream_accuracy(methods: Sequence[Method]) -> list[Picture]:
         for row in rows
     ]
     note = "In %, mean ± 95 % interval over seeds. Only the fused prediction is in a verdict."
-    sheet = Sheet(["stream", *STREAM_COLUMNS], cells, note)
-    words = [f"{row[0]} many {text_of(row[2])}, few {text_of(row[4])}" for row in cells]
+    sheet = Sheet(["stream", *headings], cells, note)
+    many, few = headings.index("many") + 1, headings.index("few") + 1
+    words = [f"{row[0]} many {text_of(row[many])}, few {text_of(row[few])}" for row in cells]
     alt = f"Accuracy in per cent of every stream alone: {'; '.join(words)}."
     title = "Experts and tokens: every stream alone"
     return [Picture("streams", title, _HOW, alt, figure, {"Accuracy by stream": sheet})]
 
 
-def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str) -> None:
+def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str, shift: float) -> None:
     """Draw one class group of every row: a mark, and a whisker where there are several seeds."""
     found = [values(row.runs, MOMENT, row.metrics[heading]) for row in rows]
-    shift = 0.18 * (list(STREAM_COLUMNS).index(heading) - 1.5)  # four marks below each other
     places = [place + shift for place, own in enumerate(found) if own]
     known = [own for own in found if own]
     if not known:
         return
+    group = heading if heading in GROUPS else "all"
     means = [statistics.fmean(own) for own in known]
     widths = [interval(own).half or 0.0 for own in known]
     low = [min(width, mean) for width, mean in zip(widths, means, strict=True)]
@@ -67,10 +71,10 @@ def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str) -> None:
         means,
         places,
         xerr=(low, high),
-        fmt=_MARKERS[heading],
-        color=GROUP_LOOKS[heading][0],
+        fmt=_MARKERS[group],
+        color=GROUP_LOOKS[group][0],
         markeredgecolor="black",
         markersize=6,
         elinewidth=0.8,
-        label="all classes" if heading == "all" else heading,
+        label="all classes" if group == "all" else group,
     )
