@@ -88,7 +88,7 @@ def test_they_are_the_primary_heads_streams():
     alone = generic_metrics(score(), SHOTS)
     both = generic_metrics(score(heads={"main": identity, "other": torch.neg}), SHOTS)
     assert {name: both[name] for name in alone} == alone
-    assert set(both) - set(alone) == {f"generic/other/{word}" for word in WORDS}
+    assert set(both) - set(alone) == {f"generic/other/{word}" for word in (*WORDS, "balanced")}
 
 
 def test_shards_add_up_and_others_do_not():

@@ -193,7 +193,7 @@ def test_personal_numbers_by_hand():
     assert metrics["personal/majority_guess"] == pytest.approx((3 / 4 + 1 + 1 / 2) / 3)
     assert metrics["personal/balanced"] == pytest.approx((0.65 + 0.25 + 0.7) / 3)
     assert (metrics["personal/clients"], metrics["personal/excluded"]) == (3, 1)
-    own = client_accuracies(scores, view, participated=[True] * 4)[:, 0]
+    own = client_accuracies(scores, view)[:, 0]
     np.testing.assert_allclose(own, [0.725, 0.25, np.nan, 0.7])
 
 
