@@ -246,6 +246,7 @@ class Client:
         plain: Tensors | None = None,
         weight: float | None = None,
         shared: Mapping[str, Tensor] | None = None,
+        is_step: bool = False,
     ) -> Update:
         """Return this client's answer from the scratch model as it stands.
 
@@ -260,7 +261,9 @@ class Client:
             weight: The weight in the sums, 1 for plain means; the number of examples by default. A
                 client without images has the weight 0, whatever is given.
             shared: What to answer instead of the model's shared tensors, by their names: a
-                :meth:`snapshot` from before another phase, or differences. Others are not read.
+                :meth:`snapshot` from before another phase, or steps. Others are not read.
+            is_step: The shared parameters are answered as steps from the broadcast: ``aggregate``
+                adds them to its state. Faults and diagnostics measure them from zero.
 
         Raises:
             ValueError: If a weight is given that is not above 0.
@@ -279,6 +282,7 @@ class Client:
             metrics=metrics,
             personal={**own, **(personal or {})},
             plain=plain or {},
+            is_step=is_step,
         )
 
 

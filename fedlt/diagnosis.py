@@ -136,11 +136,13 @@ class Diagnosis:
                 personal=dict(standing.personal.get(cid, {})),
                 global_counts=standing.global_counts,
             )
-            sums, state = worker.train(client).sums, worker.model.state()
+            update, state = worker.train(client), worker.model.state()
             trained |= {n for n in names if not torch.equal(state[n], client.broadcast[n])}
-            updates.append(
-                {name: sums[name].detach().cpu().clone() for name in names if name in sums}
-            )
+            given = [name for name in names if name in update.sums]
+            own = {name: update.sums[name].detach().cpu().clone() for name in given}
+            if update.is_step:
+                own = {name: broadcast[name].cpu() + step for name, step in own.items()}
+            updates.append(own)
         shared = trained.intersection(*updates)
         return update_drift(updates, {name: broadcast[name].cpu() for name in shared})
 

@@ -8,9 +8,24 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from fedlt.strategy import Tensors
+from fedlt.strategy import Tensors, Update
 
-__all__ = ["corrupted", "step_norm"]
+__all__ = ["corrupted", "start_of", "step_norm"]
+
+
+def start_of(
+    update: Update, broadcast: Mapping[str, Tensor], names: Iterable[str]
+) -> Mapping[str, Tensor]:
+    """Return what an update's tensors are measured from: the broadcast; zeros if they are steps.
+
+    Args:
+        update: A client's answer.
+        broadcast: What the client started from.
+        names: Shared parameters.
+    """
+    if not update.is_step:
+        return broadcast
+    return {name: torch.zeros_like(broadcast[name]) for name in names if name in broadcast}
 
 
 def step_norm(
@@ -20,7 +35,7 @@ def step_norm(
 
     Args:
         sums: The update's tensors.
-        broadcast: What the client started from.
+        broadcast: What they are measured from: :func:`start_of`.
         names: Shared parameters; those that are not in both are left out.
     """
     norms = [
@@ -43,7 +58,7 @@ def corrupted(
 
     Args:
         sums: The update's tensors.
-        broadcast: What the client started from.
+        broadcast: What they are measured from: :func:`start_of`.
         names: Shared parameters; those that are not in both stay as they are.
         kind: ``nan`` or ``inf``: every entry is that; ``scale``: the step times ``factor``.
         factor: Of the step.

@@ -69,6 +69,7 @@ class Update:
     metrics: dict[str, float]  # sums over examples; the server divides by their "examples"
     personal: Tensors  # the client's own state, committed together with the round
     plain: Tensors = field(default_factory=dict)  # summed over the cohort without the weight
+    is_step: bool = False  # sums hold steps from the broadcast in the place of shared parameters
 
 
 @dataclass(frozen=True)

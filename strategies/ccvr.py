@@ -6,14 +6,14 @@ data, NeurIPS 2021. https://arxiv.org/abs/2106.05001
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from fedlt.losses import cross_entropy
+from fedlt.models.calibration import Allocation, Calibration, Covariance
 from fedlt.models.class_statistics import ClassSums, client_features
-from fedlt.models.linear_probe import ProbeSettings, train_head
 from fedlt.rng import torch_generator
 from fedlt.strategy import ServerState, Total, Update, under
 from strategies.fedavg import FedAvg
@@ -29,26 +29,27 @@ class CCVR(FedAvg):
     """FedAvg whose last round sends feature statistics instead of training.
 
     The cohort of the last round sends counts, sums and second moments by class of the features of
-    the model that it received. The server draws as many features from every class and trains the
-    head on them. Classes that the cohort does not hold keep their class vectors.
+    the model that it received. The server draws features from every class and trains the head on
+    them. Classes that the cohort does not hold keep their class vectors.
     """
 
     needs_linear_heads: ClassVar[bool] = True
 
-    covariance: Literal["full", "diag"] = "full"  # full: C D^2 numbers a client
-    per_class: int = 100  # M_c: features drawn from each class
-    epochs: int = 100  # passes over them
-    lr: float = 0.01
-    momentum: float = 0.9
-    batch_size: int = 32
+    covariance: Covariance = Calibration.covariance  # full: C D^2 numbers a client
+    allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images
+    per_class: int = Calibration.per_class  # M_c: features drawn from each class, on average
+    epochs: int = Calibration.epochs  # passes over them
+    lr: float = Calibration.lr
+    momentum: float = Calibration.momentum
+    batch_size: int = Calibration.batch_size
 
     def __post_init__(self) -> None:
         """Check the hyperparameters."""
-        for name in ("per_class", "epochs", "lr", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is not in [0, 1)")
+        self.calibration()
+
+    def calibration(self) -> Calibration:
+        """Return the hyperparameters as what is done with the statistics."""
+        return Calibration(**{f.name: getattr(self, f.name) for f in fields(Calibration)})
 
     def local_update(self, client: Client) -> Update:
         """Train as FedAvg does; in the last round, send statistics of the received model."""
@@ -67,11 +68,8 @@ class CCVR(FedAvg):
         """Average; with statistics, keep the model and retrain its head on drawn features."""
         if not total.plain:
             return super().aggregate(state, total)
-        gaussians = ClassSums.from_tensors(total.plain, "features/").gaussians()  # eq. 4 and 5
-        generator = torch_generator(total.seed, "ccvr", state.round)
-        features, labels = gaussians.sample(self.per_class, generator)  # algorithm 1
-        settings = ProbeSettings(self.epochs, self.lr, self.batch_size, self.momentum)
-        name = "heads.head."
-        head = train_head(under(name, state.broadcast), features, labels, settings, generator)
+        sums = ClassSums.from_tensors(total.plain, "features/")
+        generator, name = torch_generator(total.seed, "ccvr", state.round), "heads.head."
+        head = self.calibration().calibrate(under(name, state.broadcast), sums, generator)
         retrained = {f"{name}{part}": value for part, value in head.items()}
         return replace(state, broadcast={**state.broadcast, **retrained})

@@ -25,12 +25,12 @@ __all__ = ["FedBABU"]
 class FedBABU(Strategy):
     """Training updates the body alone; the head is the same random one everywhere, for ever.
 
-    A client's model is tuned when it is scored: ``epochs`` on its head, or on everything.
+    A client's model is tuned when it is scored: ``epochs`` on everything, or on its head.
     """
 
     needs_linear_heads: ClassVar[bool] = True
 
-    scope: Literal["head", "all"] = "head"  # what is tuned
+    scope: Literal["all", "head"] = "all"  # what is tuned
     epochs: int = 5
 
     def __post_init__(self) -> None:

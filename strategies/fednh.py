@@ -7,7 +7,7 @@ https://arxiv.org/abs/2212.02758
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F  # noqa: N812
 
@@ -35,6 +35,7 @@ class FedNH(Strategy):
     momentum: float = 0.9  # rho: share of the old prototype
     scale: float = 20.0  # where the learnable scale of the cosines starts
     start: PrototypeStart = "orthogonal"  # the first prototypes
+    mean: Literal["plain", "examples"] = "plain"  # of the models: all clients alike, or by n_k
 
     def __post_init__(self) -> None:
         """Check the hyperparameters."""
@@ -51,15 +52,16 @@ class FedNH(Strategy):
     def local_update(self, client: Client) -> Update:
         """Train all but the prototypes, then sum the trained model's unit features by class.
 
-        Weighted by the number of images, sums divided by it add up to the cohort's sums.
+        Divided by the answer's weight, sums add up to the cohort's sums, whatever the mean is.
         """
         names = client.model.parameter_names("shared") + client.model.parameter_names("personal")
         metrics = client.train(self.objective, only=[n for n in names if n != PROTOTYPES])
         features, labels = client_features(client, {})
         unit = F.normalize(features, dim=-1)  # (n S, D)
         sums = ClassSums.of(unit, labels, client.model.num_classes).sums  # (C, D)
-        share = sums / max(client.data.num_examples, 1)
-        return client.update(metrics, shared={**client.model.state(), PROTOTYPES: share})
+        weight = 1.0 if self.mean == "plain" else float(max(client.data.num_examples, 1))
+        answer = {**client.model.state(), PROTOTYPES: sums / weight}
+        return client.update(metrics, shared=answer, weight=weight)
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
         """Average the model and move the prototypes: w_c <- unit(rho w_c + (1 - rho) mu_c)."""

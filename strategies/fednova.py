@@ -27,31 +27,32 @@ STEPS = "a"  # the extra that holds a_k
 class FedNova(Strategy):
     """FedAvg that does not let clients with more steps pull the model to themselves.
 
-    Client k answers with its mean step y_k = x + (x_k - x) / a_k; a_k is its number of steps, or
-    of gradients in them under momentum. The server takes tau mean steps, tau = sum p_k a_k,
+    Client k answers with its mean step d_k = (x_k - x) / a_k; a_k is its number of steps, or of
+    gradients in them under momentum. The server takes tau mean steps, tau = sum p_k a_k,
     p_k = n_k / n:
 
-        x <- x + tau (sum p_k y_k - x)
+        x <- x + tau sum p_k d_k
 
+    The steps travel, not models moved by them: x + d_k would lose the digits that tau multiplies.
     With equal numbers of steps it is FedAvg, to rounding.
     """
 
     needs_sgd: ClassVar[bool] = True
 
     def local_update(self, client: Client) -> Update:
-        """Train and answer with the mean step, as a model."""
+        """Train and answer with the mean step."""
         metrics = client.train(self.objective)
         weight = gradient_weight(repeat(1.0, int(metrics["steps"])), client.local.momentum)
         # A client without images took no step, and counts with weight 0.
         steps = torch.tensor(weight or 1.0, device=client.data.images.device)
-        state = client.model.state()
-        names = client.model.parameter_names("shared")
-        mean = {n: torch.lerp(client.broadcast[n], state[n], 1 / float(steps)) for n in names}
-        return client.update(metrics, shared={**state, **mean}, extras={STEPS: steps})
+        state, names = client.model.state(), client.model.parameter_names("shared")
+        mean = {name: (state[name] - client.broadcast[name]) / steps for name in names}
+        extras = {STEPS: steps}
+        return client.update(metrics, shared={**state, **mean}, extras=extras, is_step=True)
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
         """Take tau mean steps: the normalised update with the effective number of steps."""
         means = total.mean()
-        tau = float(means.pop(STEPS))
-        moved = {n: torch.lerp(state.broadcast[n], mean, tau) for n, mean in means.items()}
+        tau = means.pop(STEPS)
+        moved = {name: state.broadcast[name] + tau * mean for name, mean in means.items()}
         return replace(state, broadcast={**state.broadcast, **moved})

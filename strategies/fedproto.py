@@ -91,7 +91,7 @@ class FedProto(Strategy):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return the client's own head, then the nearest global prototype."""
+        """Return the nearest global prototype, as the paper infers; then the client's own head."""
         known, prototypes = broadcast["known"], broadcast["prototypes"]
         nearest = partial(nearest_prototype, prototypes=prototypes, known=known)
-        return {"head": model.heads["head"], "prototypes": nearest}
+        return {"prototypes": nearest, "head": model.heads["head"]}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["realign"]
 
 _ROUNDS = 10  # of a method that learns in rounds
-Given = Mapping[str, float]  # constants by name
+Given = Mapping[str, Any]  # constants by name
 
 
 def realign(
@@ -39,7 +39,14 @@ def realign(
     epochs: Annotated[int | None, typer.Option(help="lws, crt, ccvr: passes a round.")] = None,
     lr: Annotated[float | None, typer.Option(help="lws, crt, ccvr: learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="lws, crt, ccvr: features a step.")] = None,
-    samples: Annotated[int | None, typer.Option(help="ccvr: features drawn of a class.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="ccvr: of the training.")] = None,
+    per_class: Annotated[
+        int | None, typer.Option(help="ccvr: features drawn of each class, on average.")
+    ] = None,
+    allocation: Annotated[
+        str | None, typer.Option(help="ccvr: equal, or proportional to a class's images.")
+    ] = None,
+    covariance: Annotated[str | None, typer.Option(help="ccvr: full, or diag.")] = None,
     sweep: Annotated[
         str | None,
         typer.Option(metavar="NAME=A,B,...", help="Try these values, on data.split: tune only."),
@@ -57,8 +64,9 @@ def realign(
     from fedlt.realigning import session
     from fedlt.runs import run_directories, write_json
 
-    given = {"tau": tau, "scale": scale, "epochs": epochs, "lr": lr}
-    given |= {"batch_size": batch_size, "samples": samples}
+    given: dict[str, float | str | None] = {"tau": tau, "scale": scale, "epochs": epochs, "lr": lr}
+    given |= {"batch_size": batch_size, "momentum": momentum, "per_class": per_class}
+    given |= {"allocation": allocation, "covariance": covariance}
     plans = _plans(method, {n: v for n, v in given.items() if v is not None}, data, rounds, sweep)
     known = [name for name in ENGINES if name != "auto"]
     if engine not in known:
@@ -129,9 +137,7 @@ def _make(cls: type[Realignment], constants: Given) -> Realignment:
         raise FedltError(f"{cls.name}: {error}") from error
 
 
-def _parse_sweep(
-    sweep: str, cls: type[Realignment], given: Given
-) -> tuple[str, list[float] | list[int]]:
+def _parse_sweep(sweep: str, cls: type[Realignment], given: Given) -> tuple[str, list[Any]]:
     """Return the constant's name and its values."""
     from fedlt.errors import FedltError, nearest
 
@@ -175,6 +181,7 @@ def _show(
 ) -> None:
     """Print both views before and after, and what it cost."""
     from fedlt.evaluation.headline import scored_set
+    from fedlt.realigning.methods import spelt
     from fedlt.report.tables import comparison_table
 
     first = outcomes[0][0]
@@ -188,7 +195,7 @@ def _show(
     rows = [("before", [own[0]["before"] for own in outcomes])]
     oracle = " (oracle)" if first["oracle"] else ""
     for number, plan in enumerate(plans):
-        value = f", {swept}={plan.method.constants()[swept]:g}" if swept else ""
+        value = f", {swept}={spelt(plan.method.constants()[swept])}" if swept else ""
         rows.append((f"after{oracle}{value}", [own[number]["after"] for own in outcomes]))
     console.print(comparison_table(title, rows, scored_set(first)))
     console.print(_cost(first, swept), markup=False, highlight=False, soft_wrap=True)
@@ -202,6 +209,7 @@ def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
     The mean is of the view's headline, over the seeds; a view without one is left out.
     """
     from fedlt.evaluation.headline import headlines
+    from fedlt.realigning.methods import spelt
 
     parts = []
     for view, metric in headlines(outcomes[0][0]).items():
@@ -211,14 +219,16 @@ def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
         }
         means = {value: sum(own) for value, own in found.items() if None not in own}
         if means:
-            parts.append(f"{view} {swept}={max(means, key=means.__getitem__):g}")
+            parts.append(f"{view} {swept}={spelt(max(means, key=means.__getitem__))}")
     return f"best on the validation images: {', '.join(parts)}"
 
 
 def _cost(outcome: Mapping[str, Any], swept: str) -> str:
     """Return one line: the constants, what the method needed, and which head it has changed."""
+    from fedlt.realigning.methods import spelt
+
     constants = {n: value for n, value in outcome["constants"].items() if n != swept}
-    words = "".join(f"{name} {value:g}; " for name, value in constants.items())
+    words = "".join(f"{name} {spelt(value)}; " for name, value in constants.items())
     if outcome["data"] == "pooled":
         need = "learnt on the pooled training data: an oracle, not a federated method"
     elif outcome["data"] == "federated":

@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import hits_record, pack_reply
-from fedlt.steps import corrupted, step_norm
+from fedlt.steps import corrupted, start_of, step_norm
 from fedlt.strategy import Tensors, Update
 
 if TYPE_CHECKING:
@@ -41,13 +41,14 @@ def make_reply(update: Update, client: Client, message: Message, context: Contex
     """
     config = cast(ConfigRecord, message.content["config"])
     names = client.model.parameter_names("shared")
+    start = start_of(update, client.broadcast, names)
     if "corrupt" in config:
         kind, factor = str(config["corrupt"]), float(cast(float, config["factor"]))
-        wrong = corrupted(update.sums, client.broadcast, names, kind=kind, factor=factor)
+        wrong = corrupted(update.sums, start, names, kind=kind, factor=factor)
         update = replace(update, sums=wrong)
     norm, max_norm = None, inf
     if "max-norm" in config:
-        norm = step_norm(update.sums, client.broadcast, names)
+        norm = step_norm(update.sums, start, names)
         max_norm = float(cast(float, config["max-norm"]))
     reply = pack_reply(update, client.cid, reply_to=message, norm=norm, max_norm=max_norm)
     if update.personal and "stale" not in config and "arrays" in reply.content:

@@ -115,30 +115,38 @@ class ClassGaussians:
     means: Tensor  # (C, D)
     covariances: Tensor  # (C, D) variances, or (C, D, D)
 
-    def sample(self, per_class: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw the same number of rows from every class that has any.
+    def sample(self, numbers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw rows from the classes.
 
         A covariance need not have full rank: directions without spread get none.
 
         Args:
-            per_class: Rows from each class.
+            numbers: (C,) int64, rows from each class; 0 for one without a row behind it.
             generator: CPU generator. Every class has a draw of its own, so that the rows of one
-                do not depend on which others are there.
+                do not depend on how many the others get.
 
         Returns:
             Features float32 (N, D) and labels int64 (N,), classes in order.
         """
-        size = (len(self.means), per_class, self.means.shape[1])
-        noise = torch.randn(size, generator=generator, dtype=torch.float64)  # (C, m, D)
-        if self.covariances.ndim == 2:
-            spread = noise * self.covariances.clamp(min=0).sqrt()[:, None]
-        else:
-            values, vectors = torch.linalg.eigh(self.covariances)
-            roots = vectors * values.clamp(min=0).sqrt()[:, None, :]  # (C, D, D): R R^T = cov
-            spread = noise @ roots.transpose(1, 2)
-        drawn = (self.means[:, None] + spread).float()
-        held = (self.counts > 0).nonzero().flatten()
-        return drawn[held].flatten(0, 1), held.repeat_interleave(per_class)
+        size, features = self.means.shape
+        seeds = torch.randint(2**62, (size,), generator=generator).tolist()
+        drawn = []
+        for label in numbers.nonzero().flatten().tolist():
+            own = torch.Generator().manual_seed(seeds[label])
+            shape = (int(numbers[label]), features)
+            noise = torch.randn(shape, generator=own, dtype=torch.float64)  # (m, D)
+            drawn.append((self.means[label] + self._spread(label, noise)).float())
+        labels = torch.arange(size).repeat_interleave(numbers)
+        return torch.cat([self.means.new_empty(0, features).float(), *drawn]), labels
+
+    def _spread(self, label: int, noise: Tensor) -> Tensor:
+        """Return standard normal rows (m, D) with the covariance of one class instead."""
+        covariance = self.covariances[label]
+        if covariance.ndim == 1:
+            return noise * covariance.clamp(min=0).sqrt()
+        values, vectors = torch.linalg.eigh(covariance)
+        root: Tensor = vectors * values.clamp(min=0).sqrt()  # (D, D): R R^T = cov
+        return noise @ root.T
 
 
 def client_sums(

@@ -3,7 +3,7 @@
 Closed forms need no data. The others learn on features of a frozen backbone: their client half runs
 in rounds (``federated``), or once on everybody's images (``pooled``). Formulas are in
 :mod:`fedlt.models.realign`, :mod:`fedlt.models.linear_probe` and
-:mod:`fedlt.models.class_statistics`.
+:mod:`fedlt.models.calibration`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fedlt.models.calibration import Allocation, Calibration, Covariance
 from fedlt.models.class_statistics import ClassSums
 from fedlt.models.linear_probe import Head, ProbeSettings, draw_head, train_head, train_scales
 from fedlt.models.realign import adjusted_bias, global_realign, scaled_rows, tau_norm
@@ -32,7 +33,13 @@ __all__ = [
     "Lws",
     "Realignment",
     "TauNorm",
+    "spelt",
 ]
+
+
+def spelt(value: float | str) -> str:
+    """Return a constant as it stands in a table or a file name."""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,16 @@ class Realignment:
     def __post_init__(self) -> None:
         """Check the constants."""
         for constant, value in self.constants().items():
-            least = 0 if constant in ("tau", "epochs") else None
+            if isinstance(value, str):
+                continue
+            least = 0 if constant in ("tau", "epochs", "momentum") else None
             wrong = not math.isfinite(value) or (value <= 0 if least is None else value < least)
             if wrong:
                 words = "above 0" if least is None else "at least 0"
                 raise ValueError(f"{constant}: {value} is not {words} and finite")
 
     def constants(self) -> dict[str, Any]:
-        """Return the constants by name."""
+        """Return the constants by name: numbers and words."""
         return asdict(self)
 
 
@@ -197,7 +206,22 @@ class Ccvr(Learner):
     name: ClassVar[str] = "ccvr"
     moves_bias: ClassVar[bool] = True
     once: ClassVar[bool] = True
-    samples: int = 500  # features drawn of every class
+    epochs: int = Calibration.epochs
+    lr: float = Calibration.lr
+    batch_size: int = Calibration.batch_size
+    momentum: float = Calibration.momentum
+    per_class: int = Calibration.per_class  # features drawn of each class, on average
+    allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images
+    covariance: Covariance = Calibration.covariance
+
+    def __post_init__(self) -> None:
+        """Check the constants."""
+        super().__post_init__()
+        self.calibration()
+
+    def calibration(self) -> Calibration:
+        """Return the constants as what is done with the statistics."""
+        return Calibration(**self.constants())
 
     def start(self, head: Head, generator: torch.Generator) -> Tensors:
         """Send nothing."""
@@ -207,12 +231,11 @@ class Ccvr(Learner):
         self, head: Head, sent: Tensors, rows: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensors, Tensors]:
         """Return counts, sums and second moments of the features by class."""
-        return {}, ClassSums.of(*rows, len(head["weight"]), "full").tensors()
+        return {}, ClassSums.of(*rows, len(head["weight"]), self.covariance).tensors()
 
     def finish(self, head: Head, mean: Tensors, total: Tensors, generator: torch.Generator) -> Head:
         """Draw features and train the head on them."""
-        drawn = ClassSums.from_tensors(total).gaussians().sample(self.samples, generator)
-        return train_head(head, *drawn, self.settings(balanced=False), generator)
+        return self.calibration().calibrate(head, ClassSums.from_tensors(total), generator)
 
 
 METHODS: dict[str, type[Realignment]] = {

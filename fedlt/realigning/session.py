@@ -23,7 +23,7 @@ from fedlt.federation import Federation, prepare_federation
 from fedlt.flower.drive import drive
 from fedlt.flower.server_half import make_server_half
 from fedlt.realigning.heads import LinearNames, find_head, find_local_head
-from fedlt.realigning.methods import ClosedForm, Learner, Realignment
+from fedlt.realigning.methods import ClosedForm, Learner, Realignment, spelt
 from fedlt.realigning.strategy import SENT, TRAINED, PooledRealigned, Realigned, head_of
 from fedlt.rehearsal import rehearse
 from fedlt.report.progress import SilentProgress
@@ -59,7 +59,7 @@ class Plan:
         constants = dict(self.method.constants())
         if self.data == "federated" and not getattr(self.method, "once", False):
             constants = {"rounds": self.rounds, **constants}
-        values = ",".join(f"{name}={value:g}" for name, value in constants.items())
+        values = ",".join(f"{name}={spelt(value)}" for name, value in constants.items())
         return f"{self.method.name}{policy}-{values}"
 
 

@@ -75,11 +75,14 @@ def test_what_is_written(runs, capsys):
 
 def test_pooled_data_are_marked_as_an_oracle(runs, capsys):
     command = ["realign", str(runs["final"]), "--method", "ccvr", "--data", "pooled"]
-    assert main([*command, "--samples", "20"]) == 0
+    assert main([*command, "--per-class", "20", "--allocation", "proportional"]) == 0
     out = capsys.readouterr().out
     assert "after (oracle)" in out
     assert "an oracle, not a federated method" in out
-    name = "ccvr-pooled-epochs=10,lr=0.1,batch_size=32,samples=20.json"
+    name = (
+        "ccvr-pooled-epochs=100,lr=0.01,batch_size=32,momentum=0.9,per_class=20,"
+        "allocation=proportional,covariance=full.json"
+    )
     assert outcomes(runs["final"])[name]["oracle"] is True
 
 

@@ -51,7 +51,7 @@ def test_covariance_is_that_of_the_papers_equation_5():
 
 def test_one_row_has_no_spread():
     found = ClassSums.of(torch.ones(1, 3), torch.tensor([1]), 2, "full").gaussians()
-    rows, labels = found.sample(4, torch_generator(0, "x"))
+    rows, labels = found.sample(torch.tensor([0, 4]), torch_generator(0, "x"))
     assert torch.equal(rows, torch.ones(4, 3))
     assert labels.tolist() == [1] * 4
 
@@ -63,11 +63,23 @@ def test_samples_have_the_given_moments(full):
     covariance = root @ root.T if full else torch.tensor([4.0, 1.25, 0.0], dtype=torch.float64)
     means = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64)
     given = ClassGaussians(torch.ones(1), means, covariance[None])
-    rows, _ = given.sample(20_000, torch_generator(1, "draw"))
+    rows, _ = given.sample(torch.tensor([20_000]), torch_generator(1, "draw"))
     np.testing.assert_allclose(rows.mean(0).numpy(), means[0].numpy(), atol=0.07)
     found = torch.cov(rows.T) if full else rows.var(0)
     np.testing.assert_allclose(found.numpy(), covariance.numpy(), atol=0.2)
     assert bool((rows[:, 2] - 3).abs().max() < 1e-6)  # a direction without spread
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 2, 2)])
+def test_a_classs_rows_do_not_depend_on_the_others(shape):
+    spread = torch.ones(shape) if len(shape) == 2 else torch.eye(2).expand(shape)
+    given = ClassGaussians(torch.ones(3), torch.zeros(3, 2).double(), spread.double())
+    draws = [given.sample(torch.tensor(numbers), torch_generator(1, "draw"))
+             for numbers in ([5, 2, 4], [0, 7, 4])]  # fmt: skip
+    assert [labels.tolist() for _, labels in draws] == [[0] * 5 + [1] * 2 + [2] * 4,
+                                                        [1] * 7 + [2] * 4]  # fmt: skip
+    assert torch.equal(draws[0][0][-4:], draws[1][0][-4:])
+    assert not torch.equal(draws[0][0][5:7], draws[0][0][7:9])
 
 
 def test_a_clients_features_are_those_of_its_images_in_evaluation_mode(lab):

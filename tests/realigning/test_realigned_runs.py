@@ -219,7 +219,7 @@ def test_the_prior_is_the_runs_policy_and_is_stated(reference):
 def test_ccvr_in_one_federated_round_is_ccvr_on_pooled_features(reference):
     """Sums over clients are the sums over all images: nothing is lost but the last bits."""
     outcome = reference()
-    pooled, federated = (one(outcome, Plan(Ccvr(samples=50), way)) for way in WAYS)
+    pooled, federated = (one(outcome, Plan(Ccvr(per_class=50), way)) for way in WAYS)
     for name in ("generic/nll", "generic/accuracy", "personal/accuracy"):
         assert federated["after"][name] == pytest.approx(pooled["after"][name], rel=1e-3)
     assert federated["after"]["generic/nll"] != federated["before"]["generic/nll"]
@@ -286,7 +286,7 @@ def test_learning_on_pooled_features_helps_the_rare_classes(reference):
     0.07; Crt and Ccvr gain at least 0.36 each time."""
     digits = {"dataset": "digits", "imbalance_factor": 20, "options": {}}
     runs = [reference(data=digits, model={"name": "mlp", "width": 32}, seed=s) for s in (1, 2, 3)]
-    for method in (Crt(), Lws(), Ccvr(samples=50)):
+    for method in (Crt(), Lws(), Ccvr(per_class=50)):
         done = [one(run, Plan(method, "pooled")) for run in runs]
         for name, gain in (("generic/few", 0.02), ("generic/accuracy", 0.0)):
             before, after = (
@@ -359,7 +359,9 @@ def test_the_run_is_only_read(reference, plan):
         (lambda: TauNorm(tau=-1.0), "tau: -1.0 is not at least 0 and finite"),
         (lambda: GlaFr(scale=0.0), "scale: 0.0 is not above 0 and finite"),
         (lambda: Crt(lr=float("nan")), "lr: nan is not above 0"),
-        (lambda: Ccvr(samples=0), "samples: 0 is not above 0"),
+        (lambda: Ccvr(per_class=0), "per_class: 0 is not above 0"),
+        (lambda: Ccvr(momentum=1.0), r"momentum: 1.0 is not in \[0, 1\)"),
+        (lambda: Ccvr(allocation="equl"), "allocation: unknown 'equl'; nearest: 'equal'"),
     ],
 )
 def test_constants_are_checked(make, words):
@@ -368,7 +370,7 @@ def test_constants_are_checked(make, words):
 
 
 def test_realigning_reads_no_global_randomness(reference):
-    plan = Plan(Ccvr(samples=20), "federated")
+    plan = Plan(Ccvr(per_class=20), "federated")
     first = one(reference(), plan)["after"]
     torch.manual_seed(99)
     assert one(reference(), plan)["after"] == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 import torch
 
 from fedlt.flower.server_half import make_server_half
+from fedlt.models.calibration import Calibration
 from fedlt.models.class_statistics import ClassSums
+from fedlt.realigning.methods import Ccvr
 from fedlt.strategy import ServerState, Total
 from fedlt.worker import Worker
 from strategies import CCVR
@@ -74,11 +77,13 @@ def retrained(strategy, features, labels, num_classes, rounds=9):
     return strategy.aggregate(ServerState(rounds, start), total).broadcast
 
 
-def test_two_gaussians_give_fishers_direction():
+@pytest.mark.parametrize(("allocation", "odds"), [("equal", 1.0), ("proportional", 0.1)])
+def test_two_gaussians_give_fishers_direction(allocation, odds):
     """Equal priors, one covariance S: the log odds are linear with weights S^-1 (m_1 - m_0).
 
-    4000 drawn rows of 3 features: the fitted direction is within some degrees of it. The bias
-    makes the midpoint of the means undecided.
+    4000 drawn rows of 3 features: the fitted direction is within some degrees of it. At the
+    midpoint of the means the log odds are those of the prior: equal numbers balance the classes,
+    proportional ones keep 30,000 to 3,000.
     """
     generator = np.random.default_rng(0)
     root = np.array([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.5, 1.0]])
@@ -87,14 +92,31 @@ def test_two_gaussians_give_fishers_direction():
     rows = [generator.standard_normal((n, 3)) @ root.T + m for n, m in zip(sizes, means)]  # noqa: B905
     features = torch.from_numpy(np.concatenate(rows)).float()
     labels = torch.arange(2).repeat_interleave(torch.tensor(sizes))
-    broadcast = retrained(CCVR(per_class=2000, epochs=30, lr=0.05), features, labels, 2)
+    broadcast = retrained(
+        CCVR(allocation=allocation, per_class=2000, epochs=30, lr=0.05), features, labels, 2
+    )
     found = (broadcast[WEIGHT][1] - broadcast[WEIGHT][0]).double().numpy()
     expected = np.linalg.solve(root @ root.T, means[1] - means[0])
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     assert cosine > math.cos(math.radians(8))
     assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.15)
     middle = found @ means.mean(0) + float(broadcast[BIAS][1] - broadcast[BIAS][0])
-    assert abs(middle) < 0.2
+    assert middle == pytest.approx(math.log(odds), abs=0.3)
+
+
+def test_how_many_features_a_class_gets_by_hand():
+    """631 images in three classes of four: 30 features, 28.5, 1.4 and .05 of them, at least 1."""
+    counts = torch.tensor([600.0, 30.0, 0.0, 1.0])
+    assert Calibration(per_class=10).numbers(counts).tolist() == [10, 10, 0, 10]
+    shared = Calibration(per_class=10, allocation="proportional").numbers(counts)
+    assert shared.tolist() == [29, 1, 0, 1]
+
+
+def test_the_strategy_and_the_method_after_training_have_the_same_defaults():
+    strategy, method = CCVR(), Ccvr()
+    for field in dataclasses.fields(Calibration):
+        assert getattr(strategy, field.name) == getattr(method, field.name), field.name
+    assert strategy.calibration() == method.calibration() == Calibration()
 
 
 def test_a_class_that_nobody_holds_keeps_its_vector():
@@ -105,7 +127,10 @@ def test_a_class_that_nobody_holds_keeps_its_vector():
     assert broadcast[WEIGHT][:2].abs().min() > 0
 
 
-@pytest.mark.parametrize("wrong", [{"per_class": 0}, {"epochs": 0}, {"lr": 0.0}, {"momentum": 1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"per_class": 0}, {"epochs": -1}, {"lr": 0.0}, {"momentum": 1.0}, {"allocation": "even"}],
+)
 def test_wrong_hyperparameters_are_named(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: "):
         CCVR(**wrong)

@@ -54,6 +54,30 @@ def test_without_momentum_a_prototype_is_the_mean_direction_of_the_cohorts_featu
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("mean", ["plain", "examples"])
+def test_models_are_averaged_as_the_option_says(lab, mean):
+    """All clients alike, as the authors average, or by n_k / n; prototypes move alike."""
+    changes = {"strategy": {"name": "fednh", "mean": mean}, "clients_per_round": None}
+    federation = lab.federation(**changes)
+    worker, server = Worker(federation), make_server_half(federation)
+    sizes = federation.data.client_sizes.astype(float)
+    shares = sizes / sizes.sum() if mean == "examples" else np.full(len(sizes), 1 / len(sizes))
+    assert np.ptp(sizes) > 0
+    wanted = {}
+    for cid, share in enumerate(shares):
+        client = worker.client(cid, 1, server.state.broadcast, fixed={}, personal={})
+        worker.train(client)
+        for name, tensor in client.model.state().items():
+            if tensor.is_floating_point() and name != PROTOTYPES:
+                wanted[name] = wanted.get(name, 0) + share * tensor.double()
+    found = lab.run(**changes, rounds=1).groups["broadcast"]
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name].double(), tensor, rtol=1e-5, atol=1e-6)
+    other = "plain" if mean == "examples" else "examples"
+    again = lab.run(strategy={"name": "fednh", "mean": other}, clients_per_round=None, rounds=1)
+    torch.testing.assert_close(found[PROTOTYPES], again.groups["broadcast"][PROTOTYPES])
+
+
 def test_full_momentum_keeps_the_first_prototypes(lab, reference):
     start = make_server_half(lab.federation(strategy="fednh")).state.broadcast[PROTOTYPES]
     kept = reference(strategy={"name": "fednh", "momentum": 1.0}).groups["broadcast"]
@@ -74,7 +98,7 @@ def test_clients_leave_the_prototypes_alone_and_send_no_more_than_fedavg(lab):
     assert not update.plain
     absent = client.data.class_counts == 0
     assert not update.sums[PROTOTYPES][absent].any()
-    lengths = update.sums[PROTOTYPES].norm(dim=1) * client.data.num_examples
+    lengths = update.sums[PROTOTYPES].norm(dim=1) * update.weight
     assert bool((lengths <= client.data.class_counts * 1.0001).all())
 
 

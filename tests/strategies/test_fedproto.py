@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedlt.errors import FedltError
+from fedlt.evaluation import load_evaluation
 from fedlt.flower.server_half import make_server_half
 from fedlt.losses import nearest_prototype, prototype_distance
 from fedlt.strategy import ServerState, Total
@@ -30,7 +31,8 @@ def test_only_prototypes_travel(reference):
         "known": (4,),
     }
     assert outcome.result["bytes_down"] == 4 * (4 * 16 + 4)
-    assert "personal/prototypes/accuracy" in outcome.rows[-1]
+    assert "personal/head/accuracy" in outcome.rows[-1]
+    assert "personal/prototypes/accuracy" not in outcome.rows[-1]  # it is the primary head
 
 
 def test_prototypes_of_a_round_against_numpy(lab):
@@ -104,3 +106,25 @@ def test_the_nearest_prototype_is_found_among_known_ones():
 def test_a_negative_pull_to_prototypes_is_refused(lab):
     with pytest.raises(FedltError, match=r"lam: -0.5 is below 0"):
         lab.federation(strategy={"name": "fedproto", "lam": -0.5})
+
+
+def test_the_papers_inference_is_primary(lab, reference):
+    """A client's class is its feature's nearest prototype, by a loop over test images in NumPy."""
+    outcome = reference(strategy="fedproto", **ALL, rounds=1)
+    federation, own = lab.federation(strategy="fedproto", **ALL, rounds=1), outcome.personal[2]
+    model = federation.build_model()
+    model.load_state_dict({n: own.get(n, t) for n, t in model.state_dict().items()})
+    data, broadcast = federation.data, outcome.groups["broadcast"]
+    mean, std = (np.asarray(v).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
+    images = torch.tensor((data.eval_images / 255 - mean) / std, dtype=torch.float32)
+    with torch.no_grad():
+        features = model.eval().features(images)[:, 0].double().numpy()
+    prototypes = broadcast["prototypes"][:, 0].double().numpy()
+    known = [c for c in range(4) if broadcast["known"][c]]
+    hits = np.zeros(4, dtype=int)
+    for row, label in zip(features, data.eval_labels, strict=True):
+        far = [float(((row - prototypes[c]) ** 2).sum()) for c in known]
+        hits[label] += known[int(np.argmin(far))] == label
+    scores = load_evaluation(outcome.directory.evaluations / "round_1.npz").personal
+    assert scores.heads == ("prototypes", "head")
+    assert scores.hits[2, 0].tolist() == hits.tolist()
