@@ -4,15 +4,16 @@ They are computed in the driver, from the models that it holds after a round: no
 nothing of the run is written, and torch's random state is put back. Formulas: ``docs/metrics.md``.
 
     features of some training images   neural collapse, class vectors, pruned energy, tail gradient
+    the same after every block         share of their variance in a few directions
     a next task of some clients, tried  drift of their updates
     predictions of the same clients     agreement of personal and generic model
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from fedlt.data.augment import normalize
 from fedlt.evaluation.collapse import class_vectors, neural_collapse, pruned_energy
 from fedlt.evaluation.drift import agreement, tail_gradient, update_drift
 from fedlt.evaluation.local_test import cap_images
+from fedlt.evaluation.rank import rank_metrics
 from fedlt.evaluation.scoring import fused_logits
 from fedlt.memory import as_tensor
 from fedlt.rng import numpy_generator, set_torch_state, torch_state
@@ -98,9 +100,19 @@ class Diagnosis:
             found = class_vectors(weight, torch.from_numpy(data.class_counts), shots)
             found |= pruned_energy(merged, labels, weight, shots)
             values |= {f"{name}/{word}": value for word, value in found.items()}
-        return values | tail_gradient(logits, labels, data.class_counts, shots.few)
+        values |= tail_gradient(logits, labels, data.class_counts, shots.few)
+        return values | self._ranks()
 
-    def _features(self) -> Tensor:
+    def _ranks(self) -> dict[str, Metric]:
+        """Measure the generic model block by block; {}: its backbone does not tell them apart."""
+        model = self._worker.model
+        backbone: Any = model.backbone
+        if not getattr(backbone, "num_blocks", 0):
+            return {}
+        return rank_metrics(self._features(backbone.block_features).cpu(), model.stream_names)
+
+    def _features(self, extract: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return what a function gives for the training images; None: the model's features."""
         worker, data = self._worker, self.federation.data
         images = as_tensor(data.train_images)
         mean, std = (torch.as_tensor(v, device=worker.device) for v in (data.mean, data.std))
@@ -108,11 +120,9 @@ class Diagnosis:
             self._positions, -(-len(self._positions) // self.federation.config.evaluate.batch_size)
         )
         worker.model.eval()
+        extract = extract or worker.model.features
         return torch.cat(
-            [
-                worker.model.features(normalize(images[b].to(worker.device), mean, std))
-                for b in blocks
-            ]
+            [extract(normalize(images[b].to(worker.device), mean, std)) for b in blocks]
         )
 
     def _of_clients(self, standing: Standing) -> dict[str, Metric]:

@@ -34,6 +34,15 @@ class Backbone(nn.Module):
 
     num_features: int  # features per stream, D
     num_streams: int = 1  # streams per image, S
+    num_blocks: int = 0  # blocks L whose features :meth:`block_features` gives; 0: none
+
+    def block_features(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to the streams after every block, (B, L, S, D): for diagnostics.
+
+        Raises:
+            FedltError: If the network has no blocks to look into; the default.
+        """
+        raise FedltError(f"backbone {type(self).__name__} has no block_features()")
 
     def split(self, own_stages: int) -> Split:
         """Cut the network before its last stages, of which experts have their own.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from fedlt.errors import FedltError
 from fedlt.models.layers import Backbone
@@ -65,7 +66,7 @@ class DistilledViT(Backbone):
             raise FedltError(f"patch: {side} does not divide the image side {image_size}")
         if width % heads:
             raise FedltError(f"heads: {heads} does not divide width {width}")
-        self.num_features = width
+        self.num_features, self.num_blocks = width, depth
         try:
             from timm.models.deit import VisionTransformerDistilled
         except ImportError as error:
@@ -90,6 +91,24 @@ class DistilledViT(Backbone):
         """Map images (B, Ch, H, W) to the two tokens (B, 2, D)."""
         tokens: Tensor = self.vit.forward_features(x)  # (B, 2 + patches, D)
         return tokens[:, : self.num_streams]
+
+    def block_features(self, x: Tensor) -> Tensor:
+        """Map images (B, Ch, H, W) to the two tokens after every block, (B, depth, 2, D).
+
+        They are not normalised: the network's last LayerNorm comes after the last block.
+        """
+        found: list[Tensor] = []
+
+        def keep(block: nn.Module, inputs: tuple[Tensor, ...], tokens: Tensor) -> None:
+            found.append(tokens[:, : self.num_streams])
+
+        handles = [block.register_forward_hook(keep) for block in self.vit.blocks]
+        try:
+            self.vit.forward_features(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack(found, dim=1)
 
 
 def fuse(logits: Tensor, how: str) -> Tensor:

@@ -7,6 +7,7 @@ streams.py   the same of every expert or token alone
 clients.py   who holds what, how the clients fare
 gains.py     who gains by a model of its own
 price.py     seconds and bytes per round
+ranks.py     how many directions the features of every block use
 diagnostics.py   what happened inside the models, where the runs looked
 
 Each function takes the methods in order and returns pictures: none where the runs lack the numbers.
@@ -23,6 +24,7 @@ from fedlt.report.figures.diagnostics import class_vectors, diagnostics
 from fedlt.report.figures.gains import gain_by_size, tail_owners
 from fedlt.report.figures.groups import group_bars
 from fedlt.report.figures.price import price
+from fedlt.report.figures.ranks import token_ranks
 from fedlt.report.figures.streams import stream_accuracy
 from fedlt.report.picture import Picture
 from fedlt.report.records import Method
@@ -41,6 +43,7 @@ _ORDER = (
     price,
     diagnostics,
     class_vectors,
+    token_ranks,
 )
 
 

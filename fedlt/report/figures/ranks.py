@@ -1,0 +1,83 @@
+"""How many directions the features of every block spread over, stream by stream."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Sequence
+
+from fedlt.evaluation.rank import DIRECTIONS
+from fedlt.report.figures.curves import by_round
+from fedlt.report.picture import Cell, Picture, Sheet, share
+from fedlt.report.records import Method
+from fedlt.report.style import look, new_figure, percent_axis
+
+__all__ = ["token_ranks"]
+
+_NAME = re.compile(r"diagnostics/block_(\d+)/(\w+)/variance_(\d+)")
+_DRAWN = 5  # directions whose share the picture shows
+_HOW = (
+    f"The share of the features' variance that lies in their first {_DRAWN} principal directions, "
+    "block by block, over training images. Near 100 % the features use few directions: their rank "
+    "is low. Nothing here is a score."
+)
+
+Shares = dict[tuple[str, str], dict[int, dict[int, float]]]  # method, stream -> block -> d -> share
+
+
+def token_ranks(methods: Sequence[Method]) -> list[Picture]:
+    """Return the shares by block in the last round with diagnostics, a panel a stream."""
+    found = _shares(methods)
+    if not found:
+        return []
+    streams = list(dict.fromkeys(stream for _, stream in found))
+    labels = [method.label for method in methods]
+    figure = new_figure(3.6)
+    made = figure.subplots(1, len(streams), sharey=True, squeeze=False)[0]
+    for axes, stream in zip(made, streams, strict=True):
+        for (label, own), blocks in found.items():
+            if own == stream:
+                line = [by_d[_DRAWN] for by_d in blocks.values()]
+                style = look(labels.index(label)).line_of()
+                axes.plot(list(blocks), line, label=label, **style)
+        axes.set_title(stream, fontsize=10)
+        axes.set_xlabel("block")
+        axes.set_xticks(sorted({b for own in found.values() for b in own}))
+        percent_axis(axes.yaxis)
+    handles, names = max((axes.get_legend_handles_labels() for axes in made), key=_size)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(5, len(names)), handlelength=4
+    )
+    rows: list[list[Cell | str]] = [
+        [label, stream, str(block), *(share(by_d.get(d)) for d in DIRECTIONS)]
+        for (label, stream), blocks in found.items()
+        for block, by_d in blocks.items()
+    ]
+    headings = [f"first {d} %" if d > 1 else "first %" for d in DIRECTIONS]
+    note = "Last round with diagnostics, mean over the seeds; docs/metrics.md defines them."
+    sheet = Sheet(["method", "stream", "block", *headings], rows, note)
+    last = [
+        f"{label} {own} {share(blocks[max(blocks)][_DRAWN]).text} %"
+        for (label, own), blocks in found.items()
+    ]
+    alt = f"Lines of that share by block; in the last block: {', '.join(last)}."
+    title = "How many directions the features of every block use"
+    return [Picture("ranks", title, _HOW, alt, figure, {"Variance by block": sheet})]
+
+
+def _size(pair: tuple[list[object], list[str]]) -> int:
+    return len(pair[1])
+
+
+def _shares(methods: Sequence[Method]) -> Shares:
+    """Return the means over seeds in each method's last round with diagnostics."""
+    found: Shares = {}
+    for method in methods:
+        names = dict.fromkeys(name for run in method.runs for row in run.rounds for name in row)
+        for match in filter(None, map(_NAME.fullmatch, names)):
+            series = by_round(method, match[0])
+            if series:
+                blocks = found.setdefault((method.label, match[2]), {})
+                mean = statistics.fmean(series[max(series)])
+                blocks.setdefault(int(match[1]), {})[int(match[3])] = mean
+    return found
