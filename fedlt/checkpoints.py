@@ -33,7 +33,7 @@ from fedlt.state_files import StateFile, check_states
 
 __all__ = ["Checkpoint", "clean", "load_checkpoint", "save_checkpoint", "state_folder"]
 
-FORMAT = 2  # to be raised with every change of what a run saves
+FORMAT = 3  # to be raised with every change of what a run saves
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
 _LOG = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FedltError", "RunError", "nearest", "one_line"]
+__all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line"]
 
 
 class FedltError(ValueError):
@@ -14,6 +14,10 @@ class FedltError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot go on. The command line prints its one line and exits with 1."""
+
+
+class StoppedError(RunError):
+    """A run that something outside has stopped: nothing is wrong with it, ``--resume`` goes on."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

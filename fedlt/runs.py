@@ -224,10 +224,6 @@ class RunDirectory:
             os.fsync(file.fileno())
             return file.tell()
 
-    def rounds_length(self) -> int:
-        """Return the length of ``rounds.jsonl`` in bytes: what a checkpoint stores."""
-        return (self.path / "rounds.jsonl").stat().st_size
-
     def truncate(self, length: int) -> None:
         """Cut ``rounds.jsonl`` at the length that a checkpoint stored.
 

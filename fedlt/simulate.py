@@ -8,22 +8,22 @@ One round:
     engine  map_reduce: client tasks, sums over parts of the cohort    engines/, client_app.py
     server  aggregate_train: add the sums, the strategy's step         adapter.py, strategies/
     engine  commit: the personal states of the clients in the sum      engines/base.py
+    driver  enter the round in the books; it is finished now           ledger.py
     driver  evaluate, diagnose, write rounds.jsonl, checkpoint         evaluation/, runs.py
+
+Whatever stops a run (Ctrl-C, an error in an evaluation) leaves a checkpoint of its last finished
+round; --resume begins with what of that round was still due.
 """
 
 from __future__ import annotations
 
-import errno
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedlt.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
@@ -34,31 +34,27 @@ from fedlt.engines import engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.base import Engine
 from fedlt.engines.foreign import as_engine
-from fedlt.errors import FedltError, RunError, one_line
 from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluation, summarise
 from fedlt.evaluation.evaluator import Evaluator, Standing
-from fedlt.faults import FaultLog
+from fedlt.explained import explained
 from fedlt.federation import Federation, prepare_federation
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
-from fedlt.personal import Snapshot
+from fedlt.ledger import Ledger, pack, unpack
 from fedlt.rehearsal import GenericModel, rehearse
 from fedlt.report.progress import Progress, SilentProgress
 from fedlt.runs import RunDirectory, plain
 from fedlt.scoring import touches_backbone
+from fedlt.stopping import Stops
 from fedlt.trackers import Trackers, check_trackers
 from fedlt.worker import prepare_process
 
 if TYPE_CHECKING:
-    from fedlt.evaluation import Metric
     from fedlt.evaluation.headline import ScoredSet
-    from fedlt.strategy import Tensors
 
 __all__ = ["Simulation", "run"]
-
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def run(
@@ -108,7 +104,7 @@ def run(
             (progress or SilentProgress()).note(line)
     finally:
         wait()
-    with engine_class(name)(federation) as engine, _explained(directory):
+    with engine_class(name)(federation) as engine, explained(directory):
         engine.rehearse(server)
         if action == "start":
             directory.create(config, federation.data.partition, overwrite=overwrite, engine=name)
@@ -123,42 +119,17 @@ def run(
     return directory.result()
 
 
-@contextmanager
-def _explained(directory: RunDirectory) -> Iterator[None]:
-    """Turn what a method raises in the middle of a run into one line; keep the whole traceback."""
-    try:
-        yield
-    except (FedltError, RunError):
-        raise
-    except Exception as error:
-        cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
-        where = "".join(f"{note}: " for note in dict.fromkeys(getattr(cause, "__notes__", ())))
-        if isinstance(error, OSError) and error.errno in _DISK and not where:
-            reason = f"{directory.path} cannot be written: {error.strerror}"
-            raise RunError(f"{reason}; --resume goes on from its last checkpoint") from error
-        path = directory.path / "error.txt"
-        line = f"{where}{one_line(cause)}"
-        with suppress(OSError):
-            path.write_text(traceback.format_exc(), encoding="utf-8")
-            line = f"{line}; the traceback is in {path}"
-        raise RunError(line) from error
-
-
 @dataclass
 class Simulation:
-    """One run: the loop, and what it remembers besides the server's state."""
+    """One run: the loop, and what it drives."""
 
     server: ServerHalf
     directory: RunDirectory
     progress: Progress
     generic: GenericModel = "shared"  # what the generic model is made of
-    seconds: float = 0.0  # of training and evaluation, over all sessions of the run
-    excluded: list[list[int]] = field(default_factory=list)  # [round, cid] of unused updates
-    fault_log: FaultLog = field(default_factory=FaultLog)  # what went wrong, injected or found
-    bytes_up: int = 0  # a client's answer of one round, largest so far
 
     def __post_init__(self) -> None:
-        """Make the evaluator and the per-client counts."""
+        """Make the evaluator and the books."""
         self.config: Config = self.federation.config
         borrowed = self.server.model.names("personal") if self.generic == "average" else ()
         has_generic = self.generic != "none"
@@ -166,7 +137,11 @@ class Simulation:
         self.evaluator = Evaluator(self.federation, own, borrowed, has_generic=has_generic)
         self.diagnosis = Diagnosis(self.evaluator)
         self.trackers = Trackers(self.directory.path / "trackers", self.config)
-        self.steps = np.zeros(self.federation.num_clients, dtype=np.int64)
+        self.ledger = Ledger(np.zeros(self.federation.num_clients, dtype=np.int64))
+        self.stops = Stops()
+        self._is_whole = True  # models, personal states and books are of the same round
+        self._saved: tuple[int, bool] | None = None  # the last checkpoint: round, and no more due
+        self._clock = time.perf_counter()  # up to which the seconds are counted
 
     @property
     def federation(self) -> Federation:
@@ -177,44 +152,80 @@ class Simulation:
         """Run the rounds that are left on any Flower grid: this is the loop."""
         server, rounds = self.server, self.config.rounds
         engine = as_engine(grid, self.federation)
-        generic, personal = self._schedule()
         arrays = array_record(server.state.broadcast)
         self.progress.start(rounds, server.state.round)
         self.trackers.start(self.directory.rounds())
-        start = time.perf_counter() - self.seconds
-        whole = server.state.round  # the last round of which nothing is missing
-        try:
-            for round_ in range(server.state.round + 1, rounds + 1):
-                messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
-                if messages:
+        self._clock = time.perf_counter()
+        with self.stops:
+            try:
+                if self.ledger.due is not None:  # the last session was stopped before
+                    self._finish(engine)
+                for round_ in range(server.state.round + 1, rounds + 1):
+                    messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
                     send = engine.map_reduce if server.reduces else engine.send_and_receive
-                    arrays, metrics = server.aggregate_train(round_, send(messages))
-                else:
-                    metrics = server.pass_round(round_)
-                engine.commit(server.finite)
-                self._note(round_, metrics)
-                text = ""
-                row: dict[str, Any] = {}
-                if round_ in generic:
-                    row = self._evaluate(engine, round_, metrics, personal=round_ in personal)
-                if self.diagnosis.is_due(round_):
-                    row |= self.diagnosis.measure(self.standing(engine, round_))
-                if row:
-                    text = _describe(round_, row, self.evaluator.scored_on)
-                    self._write({"round": round_, **row, "seconds": self.seconds})
-                self.seconds = time.perf_counter() - start
-                whole = round_
-                if round_ % self.config.checkpoint.every == 0 or round_ == rounds:
+                    replies = send(messages) if messages else None
+                    with self.stops.held():
+                        arrays = self._step(engine, round_, arrays, replies)
+                    self._tell_what_was_left_out(round_)
+                    self._finish(engine)
+            except (Exception, KeyboardInterrupt, SystemExit):
+                if self._is_whole:  # else the last checkpoint is what is left
                     self.save(engine)
-                self.progress.advance(round_, text)
-        except (Exception, KeyboardInterrupt):
-            if server.state.round == whole:  # else the last checkpoint is what is left
-                self.save(engine)
-            raise
-        finally:
-            self.progress.stop()
-            self.trackers.finish()
+                raise
+            finally:
+                self.progress.stop()
+                self.trackers.finish()
         self.directory.write_result(self._result() | {"peak_memory": engine.peak_memory()})
+
+    def _step(
+        self, engine: Engine, round_: int, arrays: ArrayRecord, replies: Iterable[Message] | None
+    ) -> ArrayRecord:
+        """Take a round's step and return the next broadcast; where it fails, nothing has changed.
+
+        From then on the round is finished; its evaluation is due.
+        """
+        server = self.server
+        take_back, self._is_whole = server.memo(), False
+        try:
+            if replies is None:  # nobody was to answer
+                metrics = server.pass_round(round_)
+            else:
+                arrays, metrics = server.aggregate_train(round_, replies)
+        except BaseException:
+            take_back()
+            self._is_whole = True
+            raise
+        engine.commit(server.finite)
+        self.ledger.note(server, round_, metrics)
+        self._count_seconds()
+        self._is_whole = True
+        return arrays
+
+    def _finish(self, engine: Engine) -> None:
+        """Evaluate and diagnose the last round, write its line, and save it if it is its turn."""
+        row: dict[str, Any] = {}
+        round_ = self.server.state.round
+        generic, personal = self._schedule()
+        if round_ in generic:
+            row = self._evaluate(engine, round_, personal=round_ in personal)
+        if self.diagnosis.is_due(round_):
+            row |= self.diagnosis.measure(self.standing(engine, round_))
+        self._count_seconds()
+        with self.stops.held():
+            if row:
+                row = {"round": round_, **row, "seconds": self.ledger.seconds}
+                self.ledger.rounds_length = self.directory.append_round(row)
+            self.ledger.due = None
+        if row:
+            self.trackers.log(plain(row))
+        if round_ % self.config.checkpoint.every == 0 or round_ == self.config.rounds:
+            self.save(engine)
+        self.progress.advance(round_, _describe(round_, row, self.evaluator.scored_on))
+
+    def _count_seconds(self) -> None:
+        now = time.perf_counter()
+        self.ledger.seconds += now - self._clock
+        self._clock = now
 
     def _schedule(self) -> tuple[set[int], set[int]]:
         """Return the rounds after which the generic and the personal view are scored."""
@@ -225,19 +236,9 @@ class Simulation:
         chosen = {evaluate.selected_round} if evaluate.selected_round else set()
         return generic | chosen, personal | chosen
 
-    def _note(self, round_: int, metrics: MetricRecord) -> None:
-        """Remember steps, faults and excluded clients of a round."""
+    def _tell_what_was_left_out(self, round_: int) -> None:
+        """Tell the progress of updates that were not used."""
         server = self.server
-        lists: dict[str, Any] = dict(metrics)
-        self.bytes_up = int(max([self.bytes_up, *lists.get("bytes", [])]))
-        own = lists.get("personal_steps", lists.get("steps"))
-        if own is not None:
-            steps = dict(zip(lists["cid"], own, strict=True))
-            stored = sorted(set(server.finite) - set(server.plan.stale))
-            self.steps[stored] = [steps[cid] for cid in stored]
-        self.excluded += [[round_, cid] for cid in server.excluded]
-        found = {"nonfinite": server.nonfinite, "huge": server.huge}
-        self.fault_log.add(round_, server.plan.by_kind() | found, passed=not server.finite)
         for words, cids in (("not finite", server.nonfinite), ("too large", server.huge)):
             for cid in cids:
                 self.progress.note(f"round {round_}: client {cid}: update {words}, left out")
@@ -247,7 +248,7 @@ class Simulation:
     def standing(self, engine: Engine, round_: int) -> Standing:
         """Return the models after a round, as they are scored."""
         personal = engine.states()
-        steps = self.steps if personal else np.zeros_like(self.steps)
+        steps = self.ledger.steps if personal else np.zeros_like(self.ledger.steps)
         state = self.server.state
         return Standing(
             round=round_,
@@ -267,9 +268,7 @@ class Simulation:
             return touches_backbone(strategy.personal_weights(model, standing.broadcast, personal))
         return False
 
-    def _evaluate(
-        self, engine: Engine, round_: int, metrics: MetricRecord, *, personal: bool
-    ) -> dict[str, Any]:
+    def _evaluate(self, engine: Engine, round_: int, *, personal: bool) -> dict[str, Any]:
         """Score the models after a round and return what its line says."""
         values, evaluation = self.evaluator.evaluate(
             self.standing(engine, round_),
@@ -278,42 +277,20 @@ class Simulation:
             keep_logits=round_ == self.config.rounds,
         )
         save_evaluation(evaluation_path(self.directory.path, round_), evaluation)
-        row = {**values, **_train_metrics(metrics, self.server.finite)}
+        row = {**values, **(self.ledger.due or {})}
         if self.config.faults.is_set:
             faults = self.server.faults
-            row |= self.fault_log.metrics(0 if faults is None else faults.late(round_))
-        return {**row, "train/excluded": len(self.excluded)}
-
-    def _write(self, row: dict[str, Any]) -> None:
-        """Write a round's line, and tell it to the trackers."""
-        self.directory.append_round(row)
-        self.trackers.log(plain(row))
+            row |= self.ledger.fault_log.metrics(0 if faults is None else faults.late(round_))
+        return {**row, "train/excluded": len(self.ledger.excluded)}
 
     def save(self, engine: Engine) -> None:
-        """Write a checkpoint of the last finished round."""
-        server, values = self.server.snapshot()
-        states = engine.states().flush()
-        save_checkpoint(
-            self.directory.checkpoints,
-            round=self.server.state.round,
-            tensors={**server, "participants": self._participants(), "personal": states.table},
-            meta={
-                "server": values,
-                "excluded": self.excluded,
-                "faults": vars(self.fault_log),
-                "norms": [] if self.server.rule is None else self.server.rule.medians,
-                "bytes_up": self.bytes_up,
-                "seconds": self.seconds,
-                "rounds_length": self.directory.rounds_length(),
-            },
-            files=states.files,
-        )
-
-    def _participants(self) -> Tensors:
-        """Return who was heard, who was trained, and the steps of the latter."""
-        heard, trained = (np.flatnonzero(who) for who in (self.server.heard, self.server.trained))
-        arrays = {"heard": heard, "trained": trained, "steps": self.steps[trained]}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        """Write a checkpoint of the last round, which may still have to be evaluated."""
+        now = (self.server.state.round, self.ledger.due is None)
+        if now != self._saved:
+            with self.stops.held():
+                content = pack(self.server, self.ledger, engine.states().flush())
+                save_checkpoint(self.directory.checkpoints, **content)
+                self._saved = now
 
     def restore(self, engine: Engine) -> None:
         """Go back to the newest checkpoint; the start of the run where there is none."""
@@ -324,23 +301,12 @@ class Simulation:
             self.directory.truncate(0)
             return
         self.take(checkpoint, engine)
-        self.directory.truncate(checkpoint.meta["rounds_length"])
+        self.directory.truncate(self.ledger.rounds_length)
 
     def take(self, checkpoint: Checkpoint, engine: Engine) -> None:
         """Go back to a checkpoint of this run; nothing is written."""
-        meta, server = checkpoint.meta, dict(checkpoint.tensors)
-        states = Snapshot(checkpoint.files, server.pop("personal"))
-        engine.states().restore(states, round=checkpoint.round)
-        who = {name: tensor.numpy() for name, tensor in server.pop("participants").items()}
-        self.server.restore(server, meta["server"])
-        self.server.heard[who["heard"]] = True
-        self.server.trained[who["trained"]] = True
-        self.steps[who["trained"]] = who["steps"]
-        self.excluded, self.seconds = meta["excluded"], meta["seconds"]
-        self.bytes_up = meta["bytes_up"]
-        self.fault_log = FaultLog(**meta["faults"])
-        if self.server.rule is not None:
-            self.server.rule.medians = meta["norms"]
+        unpack(checkpoint, self.server, self.ledger, engine.states())
+        self._saved = (checkpoint.round, self.ledger.due is None)
 
     def _result(self) -> dict[str, Any]:
         config, data = self.config, self.federation.data
@@ -367,26 +333,15 @@ class Simulation:
                 config.rounds,
                 selected_round=config.evaluate.selected_round,
             ),
-            "excluded": self.excluded,
-            "faults": self.fault_log.result() if config.faults.is_set else None,
+            "excluded": self.ledger.excluded,
+            "faults": self.ledger.fault_log.result() if config.faults.is_set else None,
             "bytes_down": sum(t.nbytes for t in sent),
-            "bytes_up": self.bytes_up,
+            "bytes_up": self.ledger.bytes_up,
             "bytes_once": sum(t.nbytes for t in once),
-            "seconds": self.seconds,
+            "seconds": self.ledger.seconds,
             "partition_hash": data.partition.hash(),
             "config_hash": config_hash(config),
         }
-
-
-def _train_metrics(metrics: MetricRecord, finite: list[int]) -> dict[str, Metric]:
-    """Return ``train/...``: sums over the clients in the round's sum, divided by their examples."""
-    lists: dict[str, Any] = dict(metrics)
-    keep = np.isin(lists["cid"], finite)
-    sums = {name: float(np.asarray(values)[keep].sum()) for name, values in lists.items()}
-    examples = sums.get("examples", 0.0)
-    skipped = {"cid", "finite", "weight", "bytes", "norm", "examples", "steps", "personal_steps"}
-    ratios = {f"train/{n}": v / examples for n, v in sums.items() if n not in skipped and examples}
-    return {**ratios, "train/clients": len(finite)}
 
 
 def _describe(round_: int, row: dict[str, Any], scored_on: ScoredSet) -> str:

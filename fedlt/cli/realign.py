@@ -73,14 +73,16 @@ def realign(
         raise FedltError(f"--engine: no engine {engine!r}{nearest(engine, known)}")
     directories = run_directories(run)
     _check_split(directories, sweep)
-    outcomes = [session.realign(one, plans, engine=engine) for one in directories]
-    paths = [session.outcome_path(one, plan) for one in directories for plan in plans]
-    for path, outcome in zip(paths, (o for own in outcomes for o in own), strict=True):
-        try:
-            path.parent.mkdir(exist_ok=True)
-            write_json(path, outcome)
-        except OSError as error:
-            raise FedltError(f"{path} cannot be written: {error.strerror}") from error
+    outcomes, paths = [], []
+    for one in directories:  # each is on disk before the next begins
+        outcomes.append(session.realign(one, plans, engine=engine))
+        for plan, outcome in zip(plans, outcomes[-1], strict=True):
+            paths.append(session.outcome_path(one, plan))
+            try:
+                paths[-1].parent.mkdir(exist_ok=True)
+                write_json(paths[-1], outcome)
+            except OSError as error:
+                raise FedltError(f"{paths[-1]} cannot be written: {error.strerror}") from error
     console = Console()
     _show(console, plans, outcomes, swept=(sweep or "").partition("=")[0])
     for path in paths:

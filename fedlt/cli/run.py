@@ -36,21 +36,37 @@ def run(
 
     A finished run of the same configuration is not repeated unless --overwrite is given.
     """
+    from fedlt.config import load_config
+    from fedlt.errors import StoppedError
+
+    command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
+    config: Config | None = None
     try:
         with stopped_by_terminate():
-            _run(file, overrides or [], resume=resume, overwrite=overwrite)
+            config = load_config(file, overrides or [])
+            _run(config, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
-        command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
-        typer.echo(f"interrupted; to go on: {command}", err=True)
+        typer.echo(f"interrupted; {_going_on(config)}: {command}", err=True)
         raise typer.Exit(130) from None
+    except StoppedError as error:
+        raise StoppedError(f"{error}; {_going_on(config)}: {command}") from error
 
 
-def _run(file: Path, overrides: list[str], *, resume: bool, overwrite: bool) -> None:
+def _going_on(config: Config | None) -> str:
+    """Return where the first run that is not finished goes on."""
+    from fedlt.explained import going_on
+    from fedlt.runs import RunDirectory
+
+    for one in () if config is None else config.runs():
+        directory = RunDirectory.of(one)
+        if directory.state != "finished":
+            return going_on(directory)
+    return "to go on"
+
+
+def _run(config: Config, *, resume: bool, overwrite: bool) -> None:
     from rich.console import Console
 
-    from fedlt.config import load_config
-
-    config = load_config(file, overrides)
     _check(config, resume=resume, overwrite=overwrite)
     console = Console()
     results = _run_all(config, console, resume=resume, overwrite=overwrite)

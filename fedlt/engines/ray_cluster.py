@@ -193,6 +193,7 @@ def _leave(start: Start, folder: Path) -> None:
     import ray
     from ray._common.utils import get_default_ray_temp_dir
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is saved, and this takes a moment
     if start.done.wait(END_SECONDS) and not start.errors:
         ray.shutdown()
     if not start.keep_logs:

@@ -8,7 +8,7 @@ and clients whose update is not finite or too large are left out and remembered.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -186,6 +186,18 @@ class ServerHalf(FlowerBase):
         layout, broadcast = self._layout, state.broadcast
         packed = layout.fill(broadcast) if layout.fits(broadcast) else {}
         self.state = replace(state, broadcast={**broadcast, **packed})
+
+    def memo(self) -> Callable[[], None]:
+        """Return a function that takes back what a round changes in here from now on."""
+        state, heard, trained = self.state, self.heard.copy(), self.trained.copy()
+        medians = [] if self.rule is None else self.rule.medians
+
+        def take_back() -> None:
+            self.state, self.heard, self.trained = state, heard, trained
+            if self.rule is not None:
+                self.rule.medians = medians
+
+        return take_back
 
     def average_buffers(self, sums: Tensors, weight: float) -> Tensors:
         """Take the BatchNorm buffers out of ``sums`` and return their mean by the run's policy.

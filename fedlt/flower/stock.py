@@ -6,6 +6,7 @@ step on BatchNorm's running variance turns it negative. The buffers are averaged
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import random
@@ -148,6 +149,21 @@ class StockFlowerStrategy(ServerHalf):
         examples = reply.content.metric_records["metrics"]["num-examples"]
         metrics = MetricRecord({"num-examples": examples})
         return with_content(reply, RecordDict({"arrays": arrays, "metrics": metrics}))
+
+    def memo(self) -> Callable[[], None]:
+        """Return a function that takes back what a round changes in here and in the strategy."""
+        take_back_server = super().memo()
+        kept = {
+            name: copy.copy(value) if isinstance(value, dict | list) else value
+            for name, value in vars(self.stock).items()
+        }
+
+        def take_back() -> None:
+            take_back_server()
+            vars(self.stock).clear()
+            vars(self.stock).update(kept)
+
+        return take_back
 
     def snapshot(self) -> tuple[dict[str, Tensors], dict[str, object]]:
         """Return the server state, and the strategy's array- and scalar-valued attributes."""

@@ -145,7 +145,8 @@ def test_interrupt_names_the_command_that_resumes(runs, capsys):
     runs.error = KeyboardInterrupt()
     assert main(["run", write(), "model={norm: group}"]) == 130
     error = capsys.readouterr().err
-    assert error == "interrupted; to go on: fedlt run a.yaml 'model={norm: group}' --resume\n"
+    command = "fedlt run a.yaml 'model={norm: group}' --resume"
+    assert error == f"interrupted; to go on from the start: {command}\n"
     runs.error = None
     assert main(["run", "a.yaml", "model={norm: group}", "--resume"]) == 0
 

@@ -18,8 +18,8 @@ from fedlt.compare.processes import run_in_processes
 from fedlt.compare.progress import RunsProgress
 from fedlt.compare.schedule import Cell, run_cells
 from fedlt.compare.sweep import score
+from fedlt.ledger import Ledger
 from fedlt.runs import RunDirectory
-from fedlt.simulate import Simulation
 
 FILE = """
 name: tiny
@@ -150,15 +150,15 @@ def test_a_comparison_stopped_three_times_at_random_has_the_same_table(file, cap
     assert main(command) == 0
     wanted = table()
     shutil.rmtree(file / "runs")
-    note, left = Simulation._note, []
+    note, left = Ledger.note, []
 
-    def interrupted(self, round_, metrics):
+    def interrupted(self, server, round_, lists):
         left.append(round_)
         if len(left) in stops:
             raise KeyboardInterrupt
-        note(self, round_, metrics)
+        note(self, server, round_, lists)
 
-    monkeypatch.setattr(Simulation, "_note", interrupted)
+    monkeypatch.setattr(Ledger, "note", interrupted)
     stops = sorted(random.Random(6).sample(range(1, 9), 3))
     codes = [main(command) for _ in range(4)]
     assert codes == [130, 130, 130, 0], stops
