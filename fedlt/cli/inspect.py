@@ -51,6 +51,7 @@ def inspect(
 
 def _view(config: Config, data: FederatedData) -> PartitionView:
     from fedlt.evaluation import shot_groups
+    from fedlt.evaluation.headline import ScoredSet
     from fedlt.report.partition_plot import PartitionView
 
     groups = shot_groups(
@@ -60,7 +61,10 @@ def _view(config: Config, data: FederatedData) -> PartitionView:
         imbalance_factor=config.data.imbalance_factor,
     )
     title = f"{config.name}: {data.name}, seed {config.seed}, shot groups by {groups.scheme}"
-    return PartitionView(data.client_counts, data.class_names, dict(groups.items()), title)
+    scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
+    return PartitionView(
+        data.client_counts, data.class_names, dict(groups.items()), title, scored_on
+    )
 
 
 def _shared_bytes(config: Config, data: FederatedData) -> int:

@@ -40,8 +40,8 @@ _BESIDE = (  # in the CSV only: the masked view, the references, and whom the fi
     "personal/worst10", "personal/std", "personal/balanced", "personal/many", "personal/medium",
     "personal/few", "personal/many_clients", "personal/medium_clients", "personal/few_clients",
     "personal/steps", "personal/clients", "personal/excluded", "personal/participated",
-    "personal/never", "train/coverage", "train/coverage_few", "generic/worst_class", "generic/nll",
-    "generic/ece",
+    "personal/never", "personal/mass_lost", "train/coverage", "train/coverage_few",
+    "generic/worst_class", "generic/nll", "generic/ece",
 )  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}",

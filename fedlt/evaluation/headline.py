@@ -84,9 +84,13 @@ class ScoredSet:
         if self.without:
             names = [str(class_names[c]) if class_names else str(c) for c in self.without]
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            line += f", none of {len(names)} of {len(self.counts)} ({', '.join(names[:_NAMED])}"
-            line += f"{more}), which weigh nothing"
-        return f"{line}; balanced, the mean recall over classes with images, comes before accuracy"
+            has, weighs = ("has", "weighs") if len(names) == 1 else ("have", "weigh")
+            line += f"; {len(names)} of {len(self.counts)} classes {has} none"
+            line += f" ({', '.join(names[:_NAMED])}{more}) and {weighs} nothing"
+        return (
+            f"{line}; balanced is the mean recall over the classes with images and comes before "
+            "accuracy"
+        )
 
     @classmethod
     def of(cls, labels: npt.NDArray[np.int64], num_classes: int, split: str) -> ScoredSet:

@@ -132,7 +132,7 @@ def best_round(records: Iterable[Record], metric: str, *, split: str) -> int:
 
     Args:
         records: Records of a run with ``data.split: tune``.
-        metric: A name such as ``generic/accuracy``.
+        metric: A name such as a headline (:mod:`fedlt.evaluation.headline`).
         split: The run's ``data.split``.
 
     Raises:

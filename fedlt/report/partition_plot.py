@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedlt.errors import FedltError
+from fedlt.evaluation.headline import ScoredSet
 from fedlt.report.tables import DASH, percent
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class PartitionView:
     class_names: Sequence[str]  # (C,)
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # shot group -> class ids
     title: str = ""
+    scored_on: ScoredSet = field(default_factory=lambda: ScoredSet(()))  # no counts: not shown
 
     def group_of(self, label: int) -> str:
         """Return the shot group of a class, or a dash."""
@@ -108,7 +110,8 @@ def _mib(size: int) -> str:
 
 def show_partition(view: PartitionView) -> RenderableType:
     """Return the partition as tables for the terminal: clients, classes, shot groups."""
-    parts: list[RenderableType] = [Text(view.title)] if view.title else []
+    note = view.scored_on.note(view.class_names)
+    parts: list[RenderableType] = [Text(line) for line in (view.title, note) if line]
     parts += [_client_table(view), _summary(view)]
     if len(view.class_names) <= _MAX_CLASSES:
         parts.append(_class_table(view))
@@ -160,12 +163,14 @@ def _summary(view: PartitionView) -> Text:
 
 def _class_table(view: PartitionView) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("class", "name", "images", "group", "clients"):
+    scored = view.scored_on
+    more = (scored.name.partition(" ")[0],) if scored.counts else ()
+    for heading in ("class", "name", "images", "group", "clients", *more):
         table.add_column(heading, justify="left" if heading in ("name", "group") else "right")
     totals, owners = view.counts.sum(axis=0), (view.counts > 0).sum(axis=0)
     for label, name in enumerate(view.class_names):
         row = (str(label), str(name), str(totals[label]), view.group_of(label), str(owners[label]))
-        table.add_row(*row)
+        table.add_row(*row, *(str(scored.counts[label] or "none") for _ in more))
     return table
 
 
@@ -234,6 +239,10 @@ def draw_heat(axes: Axes, view: PartitionView) -> None:
     labels = [_label(view, c) if step == 1 else str(c) for c in range(0, classes, step)]
     axes.set_xticks(range(0, classes, step), labels, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(0, clients, every), map(str, range(0, clients, every)), fontsize=8)
+    if view.scored_on.without:
+        style: dict[str, Any] = {"marker": "x", "color": "black", "clip_on": False}
+        axes.plot(view.scored_on.without, [-0.5] * len(view.scored_on.without), ls="", **style)
+        axes.set_xlabel(f"x: no images in the {view.scored_on.name}")
 
 
 def _label(view: PartitionView, label: int) -> str:

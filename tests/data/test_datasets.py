@@ -108,6 +108,21 @@ def test_arrays_of_every_layout_give_the_same_data_set():
     assert grey.class_names == ("0", "1", "2")
 
 
+def test_a_class_may_lack_test_and_validation_images():
+    """Labels 0, 2 and 0, 1 of three classes: the data set stays as it is, with three classes."""
+    images, _ = _arrays((6, 1, 4, 4))
+    data = _dataset(
+        test_labels=np.array([0, 2, 2, 2, 0, 2]),
+        validation_images=images,
+        validation_labels=np.array([0, 1, 1, 1, 0, 1]),
+    )
+    assert data.num_classes == 3
+    assert np.bincount(data.test_labels, minlength=3).tolist() == [2, 0, 4]
+    assert np.bincount(data.validation_labels, minlength=3).tolist() == [2, 4, 0]
+    made = dataset_from_arrays("mine", images, np.array([0, 1, 2, 0, 1, 2]), images, [1] * 6)
+    assert (made.num_classes, set(made.test_labels.tolist())) == (3, {1})
+
+
 def test_arrays_are_read_only_and_the_given_ones_are_left_alone():
     images, _ = _arrays((6, 1, 4, 4))
     data = _dataset(train_images=images)

@@ -132,11 +132,14 @@ def test_the_headline_follows_the_counts():
 
 def test_the_note_says_in_one_line_what_is_unusual():
     line = ScoredSet((6, 2, 4, 0), "tune").note(["cat", "dog", "owl", "yak"])
-    assert line.startswith("the validation set is not balanced: 2 to 6 images a class, ")
-    assert "none of 1 of 4 (yak), which weigh nothing" in line
+    assert line.startswith("the validation set is not balanced: 2 to 6 images a class; ")
+    assert "; 1 of 4 classes has none (yak) and weighs nothing; balanced is " in line
     assert "\n" not in line
     many = ScoredSet((3, *[0] * 12)).note()
-    assert "3 images a class, none of 12 of 13 (1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)" in many
+    assert (
+        "3 images a class; 12 of 13 classes have none (1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)"
+        in many
+    )
 
 
 def test_a_model_that_knows_the_large_class_only_does_not_come_first():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from fedlt.errors import FedltError
+from fedlt.evaluation.headline import ScoredSet
 from fedlt.report.partition_plot import (
     Cost,
     PartitionView,
     cost_text,
+    draw_heat,
     draw_partition,
     estimate_cost,
     show_partition,
@@ -46,6 +50,22 @@ def test_terminal_numbers():
     assert "3 clients, 45 images" in text
     assert "classes per client 0 to 2, median 1" in text
     assert "clients without images: 1" in text
+
+
+def test_classes_without_test_images_are_marked(tmp_path):
+    """Test images 7, 2 and none: a column more, one line, and a cross above the class's column."""
+    view = replace(VIEW, scored_on=ScoredSet((7, 2, 0)))
+    text = render(view)
+    assert ["1", "dog", "10", "few", "1", "2"] in rows(text)
+    assert ["2", "owl", "5", "few", "1", "none"] in rows(text)
+    assert "1 of 3 classes has none (owl) and weighs nothing" in text
+    assert "test set" not in render(VIEW)
+    axes = Figure().subplots()
+    draw_heat(axes, view)
+    assert axes.lines[0].get_xydata().tolist() == [[2, -0.5]]
+    assert axes.get_xlabel() == "x: no images in the test set"
+    draw_partition(view, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_terminal_stays_small():

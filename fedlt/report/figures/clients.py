@@ -58,13 +58,14 @@ def _partition(
     run = pairs[0][1]
     counts, names = run.evaluation.client_counts, run.class_counts
     known = [(method, one) for method, one in pairs if one.clients is not None]
-    view = PartitionView(counts, [str(c) for c in range(len(names))], dict(run.shots.items()))
+    labels, groups = [str(c) for c in range(len(names))], dict(run.shots.items())
+    view = PartitionView(counts, labels, groups, scored_on=pairs[0][0].scored_on)
     figure = new_figure(min(max(2.6 + 0.28 * len(counts), 4.0), 14.0))
     main, side = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     draw_heat(main, view)
     main.grid(visible=False)
     main.set_xticks(main.get_xticks(), main.get_xticklabels(), rotation=0, ha="center")
-    main.set_xlabel("class")
+    main.set_xlabel(f"class ({mark})" if (mark := main.get_xlabel()) else "class")
     main.set_title("Training images of each client")
     _draw_accuracies(side, known, positions)
     how = (
