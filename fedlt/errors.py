@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line"]
+__all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line", "shortened"]
+
+
+MOST_WORD = 100  # characters of what a user gave that an error line repeats
 
 
 class FedltError(ValueError):
@@ -23,9 +26,14 @@ class StoppedError(RunError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"; nearest: 'x'; known: a, b"`` for an unknown ``word``, to end an error line."""
     known = sorted(map(str, choices))
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:MOST_WORD], known, n=1, cutoff=0.5)
     hint = f"; nearest: {close[0]!r}" if close else ""
     return f"{hint}; known: {', '.join(known)}"
+
+
+def shortened(text: str, most: int = MOST_WORD) -> str:
+    """Return a text that a user gave, cut where a line would be all of it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def one_line(error: BaseException) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedlt.config.explain import explain
+from fedlt.config.paths import is_path, output_folder, with_paths
 from fedlt.config.schema import Config, PluginConfig
 from fedlt.config.yaml12 import dump, parse_value, read_mapping
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, shortened
 from fedlt.loading import is_spec
 
 __all__ = [
@@ -58,12 +59,13 @@ def _split(override: str) -> tuple[str, str]:
 
 
 def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Apply ``overrides`` to ``tree`` and return them by key."""
+    """Apply ``overrides``, whose paths lie beside the shell, to ``tree``; return them by key."""
     given = {}
     for override in overrides:
         key, text = _split(override)
         given[key] = override
-        _assign(tree, key, parse_value(text, f"override {override!r}"))
+        value = parse_value(text, f"override {shortened(override)!r}")
+        _assign(tree, key, with_paths(value, Path.cwd(), key))
     # `seed=2` on a file with seeds (or the reverse) means that one.
     for one, other in (("seed", "seeds"), ("seeds", "seed")):
         if one in given and other not in given:
@@ -82,75 +84,17 @@ def parse_options(given: Sequence[str]) -> dict[str, object]:
     return options
 
 
-def _find(name: str, folder: Path) -> str:
-    """Return ``name`` absolute: in the current directory if it is there, else in ``folder``."""
-    path = Path(name).expanduser()
-    here, there = Path.cwd() / path, folder / path
-    return str(there if there.exists() and not here.exists() else here)
-
-
-def _find_spec(name: str, folder: Path) -> str:
-    source, _, attribute = name.rpartition(":")
-    return f"{_find(source, folder)}:{attribute}" if source.endswith(".py") else name
-
-
-def _make_plugin_absolute(plugin: PluginConfig, folder: Path) -> PluginConfig:
-    """Return a plugin with absolute paths: of its class, and options named ``..._path``."""
-    options = _with_paths(plugin.options, folder)
-    update = {"name": _find_spec(plugin.name, folder), "options": options}
-    return plugin.model_copy(update=update)
-
-
-def _with_paths(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return options with absolute paths, in whatever depth they stand."""
-    found = dict(options)
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            found[key] = _with_paths(value, folder)
-        elif _is_path(key, value):
-            found[key] = _find(value, folder)
-    return found
-
-
-def _is_path(key: str, value: object) -> bool:
-    return key.rpartition(".")[2].endswith("_path") and isinstance(value, str) and value != ""
-
-
-def _paths_in(plugin: PluginConfig) -> dict[str, str]:
-    """Return the hyperparameters that are places of data: those that are named ``..._path``."""
-    flat = {key: json.loads(text) for key, text in _flatten(plugin.options)}
-    return {key: value for key, value in flat.items() if _is_path(key, value)}
-
-
-def _make_absolute(config: Config, folder: Path) -> Config:
-    """Return ``config`` with absolute paths, so that workers and later runs find the same files."""
-    data, partition = config.data, config.partition
-    root = None if data.root is None else _find(data.root, folder)
-    file = None if partition.file is None else _find(partition.file, folder)
-    plugins: dict[str, PluginConfig] = {
-        section: _make_plugin_absolute(plugin, folder)
-        for section, plugin in (("strategy", config.strategy), ("client", config.client))
-    }
-    loss = config.client.loss
-    if loss is not None:
-        own = _make_plugin_absolute(loss, folder)
-        plugins["client"] = plugins["client"].model_copy(update={"loss": own})
-    update: dict[str, object] = {
-        "data": data.model_copy(update={"root": root, "dataset": _find_spec(data.dataset, folder)}),
-        "partition": partition.model_copy(update={"file": file}),
-        "engine": config.engine.model_copy(update={"name": _find_spec(config.engine.name, folder)}),
-        "model": config.model.model_copy(update={"name": _find_spec(config.model.name, folder)}),
-        "output": str(Path.cwd() / Path(config.output).expanduser()),
-    }
-    return config.model_copy(update=update | plugins)
+def _paths_in(section: str, plugin: PluginConfig) -> dict[str, str]:
+    """Return the hyperparameters that are places of data: those named ``path`` or ``..._path``."""
+    flat = {f"{section}.{key}": json.loads(text) for key, text in _flatten(plugin.options)}
+    return {k: value for k, value in flat.items() if is_path(k) and isinstance(value, str) and value}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read, override and validate an experiment file.
 
-    Relative paths in it (``data.root``, ``partition.file``, ``file.py:Class``) are looked for in
-    the current directory first, then beside the file. ``output`` is always relative to the
-    current directory. All are absolute in the result.
+    Paths are absolute in the result: those of the file lie beside it, those of overrides and
+    ``output`` in the working directory (:mod:`fedlt.config.paths`).
 
     Args:
         path: The YAML file.
@@ -184,23 +128,22 @@ def build_config(
     Raises:
         FedltError: As in :func:`load_config`.
     """
+    tree = with_paths(tree, path.absolute().parent)
     given = _apply(tree, overrides)
     source = f"{path}: {what}" if what else str(path)
 
     def where(key: str) -> str:
         for name, override in given.items():
             if key == name or key.startswith(f"{name}."):
-                return f"override {override!r}"
+                return f"override {shortened(override)!r}"
         return source
 
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise FedltError(explain(error, Config, where)) from error
-    try:
-        return _make_absolute(config, path.absolute().parent)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise FedltError(f"{path}: a path in it cannot be used: {error}") from error
+    output = output_folder(config.output, config.name)
+    return config.model_copy(update={"output": output})
 
 
 def to_yaml(config: Config) -> str:
@@ -233,7 +176,7 @@ def file_digests(config: Config) -> dict[str, str]:
     if config.partition.file is not None:
         files["partition.file"] = config.partition.file
     for section, plugin in plugins.items():
-        files |= {f"{section}.{key}": path for key, path in _paths_in(plugin).items()}
+        files |= _paths_in(section, plugin)
     return {key: path_digest(Path(file)) for key, file in files.items()}
 
 
