@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line", "shortened"]
 
@@ -38,5 +39,14 @@ def shortened(text: str, most: int = MOST_WORD) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return an error of a user's code as one line; a ValueError speaks for itself."""
-    text = " ".join(str(error).split())[:300]
+    if isinstance(error, SystemExit):
+        return f"the code ends the process: sys.exit({error.code!r})"
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        return f"no file {str(Path(error.filename).absolute())!r}"
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # an error of a user's own whose text fails, too
+        text = ""
+    if not text:
+        return type(error).__name__
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

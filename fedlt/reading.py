@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, shortened
 
 __all__ = ["MOST_JSON", "read_json", "read_text"]
 
@@ -25,7 +25,7 @@ def read_text(path: Path, most: int, *, where: str = "") -> str:
     Raises:
         FedltError: One line that says why the file cannot be read.
     """
-    where = where or str(path)
+    where = where or shortened(str(path), 300)
     try:
         status = path.stat()
         if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):

@@ -23,12 +23,13 @@ from typing import Any
 
 from fedlt.compare.search import Choices, Range, Space, check_key, parse_choices
 from fedlt.compare.settings import row_folder
-from fedlt.config import Config, build_config, resolve_client, resolve_strategy
+from fedlt.config import Config, build_config, resolve_client, resolve_strategy, user_code
 from fedlt.config.load import parse_options
 from fedlt.config.paths import with_paths
 from fedlt.config.plugins import client_control
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
+from fedlt.loading import announce
 
 __all__ = ["Comparison", "Row", "read_comparison"]
 
@@ -77,6 +78,8 @@ class Comparison:
         config = build_config(tree, self.path, [*self.overrides, *more], what=f"row {row.label!r}")
         output = str(Path(config.output) / self.name / folder)
         config = config.model_copy(update={"output": output, "name": row.slug})
+        for key, spec in user_code(config).items():  # also what its processes execute
+            announce(spec, key)
         resolve_strategy(config)
         resolve_client(config)
         return config.runs()

@@ -39,8 +39,8 @@ from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
 __all__ = [
-    "FULL", "UNITS", "Figure", "Recipe", "RecipeSetting", "Scale", "find_recipe", "is_recipe",
-    "read_recipe", "recipe_paths", "seeds_of",
+    "FULL", "UNITS", "Figure", "Recipe", "RecipeSetting", "Scale", "about_of", "find_recipe",
+    "is_recipe", "read_recipe", "recipe_paths", "seeds_of",
 ]  # fmt: skip
 
 FULL = "full"
@@ -226,6 +226,17 @@ def read_recipe(
     )
 
 
+def about_of(path: Path) -> str:
+    """Return what a recipe is about; of a file that is none, why. No code is executed."""
+    try:
+        section = read_mapping(path).get("reproduce")
+    except FedltError as error:
+        return str(error)
+    if not isinstance(section, Mapping) or not isinstance(section.get("about"), str):
+        return f"{path}: has no section 'reproduce' with a line 'about'"
+    return str(section["about"])
+
+
 def _placed(section: object, folder: Path) -> object:
     """Return a section with absolute paths in the values of its settings and scales."""
 
@@ -234,6 +245,11 @@ def _placed(section: object, folder: Path) -> object:
             return values
         return {key: with_paths(value, folder, str(key)) for key, value in values.items()}
 
+    def placed_part(key: str, part: object) -> object:
+        if key == "rows" and isinstance(part, Mapping):
+            return {row: placed(values) for row, values in part.items()}
+        return placed(part) if key == "set" else part
+
     if not isinstance(section, Mapping):
         return section
     found = dict(section)
@@ -241,7 +257,7 @@ def _placed(section: object, folder: Path) -> object:
         found["settings"] = {name: placed(values) for name, values in settings.items()}
     if isinstance(scales := section.get("scales"), Mapping):
         found["scales"] = {
-            name: {**scale, **{key: placed(scale[key]) for key in ("set",) if key in scale}}
+            name: {key: placed_part(key, part) for key, part in scale.items()}
             if isinstance(scale, Mapping) else scale
             for name, scale in scales.items()
         }  # fmt: skip

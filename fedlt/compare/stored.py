@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedlt.compare.conditions import conditions
 from fedlt.compare.settings import row_folder
 from fedlt.errors import FedltError
+from fedlt.reading import read_json
 from fedlt.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def finished_below(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("result.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             found[str(content["config_hash"])] = path.parent
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FedltError, KeyError, TypeError):
             continue
     return found
 

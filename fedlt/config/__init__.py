@@ -9,6 +9,7 @@ from fedlt.config.load import (
     file_digests,
     load_config,
     to_yaml,
+    user_code,
 )
 from fedlt.config.plugins import known_plugins, resolve_client, resolve_strategy
 from fedlt.config.schema import (
@@ -56,4 +57,5 @@ __all__ = [
     "resolve_client",
     "resolve_strategy",
     "to_yaml",
+    "user_code",
 ]

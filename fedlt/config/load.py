@@ -26,6 +26,7 @@ __all__ = [
     "parse_options",
     "path_digest",
     "to_yaml",
+    "user_code",
 ]
 
 _PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
@@ -87,7 +88,9 @@ def parse_options(given: Sequence[str]) -> dict[str, object]:
 def _paths_in(section: str, plugin: PluginConfig) -> dict[str, str]:
     """Return the hyperparameters that are places of data: those named ``path`` or ``..._path``."""
     flat = {f"{section}.{key}": json.loads(text) for key, text in _flatten(plugin.options)}
-    return {k: value for k, value in flat.items() if is_path(k) and isinstance(value, str) and value}
+    return {
+        k: value for k, value in flat.items() if is_path(k) and isinstance(value, str) and value
+    }
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -153,6 +156,25 @@ def to_yaml(config: Config) -> str:
     return dump(tree)
 
 
+def _plugins(config: Config) -> dict[str, PluginConfig]:
+    """Return the sections that name a class and its hyperparameters, by dotted key."""
+    plugins: dict[str, PluginConfig] = {"strategy": config.strategy, "client": config.client}
+    if config.client.loss is not None:
+        plugins["client.loss"] = config.client.loss
+    return plugins
+
+
+def user_code(config: Config) -> dict[str, str]:
+    """Return what a run executes beside fedlt: ``file.py:Name``, ``module:Name``, by dotted key."""
+    named = {
+        "data.dataset": config.data.dataset,
+        "model.name": config.model.name,
+        "engine.name": config.engine.name,
+        **{f"{section}.name": plugin.name for section, plugin in _plugins(config).items()},
+    }
+    return {key: name for key, name in named.items() if is_spec(name)}
+
+
 def file_digests(config: Config) -> dict[str, str]:
     """Return the SHA-256 of every file of the user's that a result depends on, by dotted key.
 
@@ -160,22 +182,11 @@ def file_digests(config: Config) -> dict[str, str]:
     ``partition.file``, and what hyperparameters named ``..._path`` point to: a file, or every file
     in a folder. What cannot be read has the digest ``"unreadable"``: what loads it says so.
     """
-    plugins: dict[str, PluginConfig] = {"strategy": config.strategy, "client": config.client}
-    if config.client.loss is not None:
-        plugins["client.loss"] = config.client.loss
-    specs = {
-        "data.dataset": config.data.dataset,
-        "model.name": config.model.name,
-        **{f"{section}.name": plugin.name for section, plugin in plugins.items()},
-    }
-    files = {
-        key: spec.rpartition(":")[0]
-        for key, spec in specs.items()
-        if is_spec(spec) and spec.rpartition(":")[0].endswith(".py")
-    }
+    code = {key: spec.rpartition(":")[0] for key, spec in user_code(config).items()}
+    files = {k: file for k, file in code.items() if file.endswith(".py") and k != "engine.name"}
     if config.partition.file is not None:
         files["partition.file"] = config.partition.file
-    for section, plugin in plugins.items():
+    for section, plugin in _plugins(config).items():
         files |= _paths_in(section, plugin)
     return {key: path_digest(Path(file)) for key, file in files.items()}
 
@@ -187,6 +198,8 @@ def path_digest(path: Path) -> str:
             files = sorted(file for file in path.rglob("*") if file.is_file())
             text = "".join(f"{file.relative_to(path)} {path_digest(file)}\n" for file in files)
             return hashlib.sha256(text.encode()).hexdigest()
+        if not path.is_file():  # a device, which never ends
+            return "unreadable"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

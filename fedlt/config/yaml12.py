@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, shortened
 from fedlt.reading import read_text
 
 __all__ = ["MOST_BYTES", "MOST_DEPTH", "MOST_VALUES", "dump", "parse_value", "read_mapping"]
@@ -28,7 +28,7 @@ MOST_DEPTH = 50  # of lists and mappings in each other
 _MOST_INTEGER = 2**63 - 1  # what every library below holds as a whole number
 _TAG = "tag:yaml.org,2002:"
 
-# The parser of libyaml reads a megabyte in milliseconds; a PyYAML built without it has only its own.
+# The parser of libyaml reads a megabyte in milliseconds; not every PyYAML is built with it.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -44,18 +44,22 @@ class _Loader(_Base):  # type: ignore[misc]  # one of two classes
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping; refuse a key that is written twice or is not text."""
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(
+                problem="expected a mapping (key: value)", problem_mark=node.start_mark
+            )
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == f"{_TAG}merge":
                 continue
-            if key.tag != "tag:yaml.org,2002:str":
+            name, problem = shortened(str(getattr(key, "value", "?"))), ""
+            if key.tag != f"{_TAG}str":
+                problem = f"key {name} is not text; quote it"
+            elif key.value in seen:
+                problem = f"key {name!r} is given twice"
+            if problem:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"key {getattr(key, 'value', '?')!s} is not text; quote it",
-                    problem_mark=key.start_mark,
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
+                    problem=problem, problem_mark=key.start_mark
                 )
             seen.add(key.value)
         found: dict[Any, Any] = super().construct_mapping(node, deep)
@@ -125,7 +129,7 @@ def _check_limits(text: str) -> None:
     Raises:
         ValueError: It says which limit.
     """
-    sizes: dict[str, int] = {}  # anchor -> values that it stands for
+    sizes: dict[str | None, int] = {}  # anchor -> values that it stands for
     opened: list[tuple[str | None, int]] = []  # anchor, and the values before it
     total = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -167,7 +171,7 @@ def _parse(text: str, where: str) -> Any:  # noqa: ANN401 (whatever the text hol
         if "nesting depth" in words:
             words = f"nested too deeply: more than {MOST_DEPTH} levels"
         raise FedltError(f"{where}: not valid YAML: {words}") from error
-    except UnicodeError as error:
+    except UnicodeEncodeError as error:
         raise FedltError(f"{where}: not valid YAML: {error.reason}") from error
     except RecursionError as error:
         raise FedltError(f"{where}: nested too deeply") from error
@@ -184,7 +188,7 @@ def _copy(value: Any) -> Any:  # noqa: ANN401 (a recursion over plain data)
     if isinstance(value, dict):
         for key, item in value.items():
             if item is None and ":" in str(key):
-                name, _, rest = str(key).partition(":")
+                name, _, rest = shortened(str(key)).partition(":")
                 raise ValueError(f"write '{name}: {rest}', with a space after the colon")
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):

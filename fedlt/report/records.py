@@ -5,7 +5,6 @@ paths -> stored runs -> RunRecord (one seed) -> Method (its seeds) -> figures, f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from fedlt.evaluation import Evaluation, ShotGroups, evaluation_path, load_evalu
 from fedlt.evaluation.generic import recalls
 from fedlt.evaluation.headline import ScoredSet, scored_set
 from fedlt.evaluation.personal import client_accuracies, client_recalls
+from fedlt.reading import read_json
 from fedlt.runs import RunDirectory
 
 __all__ = ["MOMENT", "ClientFigures", "Method", "Reading", "RunRecord", "flatten", "read_runs"]
@@ -197,8 +197,8 @@ def _read(directory: RunDirectory) -> RunRecord:
 def _environment(folder: Path) -> dict[str, Any]:
     path = folder / "environment.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = read_json(path)
+    except FedltError as error:
         raise FedltError(f"{path} cannot be read: it says which versions the run had") from error
     if not isinstance(found, dict):
         raise FedltError(f"{path} is damaged: it says which versions the run had")
