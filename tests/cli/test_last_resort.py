@@ -79,7 +79,7 @@ def test_ctrl_c_inside_a_user_s_file_is_ctrl_c(capsys):
     Path("mine.py").write_text("raise KeyboardInterrupt")
     Path("a.yaml").write_text(BASE)
     assert main(["run", "a.yaml", "data.dataset=mine.py:load"]) == 130
-    assert "interrupted; to go on: fedlt run" in capsys.readouterr().err
+    assert "interrupted; to go on from the start: fedlt run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
