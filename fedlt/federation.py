@@ -15,7 +15,6 @@ from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
 from fedlt.preparation import Preparation
-from fedlt.raised import users_code
 from fedlt.report.progress import SilentProgress
 from fedlt.rng import key, seed_torch
 
@@ -144,8 +143,7 @@ def prepare_federation(
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     bare = Federation(config, data, strategy, plugin)
-    with users_code(f"client {config.client.label!r}: prepare fails"):
-        material = plugin.prepare(bare.setting(progress))
+    material = plugin.prepare(bare.setting(progress))
     return replace(bare, material={n: read_only(array) for n, array in material.items()})
 
 

@@ -169,8 +169,7 @@ class Worker:
             sums = {name: mean * examples for name, mean in further.items()}
             update = replace(update, metrics={**update.metrics, **sums})
         if self.federation.config.batchnorm == "pooled":
-            moments = to_moments(update.sums, self._moments, about=client.broadcast)
-            update = replace(update, sums=moments)
+            update = replace(update, sums=to_moments(update.sums, self._moments))
         return update
 
     def score(self, request: ScoreRequest) -> Scores:

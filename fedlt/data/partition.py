@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.errors import FedltError
-from fedlt.reading import read_json
 
 __all__ = ["Partition", "Shares", "labels_hash"]
 
@@ -183,7 +182,12 @@ class Partition:
             FedltError: If the file is missing, not a partition, or its checksum is wrong.
         """
         where = f"partition.file {str(path)!r}"
-        content = read_json(Path(path), where=where)
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FedltError(f"{where}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise FedltError(f"{where}: is not JSON ({error})") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise FedltError(f"{where}: is not a fedlt partition of format {_FORMAT}")
         return _parse(content, where)

@@ -208,8 +208,7 @@ class ServerHalf(FlowerBase):
             return {}
         means = {name: sums.pop(name) / weight for name in self._buffers if name in sums}
         pooled = self.federation.config.batchnorm == "pooled"
-        sent = self.state.broadcast
-        return from_moments(means, self._moments, about=sent) if pooled else means
+        return from_moments(means, self._moments) if pooled else means
 
     @abstractmethod
     def aggregate_train(
