@@ -86,10 +86,14 @@ def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
     return Trial(row, values, Cell(f"{row.label}, {described(values)}", config))
 
 
-def score(result: Mapping[str, Any]) -> float:
-    """Return the mean of a result's headlines, generic and personal, over the last k rounds."""
+def score(result: Mapping[str, Any]) -> float | None:
+    """Return the mean of a result's headlines, generic and personal, over the last k rounds.
+
+    None where the result has neither: no client holds a class that was scored.
+    """
     views = [result["last_k"].get(metric) for metric in headlines(result).values()]
-    return statistics.fmean(value for value in views if value is not None)
+    known = [value for value in views if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def run_search(

@@ -124,17 +124,26 @@ def headlines(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mass_note(results: Sequence[Mapping[str, Any]], which: str) -> str:
-    """Return one line about the weight that clients' classes without test images had; "" for none.
+    """Return one line about what classes without test images cost the personal view; "" for none.
 
     Args:
         results: Of one row, one a seed.
         which: A moment of theirs.
     """
-    lost = [(result.get(which) or {}).get("personal/mass_lost") or 0.0 for result in results]
-    if not any(lost):
-        return ""
-    share = 100 * sum(lost) / len(lost)
-    return (
-        f"personal view: {share:.1f} % of a client's images, in the mean, are of classes without "
-        "test images; its other classes take their weight"
-    )
+    parts = []
+    if lost := _mean(results, which, "personal/mass_lost"):
+        parts.append(
+            f"{100 * lost:.1f} % of a client's images, in the mean, are of classes without test "
+            "images; its other classes take their weight"
+        )
+    without = any(scored_set(result).without for result in results)
+    if without and (left_out := _mean(results, which, "personal/excluded")):
+        clients = "client" if left_out == 1 else "clients"
+        parts.append(f"{left_out:g} {clients} without an image of a tested class left out")
+    return f"personal view: {'; '.join(parts)}" if parts else ""
+
+
+def _mean(results: Sequence[Mapping[str, Any]], which: str, metric: str) -> float:
+    """Return a metric's mean over the seeds; 0 stands for one that a run does not have."""
+    found = [(result.get(which) or {}).get(metric) or 0.0 for result in results]
+    return sum(found) / max(len(found), 1)

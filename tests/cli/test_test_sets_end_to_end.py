@@ -33,17 +33,15 @@ import numpy as np
 
 from fedlt.data.dataset import dataset_from_arrays
 
-RNG = np.random.default_rng(0)
-MEANS = RNG.normal(0, 1, (5, 8, 8))
-
-
-def draw(counts):
-    labels = np.repeat(np.arange(5), counts)
-    images = 128 + 20 * MEANS[labels] + 50 * RNG.normal(size=(len(labels), 8, 8))
-    return images.clip(0, 255).astype(np.uint8), labels
-
-
 def load(test, validation=(0, 2, 9, 30, 4)):
+    rng = np.random.default_rng(0)
+    means = rng.normal(0, 1, (5, 8, 8))
+
+    def draw(counts):
+        labels = np.repeat(np.arange(5), counts)
+        images = 128 + 20 * means[labels] + 50 * rng.normal(size=(len(labels), 8, 8))
+        return images.clip(0, 255).astype(np.uint8), labels
+
     data = dataset_from_arrays("scans", *draw([50] * 5), *draw(list(test)))
     images, labels = draw(list(validation))
     return replace(data, validation_images=images[:, None], validation_labels=labels)
@@ -242,6 +240,17 @@ def test_run_says_it_before_and_after(folder, capsys):
     assert " ".join(out.split()).count(NOTE) == 2  # the second under the table, wrapped
     assert "generic balanced" in out  # the progress
     assert re.search(r"generic +balanced +accuracy +many +medium +few", out)
+
+
+def test_realign_shows_the_headline(folder, capsys):
+    run = folder / "runs/scans/fedavg/1"
+    assert main(["realign", str(run), "--method", "tau_norm", "--tau", "0"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"generic +balanced +accuracy +many +medium +few", out)
+    assert NOTE in " ".join(out.split())
+    balanced, accuracy = oracle(*saved(folder, "fedavg", 1))
+    shown = [line.split()[1:3] for line in out.splitlines() if line.startswith("before")]
+    assert shown[0] == [f"{100 * balanced:.1f}", f"{100 * accuracy:.1f}"]
 
 
 def test_inspect_marks_the_class(folder, capsys):

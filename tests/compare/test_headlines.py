@@ -89,6 +89,8 @@ def test_the_moments_side_by_side_show_the_headline():
 def test_a_search_maximises_the_headlines():
     assert score(result(1, 0.98, 0.2)) == pytest.approx((0.2 + 0.5) / 2)
     assert score(result(1, 0.98, 0.2, BALANCED)) == pytest.approx((0.98 + 0.5) / 2)
+    neither = {"generic/balanced": None, "personal/accuracy": None}
+    assert score(result(1, 0.98, 0.2, last_k=neither)) is None
 
 
 def test_the_progress_names_the_headline():

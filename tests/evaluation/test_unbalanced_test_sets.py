@@ -256,9 +256,15 @@ def test_nothing_is_lost_where_every_class_is_tested():
 
 def test_the_mass_lost_is_told_and_is_no_score():
     _, metrics = personal(local_test(HELD_COUNTS, POOL))
-    line = mass_note([{"final": metrics}, {"final": {"personal/mass_lost": 0.0}}], "final")
+    known = {"scored_on": ScoredSet(tuple(POOL)).to_json(), "final": metrics}
+    line = mass_note([known, {"final": {"personal/mass_lost": 0.0}}], "final")
     assert line.startswith("personal view: 16.7 % of a client's images")
+    alone = mass_note([{**known, "final": {**metrics, "personal/mass_lost": 0.0}}], "final")
+    assert alone == "personal view: 1 client without an image of a tested class left out"
+    assert mass_note([known], "final").startswith("personal view: 33.3 % of a client's images")
     assert mass_note([{"final": {"personal/mass_lost": 0.0}}, {"final": None}], "final") == ""
+    everywhere = {"final": {"personal/excluded": 3, "personal/mass_lost": 0.0}}
+    assert mass_note([everywhere], "final") == ""  # clients without images are no news here
     assert "personal/mass_lost" not in best_on_test([{"round": 1, **metrics}])
 
 
