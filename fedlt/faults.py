@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from fedlt.data.batches import batch_slices
 from fedlt.errors import FedltError
-from fedlt.evaluation.shots import shot_groups
+from fedlt.evaluation.shots import groups_note
 from fedlt.rng import numpy_generator, uniform
 
 if TYPE_CHECKING:
@@ -207,16 +207,14 @@ def _lost_rates(federation: Federation) -> FloatArray:
     lost = config.faults.lost
     if lost.aim == "uniform" or lost.rate == 0:
         return np.full(federation.num_clients, lost.rate)
-    few = shot_groups(
-        data.class_counts,
-        scheme=config.evaluate.shots,
-        profile=config.data.profile,
-        imbalance_factor=config.data.imbalance_factor,
-    ).few
+    few = federation.shots.few
     counts = data.client_counts
     shares = counts[:, list(few)].sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
     if not few:
-        raise FedltError("faults.lost.aim: few needs few-classes; this data set has no such group")
+        raise FedltError(
+            "faults.lost.aim: few needs few-classes, and there are none: "
+            f"{groups_note(federation.shots, data.class_counts)}"
+        )
     owners = float((shares > 0).mean())
     if lost.rate > owners:
         raise FedltError(

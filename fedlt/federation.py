@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fedlt.data import FederatedData, prepare_data
@@ -12,6 +13,7 @@ from fedlt.data.dataset import read_only
 from fedlt.errors import FedltError
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import REFERENCE_WARNING
+from fedlt.evaluation.shots import ShotGroups, groups_note, shot_groups
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
 from fedlt.preparation import Preparation
@@ -56,11 +58,19 @@ class Federation:
         config = self.config
         return key(config.seed, "salt", config.rng_salt) if config.rng_salt else config.seed
 
+    @cached_property
+    def shots(self) -> ShotGroups:
+        """The groups of classes, from the global training counts; fixed for the run."""
+        evaluate = self.config.evaluate
+        lists = evaluate.shot_classes.model_dump() if evaluate.shot_classes else None
+        return shot_groups(self.data.class_counts, scheme=evaluate.shots, given=lists)
+
     def notes(self) -> list[str]:
         """Return what a user should know before the run, a line each."""
         data = self.data
         scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
-        lines = [self.strategy.note(self.plugin), scored_on.note(data.class_names)]
+        lines = [groups_note(self.shots, data.class_counts), self.strategy.note(self.plugin)]
+        lines.append(scored_on.note(data.class_names))
         lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
         masked = self.plugin.masks_absent and self.config.prior.use == "local_masked"
@@ -143,6 +153,7 @@ def prepare_federation(
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     bare = Federation(config, data, strategy, plugin)
+    _ = bare.shots  # refuses groups that do not fit the data
     material = plugin.prepare(bare.setting(progress))
     return replace(bare, material={n: read_only(array) for n, array in material.items()})
 

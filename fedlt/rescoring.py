@@ -76,8 +76,7 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
         path = evaluation_path(directory.path, stored["round"])
         evaluation = directory.evaluation(stored["round"])
         if shots is None:
-            profile, factor = config.data.profile, config.data.imbalance_factor
-            shots = _groups(result, cut, evaluation, profile, factor)
+            shots = _groups(result, cut, evaluation)
         try:
             values = _cut(evaluation, cut, shots, has_generic=result["generic_model"] != "none")
             clients = _client_accuracies(evaluation, cut)
@@ -99,15 +98,15 @@ def _kept(stored: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in stored.items() if not k.startswith(cut) or k == "personal/steps"}
 
 
-def _groups(
-    result: dict[str, Any], cut: Cut, evaluation: Evaluation, profile: str, factor: float
-) -> ShotGroups:
-    counts = evaluation.client_counts.sum(axis=0)
-    if cut.shots is None:
-        return ShotGroups.from_json(result["shots"])
+def _groups(result: dict[str, Any], cut: Cut, evaluation: Evaluation) -> ShotGroups:
+    counts, own = evaluation.client_counts.sum(axis=0), result["shots"]
+    if cut.shots is None or cut.shots == own["scheme"] == "given":
+        return ShotGroups.from_json(own)
+    if cut.shots == "given":
+        raise FedltError("shots given: the run has no class lists; name them as 0-2/3-6/7-9")
     if "/" in cut.shots:
         return parse_groups(cut.shots, len(counts))
-    return shot_groups(counts, scheme=cut.shots, profile=profile, imbalance_factor=factor)
+    return shot_groups(counts, scheme=cut.shots)
 
 
 def _cut(

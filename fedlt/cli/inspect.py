@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from fedlt.config import Config
     from fedlt.data import FederatedData
+    from fedlt.federation import Federation
     from fedlt.report.partition_plot import PartitionView
 
 __all__ = ["inspect"]
@@ -30,49 +31,51 @@ def inspect(
 
     from fedlt.config import load_config
     from fedlt.data import prepare_data
+    from fedlt.evaluation.shots import groups_note
     from fedlt.report.partition_plot import cost_text, draw_partition, estimate_cost, show_partition
 
     config = load_config(file, overrides or []).runs()[0]
     data = prepare_data(config.data, config.partition, seed=config.seed)
+    federation = _federation(config, data)
     cost = estimate_cost(
         data.client_counts,
         clients_per_round=config.clients_per_round,
         epochs=config.local.epochs,
-        model_bytes=_shared_bytes(config, data),
+        model_bytes=_shared_bytes(federation),
     )
-    view = _view(config, data)
+    view = _view(federation)
     console = Console()
     console.print(show_partition(view))
-    console.print(cost_text(cost, config.rounds), markup=False, highlight=False, soft_wrap=True)
+    groups = groups_note(federation.shots, data.class_counts)
+    for line in (groups, cost_text(cost, config.rounds)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if png is not None:
         draw_partition(view, png)
         console.print(str(png), markup=False, highlight=False, soft_wrap=True)
 
 
-def _view(config: Config, data: FederatedData) -> PartitionView:
-    from fedlt.evaluation import shot_groups
+def _federation(config: Config, data: FederatedData) -> Federation:
+    from fedlt.config import resolve_client, resolve_strategy
+    from fedlt.federation import Federation
+
+    return Federation(config, data, resolve_strategy(config), resolve_client(config))
+
+
+def _view(federation: Federation) -> PartitionView:
     from fedlt.evaluation.headline import ScoredSet
     from fedlt.report.partition_plot import PartitionView
 
-    groups = shot_groups(
-        data.class_counts,
-        scheme=config.evaluate.shots,
-        profile=config.data.profile,
-        imbalance_factor=config.data.imbalance_factor,
-    )
-    title = f"{config.name}: {data.name}, seed {config.seed}, shot groups by {groups.scheme}"
+    config, data, groups = federation.config, federation.data, federation.shots
+    words = "no shot groups" if groups.scheme == "none" else f"shot groups by {groups.scheme}"
+    title = f"{config.name}: {data.name}, seed {config.seed}, {words}"
     scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
     return PartitionView(
         data.client_counts, data.class_names, dict(groups.items()), title, scored_on
     )
 
 
-def _shared_bytes(config: Config, data: FederatedData) -> int:
+def _shared_bytes(federation: Federation) -> int:
     """Return the bytes of the model's shared part: what travels each way for one client."""
-    from fedlt.config import resolve_client, resolve_strategy
-    from fedlt.federation import Federation
-
-    federation = Federation(config, data, resolve_strategy(config), resolve_client(config))
     model = federation.build_model()
     state = model.state()
     return sum(state[n].numel() * state[n].element_size() for n in model.names("shared"))

@@ -28,7 +28,9 @@ def rescore(
     ],
     shots: Annotated[
         str | None,
-        typer.Option(help="auto, count, rank, cumulative, or many/medium/few as 0-2/3-6/7-9."),
+        typer.Option(
+            help="auto, count, rank, cumulative, given, or many/medium/few as 0-2/3-6/7-9."
+        ),
     ] = None,
     local_test: Annotated[
         str | None, typer.Option(help="exact, sampled or reference: each client's test view.")

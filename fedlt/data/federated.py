@@ -17,7 +17,7 @@ from fedlt.data.datasets import load_dataset
 from fedlt.data.longtail import long_tail
 from fedlt.data.partition import Partition
 from fedlt.data.partition_schemes import draw_partition
-from fedlt.data.splits import hold_out, validation_size
+from fedlt.data.splits import hold_out, validation_sizes
 from fedlt.errors import FedltError, nearest
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _split(
     if source.validation_images is not None and source.validation_labels is not None:
         return np.arange(len(labels)), source.validation_images, source.validation_labels
     counts = np.bincount(labels, minlength=source.num_classes)
-    per_class = validation_size(counts, source.validation_per_class)
-    held, rest = hold_out(labels, source.num_classes, per_class)
+    sizes = validation_sizes(counts, source.validation_per_class, long_tailed=source.long_tailed)
+    held, rest = hold_out(labels, source.num_classes, sizes)
     return rest, source.train_images[held], labels[held]
 
 
@@ -130,8 +130,14 @@ def _long_tail(
             class_order=data.class_order,
             seed=seed,
         )
-    if data.imbalance_factor != 1:
-        raise FedltError(
-            f"data.imbalance_factor: {source.name!r} is long-tailed already; it must be 1 here"
-        )
+    for key, plain in (
+        ("imbalance_factor", 1),
+        ("profile", "exponential"),
+        ("class_order", "natural"),
+    ):
+        if getattr(data, key) != plain:
+            raise FedltError(
+                f"data.{key}: {source.name!r} is long-tailed already and used as it stands; "
+                f"it must be {plain} here"
+            )
     return np.arange(len(labels))

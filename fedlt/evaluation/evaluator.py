@@ -18,7 +18,6 @@ from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
 from fedlt.evaluation.personal import coverage_metrics, personal_metrics
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
-from fedlt.evaluation.shots import ShotGroups, shot_groups
 
 if TYPE_CHECKING:
     from fedlt.federation import Federation
@@ -62,12 +61,7 @@ class Evaluator:
         self._has_generic = has_generic
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
-        self.shots: ShotGroups = shot_groups(
-            data.class_counts,
-            scheme=config.evaluate.shots,
-            profile=config.data.profile,
-            imbalance_factor=config.data.imbalance_factor,
-        )
+        self.shots = federation.shots
         self.view: LocalTest = local_test(
             data.client_counts,
             self.test_counts,

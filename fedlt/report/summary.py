@@ -44,8 +44,9 @@ def setting(reading: Reading) -> str:
     """Return one sentence about the data and the federation."""
     run = reading.methods[0].runs[0]
     config, counts = run.config, run.evaluation.client_counts
-    factor = float(config.get("data.imbalance_factor", 1))
-    tail = f", the largest class {factor:g} times the smallest" if factor > 1 else ", balanced"
+    sizes = run.class_counts
+    ratio = f"{sizes.max() / max(int(sizes.min()), 1):.3g}"
+    tail = ", balanced" if ratio == "1" else f", the largest class {ratio} times the smallest"
     rounds = sorted({int(one.result["rounds"]) for one in reading.runs})
     seeds = sorted({one.seed for one in reading.runs})
     size = config.get("clients_per_round") or len(counts)

@@ -40,7 +40,7 @@ def accuracy(request, lab_factory):
     )
     with torch.no_grad():
         logits = model.eval()(images).transpose(0, 1)  # (S, N, C)
-    groups = shot_groups(data.class_counts, scheme="rank", imbalance_factor=40.0)
+    groups = shot_groups(data.class_counts, scheme="rank")
     classes = {"all": range(10), **dict(groups.items())}
     labels = data.eval_labels
 

@@ -127,13 +127,28 @@ def test_a_pool_with_its_own_long_tail_is_used_as_it_stands(tmp_path):
     final = prepare_data(_data(**spec), _partition(num_clients=3), seed=1)
     assert final.class_counts.tolist() == [40, 20, 5]
     tune = prepare_data(_data(**spec, split="tune"), _partition(num_clients=3), seed=1)
-    assert tune.class_counts.tolist() == [39, 19, 4]
+    assert tune.class_counts.tolist() == [36, 18, 4]
+    assert np.bincount(tune.eval_labels).tolist() == [4, 2, 1]  # max(1, a tenth)
     own = {"split": "tune", "options": {"validation": True}}
     validated = prepare_data(_data(**spec, **own), _partition(num_clients=3), seed=1)
     assert validated.class_counts.tolist() == [40, 20, 5]
     assert validated.eval_labels.tolist() == [0, 1, 2]
-    with pytest.raises(FedltError, match="long-tailed already"):
-        prepare_data(_data(dataset=f"{path}:load"), _partition(), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "plain"),
+    [
+        ("imbalance_factor", 20.0, "1"),
+        ("profile", "step", "exponential"),
+        ("class_order", "shuffled", "natural"),
+    ],
+)
+def test_no_long_tail_is_drawn_from_one_and_none_is_dropped_silently(tmp_path, key, value, plain):
+    path = tmp_path / "lt.py"
+    path.write_text(LONG_TAILED)
+    config = _data(**{"dataset": f"{path}:load", "imbalance_factor": 1.0, key: value})
+    with pytest.raises(FedltError, match=f"data.{key}: 'lt' is long-tailed .* must be {plain}"):
+        prepare_data(config, _partition(), seed=1)
 
 
 def test_an_unknown_split_is_refused():

@@ -83,7 +83,7 @@ def test_every_number_is_cut_again_from_the_file(tmp_path):
     loaded = load_evaluation(tmp_path / "round_7.npz")
 
     def numbers(e):
-        shots = shot_groups(e.client_counts.sum(axis=0), scheme="rank", imbalance_factor=4)
+        shots = shot_groups(e.client_counts.sum(axis=0), scheme="rank")
         view = local_test(e.client_counts, e.test_counts, scheme=e.local_test)
         personal = personal_metrics(e.personal, view, shots, participated=e.participated)
         return generic_metrics(e.generic, shots) | personal
