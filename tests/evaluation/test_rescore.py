@@ -114,7 +114,7 @@ def test_test_priors_by_a_loop_over_classes(reference):
         ({"local_test": "sampled"}, r"sampled needs other scores; on all test images here"),
         ({"local_test": "exactt"}, "unknown view 'exactt'; nearest: 'exact'"),
         ({"shots": "ranks"}, "unknown scheme 'ranks'; nearest: 'rank'"),
-        ({"shots": "0/1/9"}, "there is no class 9, only 4"),
+        ({"shots": "0/1/9"}, "there is no class 9, only 0 to 3"),
         ({"mask": "hold"}, "mask: unknown 'hold'; nearest: 'held'"),
     ],
 )

@@ -222,7 +222,8 @@ CASES = {
     "mdcs-stacked": ({"client": "mdcs"}, MDCS, {"name": "stacked"}),
     "deit_lt": (TOKENS, ("cls", "dist"), SERIAL),
     "fedloge_experts": (
-        {"client": "mdcs", "strategy": "fedloge_experts", "model": {"width": 8}, "data": DIGITS},
+        {"client": "mdcs", "strategy": "fedloge_experts", "model": {"width": 8}, "data": DIGITS,
+         "local": {"epochs": 5}},
         MDCS,
         SERIAL,
     ),
