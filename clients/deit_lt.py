@@ -64,6 +64,9 @@ class DeitLT(TaughtPlugin):
         check_range(self, 0, 1, "alpha", "warmup", "drw_start")
         check_range(self, 0, float("inf"), "mixup", "cutmix")
         check_range(self, 0, 0.999, "smoothing", "drop_path")
+        check_range(self, 1, 4096, "width", "heads")
+        check_range(self, 1, 100, "depth")
+        check_range(self, 0, 100, "mlp_ratio")
 
     def build(self, model: Model) -> None:
         """Make the file's model the teacher, and the student the model."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line"]
+__all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line", "shortened"]
+
+
+MOST_WORD = 100  # characters of what a user gave that an error line repeats
 
 
 class FedltError(ValueError):
@@ -23,12 +27,26 @@ class StoppedError(RunError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"; nearest: 'x'; known: a, b"`` for an unknown ``word``, to end an error line."""
     known = sorted(map(str, choices))
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:MOST_WORD], known, n=1, cutoff=0.5)
     hint = f"; nearest: {close[0]!r}" if close else ""
     return f"{hint}; known: {', '.join(known)}"
 
 
+def shortened(text: str, most: int = MOST_WORD) -> str:
+    """Return a text that a user gave, cut where a line would be all of it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def one_line(error: BaseException) -> str:
     """Return an error of a user's code as one line; a ValueError speaks for itself."""
-    text = " ".join(str(error).split())[:300]
+    if isinstance(error, SystemExit):
+        return f"the code ends the process: sys.exit({error.code!r})"
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        return f"no file {str(Path(error.filename).absolute())!r}"
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # an error of a user's own whose text fails, too
+        text = ""
+    if not text:
+        return type(error).__name__
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -17,6 +17,7 @@ from fedlt.evaluation.shots import ShotGroups, groups_note, shot_groups
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
 from fedlt.preparation import Preparation
+from fedlt.raised import users_code
 from fedlt.report.progress import SilentProgress
 from fedlt.rng import key, seed_torch
 
@@ -154,7 +155,8 @@ def prepare_federation(
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     bare = Federation(config, data, strategy, plugin)
     _ = bare.shots  # refuses groups that do not fit the data
-    material = plugin.prepare(bare.setting(progress))
+    with users_code(f"client {config.client.label!r}: prepare fails"):
+        material = plugin.prepare(bare.setting(progress))
     return replace(bare, material={n: read_only(array) for n, array in material.items()})
 
 

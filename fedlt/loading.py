@@ -7,26 +7,35 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from fedlt.errors import FedltError, nearest
+from fedlt.errors import FedltError, nearest, shortened
+from fedlt.raised import users_code
 
 __all__ = [
+    "Rule",
     "Table",
     "absolute_spec",
     "add_import_paths",
+    "announce",
     "check_packages",
+    "execution_rule",
     "import_paths",
     "is_spec",
     "load_object",
+    "load_users_object",
     "user_modules",
 ]
 
 T = TypeVar("T")
 _USER_PREFIX = "fedlt_user_"
+_MANY = 40  # names of a module that an error line lists
+Rule = Callable[[str, str], None]
+_rules: list[Rule] = []  # of the command at work, the last one in force
 
 
 class Table(Mapping[str, T]):
@@ -86,10 +95,11 @@ def _import_file(path: Path, where: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with users_code(f"{where}: {path.name} fails on import"):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        raise FedltError(f"{where}: {path.name} fails on import: {error!r}") from error
+        raise
     return module
 
 
@@ -170,14 +180,63 @@ def load_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or fun
     if source.endswith(".py"):
         module = _import_file(Path(source), where)
     else:
-        try:
-            module = importlib.import_module(source)
-        except ImportError as error:
-            raise FedltError(f"{where}: cannot import {source!r}: {error}") from error
+        module = _import_module(source, where)
     if not hasattr(module, attribute):
         public = [name for name in vars(module) if not name.startswith("_")]
-        raise FedltError(f"{where}: {source!r} has no {attribute!r}{nearest(attribute, public)}")
+        known = nearest(attribute, public) if len(public) <= _MANY else ""
+        raise FedltError(f"{where}: {source!r} has no {shortened(attribute)!r}{known}")
     return getattr(module, attribute)
+
+
+def _import_module(name: str, where: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise FedltError(
+            f"{where}: {shortened(name)!r} is neither a file.py nor a package.module; "
+            "write file.py:Name or package.module:Name"
+        )
+    try:
+        with users_code(f"{where}: {name!r} fails on import"):
+            return importlib.import_module(name)
+    except FedltError as error:
+        if isinstance(error.__cause__, ImportError):
+            reason = f"{where}: cannot import {name!r}: {error.__cause__}"
+            raise FedltError(reason) from error.__cause__
+        raise
+
+
+def announce(spec: str, where: str) -> None:
+    """Tell the rule in force that the code of ``spec`` is executed next; the rule may refuse."""
+    if _rules:
+        _rules[-1](spec, where)
+
+
+def load_users_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or function of a user)
+    """Return what a configuration or a command line names, after :func:`announce`.
+
+    Args:
+        spec: As for :func:`load_object`.
+        where: The configuration key.
+
+    Raises:
+        FedltError: If the rule in force refuses, or the object cannot be had.
+    """
+    announce(spec, where)
+    return load_object(spec, where)
+
+
+@contextmanager
+def execution_rule(rule: Rule) -> Iterator[None]:
+    """Ask ``rule`` before code of a user's is executed; without any, all of it is.
+
+    Args:
+        rule: Gets ``file.py:Name`` or ``package.module:Name`` and the configuration key; says so to
+            the user, or raises.
+    """
+    _rules.append(rule)
+    try:
+        yield
+    finally:
+        _rules.pop()
 
 
 def _origin(name: str) -> tuple[str | None, list[str]]:

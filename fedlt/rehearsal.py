@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlt.errors import FedltError, one_line
+from fedlt.errors import FedltError
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.evaluation.scoring import check_names
 from fedlt.models.batchnorm import single_value_layers
+from fedlt.raised import described
 from fedlt.strategy import HeadFunction
 from fedlt.worker import Worker
 
@@ -93,8 +94,10 @@ def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
             _try_heads(federation, features, heads)
             step = "generic"
             kind = _find_generic(federation, model, broadcast, images)
-    except Exception as error:
-        raise FedltError(f"strategy {name}: {step} fails: {one_line(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit, too
+        raise FedltError(f"strategy {name}: {step} fails: {described(error)}") from error
     return Rehearsal(worker, kind, _try_alone(server, worker))
 
 
@@ -149,7 +152,7 @@ def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
         worker.score(request)
     except Exception as error:
         raise FedltError(
-            f"client {cid} holds a single image, on which its task fails: {one_line(error)}; "
+            f"client {cid} holds a single image, on which its task fails: {described(error)}; "
             "set partition.min_samples=2 or more, or model.norm=group"
         ) from error
 

@@ -169,7 +169,8 @@ class Worker:
             sums = {name: mean * examples for name, mean in further.items()}
             update = replace(update, metrics={**update.metrics, **sums})
         if self.federation.config.batchnorm == "pooled":
-            update = replace(update, sums=to_moments(update.sums, self._moments))
+            moments = to_moments(update.sums, self._moments, about=client.broadcast)
+            update = replace(update, sums=moments)
         return update
 
     def score(self, request: ScoreRequest) -> Scores:

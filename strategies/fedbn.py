@@ -31,4 +31,7 @@ class FedBN(FedAvg):
         super().build(model)
         apply_policy(model, "local")
         if not model.names("personal"):
-            raise FedltError("strategy FedBN: the model has no BatchNorm; set model.norm: batch")
+            raise FedltError(
+                "strategy FedBN: the model has no BatchNorm; take model.norm: batch, with a CNN, "
+                "an MLP or a ResNet"
+            )

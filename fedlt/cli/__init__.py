@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -38,10 +41,14 @@ from fedlt.cli.reproduce import reproduce
 from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
 from fedlt.cli.sweep import sweep
-from fedlt.errors import FedltError, RunError
-from fedlt.loading import add_import_paths
+from fedlt.cli.trust import rule_of
+from fedlt.errors import FedltError, RunError, shortened
+from fedlt.loading import add_import_paths, execution_rule
+from fedlt.raised import described
 
 __all__ = ["app", "main"]
+
+_MOST_LINE = 2000  # characters of an error line
 
 app = typer.Typer(
     name="fedlt",
@@ -55,10 +62,15 @@ app = typer.Typer(
 
 
 class _Command(TyperCommand):
-    """A command whose help is plain text on every version of typer and click.
+    """A command with a rule for code of a user's, and plain help on every typer and click.
 
     Typer escapes brackets for HTML pages, and newer clicks drop the help of typer's arguments.
     """
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (what a verb returns)
+        """Run the verb; what only reads executes no code of a user's, the others say which."""
+        with execution_rule(rule_of(self.name)):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write arguments and options, each with its help."""
@@ -91,7 +103,7 @@ app.command("check", cls=_Command)(check)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from fedlt.run_environment import fedlt_version
+        from fedlt.runs import fedlt_version
 
         typer.echo(f"fedlt {fedlt_version()}")
         raise typer.Exit
@@ -107,8 +119,19 @@ def _options(
 
 
 def _fail(message: str, code: int = 2) -> int:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {' '.join(message.split())[:_MOST_LINE]}", err=True)
     return code
+
+
+def _fail_unforeseen(error: BaseException) -> int:
+    """Say in one line what no command has foreseen, and keep the traceback in a file."""
+    line = f"fedlt itself fails: {described(error)}"
+    with suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix="fedlt-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("".join(traceback.format_exception(error)))
+        line = f"{line[: _MOST_LINE // 2]}; the traceback is in {name}"
+    return _fail(line, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 after a mistake of the user's and 1 after a run that could not go on (one line on
-        standard error each); 130 after Ctrl-C or SIGTERM.
+        standard error each), 1 as well after a fault of fedlt's own, whose traceback goes to a
+        file; 130 after Ctrl-C or SIGTERM.
     """
     given = sys.argv[1:] if arguments is None else [*arguments]  # `list` is a verb here
     added = add_import_paths([str(Path.cwd())])  # module:Class may lie in the working directory
@@ -138,6 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         typer.echo("interrupted", err=True)
         return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it at its end)
+        return 1
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            return _fail_unforeseen(error)
+        return _fail(f"{shortened(error.filename, 300)}: {error.strerror}")
+    except BaseException as error:
+        return _fail_unforeseen(error)
     finally:
         sys.path[:] = [path for path in sys.path if path not in added]
     return code if isinstance(code, int) else 0

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlt.cli.trust import Announcer, check_trusted
+
 if TYPE_CHECKING:
     from fedlt.config import Config
     from fedlt.data import FederatedData
@@ -25,16 +27,30 @@ def inspect(
     png: Annotated[
         Path | None, typer.Option("--png", metavar="PATH", help="Draw the heat map there, too.")
     ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Execute the Python files that FILE names.")
+    ] = False,
 ) -> None:
-    """Show which client has which classes; trains nothing."""
+    """Show which client has which classes; trains nothing.
+
+    Code of FILE's is not executed without --trust; code that the command line names is.
+    """
+    from fedlt.config import load_config
+    from fedlt.loading import execution_rule
+
+    config = load_config(file, overrides or []).runs()[0]
+    check_trusted(config, file, overrides or [], trust=trust)
+    with execution_rule(Announcer()):
+        _inspect(config, png)
+
+
+def _inspect(config: Config, png: Path | None) -> None:
     from rich.console import Console
 
-    from fedlt.config import load_config
     from fedlt.data import prepare_data
     from fedlt.evaluation.shots import groups_note
     from fedlt.report.partition_plot import cost_text, draw_partition, estimate_cost, show_partition
 
-    config = load_config(file, overrides or []).runs()[0]
     data = prepare_data(config.data, config.partition, seed=config.seed)
     federation = _federation(config, data)
     cost = estimate_cost(

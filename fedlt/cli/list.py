@@ -72,9 +72,9 @@ def _names(what: Kind) -> dict[str, str]:
         case Kind.EXPERIMENTS:
             return _experiments()
         case Kind.RECIPES:
-            from fedlt.compare.recipes import read_recipe, recipe_paths
+            from fedlt.compare.recipes import about_of, recipe_paths
 
-            return {name: read_recipe(path).about for name, path in recipe_paths().items()}
+            return {name: about_of(path) for name, path in recipe_paths().items()}
 
 
 def _first_line(of: object) -> str:
@@ -89,6 +89,7 @@ def _experiments() -> dict[str, str]:
     folder = Path("experiments") if Path("experiments").is_dir() else beside
     found = {}
     for path in sorted(folder.rglob("*.yaml")):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline(500).rstrip("\n")
         found[str(path)] = first.lstrip("# ") if first.startswith("#") else ""
     return found

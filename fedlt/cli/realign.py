@@ -62,8 +62,7 @@ def realign(
     from fedlt.engines import ENGINES
     from fedlt.errors import FedltError, nearest
     from fedlt.realigning import session
-    from fedlt.run_files import write_sealed
-    from fedlt.runs import run_directories
+    from fedlt.runs import run_directories, write_json
 
     given: dict[str, float | str | None] = {"tau": tau, "scale": scale, "epochs": epochs, "lr": lr}
     given |= {"batch_size": batch_size, "momentum": momentum, "per_class": per_class}
@@ -81,7 +80,7 @@ def realign(
             paths.append(session.outcome_path(one, plan))
             try:
                 paths[-1].parent.mkdir(exist_ok=True)
-                write_sealed(paths[-1], outcome, one.run)
+                write_json(paths[-1], outcome)
             except OSError as error:
                 raise FedltError(f"{paths[-1]} cannot be written: {error.strerror}") from error
     console = Console()

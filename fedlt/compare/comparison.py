@@ -23,11 +23,13 @@ from typing import Any
 
 from fedlt.compare.search import Choices, Range, Space, check_key, parse_choices
 from fedlt.compare.settings import row_folder
-from fedlt.config import Config, build_config, resolve_client, resolve_strategy
+from fedlt.config import Config, build_config, resolve_client, resolve_strategy, user_code
 from fedlt.config.load import parse_options
+from fedlt.config.paths import with_paths
 from fedlt.config.plugins import client_control
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
+from fedlt.loading import announce
 
 __all__ = ["Comparison", "Row", "read_comparison"]
 
@@ -76,6 +78,8 @@ class Comparison:
         config = build_config(tree, self.path, [*self.overrides, *more], what=f"row {row.label!r}")
         output = str(Path(config.output) / self.name / folder)
         config = config.model_copy(update={"output": output, "name": row.slug})
+        for key, spec in user_code(config).items():  # also what its processes execute
+            announce(spec, key)
         resolve_strategy(config)
         resolve_client(config)
         return config.runs()
@@ -115,6 +119,7 @@ def read_comparison(
     if "reproduce" in tree:
         raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
     section = tree.pop("compare", None)
+    tree = with_paths(tree, path.absolute().parent)
     if strategies or clients:
         section = {"rows": _grid(strategies or [None], clients or [None])}
     if section is None and search:
@@ -154,9 +159,10 @@ def _grid(
                 raise FedltError(f"{option}: {name} is given twice")
     for strategy in strategies:
         for client in clients:
-            pair = {"strategy": strategy, "client": client}
-            given = {key: {"name": name} for key, name in pair.items() if name is not None}
-            rows[" + ".join(section["name"] for section in given.values())] = given
+            named = {"strategy": strategy, "client": client}
+            pair = {key: name for key, name in named.items() if name is not None}
+            found = {key: {"name": with_paths(name, Path.cwd(), key)} for key, name in pair.items()}
+            rows[" + ".join(pair.values())] = found
     return rows
 
 
@@ -182,6 +188,8 @@ def _searched(path: Path, where: str, given: object) -> Space:
             raise FedltError(f"{path}: {where}: {error}") from error
         if choices is None:
             break
+        if not isinstance(choices, Range):
+            choices = [with_paths(one, path.absolute().parent, str(key)) for one in choices]
         found[str(key)] = choices
     if not isinstance(given, Mapping) or len(found) < len(given):
         raise FedltError(f"{path}: {where}: expected key: [values] or a range, got {given!r}")
@@ -205,7 +213,8 @@ def _row(
             raise FedltError(f"{path}: {where}.{key}: all rows have the same; give it above")
     given = dict(changes)
     own = _searched(path, f"{where}.search", given.pop("search", dict(search)))
-    return Row(str(label), row_folder(str(label)), _merged(tree, given), own)
+    changed = with_paths(given, path.absolute().parent)
+    return Row(str(label), row_folder(str(label)), _merged(tree, changed), own)
 
 
 def _controls(rows: Sequence[Row]) -> list[Row]:

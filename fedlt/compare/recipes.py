@@ -34,12 +34,13 @@ from fedlt.compare.comparison import Comparison, read_comparison
 from fedlt.compare.figures import MOMENTS
 from fedlt.compare.settings import Setting
 from fedlt.config.explain import expected
+from fedlt.config.paths import with_paths
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
 __all__ = [
-    "FULL", "UNITS", "Figure", "Recipe", "RecipeSetting", "Scale", "find_recipe", "is_recipe",
-    "read_recipe", "recipe_paths", "seeds_of",
+    "FULL", "UNITS", "Figure", "Recipe", "RecipeSetting", "Scale", "about_of", "find_recipe",
+    "is_recipe", "read_recipe", "recipe_paths", "seeds_of",
 ]  # fmt: skip
 
 FULL = "full"
@@ -196,7 +197,7 @@ def read_recipe(
     tree = read_mapping(path)
     if "reproduce" not in tree:
         raise FedltError(f"{path}: has no section 'reproduce'; it is for fedlt compare or run")
-    section = _validated(path, tree.pop("reproduce"))
+    section = _validated(path, _placed(tree.pop("reproduce"), path.absolute().parent))
     seeds = tree.get("seeds") or [tree.get("seed", 1)]
     every = {row.label for row in read_comparison(path, content=tree).rows}
     kept = read_comparison(path, overrides, only=only, content=tree)
@@ -223,6 +224,44 @@ def read_recipe(
         figures=tuple(one for one in figures if one.row in labels),
         notes=tuple(notes),
     )
+
+
+def about_of(path: Path) -> str:
+    """Return what a recipe is about; of a file that is none, why. No code is executed."""
+    try:
+        section = read_mapping(path).get("reproduce")
+    except FedltError as error:
+        return str(error)
+    if not isinstance(section, Mapping) or not isinstance(section.get("about"), str):
+        return f"{path}: has no section 'reproduce' with a line 'about'"
+    return str(section["about"])
+
+
+def _placed(section: object, folder: Path) -> object:
+    """Return a section with absolute paths in the values of its settings and scales."""
+
+    def placed(values: object) -> object:
+        if not isinstance(values, Mapping):
+            return values
+        return {key: with_paths(value, folder, str(key)) for key, value in values.items()}
+
+    def placed_part(key: str, part: object) -> object:
+        if key == "rows" and isinstance(part, Mapping):
+            return {row: placed(values) for row, values in part.items()}
+        return placed(part) if key == "set" else part
+
+    if not isinstance(section, Mapping):
+        return section
+    found = dict(section)
+    if isinstance(settings := section.get("settings"), Mapping):
+        found["settings"] = {name: placed(values) for name, values in settings.items()}
+    if isinstance(scales := section.get("scales"), Mapping):
+        found["scales"] = {
+            name: {key: placed_part(key, part) for key, part in scale.items()}
+            if isinstance(scale, Mapping) else scale
+            for name, scale in scales.items()
+        }  # fmt: skip
+    return found
 
 
 def _validated(path: Path, given: object) -> _Section:

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedlt.errors import nearest
+from fedlt.errors import nearest, shortened
 
 __all__ = ["expected", "explain", "known_keys"]
 
@@ -29,6 +29,7 @@ _PLAIN = {
     "model_type": "a mapping (key: value)",
     "none_required": "null",
     "too_short": "at least one entry",
+    "too_long": "fewer entries",
 }
 
 
@@ -45,7 +46,10 @@ def expected(error: ErrorDetails) -> str:
     }
     if kind in bounds:
         words, key = bounds[kind]
-        return f"{words} {context[key]:g}"
+        bound = context[key]
+        return f"{words} {f'{bound:g}' if abs(bound) < 1e5 else f'{bound:,.0f}'}"
+    if kind == "string_too_long":
+        return f"at most {context['max_length']} characters"
     if kind == "literal_error":
         return str(context["expected"])
     if kind == "string_pattern_mismatch":
@@ -70,14 +74,14 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _unknown(key: str, model: type[BaseModel]) -> str:
-    every = list(known_keys(model))
+    every, told = list(known_keys(model)), repr(shortened(key))
     section, _, leaf = key.rpartition(".")
     elsewhere = [known for known in every if known.rpartition(".")[2] == leaf]
     if elsewhere:
-        return f"unknown key {key!r}; nearest: {', '.join(map(repr, elsewhere))}"
+        return f"unknown key {told}; nearest: {', '.join(map(repr, elsewhere))}"
     prefix = f"{section}." if section else ""
     siblings = [k for k in every if k.startswith(prefix) and "." not in k[len(prefix) :]]
-    return f"unknown key {key!r}{nearest(key, siblings)}"
+    return f"unknown key {told}{nearest(key, siblings)}"
 
 
 def _dotted(location: Sequence[int | str], known: set[str]) -> str:

@@ -22,8 +22,9 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from fedlt.config.explain import expected
 from fedlt.config.schema import Config, PluginConfig
-from fedlt.errors import FedltError, nearest
-from fedlt.loading import check_packages, is_spec, load_object
+from fedlt.errors import FedltError, nearest, shortened
+from fedlt.loading import check_packages, is_spec, load_object, load_users_object
+from fedlt.raised import users_code
 
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
@@ -39,6 +40,7 @@ __all__ = [
     "resolve_strategy",
 ]
 
+_MOST_WHOLE = 1_000_000  # of a hyperparameter; one that is a seed has the range of seeds
 _TABLES = {"strategy": ("strategies", "STRATEGIES"), "client": ("clients", "CLIENTS")}
 # Arguments of Flower's strategies that follow from the rest of the file.
 _SET_BY_FEDLT = {
@@ -120,7 +122,7 @@ def client_control(name: object) -> dict[str, object]:
 def _find_class(section: str, name: str, where: str) -> Any:  # noqa: ANN401 (checked by the caller)
     check_packages()  # a user's file imports them, too
     if is_spec(name):
-        return load_object(name, where)
+        return load_users_object(name, where)
     loaders = _loaders(section)
     if name not in loaders:
         raise FedltError(f"{where}: unknown {section} {name!r}{nearest(name, loaders)}")
@@ -147,7 +149,7 @@ def plugin_section(name: str) -> Literal["strategy", "client"]:
     from fedlt.client import ClientPlugin
 
     check_packages()
-    found = load_object(name, "name")
+    found = load_users_object(name, "name")
     is_plugin = isinstance(found, type) and issubclass(found, ClientPlugin)
     return "client" if is_plugin else "strategy"
 
@@ -197,6 +199,9 @@ def _is_class_variable(cls: type, name: str) -> bool:
 
 
 def _check_finite(key: str, value: object) -> None:
+    """Raise for a number that is not finite, or is whole and beyond every use."""
+    if isinstance(value, int) and not key.endswith("seed") and abs(value) > _MOST_WHOLE:
+        raise FedltError(f"{key} is {value}; expected at most {_MOST_WHOLE:,} in size")
     if isinstance(value, float) and not math.isfinite(value):
         raise FedltError(f"{key} is {value}; expected a finite number")
     if isinstance(value, (list, dict)):
@@ -254,15 +259,14 @@ def _instantiate(section: str, plugin: PluginConfig, cls: type, base: type) -> A
 
 
 def _construct(section: str, plugin: PluginConfig, cls: type, options: Mapping[str, object]) -> Any:  # noqa: ANN401
-    try:
+    with users_code(f"{section}: {plugin.name!r} refuses {shortened(repr(dict(options)), 300)}"):
         return cls(**options)
-    except Exception as error:  # whatever a user's __post_init__ raises
-        raise FedltError(f"{section}: {plugin.name!r} refuses {dict(options)}: {error}") from error
 
 
 def _stock(plugin: PluginConfig, cls: Any) -> StockStrategy:  # noqa: ANN401 (a Flower class)
     """Return a strategy of Flower's own; its options are those of its constructor."""
     from fedlt.flower.stock import StockStrategy
+    from fedlt.flower.stock_options import check_stock_options
 
     where = f"strategy.name: {plugin.name!r}"
     if inspect.isabstract(cls):
@@ -279,6 +283,7 @@ def _stock(plugin: PluginConfig, cls: Any) -> StockStrategy:  # noqa: ANN401 (a 
     required = {p.name for p in named if p.default is p.empty}
     accepted = {p.name: hints.get(p.name, Any) for p in named if p.name not in _SET_BY_FEDLT}
     options = _validated_options("strategy", plugin, accepted, required)
+    check_stock_options(cls, options)
     _construct("strategy", plugin, cls, options)
     return StockStrategy(cls, options)
 

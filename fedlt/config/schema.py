@@ -19,7 +19,18 @@ from pydantic import (
     model_validator,
 )
 
-from fedlt.config.base import Count, Name, NotNegative, Positive, Share, Whole
+from fedlt.config.base import (
+    Count,
+    Epochs,
+    Memory,
+    Name,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    Whole,
+    Width,
+)  # fmt: skip
 from fedlt.config.base import Section as _Section
 from fedlt.config.faults import FaultsConfig
 from fedlt.engines import ENGINES
@@ -77,7 +88,7 @@ class ModelConfig(_Section):
     """The backbone."""
 
     name: StrictStr = "cnn"  # built-in name, or file.py:function, package.module:function
-    width: Count | None = None  # channels of the first stage; None: the published width
+    width: Width | None = None  # channels of the first stage; None: the published width
     norm: Literal["batch", "group"] = "batch"
 
 
@@ -159,7 +170,7 @@ class ScheduleConfig(_Section):
 class LocalConfig(_Section):
     """Training on one client."""
 
-    epochs: Count = 1  # passes over the client's images per round
+    epochs: Annotated[Epochs, Field(ge=1)] = 1  # passes over the client's images per round
     batch_size: Count = 32
     optimizer: Literal["sgd", "adamw"] = "sgd"  # adamw has its own betas: momentum is sgd's
     lr: Positive = 0.1
@@ -240,7 +251,7 @@ class RefreshConfig(_Section):
     """Training of personal parts just before they are scored, alike for every method."""
 
     scope: Literal["head", "all"] = "head"
-    epochs: Whole = 0
+    epochs: Epochs = 0
 
 
 class PersonalConfig(_Section):
@@ -259,7 +270,7 @@ class EngineConfig(_Section):
     gpus_per_worker: NotNegative = 0  # GPUs set aside for a worker; a share, or whole ones
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
-    personal_memory: Whole = 1024  # MiB of personal states in the driver; more of them go to disk
+    personal_memory: Memory = 1024  # MiB of personal states in the driver; more of them go to disk
 
     @field_validator("cpus_per_worker", "gpus_per_worker")
     @classmethod
@@ -285,9 +296,13 @@ class Config(_Section):
     """One experiment file."""
 
     name: Name  # names the run directory: output/name/seed
-    seed: Whole = 1
-    seeds: Annotated[list[Whole], Field(min_length=1)] | None = None  # several runs, in turn
-    rng_salt: StrictInt = 0  # an independent repeat under the same seed
+    seed: Seed = 1
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)] | None = (
+        None  # several runs, in turn
+    )
+    rng_salt: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] = (
+        0  # an independent repeat under the same seed
+    )
     rounds: Count
     clients_per_round: Count | None = None  # None: all of them
     data: DataConfig = DataConfig()

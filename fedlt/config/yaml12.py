@@ -3,43 +3,67 @@
 PyYAML follows YAML 1.1, where ``1e-3`` is text, ``off`` is false, ``1:30`` is 90 and ``2024-01-01``
 is a date. Here ``1e-3`` is a number, only true and false are booleans, and the others are text
 (YAML 1.2 core schema, https://yaml.org/spec/1.2.2/#1032-tag-resolution).
+
+A file may come from a stranger. Size, depth and the number of values, aliases counted as often as
+they stand for something, have limits that hold before anything is built.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, shortened
+from fedlt.reading import read_text
 
-__all__ = ["dump", "parse_value", "read_mapping"]
+__all__ = ["MOST_BYTES", "MOST_DEPTH", "MOST_VALUES", "dump", "parse_value", "read_mapping"]
+
+MOST_BYTES = 1 << 20  # of a YAML file; the longest of ours has a hundredth of that
+MOST_VALUES = 20_000  # keys, values, lists and mappings, with what aliases stand for
+MOST_DEPTH = 50  # of lists and mappings in each other
+_MOST_INTEGER = 2**63 - 1  # what every library below holds as a whole number
+_TAG = "tag:yaml.org,2002:"
+
+# The parser of libyaml reads a megabyte in milliseconds; not every PyYAML is built with it.
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2 and without duplicate keys."""
+class _Loader(_Base):  # type: ignore[misc]  # one of two classes
+    """SafeLoader with the scalars of YAML 1.2, without duplicate keys and without other tags."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (filled below, as PyYAML wants it)
+    yaml_constructors: dict[str | None, Any] = {  # noqa: RUF012 (likewise)
+        None: yaml.SafeLoader.construct_undefined,
+        f"{_TAG}seq": yaml.SafeLoader.construct_yaml_seq,
+        f"{_TAG}map": yaml.SafeLoader.construct_yaml_map,
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping; refuse a key that is written twice or is not text."""
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(
+                problem="expected a mapping (key: value)", problem_mark=node.start_mark
+            )
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
+            if key.tag == f"{_TAG}merge":
                 continue
-            if key.tag != "tag:yaml.org,2002:str":
+            name, problem = shortened(str(getattr(key, "value", "?"))), ""
+            if key.tag != f"{_TAG}str":
+                problem = f"key {name} is not text; quote it"
+            elif key.value in seen:
+                problem = f"key {name!r} is given twice"
+            if problem:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"key {getattr(key, 'value', '?')!s} is not text; quote it",
-                    problem_mark=key.start_mark,
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark
+                    problem=problem, problem_mark=key.start_mark
                 )
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 class _Dumper(yaml.SafeDumper):
@@ -63,12 +87,72 @@ for _name, (_pattern, _first) in _SCALARS.items():
         )
 
 
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+def _construct_int(text: str) -> int:
+    if len(text.lstrip("+-0")) > len(str(_MOST_INTEGER)):
+        raise ValueError(f"a whole number of {len(text)} digits; at most {_MOST_INTEGER}")
+    value = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    if abs(value) > _MOST_INTEGER:
+        raise ValueError(f"{text} is more than {_MOST_INTEGER}")
+    return value
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+def _construct_scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
+    """Return the value of a scalar; a tag that the file writes must fit what it stands before."""
+    text, kind = str(loader.construct_scalar(node)), node.tag.removeprefix(_TAG)
+    if kind == "str":
+        return text
+    if not re.fullmatch(_SCALARS[kind][0], text):
+        raise yaml.constructor.ConstructorError(
+            problem=f"{text[:40]!r} is no {kind}", problem_mark=node.start_mark
+        )
+    try:
+        return _MAKERS[kind](text)
+    except ValueError as error:
+        raise yaml.constructor.ConstructorError(
+            problem=str(error), problem_mark=node.start_mark
+        ) from error
+
+
+_MAKERS: dict[str, Callable[[str], object]] = {
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": _construct_int,
+    "float": lambda text: float(text.replace(".inf", "inf").replace(".nan", "nan")),
+}
+for _name in ("str", *_MAKERS):
+    _Loader.add_constructor(_TAG + _name, _construct_scalar)
+
+
+def _check_limits(text: str) -> None:
+    """Raise for a text that is deep, or whose aliases stand for more than a file may hold.
+
+    Raises:
+        ValueError: It says which limit.
+    """
+    sizes: dict[str | None, int] = {}  # anchor -> values that it stands for
+    opened: list[tuple[str | None, int]] = []  # anchor, and the values before it
+    total = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+            continue
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in [anchor for anchor, _ in opened]:
+                raise ValueError(f"nested too deeply: *{event.anchor} stands inside itself")
+            total += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, total))
+            total += 1
+            if len(opened) > MOST_DEPTH:
+                raise ValueError(f"nested too deeply: more than {MOST_DEPTH} levels")
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if total > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values, with what its aliases stand for")
 
 
 def _explain(error: yaml.YAMLError) -> str:
@@ -80,10 +164,15 @@ def _explain(error: yaml.YAMLError) -> str:
 
 def _parse(text: str, where: str) -> Any:  # noqa: ANN401 (whatever the text holds)
     try:
-        value = yaml.load(text, Loader=_Loader)
-        return _copy(value)
+        _check_limits(text)
+        return _copy(yaml.load(text, Loader=_Loader))
     except yaml.YAMLError as error:
-        raise FedltError(f"{where}: not valid YAML: {_explain(error)}") from error
+        words = _explain(error)
+        if "nesting depth" in words:
+            words = f"nested too deeply: more than {MOST_DEPTH} levels"
+        raise FedltError(f"{where}: not valid YAML: {words}") from error
+    except UnicodeEncodeError as error:
+        raise FedltError(f"{where}: not valid YAML: {error.reason}") from error
     except RecursionError as error:
         raise FedltError(f"{where}: nested too deeply") from error
     except ValueError as error:
@@ -99,7 +188,7 @@ def _copy(value: Any) -> Any:  # noqa: ANN401 (a recursion over plain data)
     if isinstance(value, dict):
         for key, item in value.items():
             if item is None and ":" in str(key):
-                name, _, rest = str(key).partition(":")
+                name, _, rest = shortened(str(key)).partition(":")
                 raise ValueError(f"write '{name}: {rest}', with a space after the colon")
         return {key: _copy(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -126,13 +215,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         FedltError: If the file is missing, unreadable, empty, not YAML, or not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FedltError(f"{path}: not a text file (UTF-8)") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FedltError(f"{path}: cannot be read: {reason}") from error
+    text = read_text(path, MOST_BYTES)
     value = _parse(text, str(path))
     if value is None:
         raise FedltError(f"{path}: the file is empty; expected a mapping with name and rounds")

@@ -11,7 +11,8 @@ from fedlt.data.builtin import digits, synthetic
 from fedlt.data.dataset import Dataset, dataset_from_arrays
 from fedlt.data.torchvision_sets import torchvision_dataset
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_object
+from fedlt.loading import is_spec, load_users_object
+from fedlt.raised import users_code
 
 __all__ = ["DATASETS", "Dataset", "dataset_from_arrays", "load_dataset"]
 
@@ -45,12 +46,8 @@ def load_dataset(
     _check_options(name, arguments, parameters)
     if root is not None and "root" in parameters:
         arguments.setdefault("root", root)
-    try:
+    with users_code(f"data.dataset: {name!r} fails"):
         data = loader(**arguments)
-    except FedltError:
-        raise
-    except Exception as error:
-        raise FedltError(f"data.dataset: {name!r} fails: {error!r}") from error
     if not isinstance(data, Dataset):
         kind = type(data).__name__
         raise FedltError(f"data.dataset: {name!r} must return a fedlt Dataset, got {kind}")
@@ -62,7 +59,7 @@ def _loader(name: str) -> Callable[..., Dataset]:
         return DATASETS[name]
     if not is_spec(name):
         raise FedltError(f"data.dataset: unknown {name!r}{nearest(name, DATASETS)}")
-    loader = load_object(name, "data.dataset")
+    loader = load_users_object(name, "data.dataset")
     if not callable(loader):
         raise FedltError(f"data.dataset: {name!r} is not a function")
     found: Callable[..., Dataset] = loader

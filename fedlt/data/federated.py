@@ -58,9 +58,7 @@ class FederatedData:
         return self.partition.sizes()
 
 
-def prepare_data(
-    data: DataConfig, partition: PartitionConfig, *, seed: int, source: Dataset | None = None
-) -> FederatedData:
+def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> FederatedData:
     """Load the data set and draw split, long tail and partition.
 
     The training images are in the order of the canonical draw, class by class (a data set that is
@@ -71,13 +69,11 @@ def prepare_data(
         data: The section ``data`` of the configuration.
         partition: The section ``partition``.
         seed: The run's seed.
-        source: The data set, where it is loaded already.
 
     Raises:
         FedltError: If anything in the two sections cannot be had or met.
     """
-    if source is None:
-        source = load_dataset(data.dataset, root=data.root, options=data.options)
+    source = load_dataset(data.dataset, root=data.root, options=data.options)
     pool, eval_images, eval_labels = _split(source, data.split)
     chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
     labels = source.train_labels[chosen]

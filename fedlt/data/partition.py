@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.errors import FedltError
+from fedlt.reading import read_json
 
 __all__ = ["Partition", "Shares", "labels_hash"]
 
@@ -182,12 +183,7 @@ class Partition:
             FedltError: If the file is missing, not a partition, or its checksum is wrong.
         """
         where = f"partition.file {str(path)!r}"
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise FedltError(f"{where}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise FedltError(f"{where}: is not JSON ({error})") from error
+        content = read_json(Path(path), where=where)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise FedltError(f"{where}: is not a fedlt partition of format {_FORMAT}")
         return _parse(content, where)

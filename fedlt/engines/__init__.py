@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_object
+from fedlt.loading import is_spec, load_users_object
 
 if TYPE_CHECKING:
     from fedlt.engines.base import Engine
@@ -30,7 +30,7 @@ def engine_class(name: str) -> type[Engine]:
     from fedlt.engines.base import Engine
 
     if is_spec(name):
-        found = load_object(name, "engine.name")
+        found = load_users_object(name, "engine.name")
         if not (isinstance(found, type) and issubclass(found, Engine)):
             raise FedltError(
                 f"engine.name: {name!r} is not a subclass of fedlt.engines.base.Engine"

@@ -208,7 +208,8 @@ class ServerHalf(FlowerBase):
             return {}
         means = {name: sums.pop(name) / weight for name in self._buffers if name in sums}
         pooled = self.federation.config.batchnorm == "pooled"
-        return from_moments(means, self._moments) if pooled else means
+        sent = self.state.broadcast
+        return from_moments(means, self._moments, about=sent) if pooled else means
 
     @abstractmethod
     def aggregate_train(

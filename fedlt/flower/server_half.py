@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fedlt.errors import FedltError, one_line
+from fedlt.errors import FedltError
 from fedlt.flower.adapter import FlowerStrategy, ServerHalf
 from fedlt.flower.stock import StockFlowerStrategy, StockStrategy
+from fedlt.raised import users_code
 
 if TYPE_CHECKING:
     from fedlt.federation import Federation
@@ -21,7 +22,7 @@ def make_server_half(federation: Federation) -> ServerHalf:
         FedltError: If the model cannot be built, or the strategy's ``build`` or ``init`` fails.
     """
     strategy = federation.strategy
-    try:
+    with users_code(f"strategy {type(strategy).__name__}: building the model or init fails"):
         model = federation.build_model()
         if strategy.pools and (kept := model.names("personal")):
             name = federation.config.strategy.name
@@ -31,9 +32,3 @@ def make_server_half(federation: Federation) -> ServerHalf:
         if isinstance(strategy, StockStrategy):
             return StockFlowerStrategy(strategy, model, federation)
         return FlowerStrategy(strategy, model, federation)
-    except FedltError:
-        raise
-    except Exception as error:
-        name = type(strategy).__name__
-        reason = one_line(error)
-        raise FedltError(f"strategy {name}: building the model or init fails: {reason}") from error

@@ -9,10 +9,11 @@ from typing import Final
 from torch import nn
 
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_object
+from fedlt.loading import is_spec, load_users_object
 from fedlt.models.cnn import Cnn
 from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import ResNet
+from fedlt.raised import users_code
 
 __all__ = ["BACKBONES", "BackboneSpec", "build_backbone"]
 
@@ -80,10 +81,11 @@ def build_backbone(
         FedltError: If the name or norm is unknown, or a size is too small.
     """
     if is_spec(name):
-        make = load_object(name, "model.name")
-        built: nn.Module = make(
-            in_channels=in_channels, image_size=image_size, width=width, norm=norm
-        )
+        make = load_users_object(name, "model.name")
+        with users_code(f"model.name: {name!r} fails"):
+            built: nn.Module = make(
+                in_channels=in_channels, image_size=image_size, width=width, norm=norm
+            )
         return built
     if name not in BACKBONES:
         raise FedltError(f"model.name: unknown backbone {name!r}{nearest(name, BACKBONES)}")

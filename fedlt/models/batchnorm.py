@@ -1,8 +1,10 @@
 """What becomes of BatchNorm when clients are averaged: ``average``, ``pooled`` or ``local``.
 
 ``average`` averages running means and variances like weights. ``pooled`` gives the variance of the
-pooled activations, ``sum_k p_k (var_k + mean_k^2) - mean^2``: clients send second moments instead
-of variances. ``local`` keeps BatchNorm with the client: Li et al., FedBN, ICLR 2021,
+pooled activations, ``sum_k p_k (var_k + (mean_k - m)^2) - (mean - m)^2`` about the mean m that the
+server has sent: clients send second moments instead of variances. Any m gives the same variance;
+about zero, float32 would lose the digits of a variance that is small beside its mean. ``local``
+keeps BatchNorm with the client: Li et al., FedBN, ICLR 2021,
 https://arxiv.org/abs/2102.07623.
 
 A batch of one image gives some layers a single value a channel, which has no variance; torch
@@ -78,31 +80,40 @@ def apply_policy(model: Model, policy: str) -> None:
             model.set_group(path, "personal")
 
 
-def to_moments(tensors: Mapping[str, Tensor], pairs: Pairs) -> dict[str, Tensor]:
-    """Replace every variance by the second moment, which may be averaged: var + mean^2.
+def to_moments(
+    tensors: Mapping[str, Tensor], pairs: Pairs, *, about: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Replace every variance by a second moment, which may be averaged: var + (mean - m)^2.
 
     Args:
         tensors: Tensors by name; not written.
         pairs: From ``batchnorm_statistics``.
+        about: The means m by their names: what the server has sent to every client.
 
     Returns:
         The same names; what is in no pair is passed through.
     """
-    moments = {var: tensors[var] + tensors[mean].square() for mean, var in pairs}
+    moments = {var: tensors[var] + (tensors[mean] - about[mean]).square() for mean, var in pairs}
     return {**tensors, **moments}
 
 
-def from_moments(tensors: Mapping[str, Tensor], pairs: Pairs) -> dict[str, Tensor]:
-    """Undo ``to_moments`` after a weighted mean: second moment - mean^2, at least 0.
+def from_moments(
+    tensors: Mapping[str, Tensor], pairs: Pairs, *, about: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Undo ``to_moments`` after a weighted mean: second moment - (mean - m)^2, at least 0.
 
     Args:
         tensors: Weighted means over clients by name; not written.
         pairs: From ``batchnorm_statistics``.
+        about: The same means m.
 
     Returns:
         The same names; what is in no pair is passed through.
     """
-    variances = {var: (tensors[var] - tensors[mean].square()).clamp(min=0) for mean, var in pairs}
+    variances = {
+        var: (tensors[var] - (tensors[mean] - about[mean]).square()).clamp(min=0)
+        for mean, var in pairs
+    }
     return {**tensors, **variances}
 
 

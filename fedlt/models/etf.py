@@ -74,8 +74,8 @@ def dense_etf(num_features: int, num_classes: int, generator: torch.Generator) -
         raise FedltError(f"sparse_etf: needs at least 2 classes, got {num_classes}")
     if num_features < num_classes:
         raise FedltError(
-            f"sparse_etf: needs at least as many features as classes, got {num_features} features "
-            f"for {num_classes} classes; take a wider backbone (model.width) or model.name resnet18"
+            f"dense_etf: needs at least as many features as classes, got {num_features} features "
+            f"for {num_classes} classes"
         )
     start = torch.rand(num_features, num_classes, generator=generator, dtype=torch.float64)
     basis: Tensor = torch.linalg.qr(start).Q  # (D, C)
@@ -100,12 +100,16 @@ def sparse_mask(
     Raises:
         FedltError: If the sparsity is outside [0, 1).
     """
-    if not 0 <= sparsity < 1:
-        raise FedltError(f"sparse_etf: sparsity must be in [0, 1), got {sparsity}")
+    _check_sparsity(sparsity)
     size = num_features * num_classes
     mask = torch.ones(size, dtype=torch.bool)
     mask[torch.randperm(size, generator=generator)[: int(sparsity * size)]] = False
     return mask.view(num_classes, num_features)
+
+
+def _check_sparsity(sparsity: float) -> None:
+    if not 0 <= sparsity < 1:
+        raise FedltError(f"sparse_etf: sparsity must be in [0, 1), got {sparsity}")
 
 
 def _gradient(weight: Tensor, norm: float) -> Tensor:
@@ -200,6 +204,10 @@ def sparse_etf(
     if not (norm > 0 and math.isfinite(norm)):
         raise FedltError(f"sparse_etf: norm must be finite and above 0, got {norm}")
 
+    _check_sparsity(sparsity)
+    if num_features < num_classes:
+        raise FedltError(_too_narrow(num_features, num_classes, sparsity))
+
     def make(features: int) -> Tensor:
         inputs = {"sparsity": sparsity, "norm": norm, "seed": seed, "steps": steps}
         key = {"features": features, "classes": num_classes, **inputs}
@@ -218,9 +226,24 @@ def sparse_etf(
     wider = num_features * 2
     while wider <= _LARGEST_FEATURES and not _is_equiangular(make(wider)):
         wider *= 2
-    remedy = f"{wider} features work (model.width)" if wider <= _LARGEST_FEATURES else "raise steps"
+    works = f"{wider} features work (model.width), or " if wider <= _LARGEST_FEATURES else ""
     raise FedltError(
         f"sparse_etf: {num_features} features are too few for {num_classes} classes at sparsity "
         f"{sparsity}: angles vary by {etf_statistics(weight).angle_var:.2g} deg^2 after {steps} "
-        f"steps; {remedy}, or lower the sparsity"
+        f"steps; {works}lower the sparsity (strategy.sparsity): at 0 these features are enough"
+    )
+
+
+def _too_narrow(num_features: int, num_classes: int, sparsity: float) -> str:
+    """Return why a frame does not exist, and which width has room for one.
+
+    C vectors have C (C - 1) / 2 angles. Random sparse frames were repaired from about twice as
+    many entries that may differ from zero, (1 - sparsity) D C, onwards.
+    """
+    enough = math.ceil(num_classes / (1 - sparsity))
+    times = math.ceil(enough / num_features)
+    return (
+        f"sparse_etf: got {num_features} features, fewer than the {num_classes} classes; a frame "
+        f"needs {num_classes} at sparsity 0, about {enough} at sparsity {sparsity:g}: take a "
+        f"backbone {times} times as wide (model.width), which has {times * num_features}"
     )

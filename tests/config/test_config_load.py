@@ -10,6 +10,8 @@ from fedlt.config import (
     Config,
     PluginConfig,
     config_hash,
+    differing_keys,
+    file_digests,
     load_config,
     to_yaml,
 )
@@ -119,21 +121,47 @@ def test_to_yaml_loads_back_equal(text):
     assert config_hash(again) == config_hash(config)
 
 
-def test_paths_are_absolute_current_directory_first():
-    elsewhere = Path("elsewhere")
+def test_paths_of_a_file_lie_beside_it_and_those_of_the_command_line_beside_the_shell():
+    elsewhere, here = Path("elsewhere"), Path.cwd()
     elsewhere.mkdir()
-    for folder in (Path(), elsewhere):
-        (folder / "both.py").write_text("")
-    (elsewhere / "beside.py").write_text("")
-    text = (
-        f"{BASE}strategy: both.py:S\nclient: beside.py:C\ndata: {{root: gone, dataset: digits}}\n"
-    )
-    (elsewhere / "a.yaml").write_text(text)
+    (elsewhere / "a.yaml").write_text(f"""{BASE}
+strategy: s.py:S
+client: {{name: c.py:C, loss: l.py:L, generator: {{x_path: p, path: ../p, pathos: p}}}}
+data: {{root: gone, dataset: "../d.py:load", options: {{path: d.npz, other_path: /abs, n: 1}}}}
+partition: {{file: p.json}}
+model: {{name: m.py:M}}
+engine: {{name: e.py:E}}
+output: out
+""")
+    for name in ("s.py", "gone", "d.npz"):  # what lies beside the shell is not asked
+        Path(name).write_text("")
     config = load_config(elsewhere / "a.yaml")
-    assert config.strategy.name == f"{Path.cwd()}/both.py:S"
-    assert config.client.name == f"{Path.cwd()}/elsewhere/beside.py:C"
-    assert config.data.root == f"{Path.cwd()}/gone"
-    assert config.data.dataset == "digits"
+    there = here / "elsewhere"
+    assert config.strategy.name == f"{there}/s.py:S"
+    assert config.client.name == f"{there}/c.py:C"
+    assert config.client.loss.name == f"{there}/l.py:L"
+    assert config.client.options == {
+        "generator": {"x_path": f"{there}/p", "path": f"{there}/../p", "pathos": "p"}
+    }
+    assert config.data.root == f"{there}/gone"
+    assert config.data.dataset == f"{there}/../d.py:load"
+    assert config.data.options == {"path": f"{there}/d.npz", "other_path": "/abs", "n": 1}
+    assert config.partition.file == f"{there}/p.json"
+    assert (config.model.name, config.engine.name) == (f"{there}/m.py:M", f"{there}/e.py:E")
+    assert config.output == f"{here}/out"
+    given = [
+        "strategy=s.py:S", "client={name: c.py:C, loss: {name: l.py:L}}", "data.root=gone",
+        "data.options.path=d.npz", "data.dataset=d.py:load", "partition.file=p.json",
+        "client.generator={x_path: ~/p}", "model.name=m.py:M", "engine={name: e.py:E}",
+    ]  # fmt: skip
+    config = load_config(elsewhere / "a.yaml", given)
+    assert config.strategy.name == f"{here}/s.py:S"
+    assert (config.client.name, config.client.loss.name) == (f"{here}/c.py:C", f"{here}/l.py:L")
+    assert config.client.options == {"generator": {"x_path": f"{Path.home()}/p"}}
+    assert (config.data.root, config.data.dataset) == (f"{here}/gone", f"{here}/d.py:load")
+    assert config.data.options["path"] == f"{here}/d.npz"
+    assert config.partition.file == f"{here}/p.json"
+    assert (config.model.name, config.engine.name) == (f"{here}/m.py:M", f"{here}/e.py:E")
 
 
 @pytest.mark.parametrize(
@@ -162,11 +190,18 @@ def test_hash_follows_a_users_file_by_content_not_path():
     Path("s.py").write_text("x = 1")
     Path("t.py").write_text("x = 1")
     first = load(f"{BASE}strategy: s.py:S")
-    before = config_hash(first)
+    before, digests = config_hash(first), file_digests(first)
     assert config_hash(load(f"{BASE}strategy: t.py:S")) == before
     assert config_hash(load(f"{BASE}strategy: t.py:T")) != before
     Path("s.py").write_text("x = 2")
     assert config_hash(first) != before
+    assert config_hash(first, digests) == before
+    assert differing_keys(first, first, digests) == ["strategy.name"]
+
+
+def test_differing_keys_are_named():
+    one, two = load(BASE), load(BASE, "local.lr=3", "strategy.mu=1", "name=b")
+    assert differing_keys(one, two, {}) == ["local.lr", "strategy.mu"]
 
 
 def test_configuration_is_frozen_and_python_can_make_one():

@@ -97,7 +97,7 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path, make, message):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(FedltError, match=r"cannot be read .No such file"):
+    with pytest.raises(FedltError, match=r"cannot be read: No such file"):
         Partition.load(tmp_path / "no.json")
 
 

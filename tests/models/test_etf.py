@@ -162,7 +162,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(FedltError, match=r"got 8 features for 10 classes.*model\.width"):
+    with pytest.raises(FedltError, match=r"got 8 features, fewer than the 10.*model\.width"):
         sparse_etf(8, 10, seed=1)
     with pytest.raises(FedltError, match="at least 2 classes"):
         sparse_etf(8, 1, seed=1)

@@ -6,8 +6,7 @@ import json
 import shutil
 
 import pytest
-from report_pages import parse, row_of, table, texts
-from sealed import edit
+from report_pages import edit, parse, row_of, table, texts
 
 from fedlt.cli import main
 from fedlt.compare.verdicts import verdicts
