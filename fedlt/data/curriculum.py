@@ -6,13 +6,20 @@ the current level, and a part of the other images, so that the tail's share is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["EpochPlan", "draw_epoch", "most_progress", "own_factors", "plan_epoch", "stage_of"]
+__all__ = [
+    "EpochPlan",
+    "draw_epoch",
+    "most_progress",
+    "own_factors",
+    "plan_epoch",
+    "plan_hard",
+    "stage_of",
+]
 
 
 def stage_of(step: int, steps: int, stages: int) -> int | None:
@@ -61,6 +68,19 @@ def plan_epoch(
     return EpochPlan(kept, max(0, min(wanted, most)))
 
 
+def plan_hard(hard: int, others: int, *, cap: float) -> EpochPlan:
+    """Return how many images an epoch draws where single images are hard, not classes.
+
+    All other images, and the most synthetic ones.
+
+    Args:
+        hard: Real hard images.
+        others: The other images.
+        cap: Most further hard images, in real ones.
+    """
+    return EpochPlan(others, int(cap * hard))
+
+
 def draw_epoch(
     tail: Tensor, others: Tensor, synthetic: Tensor, plan: EpochPlan, generator: torch.Generator
 ) -> Tensor:
@@ -80,31 +100,40 @@ def draw_epoch(
     return torch.cat([tail, kept, *[source] * whole, some])
 
 
-def own_factors(rows: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+def own_factors(rows: Tensor, kinds: Tensor, counts: Tensor) -> Tensor:
     """Return the factor of every row that turns an epoch's mean into that over the real images.
 
     Args:
         rows: Rows of an epoch.
-        labels: Classes of the client's real images, whose rows come first.
-        counts: (C,) of them.
+        kinds: Kinds (n,) of the client's real images, whose rows come first: images of one kind,
+            such as a class, are as likely to be drawn.
+        counts: How many images of each kind there are.
 
     Returns:
         (n + synthetic,) by row: 0 for synthetic images, else (n_c / n) / (drawn of c / all drawn).
     """
-    real = rows[rows < len(labels)]
-    drawn = labels[real].bincount(minlength=len(counts)).clamp(min=1)
-    factors = (counts / len(labels)) / (drawn / len(rows))  # (C,)
+    real = rows[rows < len(kinds)]
+    drawn = kinds[real].bincount(minlength=len(counts)).clamp(min=1)
+    factors = (counts / len(kinds)) / (drawn / len(rows))  # one a kind
     table = torch.zeros(int(rows.max()) + 1)
-    table[real] = factors[labels[real]].float()
+    table[real] = factors[kinds[real]].float()
     return table
 
 
-def most_progress(before: Sequence[float], after: Sequence[float]) -> int:
+def most_progress(before: Tensor, after: Tensor) -> int:
     """Return the stage with the most progress, the first of equals (algorithm 2).
 
+    A stage's progress is the mean over its images of how much the probability of the true class
+    rose, without outliers: as in the authors' code those that lie more than 1.5 times the
+    interquartile range outside the quartiles.
+
     Args:
-        before: Mean probability of the true class by stage, before training on real images.
+        before: Probabilities (V, stages) before training on real images, V at least 1.
         after: The same after it.
     """
-    gains = [late - early for early, late in zip(before, after, strict=True)]
-    return gains.index(max(gains))
+    gains = (after - before).double()
+    quarter, three_quarters = gains.quantile(torch.tensor([0.25, 0.75]).double(), dim=0)
+    reach = 1.5 * (three_quarters - quarter)
+    kept = (gains >= quarter - reach) & (gains <= three_quarters + reach)
+    means = torch.where(kept, gains, 0.0).sum(dim=0) / kept.sum(dim=0)
+    return int(means.argmax())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +14,14 @@ from torch import Tensor
 
 from fedlt.client import Batch, ClientData, batches_with_rows
 from fedlt.data.augment import normalize
-from fedlt.data.curriculum import draw_epoch, most_progress, own_factors, plan_epoch
+from fedlt.data.curriculum import (
+    EpochPlan,
+    draw_epoch,
+    most_progress,
+    own_factors,
+    plan_epoch,
+    plan_hard,
+)
 from fedlt.errors import FedltError
 from fedlt.models.modes import evaluating
 
@@ -24,8 +31,10 @@ if TYPE_CHECKING:
     from fedlt.data.pool import Pool
 
 __all__ = [
+    "HARD",
     "LEVELS",
     "TailData",
+    "added_images",
     "check_levels",
     "progress_epochs",
     "true_probability",
@@ -36,6 +45,7 @@ IMAGES, LABELS, SOURCES, STAGES = (
     f"pool.{name}" for name in ("images", "labels", "sources", "stages")
 )
 LEVELS = "pool.levels"
+HARD = "pool.hard"  # bool (N,): which training images are hard, where single ones are
 
 
 def check_levels(levels: Sequence[float]) -> None:
@@ -115,38 +125,46 @@ def _log(pool: Pool, used: NDArray[Any], passed: NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class TailData:
-    """One client's images, and behind them the synthetic ones made from them."""
+    """One client's images, and behind them the synthetic ones made from its hard images.
+
+    Hard are the images of the tail classes, or single ones, which ``pool.hard`` names.
+    """
 
     data: ClientData  # images (n + m, ...) and labels (n + m,)
     num_real: int  # n
     stages: Tensor  # (m,) of the synthetic images
     sources: Tensor  # (m,) of the synthetic images
-    is_tail: Tensor  # bool (C,)
+    is_hard: Tensor  # bool (n,), on the CPU
+    by_class: bool  # hard are all images of some classes
 
     @classmethod
     def of(cls, client: Client, tail_below: float) -> Self | None:
-        """Return it, or None where the client holds no image of a tail class.
+        """Return it, or None where the client holds no hard image.
 
         Args:
             client: The client; the file's prior says how frequent classes are.
-            tail_below: A class is of the tail if its share is below this over C.
+            tail_below: A class is of the tail if its share is below this over C; not read where
+                ``pool.hard`` says which images are hard.
         """
-        data = client.data
-        shares = client.tensors["log_prior"].softmax(dim=0).cpu()
-        is_tail = shares < tail_below / len(shares)
+        data, chosen = client.data, client.material.get(HARD)
         indices = data.indices.to(data.labels.device)
         labels = data.labels[indices]
-        if not bool(is_tail[labels.cpu()].any()):
+        if chosen is None:
+            shares = client.tensors["log_prior"].softmax(dim=0).cpu()
+            is_hard = (shares < tail_below / len(shares))[labels.cpu()]
+        else:
+            is_hard = chosen[indices].cpu()
+        if not bool(is_hard.any()):
             return None
         images, stages, sources = data.images[indices], torch.zeros(0), torch.zeros(0)
         if IMAGES in client.material:
-            of_tail = is_tail.to(labels.device)[client.material[LABELS]]
-            mine = torch.isin(client.material[SOURCES], indices) & of_tail
+            hard = indices[is_hard.to(indices.device)]
+            mine = torch.isin(client.material[SOURCES], hard)
             images = torch.cat([images, client.material[IMAGES][mine]])
             labels = torch.cat([labels, client.material[LABELS][mine]])
             stages, sources = (client.material[name][mine].cpu() for name in (STAGES, SOURCES))
         own = replace(data, images=images, labels=labels, indices=torch.arange(len(indices)))
-        return cls(own, len(indices), stages, sources, is_tail)
+        return cls(own, len(indices), stages, sources, is_hard, chosen is None)
 
     @property
     def labels(self) -> Tensor:
@@ -175,6 +193,16 @@ class TailData:
         """Return no rows: real tail images fill the tail."""
         return torch.zeros(0, dtype=torch.int64)
 
+    def plan(self, keep: float, cap: float, least: int) -> EpochPlan:
+        """Return how many images an epoch draws: see :mod:`fedlt.data.curriculum`."""
+        labels, hard = self.labels, int(self.is_hard.sum())
+        if not self.by_class:
+            return plan_hard(hard, self.num_real - hard, cap=cap)
+        rare, held = (int((y.bincount() > 0).sum()) for y in (labels[self.is_hard], labels))
+        return plan_epoch(
+            hard, self.num_real - hard, share=rare / held, keep=keep, cap=cap, least=least
+        )
+
     def epoch(
         self,
         client: Client,
@@ -183,22 +211,31 @@ class TailData:
         cap: float,
         generator: torch.Generator,
         synthetic: Tensor,
+        *,
+        repeats: bool = False,
     ) -> Iterator[Batch]:
-        """Yield the batches of one epoch: see :mod:`fedlt.data.curriculum`."""
-        labels = self.labels
-        rare = self.is_tail[labels]
-        tail, others = rare.nonzero().flatten(), (~rare).nonzero().flatten()
-        counts = labels.bincount(minlength=len(self.is_tail))  # (C,)
-        plan = plan_epoch(
-            len(tail),
-            len(others),
-            share=float(self.is_tail[counts > 0].double().mean()),
-            keep=keep,
-            cap=cap,
-            least=client.local.batch_size,
+        """Yield the batches of one epoch: see :mod:`fedlt.data.curriculum`.
+
+        Args:
+            client: The client.
+            epoch: Of its task.
+            keep: Share of the other images that is kept, where whole classes are hard.
+            cap: Most further hard images, in real ones.
+            generator: CPU generator.
+            synthetic: Rows of the synthetic images.
+            repeats: Where single images are hard and there is no synthetic one, real hard images
+                fill the epoch; else the epoch is plain. Those of tail classes always fill it.
+        """
+        labels, (tail, others) = (
+            self.labels,
+            (part.nonzero().flatten() for part in (self.is_hard, ~self.is_hard)),
         )
+        plan = self.plan(keep, cap, client.local.batch_size)
+        if not (self.by_class or len(synthetic) or repeats):
+            plan = replace(plan, filled=0)
         rows = draw_epoch(tail, others, synthetic, plan, generator)
-        own = own_factors(rows, labels, counts).to(self.data.labels.device)
+        kinds = 2 * labels + self.is_hard  # (n,): class, and hard or not
+        own = own_factors(rows, kinds, kinds.bincount()).to(self.data.labels.device)
         drawn = replace(self.data, indices=rows)
         for images, positions in batches_with_rows(client, epoch, drawn):
             extra, origin = {"own": own[positions]}, (self.data.images, positions)
@@ -217,16 +254,19 @@ def progress_epochs(
         shown: Makes the batches of an epoch from the rows of the synthetic images in it.
     """
     held_out = own.held_out(stages)
-    before = true_probability(client, own, held_out) if len(held_out) else []
-    yield from shown(own.none())
-    after = true_probability(client, own, held_out) if len(held_out) else []
-    stage = most_progress(before, after) if len(held_out) else None
+    stage = None
+    if len(held_out):
+        before = true_probability(client, own, held_out)
+        yield from shown(own.none())
+        stage = most_progress(before, true_probability(client, own, held_out))
+    else:
+        yield from shown(own.none())
     yield from shown(own.synthetic(stage, without=held_out.flatten()))
 
 
 @torch.no_grad()
-def true_probability(client: Client, own: TailData, rows: Tensor) -> list[float]:
-    """Return the mean probability of the true class, by stage, that the client's model gives now.
+def true_probability(client: Client, own: TailData, rows: Tensor) -> Tensor:
+    """Return the probabilities (V, stages) of the true class that the client's model gives now.
 
     Args:
         client: Its model is read, in evaluation mode.
@@ -239,5 +279,27 @@ def true_probability(client: Client, own: TailData, rows: Tensor) -> list[float]
         for chosen in rows.T.to(data.labels.device):
             logits = model(normalize(data.images[chosen], data.mean, data.std))
             probability = client.plugin.predict(logits).softmax(dim=-1)
-            found.append(float(probability.gather(1, data.labels[chosen, None]).mean()))
-    return found
+            found.append(probability.gather(1, data.labels[chosen, None])[:, 0].cpu())
+    return torch.stack(found, dim=1)
+
+
+def added_images(
+    material: Mapping[str, NDArray[Any]], hard: NDArray[np.int64], *, holds_out: bool
+) -> int:
+    """Return how many images of a pool some client trains on.
+
+    Args:
+        material: Of :func:`use_pool`.
+        hard: Positions of all clients' hard images.
+        holds_out: One image of every level is held out, of each source that has all levels.
+    """
+    used = np.isin(material[SOURCES], hard)
+    added = int(used.sum())
+    if holds_out:
+        pairs = np.unique(
+            np.stack([material[SOURCES][used], material[STAGES][used]]), axis=1
+        )  # (2, sources and their levels)
+        levels = len(material[LEVELS])
+        _, counts = np.unique(pairs[0], return_counts=True)
+        added -= int((counts == levels).sum()) * levels
+    return added

@@ -32,6 +32,7 @@ __all__ = [
     "Items",
     "Maker",
     "Request",
+    "chosen_sources",
     "find_pool_maker",
     "tail_sources",
 ]
@@ -104,6 +105,10 @@ class Generator(ABC):
         """Return how often :meth:`open` calls ``tick``: nothing is learnt, by default."""
         return 0
 
+    def announce(self, request: Request, groups: Sequence[Group]) -> str:
+        """Return what a user should know before it begins, such as its steps and their time."""
+        return ""
+
     @abstractmethod
     def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
         """Learn or load what makes the images of a group.
@@ -126,6 +131,13 @@ def find_pool_maker(plugin: ClientPlugin) -> Callable[[Preparation], Pool] | Non
             maker: Callable[[Preparation], Pool] = found
             return maker
     return None
+
+
+def chosen_sources(
+    setting: Preparation, is_hard: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], ...]:
+    """Return each client's images among those chosen (N,): positions in the training images."""
+    return tuple(own[is_hard[own]] for own in setting.clients)
 
 
 def tail_sources(setting: Preparation, tail_below: float) -> tuple[NDArray[np.int64], ...]:

@@ -8,7 +8,9 @@ score is the probability of their class.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +27,8 @@ from fedlt.generators.base import Generator, Group, Items, Maker, Request
 from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.fitting import Fit, fit
 from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
-from fedlt.rng import seed_torch, torch_generator, torch_state
+from fedlt.report.progress import round_time
+from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
 
 __all__ = ["Ddpm", "make_classifier", "make_unet"]
 
@@ -63,17 +66,38 @@ class Ddpm(Generator):
         """Return the rounds of the two networks."""
         return 2 * self.rounds
 
+    def announce(self, request: Request, groups: Sequence[Group]) -> str:
+        """Say how much training comes first, and how long all of it takes here, by a short trial.
+
+        What an earlier, stopped generation has left is not taken off.
+
+        Raises:
+            FedltError: If the network cannot have images of this size.
+        """
+        self._check_sides(request.setting.data.train_images.shape[2:])
+        cohort = request.setting.cohort
+        clients = sum(min(cohort, sum(len(own) > 0 for own in g.clients)) for g in groups)
+        steps = 2 * self.rounds * self.local_steps * clients
+        passes = sum(1 - level for level in request.levels) * self.sample_steps
+        made = len(request.every_source) * self.per_image * passes
+        step, denoising = trial(self, request)
+        seconds = steps / 2 * step + made * denoising
+        return (
+            f"first a diffusion model and a classifier are trained, {self.rounds} rounds each, "
+            f"{steps} steps of {self.batch_size} images in all; about {round_time(seconds)} here"
+        )
+
     def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
         """Train both networks on the group's images."""
-        data = request.setting.data
+        return _Learner(self, request, group, folder, tick).maker()
+
+    def _check_sides(self, sides: tuple[int, ...]) -> None:
         side = 2 ** (self.stages - 1)
-        if any(size % side for size in data.train_images.shape[2:]):
+        if any(size % side for size in sides):
             raise FedltError(
                 f"generator.stages: {self.stages} stages need images whose sides are multiples of "
-                f"{side}, not {data.train_images.shape[2:]}"
+                f"{side}, not {sides}"
             )
-        learner = _Learner(self, request, group, folder, tick)
-        return learner.maker()
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +218,47 @@ class _Sampler:
         scores = self.rater(pixels.float() / 127.5 - 1).softmax(dim=1)
         own = scores.gather(1, labels[:, None])[:, 0]
         return pixels.cpu().numpy(), own.double().cpu().numpy()
+
+
+def trial(of: Ddpm, request: Request) -> tuple[float, float]:
+    """Return seconds: of a step of both networks, and of one step of denoising an image.
+
+    Of networks of the same sizes on noise; no draw of torch's global generator is used up.
+    """
+    data, device = request.setting.data, request.setting.device
+    _, channels, height, width = data.train_images.shape
+    before = torch_state()
+    unet = make_unet(channels, (height, width), data.num_classes, of.width, of.stages).to(device)
+    rater = make_classifier(channels, data.num_classes).to(device)
+    drawn = torch.rand(max(of.batch_size, of.batch), channels, height, width, device=device)
+    set_torch_state(before)
+    given = torch.zeros(len(drawn), dtype=torch.int64, device=device)
+    optimizer = torch.optim.AdamW([*unet.parameters(), *rater.parameters()])
+
+    def step() -> None:
+        images, classes = drawn[: of.batch_size], given[: of.batch_size]
+        optimizer.zero_grad()
+        loss = unet(images, classes, class_labels=classes).sample.square().mean()
+        torch.autograd.backward([loss + functional.cross_entropy(rater(images), classes)])
+        optimizer.step()
+
+    @torch.no_grad()
+    def denoising() -> None:
+        unet(drawn[: of.batch], given[: of.batch], class_labels=given[: of.batch])
+
+    twice = 2 if of.class_guidance else 1  # with the class and without it
+    return _seconds(step), twice * _seconds(denoising) / of.batch
+
+
+def _seconds(act: Callable[[], object], times: int = 3) -> float:
+    """Return the median of the seconds that a call takes, after one that is not counted."""
+    act()
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        act()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
 
 
 def make_unet(

@@ -24,34 +24,13 @@ from numpy.typing import NDArray
 
 from fedlt.data.pool import Pool, load_pool, save_pool
 from fedlt.errors import FedltError
-from fedlt.generators.base import Generator, Group, Items, Request, tail_sources
+from fedlt.generators.base import Generator, Group, Items, Request
 from fedlt.generators.measures import level_lines
 from fedlt.models.etf_cache import cache_directory
-from fedlt.preparation import Preparation
 
-__all__ = ["filled_pool", "pool_place", "tail_pool"]
+__all__ = ["filled_pool", "pool_place"]
 
 VERSION = 1  # raise it when a generator's recipe changes
-
-
-def tail_pool(
-    setting: Preparation,
-    generator: Generator,
-    *,
-    levels: tuple[float, ...],
-    tail_below: float,
-) -> Pool:
-    """Return images for every client's tail classes.
-
-    Args:
-        setting: The federation.
-        generator: Makes them.
-        levels: Ascending; none: the generator's usual ones.
-        tail_below: A class is of the tail if its share is below this over C.
-    """
-    wanted = tuple(round(level, 6) for level in levels) or generator.usual_levels
-    request = Request(setting, tail_sources(setting, tail_below), wanted)
-    return filled_pool(generator, request)
 
 
 def filled_pool(generator: Generator, request: Request) -> Pool:
@@ -65,10 +44,7 @@ def filled_pool(generator: Generator, request: Request) -> Pool:
         FedltError: If there are no sources, or it cannot be made.
     """
     if not sum(map(len, request.sources)):
-        raise FedltError(
-            "no client holds an image of a tail class, so there is nothing to generate; raise "
-            "client.tail_below"
-        )
+        raise FedltError("no client holds an image to make others from")
     progress = request.setting.progress
     if generator.reference:
         progress.note(f"pool: {generator.name}: not federated: {generator.reference}")
@@ -117,7 +93,11 @@ def _fill(generator: Generator, request: Request, folder: Path) -> Pool:
     total = sum(rounds) + sum(map(len, work))
     progress = request.setting.progress
     images = sum(map(len, request.sources)) * len(request.levels) * generator.per_image
-    progress.note(f"pool: {generator.name} makes {images} images, once: other runs find them")
+    more = generator.announce(request, groups)
+    progress.note(
+        f"pool: {generator.name} makes {images} images before the first round, once: other runs "
+        f"find them{'; ' if more else ''}{more}"
+    )
     done = 0
 
     def tick() -> None:

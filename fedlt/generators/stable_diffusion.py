@@ -66,6 +66,12 @@ class StableDiffusion(Generator):
         }
         return {**super().settings(), **contents}
 
+    def announce(self, request: Request, groups: Sequence[Group]) -> str:
+        """Say how many images of how many steps there are; the time depends on the weights."""
+        made = len(request.every_source) * self.per_image
+        steps = sum(int(self.sample_steps * (1 - level) + 1e-9) for level in request.levels) * made
+        return f"{steps} denoising steps at {self.side} pixels, more where the filter refuses"
+
     def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
         """Load the pipeline and CLIP."""
         data, device = request.setting.data, request.setting.device

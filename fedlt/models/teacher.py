@@ -13,6 +13,8 @@ from fedlt.strategy import prefixed, under
 
 __all__ = ["Teacher", "load_teacher"]
 
+_TEACHER = "the teacher, which is the file's `model:` with the head of teacher_loss"
+
 
 class Teacher(nn.Module):
     """A backbone with one head of its own.
@@ -37,27 +39,30 @@ class Teacher(nn.Module):
         return logits.mean(dim=1)
 
 
-def load_teacher(teacher: Teacher, folder: str) -> None:
+def load_teacher(
+    teacher: Teacher, folder: str, *, option: str = "weights", what: str = _TEACHER
+) -> None:
     """Load the generic model of a finished run: its backbone, and its head called ``head``.
 
     Args:
         teacher: Its tensors are written.
         folder: The run's directory.
+        option: Names it in errors.
+        what: Says in errors what it has to be.
 
     Raises:
         FedltError: If there is no checkpoint, or its model is another one.
     """
     found = load_checkpoint(Path(folder) / "checkpoints")
     if found is None:
-        raise FedltError(f"weights: no run with a checkpoint lies in {folder!r}")
+        raise FedltError(f"{option}: no run with a checkpoint lies in {folder!r}")
     sent = {**found.tensors.get("fixed", {}), **found.tensors.get("broadcast", {})}
     head = prefixed("head.", under("heads.head.", sent))
     given = {**prefixed("backbone.", under("backbone.", sent)), **head}
-    for name, tensor in {**teacher.state_dict(), **given}.items():
-        own = teacher.state_dict().get(name)
-        if name not in given or own is None or given[name].shape != tensor.shape:
+    own = teacher.state_dict()
+    for name in {**own, **given}:
+        if name not in given or name not in own or given[name].shape != own[name].shape:
             raise FedltError(
-                f"weights: the model of {folder!r} does not fit the teacher, which is the file's "
-                f"`model:` with the head of teacher_loss: they differ in {name!r}"
+                f"{option}: the model of {folder!r} does not fit {what}: they differ in {name!r}"
             )
     teacher.load_state_dict(given)

@@ -216,6 +216,8 @@ def test_weights_that_cannot_be_had(lab, reference, tmp_path):
     linear = str(reference(client="cross_entropy").directory.path)
     refused("does not fit the teacher.*'head.bias'", **pretrained, weights=linear)
     fits = {**TINY, **pretrained, "weights": linear, "teacher_loss": "ce"}
+    with pytest.raises(FedltError, match=r"differ in 'backbone\.layers\.0\.weight'"):
+        make_server_half(lab.federation(client=fits, model={"width": 3}))
     make_server_half(lab.federation(client=fits))
 
 

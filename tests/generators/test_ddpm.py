@@ -11,11 +11,12 @@ import torch
 from fedlt.data.pool import load_pool
 from fedlt.errors import FedltError
 from fedlt.generators.base import Items, Request, tail_sources
-from fedlt.generators.ddpm import make_classifier
+from fedlt.generators.ddpm import make_classifier, trial
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
 from fedlt.generators.local_ddpm import LocalDdpm
 from fedlt.generators.pooled_oracle import PooledOracle
+from fedlt.report.progress import SilentProgress
 
 SMALL = {"rounds": 2, "local_steps": 1, "batch_size": 4, "width": 8, "times": 10}
 SMALL |= {"sample_steps": 4, "per_image": 2}
@@ -41,6 +42,54 @@ def test_one_client_alone_learns_what_the_oracle_learns(lab, extra):
         assert all(np.array_equal(getattr(pool, name), getattr(pools[0], name)) for pool in pools)
     assert len(pools[0]) == 2 * 2 * len(request.every_source)
     assert 0 <= pools[0].scores.min() <= pools[0].scores.max() <= 1
+
+
+class StoppedError(Exception):
+    """Training would begin."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "clients"), [(FederatedDdpm, 3), (LocalDdpm, 5), (PooledOracle, 1)]
+)
+def test_training_is_announced_with_its_steps_and_time(lab, extra, monkeypatch, kind, clients):
+    """Before it begins. Three of five clients a round; alone, each has rounds of its own.
+
+    Two networks, 7 rounds of 4 steps a client. A step of both takes 90 seconds, one step of
+    denoising an image half a second: at levels 0 and 0.5 an image takes 10 and 5 of 10 steps.
+    """
+    given = {**SMALL, "rounds": 7, "local_steps": 4, "times": 10, "sample_steps": 10}
+    monkeypatch.setattr("fedlt.generators.ddpm.trial", lambda of, request: (90.0, 0.5))
+
+    def stopped(*_):
+        raise StoppedError
+
+    monkeypatch.setattr(kind, "open", stopped)
+    partition = {"scheme": "iid"}  # every client has images
+    federation = lab.federation(client="cross_entropy", partition=partition, clients_per_round=3)
+    lines = []
+    progress = SilentProgress()
+    monkeypatch.setattr(progress, "note", lines.append)
+    setting = federation.setting(progress)
+    request = Request(setting, tail_sources(setting, 0.9), (0.0, 0.5))
+    sources = len(request.every_source)
+    assert sources
+    with pytest.raises(StoppedError):
+        filled_pool(kind(**given), request)
+    steps = 7 * 4 * clients
+    minutes, rest = divmod(steps * 90 + round(sources * 2 * (10 + 5) * 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    assert f"makes {sources * 2 * 2} images before the first round" in lines[-1]
+    assert f"7 rounds each, {2 * steps} steps of 4 images in all" in lines[-1]
+    shown = f"{hours}:{minutes:02d}:{rest:02d}".removeprefix("0:")
+    assert lines[-1].endswith(f"about {shown} here")
+
+
+def test_the_trial_leaves_torchs_own_generator_alone_and_takes_time(lab, extra):
+    before = torch.get_rng_state()
+    step, denoising = trial(FederatedDdpm(**SMALL), request_of(lab))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert 0 < denoising < 10
+    assert 0 < step < 10
 
 
 def test_the_images_of_a_client_alone_do_not_depend_on_others(lab, extra, tmp_path):

@@ -1,0 +1,166 @@
+"""A client plugin with a pool of synthetic images: which images are hard, and what is made of them.
+
+rare             images of classes whose share is below ``tail_below`` over C
+low_confidence   images whose class has a probability below ``confidence_below`` by a trained model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fedlt.client import ClientPlugin
+from fedlt.data.pool import Pool, load_pool
+from fedlt.data.tail import HARD, added_images, check_levels, use_pool
+from fedlt.errors import FedltError
+from fedlt.generators import make_generator
+from fedlt.generators.base import Generator, Request, chosen_sources, tail_sources
+from fedlt.generators.filling import filled_pool
+from fedlt.generators.selection import confidences
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fedlt.preparation import Preparation
+
+__all__ = ["PoolPlugin"]
+
+
+@dataclass(frozen=True)
+class PoolPlugin(ClientPlugin):
+    """Has synthetic images of hard images, made before the run or given."""
+
+    generator: str | dict[str, object] = "federated_ddpm"  # its name, or name and settings
+    pool_path: str = ""  # npz file or folder: images that are there, instead of a generator
+    levels: tuple[float, ...] = ()  # ascending; none: the generator's usual ones, or the pool's
+    min_score: float | None = None  # lower scores are left out; none: as the generator says
+    select: Literal["rare", "low_confidence"] = "rare"  # which images are hard
+    tail_below: float = 0.17  # rare: a class is of the tail below this times the mean class size
+    confidence_below: float = 0.5  # low_confidence: an image is hard below this probability
+    classifier_path: str = ""  # low_confidence: the directory of the run that trained the model
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        if self.tail_below < 0:
+            raise ValueError(f"tail_below: {self.tail_below} is below 0")
+        if not 0 <= self.confidence_below <= 1:
+            raise ValueError(f"confidence_below: {self.confidence_below} is not in [0, 1]")
+        if bool(self.classifier_path) != (self.select == "low_confidence"):
+            reason = "the directory of a finished run, whose model says how likely each class is"
+            raise ValueError(
+                f"classifier_path: select low_confidence, and no other, needs {reason}; it is "
+                f"{self.classifier_path!r} with select {self.select!r}"
+            )
+        check_levels(self.levels)
+        self.made_by()
+
+    @property
+    def uses_pool(self) -> bool:
+        """Whether there are to be synthetic images."""
+        return True
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether one image of every level is held out, of each source that has all levels."""
+        return False
+
+    @property
+    def reference(self) -> str:  # type: ignore[override]  # of an object, not a class
+        """What the generator is, if no federation could have it."""
+        made = self.made_by()
+        return "" if made is None else made.reference
+
+    def made_by(self) -> Generator | None:
+        """Return the generator; None where the pool is given or there is none.
+
+        Raises:
+            ValueError: If its name or a setting is not valid.
+        """
+        return make_generator(self.generator, needed=not self.pool_path and self.uses_pool)
+
+    def hard(self, setting: Preparation) -> NDArray[np.bool_] | None:
+        """Return which training images (N,) are hard; None: those of each client's tail classes."""
+        if self.select == "rare":
+            return None
+        return confidences(setting, self.classifier_path) < self.confidence_below
+
+    def sources(
+        self, setting: Preparation, hard: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], ...]:
+        """Return each client's hard images: positions in the training images."""
+        if hard is None:
+            return tail_sources(setting, self.tail_below)
+        return chosen_sources(setting, hard)
+
+    def pool(self, setting: Preparation) -> Pool:
+        """Return the pool, loaded or made.
+
+        Raises:
+            FedltError: If there is none to load, or no hard image to make it from.
+        """
+        return self._pool(setting, None if self.pool_path else self.hard(setting))
+
+    def _pool(self, setting: Preparation, hard: NDArray[np.bool_] | None) -> Pool:
+        made = self.made_by()
+        if made is None:
+            return load_pool(self.pool_path)
+        sources = self.sources(setting, hard)
+        if not sum(map(len, sources)):
+            what, option = (
+                ("image of a tail class", "tail_below")
+                if hard is None
+                else ("image of low confidence", "confidence_below")
+            )
+            raise FedltError(
+                f"no client holds an {what}, so there is nothing to generate; raise client.{option}"
+            )
+        wanted = tuple(round(level, 6) for level in self.levels) or made.usual_levels
+        return filled_pool(made, Request(setting, sources, wanted))
+
+    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
+        """Return which images are hard, and what the run uses of the pool.
+
+        Raises:
+            FedltError: If the pool or the classifier cannot be had or does not fit.
+        """
+        hard = self.hard(setting)
+        known = {} if hard is None else {HARD: hard}
+        if not self.uses_pool:
+            return known
+        least, made = self.min_score, self.made_by()
+        if least is None and made is not None:
+            least = made.least_score
+        pool = self._pool(setting, hard)
+        try:
+            used = use_pool(pool, setting.data, levels=self.levels, min_score=least)
+        except FedltError as error:
+            where = f"generator {made.name}" if made is not None else repr(self.pool_path)
+            raise FedltError(f"client: pool of {where}: {error}") from error
+        images = np.concatenate(self.sources(setting, hard))
+        added = added_images(used, images, holds_out=self.holds_out)
+        if line := self._addition(len(pool), added, len(images)):
+            setting.progress.note(line)
+        return {**known, **used}
+
+    def _addition(self, size: int, added: int, hard: int) -> str:
+        """Return a line where not all of a pool is trained on; else none."""
+        if added:
+            return "" if added == size else f"pool: {added} of its {size} images are trained on"
+        if self.select == "rare":
+            which = (
+                f"of a class that is rare for its client (client.tail_below {self.tail_below:g})"
+            )
+        else:
+            which = f"of low confidence (client.confidence_below {self.confidence_below:g})"
+        why = (
+            f"none is made from one of the {hard} images {which}"
+            if hard
+            else f"no image is {which}"
+        )
+        more = (
+            ", or all of them are held out to measure progress" if hard and self.holds_out else ""
+        )
+        return f"pool: its {size} images add nothing: {why}{more}"

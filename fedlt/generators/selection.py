@@ -1,0 +1,61 @@
+"""Which images are hard by confidence: the true class is unlikely to a model trained beforehand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlt.data.augment import normalize
+from fedlt.models import build_model
+from fedlt.models.teacher import Teacher, load_teacher
+
+if TYPE_CHECKING:
+    from fedlt.preparation import Preparation
+
+__all__ = ["confidences"]
+
+_AT_ONCE = 256  # images
+
+
+@torch.no_grad()
+def confidences(setting: Preparation, folder: str) -> NDArray[np.float32]:
+    """Return the probability (N,) of its class that a trained model gives to each training image.
+
+    Every client rates its own images, by the model that all have.
+
+    Args:
+        setting: The federation; the file's ``model:`` is the model's backbone.
+        folder: The directory of a finished run, of any strategy with one linear head.
+
+    Raises:
+        FedltError: If there is no checkpoint, or its model is another one.
+    """
+    data, model = setting.data, setting.config.model
+    channels, side, _ = data.train_images.shape[1:]
+    before = torch.get_rng_state()
+    backbone = build_model(
+        model.name,
+        in_channels=channels,
+        image_size=side,
+        num_classes=data.num_classes,
+        width=model.width,
+        norm=model.norm,
+        seed=setting.seed,
+    ).backbone
+    classifier = Teacher(backbone, data.num_classes)
+    torch.set_rng_state(before)
+    what = "the classifier, which is the file's `model:` with a linear head"
+    load_teacher(classifier, folder, option="classifier_path", what=what)
+    classifier.eval().to(setting.device)
+    mean, std = (torch.tensor(v, dtype=torch.float32) for v in (data.mean, data.std))
+    found = []
+    for start in range(0, len(data.train_images), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        images = torch.from_numpy(np.array(data.train_images[part]))
+        logits = classifier(normalize(images, mean, std).to(setting.device))
+        labels = torch.from_numpy(np.array(data.train_labels[part]))[:, None]
+        found.append(logits.softmax(dim=-1).cpu().gather(1, labels)[:, 0])
+    return torch.cat(found).numpy()
