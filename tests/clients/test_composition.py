@@ -122,7 +122,8 @@ def test_each_verb_has_one_owner(lab):
 
 
 def test_views_are_made_of_the_data_plugins_batches(lab):
-    client = client_of(lab, {"name": "class_balanced_sampling", "loss": "fedyoyo"})
+    plain_weak = {"name": "fedyoyo", "rotation": 0.0}
+    client = client_of(lab, {"name": "class_balanced_sampling", "loss": plain_weak})
     alone = client_of(lab, "class_balanced_sampling")
     for both, weak in zip(client.batches(1), alone.batches(1), strict=True):
         assert torch.equal(both.images[: len(weak.labels)], weak.images)
