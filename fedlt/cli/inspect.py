@@ -63,7 +63,7 @@ def _inspect(config: Config, png: Path | None) -> None:
     console = Console()
     console.print(show_partition(view))
     groups = groups_note(federation.shots, data.class_counts)
-    for line in (groups, cost_text(cost, config.rounds)):
+    for line in filter(None, (groups, data.note(), cost_text(cost, config.rounds))):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if png is not None:
         draw_partition(view, png)

@@ -43,6 +43,7 @@ class FederatedData:
     eval_images: NDArray[np.uint8]  # (M, Ch, H, W), test or validation
     eval_labels: NDArray[np.int64]  # (M,)
     pool_indices: NDArray[np.int64]  # (N,), positions in the official training pool
+    pool_counts: NDArray[np.int64]  # (C,), images of the pool that the long tail is drawn from
     partition: Partition  # positions in the N training images, by client
     class_counts: NDArray[np.int64]  # (C,), global training counts
     client_counts: NDArray[np.int64]  # (K, C), training counts by client
@@ -56,6 +57,22 @@ class FederatedData:
     def client_sizes(self) -> NDArray[np.int64]:
         """(K,) training images of each client."""
         return self.partition.sizes()
+
+    def note(self) -> str:
+        """Return one line where an unequal pool was cut down to the size of its smallest class.
+
+        "" where the pool is used as it stands, or its largest class has less than 1.5 times the
+        images of its smallest.
+        """
+        low, high = int(self.pool_counts.min()), int(self.pool_counts.max())
+        used, known = len(self.train_labels), int(self.pool_counts.sum())
+        if used == known or 2 * high < 3 * low:
+            return ""
+        return (
+            f"the pool of {self.name} has {low} to {high} images a class; the long tail is drawn "
+            f"from {low} of each, and {used:,} of {known:,} images are used (a data set made with "
+            "long_tailed=True is used as it stands)"
+        )
 
 
 def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> FederatedData:
@@ -90,6 +107,7 @@ def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> 
         eval_images=eval_images,
         eval_labels=eval_labels,
         pool_indices=chosen,
+        pool_counts=np.bincount(source.train_labels[pool], minlength=source.num_classes),
         partition=drawn,
         class_counts=np.bincount(labels, minlength=source.num_classes),
         client_counts=drawn.counts(labels),

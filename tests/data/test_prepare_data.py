@@ -91,7 +91,7 @@ def test_shuffled_classes_depend_on_the_seed():
 def test_all_arrays_are_read_only():
     data = prepare_data(_data(), _partition(), seed=1)
     arrays = [value for value in vars(data).values() if isinstance(value, np.ndarray)]
-    assert len(arrays) == 7
+    assert len(arrays) == 8
     assert not any(array.flags.writeable for array in [*arrays, *data.partition.clients])
 
 

@@ -51,6 +51,11 @@ def twelve_classes(sizes=tuple(SIZES), validation=None):
     return replace(made, validation_images=images[:, None], validation_labels=labels)
 
 
+def not_marked():
+    """The same pool, of a user who did not say so."""
+    return replace(twelve_classes(), long_tailed=False)
+
+
 def digits_as_drawn():
     """The digits, with the images of a drawn tail as the whole pool."""
     full = load_dataset("digits")
@@ -198,6 +203,18 @@ def test_a_validation_part_of_its_own_is_used(lab):
     made = lab.federation(data=data, partition={"num_clients": 3}).data
     assert np.bincount(made.eval_labels).tolist() == [3, 2, 1]
     assert made.class_counts.tolist() == [40, 12, 7]
+
+
+def test_a_run_says_that_a_pool_is_cut_down_to_its_smallest_class(lab):
+    """A pool of 400 to 6 images that does not say that it is a long tail gives 12 x 6 images."""
+    data = {"dataset": f"{__file__}:not_marked", "imbalance_factor": 1.0, "options": {}}
+    federation = lab.federation(data=data)
+    assert federation.shots.scheme == "none"
+    (line,) = [line for line in federation.notes() if "pool" in line]
+    assert line.startswith("the pool of natural has 6 to 400 images a class")
+    assert "72 of 1,100 images are used" in line
+    assert not any("the pool" in line for line in lab.federation(**natural()).notes())
+    assert not any("the pool" in line for line in lab.federation(data=DRAWN).notes())
 
 
 def test_inspect_counts_the_groups_of_a_natural_tail(tmp_path, capsys, monkeypatch):
