@@ -22,6 +22,7 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.realigning.methods import TauNorm
 from fedlt.realigning.session import Plan, realign
 from fedlt.worker import Worker
+from strategies import STRATEGIES
 
 ONE = {"clients_per_round": 1, "rounds": 1}
 REFRESH = {"personal": {"refresh": {"scope": "all", "epochs": 1}}}
@@ -89,6 +90,31 @@ def test_a_generic_model_of_means_is_where_the_others_start(lab, reference, chan
     for cid in set(range(5)) - set(own):
         model = tuned_by_hand(federation, state, cid)
         assert scores.hits[cid, 0].tolist() == right(model, federation.data), cid
+
+
+@pytest.mark.parametrize("name", ["ditto", "pfedme", "apfl", "fedala", "scaffold", "moon"])
+def test_a_model_of_ones_own_starts_at_the_generic_one(lab, reference, name):
+    """What the method keeps at a client is not there yet: the refresh is of the global model."""
+    changes = {"strategy": name, **REFRESH, **ONE}
+    outcome = reference(**changes)
+    federation, state = lab.federation(**changes), outcome.groups["broadcast"]
+    state = {n: t for n, t in state.items() if n in federation.build_model().state_dict()}
+    scores = last_scores(outcome)
+    for cid in set(range(5)) - set(outcome.personal):
+        model = tuned_by_hand(federation, state, cid)
+        assert scores.hits[cid, 0].tolist() == right(model, federation.data), cid
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_tunes_everybody(lab, reference, name):
+    """One client of five took part; each of the others takes at least ceil(n_k / 8) steps."""
+    outcome = reference(strategy=name, **REFRESH, **ONE)
+    sizes = lab.federation(**ONE).data.client_sizes.tolist()
+    row = outcome.rows[-1]
+    assert row["personal/never"] == (0 if name == "centralised" else 4)
+    least = np.mean([math.ceil(n / 8) for n in sizes])
+    assert row["personal/steps"] >= least
+    assert 0 <= row["personal/accuracy"] <= 1
 
 
 def test_a_fixed_start_makes_taking_part_irrelevant(lab):
