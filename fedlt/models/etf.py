@@ -237,10 +237,13 @@ def sparse_etf(
 def _too_narrow(num_features: int, num_classes: int, sparsity: float) -> str:
     """Return why a frame does not exist, and which width has room for one.
 
-    C vectors have C (C - 1) / 2 angles. Random sparse frames were repaired from about twice as
-    many entries that may differ from zero, (1 - sparsity) D C, onwards.
+    C vectors have C (C - 1) / 2 angles, and two of them have (1 - sparsity)^2 D entries in common
+    that may differ from zero. Random sparse frames were repaired with twice as many such entries
+    in all as angles, and 6 in common.
     """
-    enough = math.ceil(num_classes / (1 - sparsity))
+    share = 1 - sparsity
+    needed = max(num_classes, 6 / share) / share if sparsity else num_classes
+    enough = math.ceil(round(needed, 6))  # 1 - 0.8 is a little below 0.2
     times = math.ceil(enough / num_features)
     return (
         f"sparse_etf: got {num_features} features, fewer than the {num_classes} classes; a frame "

@@ -8,6 +8,7 @@ import pytest
 
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
+from fedlt.models.etf import etf_statistics, sparse_etf
 from fedlt.rehearsal import rehearse
 
 MANY = {"dataset": "synthetic", "options": {"num_classes": 20, "train_per_class": 40}}
@@ -19,6 +20,19 @@ REFERENCE = {"name": "fedloge_experts", "profile": "reference"}
 def accept(lab, changes):
     federation = lab.federation(**changes)
     rehearse(federation, make_server_half(federation))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("classes", "sparsity", "width"),
+    [(4, 0.6, 38), (10, 0.5, 24), (20, 0.3, 29), (10, 0.8, 150), (40, 0.7, 134)],
+)
+def test_the_width_that_is_named_has_room(classes, sparsity, width):
+    """From C / (1 - s) and 6 / (1 - s)^2 the larger, rounded up: by hand in the table above."""
+    with pytest.raises(FedltError, match=f"about {width} at sparsity"):
+        sparse_etf(2, classes, sparsity=sparsity, seed=1)
+    weight = sparse_etf(width, classes, sparsity=sparsity, seed=1)
+    assert etf_statistics(weight).angle_var < 1
 
 
 @pytest.mark.parametrize(
@@ -59,7 +73,5 @@ def test_a_backbone_with_fewer_features_than_classes(lab):
 
 def test_what_is_said_at_a_thousand_classes():
     """ResNet-18 has 512 features: 1000 at sparsity 0, 1000 / .4 = 2500 at .6, 5 x 512 = 2560."""
-    from fedlt.models.etf import sparse_etf
-
     with pytest.raises(FedltError, match=r"about 2500 at sparsity 0.6: .* 5 times .* 2560$"):
         sparse_etf(512, 1000, seed=1)
