@@ -2,14 +2,14 @@
 
     checkpoints/round_000010/
         tensors.safetensors    every tensor under "<number of its group>/<name>"
-        checkpoint.json        format, round, the groups' names in order, the state files, the
-                               caller's meta
+        checkpoint.json        format, run, round, the groups' names in order, the state files,
+                               the caller's meta
         SHA256SUMS             of both, as `sha256sum -c` reads it
     checkpoints/personal/      see fedlt.state_files: personal tensors, written when they change
 
 A folder is written under a temporary name, synced to disk and renamed; the last two are kept, and
 of the state files those that they name. When the newest checkpoint or a state file of it is
-damaged, the one before is used, with a warning. Nothing is ever unpickled.
+damaged, or of another run, the one before is used, with a warning. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ from torch import Tensor
 
 from fedlt.durable import pack_tensors, sha256, sync_folder, write_synced
 from fedlt.errors import FedltError
+from fedlt.run_files import HELP
 from fedlt.state_files import StateFile, check_states
 
 __all__ = ["Checkpoint", "clean", "load_checkpoint", "save_checkpoint", "state_folder"]
 
-FORMAT = 3  # to be raised with every change of what a run saves
+FORMAT = 4  # to be raised with every change of what a run saves
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
 _LOG = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def save_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor]],
     meta: Mapping[str, Any],
     files: Sequence[StateFile] = (),
+    run: str = "",
 ) -> Path:
     """Write the state after ``round`` under ``folder`` and return its path.
 
@@ -77,10 +79,11 @@ def save_checkpoint(
         tensors: Group -> name -> tensor, of any dtype, memory format or sharing.
         meta: JSON values with text keys.
         files: The state files that it needs; they lie in :func:`state_folder`.
+        run: The short hash of the run's fingerprint.
     """
     groups = {group: list(named) for group, named in tensors.items()}
     known = [asdict(file) for file in files]
-    content = {"format": FORMAT, "round": round, "groups": groups, "files": known}
+    content = {"format": FORMAT, "run": run, "round": round, "groups": groups, "files": known}
     text = json.dumps({**content, "meta": dict(meta)})
     flat = {
         f"{number}/{name}": tensor
@@ -106,49 +109,71 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the newest checkpoint that can be read; None where none was ever saved.
+def load_checkpoint(
+    folder: Path,
+    *,
+    run: str | None = None,
+    check: Callable[[Mapping[str, Any]], str] | None = None,
+) -> Checkpoint | None:
+    """Return the newest checkpoint that can be used; None where none was ever saved.
+
+    Args:
+        folder: The run's ``checkpoints`` folder.
+        run: The short hash of the run that it must be of; None: any.
+        check: Says of a checkpoint's meta why it cannot be used all the same; "" if it can.
 
     Raises:
-        FedltError: If there are checkpoints and every one is damaged.
+        FedltError: If there are checkpoints and none can be used.
     """
     found = sorted(_saved(folder), reverse=True)
-    damaged: list[str] = []
+    damaged: dict[str, list[str]] = {}  # reason -> checkpoints
     for number, path in found:
         try:
-            checkpoint = _read(path)
+            checkpoint = _read(path, run)
+            if check is not None and (wrong := check(checkpoint.meta)):
+                raise _DamagedError(wrong)
         except _DamagedError as error:
-            damaged.append(f"{path} cannot be used ({error})")
+            damaged.setdefault(str(error), []).append(str(path))
         else:
-            for reason in damaged:
+            for reason in _reasons(damaged):
                 _LOG.warning("checkpoint %s; going on from round %d", reason, number)
             return checkpoint
     if damaged:
-        reasons = "; ".join(damaged)
-        raise FedltError(f"no checkpoint can be used: {reasons}; --overwrite starts again")
+        raise FedltError(f"no checkpoint can be used: {'; '.join(_reasons(damaged))}; {HELP}")
     return None
 
 
-def _read(path: Path) -> Checkpoint:
+def _reasons(damaged: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{' and '.join(paths)} cannot be used ({why})" for why, paths in damaged.items()]
+
+
+def _read(path: Path, run: str | None) -> Checkpoint:
     try:
         sums = (path / _SUMS).read_bytes().decode("ascii")
         files = {name: (path / name).read_bytes() for name in (_TENSORS, _META)}
     except (OSError, UnicodeDecodeError) as error:
-        raise _DamagedError(getattr(error, "strerror", None) or "unreadable") from error
+        raise _DamagedError(_unreadable(error)) from error
     for name, data in files.items():
         if f"{sha256(data)}  {name}\n" not in sums.splitlines(keepends=True):
             raise _DamagedError(f"{name} does not match its checksum")
     try:
-        return _parse(
-            path.parent, json.loads(files[_META]), safetensors.torch.load(files[_TENSORS])
-        )
-    except (KeyError, TypeError) as error:
+        content = json.loads(files[_META])
+        if content.get("format") != FORMAT:
+            raise _DamagedError("written by another version of fedlt")
+        if run is not None and content["run"] != run:
+            raise _DamagedError("it is of another run")
+        return _parse(path.parent, content, safetensors.torch.load(files[_TENSORS]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _DamagedError("its fields are not those of a checkpoint") from error
 
 
+def _unreadable(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, OSError):
+        return f"{Path(error.filename or _META).name}: {error.strerror}"
+    return f"{_SUMS} is unreadable"
+
+
 def _parse(folder: Path, content: dict[str, Any], flat: dict[str, Tensor]) -> Checkpoint:
-    if content.get("format") != FORMAT:
-        raise _DamagedError("written by another version of fedlt")
     states = tuple(StateFile(**entry) for entry in content["files"])
     for file in states:
         if wrong := check_states(state_folder(folder), file):

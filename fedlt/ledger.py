@@ -32,6 +32,7 @@ class Ledger:
     fault_log: FaultLog = field(default_factory=FaultLog)  # what went wrong, injected or found
     bytes_up: int = 0  # a client's answer of one round, largest so far
     rounds_length: int = 0  # bytes of rounds.jsonl that are lines of this run
+    evaluations: dict[str, str] = field(default_factory=dict)  # file -> digest, of those written
     due: dict[str, Metric] | None = None  # train/... of a round that is not evaluated yet
 
     def note(self, server: ServerHalf, round_: int, lists: Mapping[str, Any]) -> None:
@@ -54,8 +55,17 @@ class Ledger:
         self.due = _train_metrics(lists, server.finite)
 
 
-def pack(server: ServerHalf, ledger: Ledger, states: Snapshot) -> dict[str, Any]:
-    """Return what a checkpoint holds of a run: ``round``, ``tensors``, ``meta`` and ``files``."""
+def pack(
+    server: ServerHalf, ledger: Ledger, states: Snapshot, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a checkpoint holds of a run: ``round``, ``tensors``, ``meta`` and ``files``.
+
+    Args:
+        server: The server.
+        ledger: The books.
+        states: Where the personal states lie.
+        record: Digests of the files that were written before; see `fedlt.run_records`.
+    """
     groups, values = server.snapshot()
     heard, trained = (np.flatnonzero(who) for who in (server.heard, server.trained))
     arrays = {"heard": heard, "trained": trained, "steps": ledger.steps[trained]}
@@ -71,7 +81,7 @@ def pack(server: ServerHalf, ledger: Ledger, states: Snapshot) -> dict[str, Any]
             "bytes_up": ledger.bytes_up,
             "seconds": ledger.seconds,
             "due": ledger.due,
-            "rounds_length": ledger.rounds_length,
+            "record": dict(record),
         },
         "files": states.files,
     }
@@ -92,7 +102,8 @@ def unpack(
     ledger.steps[who["trained"]] = who["steps"]
     ledger.excluded, ledger.seconds = meta["excluded"], meta["seconds"]
     ledger.bytes_up, ledger.due = meta["bytes_up"], meta["due"]
-    ledger.rounds_length = meta["rounds_length"]
+    ledger.rounds_length = meta["record"]["rounds"]["length"]
+    ledger.evaluations = meta["record"]["evaluations"]
     ledger.fault_log = FaultLog(**meta["faults"])
 
 

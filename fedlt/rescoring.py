@@ -19,7 +19,6 @@ from fedlt.evaluation import (
     coverage_metrics,
     evaluation_path,
     generic_metrics,
-    load_evaluation,
     personal_metrics,
     shot_groups,
     summarise,
@@ -75,7 +74,7 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
             records.append(stored)
             continue
         path = evaluation_path(directory.path, stored["round"])
-        evaluation = load_evaluation(path)
+        evaluation = directory.evaluation(stored["round"])
         if shots is None:
             shots = _groups(result, cut, evaluation)
         try:

@@ -1,61 +1,61 @@
 """The run directory ``output/name/seed``: what it holds, and when it may be written.
 
     config.yaml        the resolved configuration      environment.json   versions and machine
-    partition.json     which client has which images   evaluations/       see fedlt.evaluation
-    rounds.jsonl       one line per evaluated round    checkpoints/       see fedlt.checkpoints
-    result.json        written last: it makes the run finished
+    partition.json     which client has which images   fingerprint.json   all the result depends on
+    rounds.jsonl       one line per evaluated round    evaluations/       see fedlt.evaluation
+    result.json        written last: the run is done   checkpoints/       see fedlt.checkpoints
 
 A directory appears whole (it is prepared under another name); JSON files are replaced atomically.
-One process at a time works in it: it holds a lock on config.yaml, which ends with the process.
+Every file says which run it is of, by the short hash of the fingerprint, which holds the hash of
+the partition; a file that is not of the
+run, was changed or is missing is named, and what is read without it is refused. One process at a
+time works in a directory: it holds a lock on config.yaml, which ends with the process.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import math
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from fedlt.config import (
-    Config,
-    config_hash,
-    differing_keys,
-    file_digests,
-    load_config,
-    to_yaml,
-)
+from fedlt.config import Config, load_config, settings_of, to_yaml
 from fedlt.errors import FedltError
+from fedlt.fingerprint import RESULTS_VERSION, Fingerprint, declared
+from fedlt.run_environment import environment
+from fedlt.run_files import (
+    CONFIG,
+    ENVIRONMENT,
+    FINGERPRINT,
+    HELP,
+    PARTITION,
+    RESULT,
+    ROUNDS,
+    is_run,
+    missing,
+    read_sealed,
+    remove_leftovers,
+    take_lock,
+    write_sealed,
+)
+from fedlt.run_records import append_row, check_rounds, make_record, read_rows
 
 if TYPE_CHECKING:
     from fedlt.data import Partition
+    from fedlt.evaluation import Evaluation
 
-__all__ = [
-    "Action",
-    "RunDirectory",
-    "RunState",
-    "environment",
-    "fedlt_version",
-    "plain",
-    "run_directories",
-    "write_json",
-]
+__all__ = ["Action", "RunDirectory", "RunState", "run_directories"]
 
 RunState = Literal["absent", "unfinished", "finished"]
 Action = Literal["start", "resume", "show"]
 
-_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "final", "last_k")
-_PACKAGES = ("torch", "torchvision", "flwr", "ray", "numpy", "safetensors")
+_KEEP_OR_REPLACE = "name=... keeps both, --overwrite replaces it"
+_IN_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "final", "last_k")
 
 
 @dataclass(frozen=True)
@@ -82,41 +82,43 @@ class RunDirectory:
     @property
     def state(self) -> RunState:
         """Whether there is a run here, and whether it has its result."""
-        if (self.path / "result.json").is_file():
+        if (self.path / RESULT).is_file():
             return "finished"
         return "unfinished" if self._is_occupied() else "absent"
 
     def _is_occupied(self) -> bool:
         return self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
 
-    def _is_run(self) -> bool:
-        return (self.path / "config.yaml").is_file()
-
     def decide(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> Action:
-        """Say what running ``config`` here means. Nothing is written.
+        """Say what running ``config`` here means, before the data are loaded. Nothing is written.
 
         Returns:
             ``"start"`` (nothing here yet, or ``overwrite``), ``"resume"`` (an unfinished run of the
-            same configuration), or ``"show"`` (finished: its stored result answers the question).
+            same configuration), or ``"show"`` (finished: its stored result answers the question,
+            if `check` agrees).
 
         Raises:
             FedltError: If the directory holds an unfinished run and ``resume`` is not set, a run
-                of another configuration, something that is not a run, or a run at work.
+                of another configuration, one that is not whole, something else, or a run at work.
         """
         if resume and overwrite:
             raise FedltError("give --resume or --overwrite, not both")
         state = self.state
         if state == "absent":
             return "start"
-        if not self._is_run():
+        if not is_run(self.path):
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        recorded = None if overwrite else self.recorded()
         if state == "unfinished" or overwrite:
             with self.lock():
                 pass
-        if overwrite:
+        if recorded is None:
             return "start"
-        self._check_same(config, resume=resume)
+        known = declared(config)
+        fresh = replace(recorded, settings=known.settings, files=known.files)
+        self.check(fresh, purpose="resumed" if resume else "shown")
         if state == "finished":
+            self.result()
             return "show"
         if resume:
             return "resume"
@@ -124,20 +126,74 @@ class RunDirectory:
             f"{self.path} holds an unfinished run; --resume continues it, --overwrite starts again"
         )
 
-    def _check_same(self, config: Config, *, resume: bool) -> None:
-        stored, digests = self.config(), self._json("environment.json").get("files", {})
-        if config_hash(stored, digests) == config_hash(config):
-            return
-        keys = ", ".join(
-            f"{key} (its file has changed)" if key in digests else key
-            for key in differing_keys(config, stored, digests)
-        )
-        if resume:
-            raise FedltError(f"{self.path} cannot be resumed: it was run with another {keys}")
+    def check(self, found: Fingerprint, *, purpose: str = "shown") -> None:
+        """Raise unless the run that is stored here has the fingerprint that was made anew.
+
+        Args:
+            found: The fingerprint of the configuration, the data and the code as they are now.
+            purpose: What is to be done with the run: shown, resumed or realigned.
+
+        Raises:
+            FedltError: It names all that differs.
+        """
+        words = "; ".join(found.differences(self.recorded()))
+        if words and purpose == "shown":
+            raise FedltError(f"{self.path} holds another run: {words}; {_KEEP_OR_REPLACE}")
+        if words:
+            raise FedltError(f"{self.path} cannot be {purpose}: {words}")
+
+    def recorded(self) -> Fingerprint:
+        """Return the fingerprint that is stored here.
+
+        Raises:
+            FedltError: If the directory is not a whole run, the run was made by another results
+                version, or its configuration is not the one of its fingerprint.
+        """
+        lacking = missing(self.path)
+        if lacking == [FINGERPRINT] and self._is_older():
+            self._refuse_version(1)
+        if lacking:
+            names = " and ".join(str(self.path / name) for name in lacking)
+            verb = "are" if len(lacking) > 1 else "is"
+            raise FedltError(f"{names} {verb} missing: the run is not whole; {HELP}")
+        found = self._fingerprint()
+        if found.results_version != RESULTS_VERSION:
+            self._refuse_version(found.results_version)
+        mine = settings_of(self.config())
+        keys = [key for key, value in sorted(found.settings.items()) if mine.get(key) != value]
+        if keys:
+            pair = f"{self.path / CONFIG} and {FINGERPRINT} are not of the same run"
+            raise FedltError(f"{pair}: they differ in {', '.join(keys)}; {HELP}")
+        return found
+
+    def _fingerprint(self) -> Fingerprint:
+        path = self.path / FINGERPRINT
+        content = read_sealed(path)
+        try:
+            found = Fingerprint.from_json(content)
+        except TypeError as error:
+            raise FedltError(f"{path} is damaged: {error}; {HELP}") from error
+        read_sealed(path, found.run)
+        return found
+
+    def _is_older(self) -> bool:
+        """Say whether a version of fedlt that kept no fingerprints has made this directory."""
+        try:
+            content = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(content, dict) and "run" not in content
+
+    def _refuse_version(self, number: int) -> None:
         raise FedltError(
-            f"{self.path} holds a run with another {keys}; "
-            "name=... keeps both, --overwrite replaces it"
+            f"{self.path} was made by results version {number} of fedlt, this is "
+            f"{RESULTS_VERSION}: numbers have changed since; use name=... for a new run"
         )
+
+    @property
+    def run(self) -> str:
+        """The short hash of the fingerprint, by which all files here name their run."""
+        return self._fingerprint().run
 
     def engine(self, config: Config) -> str:
         """Return the engine that a resumed run goes on with: for ``auto`` the one picked before."""
@@ -151,19 +207,20 @@ class RunDirectory:
         Raises:
             FedltError: If another process has it, or it cannot be written.
         """
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         try:
             file = path.open("r+b")
         except OSError as error:
             raise FedltError(f"{path} cannot be written: {error.strerror}") from error
         with file:
-            _take(file, self.path)
+            take_lock(file, self.path)
             yield
 
     def create(
         self,
         config: Config,
         partition: Partition,
+        found: Fingerprint,
         *,
         overwrite: bool = False,
         engine: str | None = None,
@@ -175,6 +232,7 @@ class RunDirectory:
         Args:
             config: The run.
             partition: Which client has which images.
+            found: The run's fingerprint.
             overwrite: Whether a run may be replaced.
             engine: The engine that ``auto`` stands for.
 
@@ -184,18 +242,21 @@ class RunDirectory:
         if engine is not None:
             picked = config.engine.model_copy(update={"name": engine})
             config = config.model_copy(update={"engine": picked})
-        if self._is_occupied() and not self._is_run():
+        if self._is_occupied() and not is_run(self.path):
             raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
         new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        _remove_leftovers(self.path)
+        remove_leftovers(self.path)
         try:
             new.mkdir(parents=True)
-            _fill(new, config, partition)
-            if overwrite and self._is_run():
+            _fill(new, config, partition, found)
+            if overwrite and is_run(self.path):
                 with self.lock():
                     shutil.rmtree(self.path)
             new.rename(self.path)
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                words = f"{self.path} is in use: another process has made it meanwhile"
+                raise FedltError(words) from error
             raise FedltError(f"{self.path} cannot be made: {error.strerror or error}") from error
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -203,191 +264,113 @@ class RunDirectory:
     def config(self) -> Config:
         """Return the stored configuration."""
         try:
-            return load_config(self.path / "config.yaml")
+            return load_config(self.path / CONFIG)
         except FedltError as error:
-            raise FedltError(f"{error}; --overwrite starts again") from error
+            raise FedltError(f"{error}; {HELP}") from error
+
+    def environment(self) -> dict[str, Any]:
+        """Return the stored versions and hardware."""
+        return read_sealed(self.path / ENVIRONMENT, self.run)
 
     def check_partition(self, partition: Partition) -> None:
         """Raise unless the stored partition is the one that a resumed run has drawn."""
         from fedlt.data import Partition
 
-        path = self.path / "partition.json"
-        if Partition.load(path).hash() != partition.hash():
-            raise FedltError(f"{path} is not the partition of this run; --overwrite starts again")
+        path = self.path / PARTITION
+        try:
+            stored = Partition.load(path)
+        except FedltError as error:
+            raise FedltError(f"{path} is damaged ({error}); {HELP}") from error
+        if not stored.hash() == partition.hash() == self._fingerprint().partition:
+            raise FedltError(f"{path} is of another run; {HELP}")
 
     def append_round(self, row: Mapping[str, Any]) -> int:
         """Append one line to ``rounds.jsonl`` and return the file's new length in bytes."""
-        line = json.dumps(plain(row), allow_nan=False) + "\n"
-        with (self.path / "rounds.jsonl").open("ab") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def truncate(self, length: int) -> None:
-        """Cut ``rounds.jsonl`` at the length that a checkpoint stored.
-
-        Raises:
-            FedltError: If the file is missing or shorter than that.
-        """
-        path = self.path / "rounds.jsonl"
-        found = path.stat().st_size if path.is_file() else 0
-        if found < length:
-            raise FedltError(
-                f"{path} has {found} bytes, the checkpoint needs {length}; --overwrite starts again"
-            )
-        if path.is_file():
-            os.truncate(path, length)
-        else:
-            path.touch()
+        return append_row(self.path / ROUNDS, row, self.run)
 
     def rounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``rounds.jsonl``, without a last line that was cut off.
 
         Raises:
-            FedltError: If the file cannot be read, or has a line that is no round.
+            FedltError: If the file cannot be read, was changed since the run has finished, or has
+                a line that is no round of this run.
         """
-        path = self.path / "rounds.jsonl"
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            rows: list[dict[str, Any]] = [json.loads(line) for line in lines if line[-1] == "\n"]
-        except (OSError, ValueError) as error:
-            raise FedltError(f"{path} cannot be read; --overwrite starts again") from error
-        for row in rows:
-            if not isinstance(row, dict) or not isinstance(row.get("round"), int):
-                raise FedltError(f"{path} is damaged; --overwrite starts again")
+        rows = read_rows(self.path / ROUNDS, self.run)
+        if self.state == "finished":
+            wrong = check_rounds(self.path, self._record(), whole=True)
+            if wrong:
+                raise FedltError(f"{wrong}; {HELP}")
         return rows
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        """Write ``result.json``, which makes the run finished."""
-        write_json(self.path / "result.json", result)
+    def evaluation(self, number: int) -> Evaluation:
+        """Return what was counted after a round.
+
+        Raises:
+            FedltError: If it is missing, was changed, or is of another run.
+        """
+        from fedlt.evaluation import evaluation_path, load_evaluation
+
+        digests = self._record()["evaluations"] if self.state == "finished" else None
+        path = evaluation_path(self.path, number)
+        return load_evaluation(path, run=self.run, digests=digests)
+
+    def write_result(self, result: Mapping[str, Any], evaluations: Mapping[str, str]) -> None:
+        """Write ``result.json``, which makes the run finished.
+
+        Args:
+            result: Its content.
+            evaluations: The digests of the run's evaluations, by file.
+        """
+        record = make_record(self.path, evaluations)
+        write_sealed(self.path / RESULT, {**result, "record": record}, self.run)
 
     def result(self) -> dict[str, Any]:
-        """Return the stored result of a finished run, which has what every result has."""
-        found = self._json("result.json")
-        if any(name not in found for name in _RESULT):
-            raise FedltError(f"{self.path / 'result.json'} is damaged; --overwrite starts again")
+        """Return the stored result of a finished run, which has what every result has.
+
+        Raises:
+            FedltError: If the directory is not a whole run, or the result was changed or is of
+                another run.
+        """
+        found = self._result(self.recorded())
+        del found["record"]
         return found
 
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FedltError(f"{path} cannot be read; --overwrite starts again") from error
-        if not isinstance(content, dict):
-            raise FedltError(f"{path} is damaged; --overwrite starts again")
-        return content
+    def _result(self, recorded: Fingerprint) -> dict[str, Any]:
+        path = self.path / RESULT
+        found = read_sealed(path, recorded.run)
+        if any(name not in found for name in (*_IN_RESULT, "record")):
+            raise FedltError(f"{path} is damaged: it is not a result; {HELP}")
+        return found
+
+    def _record(self) -> Mapping[str, Any]:
+        record: Mapping[str, Any] = self._result(self._fingerprint())["record"]
+        return record
 
 
 def run_directories(path: str | Path) -> list[RunDirectory]:
     """Return a run, or the runs of a folder with one per seed, by seed.
 
     Raises:
-        FedltError: If there is none.
+        FedltError: If there is none, or one that is not whole.
     """
     folder = Path(path).absolute()
-    if (folder / "config.yaml").is_file():
-        return [RunDirectory(folder)]
-    seeds = [one for one in folder.glob("*/config.yaml") if one.parent.name.isdecimal()]
-    if not seeds:
+    if is_run(folder):
+        found = [RunDirectory(folder)]
+    else:
+        seeds = [one for one in folder.glob("*") if one.name.isdecimal() and is_run(one)]
+        found = [RunDirectory(one) for one in sorted(seeds, key=lambda seed: int(seed.name))]
+    if not found:
         raise FedltError(f"{path} is neither a run directory nor a folder of runs by seed")
-    return [RunDirectory(one.parent) for one in sorted(seeds, key=lambda p: int(p.parent.name))]
+    for directory in found:
+        directory.recorded()
+    return found
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed have prepared for the run directory ``path``."""
-    for old in path.parent.glob(f".{path.name}.*"):
-        number = old.name.rpartition(".")[2]
-        if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    return True
-
-
-def _fill(folder: Path, config: Config, partition: Partition) -> None:
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    partition.save(folder / "partition.json")
-    write_json(folder / "environment.json", environment() | {"files": file_digests(config)})
-    (folder / "rounds.jsonl").touch()
+def _fill(folder: Path, config: Config, partition: Partition, found: Fingerprint) -> None:
+    (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    partition.save(folder / PARTITION)
+    write_sealed(folder / ENVIRONMENT, environment(), found.run)
+    write_sealed(folder / FINGERPRINT, found.to_json(), found.run)
+    (folder / ROUNDS).touch()
     (folder / "checkpoints").mkdir()
     (folder / "evaluations").mkdir()
-
-
-def _take(file: BinaryIO, path: Path) -> None:
-    """Lock a file of the run directory ``path`` until it is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise FedltError(f"{path} is in use: another process runs it") from None
-        raise FedltError(f"{path} cannot be locked: {error.strerror}") from error
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
-    """Return ``value`` for JSON: NumPy becomes Python, a number that is not finite None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace ``path`` atomically."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(plain(content), file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def fedlt_version() -> str:
-    """Return fedlt's version, or ``"unknown"`` where it is used without being installed."""
-    return _version("fedlt") or "unknown"
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and hardware, without names of hosts, users or folders."""
-    return {
-        "python": platform.python_version(),
-        "fedlt": fedlt_version(),
-        **{package: _version(package) for package in _PACKAGES},
-        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line)
-    return next(models, platform.machine())

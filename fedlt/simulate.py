@@ -38,6 +38,7 @@ from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluatio
 from fedlt.evaluation.evaluator import Evaluator, Standing
 from fedlt.explained import explained
 from fedlt.federation import Federation, prepare_federation
+from fedlt.fingerprint import fingerprint, fingerprints
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record
 from fedlt.flower.server_app import make_server_app
@@ -45,7 +46,9 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.ledger import Ledger, pack, unpack
 from fedlt.rehearsal import GenericModel, rehearse
 from fedlt.report.progress import Progress, SilentProgress
-from fedlt.runs import RunDirectory, plain
+from fedlt.run_files import ROUNDS, plain
+from fedlt.run_records import check_record, cut_rounds, make_record
+from fedlt.runs import RunDirectory
 from fedlt.scoring import touches_backbone
 from fedlt.stopping import Stops
 from fedlt.trackers import Trackers, check_trackers
@@ -85,12 +88,16 @@ def run(
     directory = RunDirectory.of(config)
     action = directory.decide(config, resume=resume, overwrite=overwrite)
     if action == "show":
+        directory.check(fingerprints([config])[0])
         return directory.result()
     check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)
     try:
         federation = prepare_federation(config, strategy, plugin, progress=progress)
+        found = fingerprint(config, federation.data)
+        if action == "resume":
+            directory.check(found, purpose="resumed")
         server = make_server_half(federation)
         rehearsal = rehearse(federation, server)
         if action == "start" and (estimate or name == "auto"):
@@ -107,7 +114,8 @@ def run(
     with engine_class(name)(federation) as engine, explained(directory):
         engine.rehearse(server)
         if action == "start":
-            directory.create(config, federation.data.partition, overwrite=overwrite, engine=name)
+            partition = federation.data.partition
+            directory.create(config, partition, found, overwrite=overwrite, engine=name)
         with directory.lock():
             simulation = Simulation(server, directory, progress or SilentProgress(), generic)
             personal = state_folder(directory.checkpoints)
@@ -175,7 +183,8 @@ class Simulation:
             finally:
                 self.progress.stop()
                 self.trackers.finish()
-        self.directory.write_result(self._result() | {"peak_memory": engine.peak_memory()})
+        result = self._result() | {"peak_memory": engine.peak_memory()}
+        self.directory.write_result(result, self.ledger.evaluations)
 
     def _step(
         self, engine: Engine, round_: int, arrays: ArrayRecord, replies: Iterable[Message] | None
@@ -276,7 +285,12 @@ class Simulation:
             personal=personal,
             keep_logits=round_ == self.config.rounds,
         )
-        save_evaluation(evaluation_path(self.directory.path, round_), evaluation)
+        self.ledger.evaluations |= save_evaluation(
+            evaluation_path(self.directory.path, round_),
+            evaluation,
+            run=self.directory.run,
+            once=not self.ledger.evaluations,
+        )
         row = {**values, **(self.ledger.due or {})}
         if self.config.faults.is_set:
             faults = self.server.faults
@@ -288,20 +302,23 @@ class Simulation:
         now = (self.server.state.round, self.ledger.due is None)
         if now != self._saved:
             with self.stops.held():
-                content = pack(self.server, self.ledger, engine.states().flush())
-                save_checkpoint(self.directory.checkpoints, **content)
+                written = self.ledger.evaluations, self.ledger.rounds_length
+                record = make_record(self.directory.path, *written)
+                content = pack(self.server, self.ledger, engine.states().flush(), record)
+                save_checkpoint(self.directory.checkpoints, **content, run=self.directory.run)
                 self._saved = now
 
     def restore(self, engine: Engine) -> None:
         """Go back to the newest checkpoint; the start of the run where there is none."""
         self.directory.check_partition(self.federation.data.partition)
-        checkpoint = load_checkpoint(self.directory.checkpoints)
-        clean(self.directory.checkpoints)
-        if checkpoint is None:
-            self.directory.truncate(0)
-            return
-        self.take(checkpoint, engine)
-        self.directory.truncate(self.ledger.rounds_length)
+        path, folder = self.directory.path, self.directory.checkpoints
+        checkpoint = load_checkpoint(
+            folder, run=self.directory.run, check=lambda meta: check_record(path, meta["record"])
+        )
+        clean(folder)
+        if checkpoint is not None:
+            self.take(checkpoint, engine)
+        cut_rounds(path / ROUNDS, self.ledger.rounds_length)
 
     def take(self, checkpoint: Checkpoint, engine: Engine) -> None:
         """Go back to a checkpoint of this run; nothing is written."""

@@ -156,7 +156,7 @@ def unknown_exports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             known.add(node.target.id)
         elif isinstance(node, ast.Assign):
-            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            names = {n.id for one in node.targets for n in ast.walk(one) if isinstance(n, ast.Name)}
             known |= names
             if "__all__" in names:
                 exported = ast.literal_eval(node.value)

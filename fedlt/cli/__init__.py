@@ -103,7 +103,7 @@ app.command("check", cls=_Command)(check)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from fedlt.runs import fedlt_version
+        from fedlt.run_environment import fedlt_version
 
         typer.echo(f"fedlt {fedlt_version()}")
         raise typer.Exit

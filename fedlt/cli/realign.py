@@ -62,7 +62,8 @@ def realign(
     from fedlt.engines import ENGINES
     from fedlt.errors import FedltError, nearest
     from fedlt.realigning import session
-    from fedlt.runs import run_directories, write_json
+    from fedlt.run_files import write_sealed
+    from fedlt.runs import run_directories
 
     given: dict[str, float | str | None] = {"tau": tau, "scale": scale, "epochs": epochs, "lr": lr}
     given |= {"batch_size": batch_size, "momentum": momentum, "per_class": per_class}
@@ -80,7 +81,7 @@ def realign(
             paths.append(session.outcome_path(one, plan))
             try:
                 paths[-1].parent.mkdir(exist_ok=True)
-                write_json(paths[-1], outcome)
+                write_sealed(paths[-1], outcome, one.run)
             except OSError as error:
                 raise FedltError(f"{paths[-1]} cannot be written: {error.strerror}") from error
     console = Console()

@@ -88,7 +88,8 @@ def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDir
     known = conditions(directory.config()) | {"mask": cut.mask}
     if cut.local_test is not None:
         known["evaluate.local_test"] = cut.local_test
-    return rescore(directory, cut) | {"path": str(directory.path), "conditions": known}
+    named = {"path": str(directory.path), "data": dict(directory.recorded().data)}
+    return rescore(directory, cut) | named | {"conditions": known}
 
 
 def _show_more(console: Console, results: Results, which: str, output: Path | None) -> None:

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedlt.errors import FedltError
-from fedlt.evaluation.archive import evaluation_path, load_evaluation
 from fedlt.evaluation.personal import ROUNDING, client_accuracies
+from fedlt.runs import RunDirectory
 
 __all__ = ["higher_and_lower"]
 
 
 def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
-    """Return (E,) the clients' accuracies after the last round; None where they are not kept.
+    """Return (E,) the clients' accuracies after the last round; None where they are not counted.
 
     A run that was cut anew brings them along as ``client_accuracies``.
     """
@@ -26,10 +25,7 @@ def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
         return None if own is None else np.asarray(own, dtype=np.float64)
     if "path" not in run:
         return None
-    try:
-        last = load_evaluation(evaluation_path(Path(run["path"]), int(run["rounds"])))
-    except FedltError:
-        return None
+    last = RunDirectory(Path(run["path"])).evaluation(int(run["rounds"]))
     if last.personal is None:
         return None
     return client_accuracies(last.personal, last.view())[:, 0]

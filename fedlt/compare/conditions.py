@@ -40,6 +40,7 @@ def _facts(run: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
         (f"the {scored_on.name} (images per class)", None): scored_on.counts,
         **{(key, None): value for key, value in run.get("conditions", {}).items()},
         ("shots (the class lists of many, medium and few)", seed): lists,
+        **{(f"the {name}", seed): digest for name, digest in run.get("data", {}).items()},
     }
 
 

@@ -89,25 +89,37 @@ def _finished(cells: Sequence[Cell], within: Path | None) -> dict[int, Outcome]:
     """Return the cells that have their results, by position.
 
     Raises:
-        FedltError: If a directory holds another run.
+        FedltError: If a directory holds another run: another configuration, data or code.
     """
     from fedlt.compare.stored import finished_below, read_finished
     from fedlt.config import config_hash
+    from fedlt.fingerprint import fingerprints
     from fedlt.runs import RunDirectory
 
-    found: dict[int, Outcome] = {}
+    places: dict[int, RunDirectory] = {}
+    twins: set[int] = set()
     stored: dict[str, Path] | None = None
     for number, cell in enumerate(cells):
-        directory: RunDirectory | None = RunDirectory.of(cell.config)
-        action = RunDirectory.of(cell.config).decide(cell.config, resume=True)
-        if action == "start" and within is not None:
+        directory = RunDirectory.of(cell.config)
+        action = directory.decide(cell.config, resume=True)
+        if action == "show":
+            places[number] = directory
+        elif action == "start" and within is not None:
             stored = finished_below(within) if stored is None else stored
-            twin = stored.get(config_hash(cell.config))
-            directory = None if twin is None else RunDirectory(twin)
-        elif action != "show":
-            directory = None
-        if directory is not None and directory.state == "finished":
-            found[number] = Outcome(cell, read_finished(directory, cell.config))
+            if twin := stored.get(config_hash(cell.config)):
+                places[number] = RunDirectory(twin)
+                twins.add(number)
+    found: dict[int, Outcome] = {}
+    made = fingerprints(cells[number].config for number in places)
+    for (number, directory), one in zip(places.items(), made, strict=True):
+        try:
+            directory.check(one)
+            result = read_finished(directory, cells[number].config)
+        except FedltError:
+            if number not in twins:  # a run elsewhere that is not the same after all is not needed
+                raise
+        else:
+            found[number] = Outcome(cells[number], result)
     return found
 
 

@@ -12,6 +12,7 @@ from fedlt.compare.conditions import conditions
 from fedlt.compare.settings import row_folder
 from fedlt.errors import FedltError
 from fedlt.reading import read_json
+from fedlt.run_files import is_run
 from fedlt.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -46,14 +47,15 @@ def finished_below(folder: Path) -> dict[str, Path]:
 
 
 def read_finished(directory: RunDirectory, config: Config | None = None) -> dict[str, Any]:
-    """Return a finished run's result with its ``path`` and its ``conditions``.
+    """Return a finished run's result with its ``path``, ``conditions`` and digests of ``data``.
 
     Args:
         directory: The run.
         config: Its configuration; None: as stored.
     """
     known = conditions(directory.config() if config is None else config)
-    return directory.result() | {"path": str(directory.path), "conditions": known}
+    named = {"path": str(directory.path), "conditions": known}
+    return directory.result() | named | {"data": dict(directory.recorded().data)}
 
 
 def collect(paths: Sequence[Path]) -> Stored:
@@ -66,7 +68,8 @@ def collect(paths: Sequence[Path]) -> Stored:
         paths: Each a run directory, a folder with one per seed, or a folder of such folders.
 
     Raises:
-        FedltError: If one holds no finished run, or two rows would have one name.
+        FedltError: If one holds no finished run or one that is not whole, or two rows would have
+            one name.
     """
     done: dict[Path, None] = {}
     unfinished: dict[Path, None] = {}
@@ -100,13 +103,15 @@ def _runs_of(path: Path) -> tuple[list[Path], list[Path]]:
     _check_unmixed(path)
     for depth in _DEPTHS:
         folders = [folder] if not depth else sorted(folder.glob(depth), key=_by_number)
-        runs = [one for one in folders if (one / "config.yaml").is_file()]
-        done = [one for one in runs if (one / "result.json").is_file()]
+        runs = [one for one in folders if is_run(one) and not one.name.startswith(".")]
+        for one in runs:
+            RunDirectory(one).recorded()  # whole, or named
+        done = [one for one in runs if RunDirectory(one).state == "finished"]
         if done:
             return done, [one for one in runs if one not in done]
         if runs:
             raise FedltError(f"{path} holds no finished run; fedlt run ... --resume finishes one")
-    raise FedltError(f"{path} holds no run: no config.yaml in it or two folders below")
+    raise FedltError(f"{path} holds no run, nor do folders in it or two folders below")
 
 
 def _check_unmixed(path: Path) -> None:
@@ -115,10 +120,10 @@ def _check_unmixed(path: Path) -> None:
     Raises:
         FedltError: It names one of each.
     """
-    if (path / "config.yaml").is_file():
+    if is_run(path):
         return
-    seeds = sorted(run.parent for run in path.glob("*/config.yaml"))
-    rows = sorted({run.parent.parent for run in path.glob("*/*/config.yaml")})
+    seeds = sorted(run for run in path.glob("*") if is_run(run))
+    rows = sorted({run.parent for run in path.glob("*/*") if is_run(run)} - {*seeds})
     if seeds and rows:
         words = f"a run of its own ({seeds[0]}) and rows of a comparison ({rows[0]})"
         raise FedltError(f"{path} holds {words}; name those that you mean")

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from fedlt.config.load import (
-    build_config,
-    config_hash,
-    differing_keys,
-    file_digests,
-    load_config,
-    to_yaml,
-    user_code,
-)
+from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
+from fedlt.config.load import build_config, load_config, to_yaml
 from fedlt.config.plugins import known_plugins, resolve_client, resolve_strategy
 from fedlt.config.schema import (
     CheckpointConfig,
@@ -50,12 +43,12 @@ __all__ = [
     "ScheduleConfig",
     "build_config",
     "config_hash",
-    "differing_keys",
     "file_digests",
     "known_plugins",
     "load_config",
     "resolve_client",
     "resolve_strategy",
+    "settings_of",
     "to_yaml",
     "user_code",
 ]

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from fedlt.config.explain import explain
-from fedlt.config.paths import is_path, output_folder, with_paths
-from fedlt.config.schema import Config, PluginConfig
+from fedlt.config.paths import output_folder, with_paths
+from fedlt.config.schema import Config
 from fedlt.config.yaml12 import dump, parse_value, read_mapping
 from fedlt.errors import FedltError, shortened
-from fedlt.loading import is_spec
 
 __all__ = [
     "build_config",
-    "config_hash",
-    "differing_keys",
-    "file_digests",
     "load_config",
     "parse_options",
-    "path_digest",
     "to_yaml",
-    "user_code",
 ]
 
 _PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
-# What a result does not depend on.
-_NEUTRAL = ("name", "output", "engine", "checkpoint", "diagnostics", "trackers", "seeds")
 
 
 def _assign(tree: dict[str, Any], key: str, value: object) -> None:
@@ -83,14 +73,6 @@ def parse_options(given: Sequence[str]) -> dict[str, object]:
     options: dict[str, object] = {}
     _apply(options, given)
     return options
-
-
-def _paths_in(section: str, plugin: PluginConfig) -> dict[str, str]:
-    """Return the hyperparameters that are places of data: those named ``path`` or ``..._path``."""
-    flat = {f"{section}.{key}": json.loads(text) for key, text in _flatten(plugin.options)}
-    return {
-        k: value for k, value in flat.items() if is_path(k) and isinstance(value, str) and value
-    }
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -154,98 +136,3 @@ def to_yaml(config: Config) -> str:
     tree = config.model_dump(mode="json")
     tree.pop("seed" if config.seeds is not None else "seeds")
     return dump(tree)
-
-
-def _plugins(config: Config) -> dict[str, PluginConfig]:
-    """Return the sections that name a class and its hyperparameters, by dotted key."""
-    plugins: dict[str, PluginConfig] = {"strategy": config.strategy, "client": config.client}
-    if config.client.loss is not None:
-        plugins["client.loss"] = config.client.loss
-    return plugins
-
-
-def user_code(config: Config) -> dict[str, str]:
-    """Return what a run executes beside fedlt: ``file.py:Name``, ``module:Name``, by dotted key."""
-    named = {
-        "data.dataset": config.data.dataset,
-        "model.name": config.model.name,
-        "engine.name": config.engine.name,
-        **{f"{section}.name": plugin.name for section, plugin in _plugins(config).items()},
-    }
-    return {key: name for key, name in named.items() if is_spec(name)}
-
-
-def file_digests(config: Config) -> dict[str, str]:
-    """Return the SHA-256 of every file of the user's that a result depends on, by dotted key.
-
-    These are a data set, backbone, strategy or client plugin named as ``file.py:Name``,
-    ``partition.file``, and what hyperparameters named ``..._path`` point to: a file, or every file
-    in a folder. What cannot be read has the digest ``"unreadable"``: what loads it says so.
-    """
-    code = {key: spec.rpartition(":")[0] for key, spec in user_code(config).items()}
-    files = {k: file for k, file in code.items() if file.endswith(".py") and k != "engine.name"}
-    if config.partition.file is not None:
-        files["partition.file"] = config.partition.file
-    for section, plugin in _plugins(config).items():
-        files |= _paths_in(section, plugin)
-    return {key: path_digest(Path(file)) for key, file in files.items()}
-
-
-def path_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of every file in a folder; ``"unreadable"`` if so."""
-    try:
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            text = "".join(f"{file.relative_to(path)} {path_digest(file)}\n" for file in files)
-            return hashlib.sha256(text.encode()).hexdigest()
-        if not path.is_file():  # a device, which never ends
-            return "unreadable"
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"
-
-
-def _identity(config: Config, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return everything that a result depends on: dotted key to JSON text."""
-    tree = config.model_dump(mode="json")
-    for name in _NEUTRAL:
-        tree.pop(name)
-    tree["data"].pop("root")
-    flat = dict(_flatten(tree))
-    for key, digest in digests.items():
-        is_spec_of = key.endswith((".name", ".dataset"))
-        name = str(json.loads(flat[key])).rpartition(":")[2] if is_spec_of else ""
-        flat[key] = f"{name} {digest}"
-    return flat
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    flat: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat += _flatten(value, f"{prefix}{key}.")
-        else:
-            flat.append((prefix + key, json.dumps(value, sort_keys=True)))
-    return flat
-
-
-def config_hash(config: Config, digests: Mapping[str, str] | None = None) -> str:
-    """Return the SHA-256 (hex) of all that changes a result.
-
-    Left out are ``name``, ``output``, ``engine``, ``checkpoint``, ``seeds`` and the place of the
-    data. A user's file counts by its content, not by its path.
-
-    Args:
-        config: The configuration.
-        digests: What ``file_digests`` returned earlier; None reads the files now.
-    """
-    identity = _identity(config, file_digests(config) if digests is None else digests)
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def differing_keys(config: Config, other: Config, other_digests: Mapping[str, str]) -> list[str]:
-    """Return the dotted keys that make the hash of ``config`` differ from that of ``other``."""
-    mine, theirs = _identity(config, file_digests(config)), _identity(other, other_digests)
-    return sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))

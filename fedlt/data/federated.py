@@ -75,7 +75,9 @@ class FederatedData:
         )
 
 
-def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> FederatedData:
+def prepare_data(
+    data: DataConfig, partition: PartitionConfig, *, seed: int, source: Dataset | None = None
+) -> FederatedData:
     """Load the data set and draw split, long tail and partition.
 
     The training images are in the order of the canonical draw, class by class (a data set that is
@@ -86,11 +88,13 @@ def prepare_data(data: DataConfig, partition: PartitionConfig, *, seed: int) -> 
         data: The section ``data`` of the configuration.
         partition: The section ``partition``.
         seed: The run's seed.
+        source: The data set, where it is loaded already.
 
     Raises:
         FedltError: If anything in the two sections cannot be had or met.
     """
-    source = load_dataset(data.dataset, root=data.root, options=data.options)
+    if source is None:
+        source = load_dataset(data.dataset, root=data.root, options=data.options)
     pool, eval_images, eval_labels = _split(source, data.split)
     chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
     labels = source.train_labels[chosen]

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlt.cache import cache_directory
 from fedlt.errors import FedltError, one_line
-from fedlt.models.etf_cache import cache_directory
 
 __all__ = ["Pool", "cached_pool", "load_pool", "save_pool"]
 

@@ -1,14 +1,16 @@
 """``evaluations/round_R.npz``: what one evaluation counted, so that numbers are re-cut untrained.
 
 What is the same for every round, the counts of all clients, is written once, to ``clients.npz``
-beside it. Plain NumPy arrays, no pickle. Written beside the final name, flushed to disk, then
-renamed: a file that exists is complete.
+beside it. Plain NumPy arrays, no pickle, and the run that they are of. Written beside the final
+name, flushed to disk, then renamed: a file that exists is complete.
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.durable import write_synced
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.evaluation.scores import GenericScores, PersonalScores
+from fedlt.run_files import HELP
 
 __all__ = ["Evaluation", "evaluation_path", "load_evaluation", "save_evaluation"]
 
 IntArray = npt.NDArray[np.int64]
 
 _ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "seed")
+_RUN = "run"  # the array that names the run
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,19 @@ def _fields(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return found
 
 
-def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
+def save_evaluation(
+    path: str | Path, evaluation: Evaluation, *, run: str = "", once: bool = True
+) -> dict[str, str]:
     """Write an evaluation atomically, compressed; parent folders are made.
 
     Args:
         path: Ends in ``.npz``. A folder holds evaluations of one run only.
         evaluation: What to write.
+        run: The short hash of the run's fingerprint.
+        once: Write what is the same for every round, too.
+
+    Returns:
+        The SHA-256 (hex) of every file that was written, by its name.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,29 +100,54 @@ def save_evaluation(path: str | Path, evaluation: Evaluation) -> None:
         value = getattr(evaluation, one.name)
         if one.name not in ("generic", "personal", *_CONSTANT) and value is not None:
             arrays[one.name] = np.asarray(value)
-    once = target.with_name(_ONCE)
-    if not once.exists():
-        constant = {name: getattr(evaluation, name) for name in _CONSTANT}
-        _write(once, constant | {"seed": str(evaluation.seed)})  # of any size
-    _write(target, arrays)
+    parts = {target.name: arrays}
+    if once:
+        constant: dict[str, Any] = {name: getattr(evaluation, name) for name in _CONSTANT}
+        parts = {_ONCE: constant | {"seed": str(evaluation.seed)}, **parts}  # of any size
+    return {
+        name: _write(target.with_name(name), {**part, _RUN: np.asarray(run)})
+        for name, part in parts.items()
+    }
 
 
-def _write(target: Path, arrays: dict[str, Any]) -> None:
+def _write(target: Path, arrays: dict[str, Any]) -> str:
+    """Write arrays and return the SHA-256 of the file."""
+    memory = io.BytesIO()
+    np.savez_compressed(memory, **arrays)
+    data = memory.getvalue()
     temporary = target.with_name(f".{target.name}.part")  # a resumed run writes over it
     try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, data)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return hashlib.sha256(data).hexdigest()
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _read(
+    path: Path, run: str | None, digests: Mapping[str, str] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a file, which must have its digest and be of the run.
+
+    Raises:
+        FedltError: If it is missing, cannot be read, was changed, or is of another run.
+    """
+    try:
+        data = path.read_bytes()
+        if digests is not None and hashlib.sha256(data).hexdigest() != digests.get(path.name):
+            raise FedltError(f"{path} does not match its checksum; {HELP}")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FedltError:  # a ValueError, too
+        raise
+    except FileNotFoundError as error:
+        raise FedltError(f"{path} is missing: the run has lost it; {HELP}") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise FedltError(f"{path}: not a saved evaluation, or a damaged one; {HELP}") from error
+    if run is not None and str(arrays.get(_RUN)) != run:
+        raise FedltError(f"{path} is of another run; {HELP}")
+    return arrays
 
 
 def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -124,14 +161,22 @@ def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
         raise ValueError("other streams")
 
 
-def load_evaluation(path: str | Path) -> Evaluation:
+def load_evaluation(
+    path: str | Path, *, run: str | None = None, digests: Mapping[str, str] | None = None
+) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
 
+    Args:
+        path: The file of a round.
+        run: The short hash of the run that it must be of; None: any.
+        digests: What the files must match, by their names; None: as they are.
+
     Raises:
-        FedltError: If the file is missing or is not an evaluation.
+        FedltError: If the file is missing, was changed, is of another run or is not an evaluation.
     """
+    once = Path(path).with_name(_ONCE)
     try:
-        arrays = _read(Path(path)) | _read(Path(path).with_name(_ONCE))
+        arrays = _read(Path(path), run, digests) | _read(once, run, digests)
         personal = _fields("personal", arrays)
         if personal:
             personal["sampled"] = bool(personal["sampled"])
@@ -147,7 +192,7 @@ def load_evaluation(path: str | Path) -> Evaluation:
             labels=arrays.get("labels"),
             seed=int(str(arrays["seed"])),
         )
-    except FileNotFoundError as error:
-        raise FedltError(f"{error.filename} is missing: the run has lost it") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise FedltError(f"{path}: not a saved evaluation, or a damaged one") from error
+    except FedltError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise FedltError(f"{path}: not a saved evaluation, or a damaged one; {HELP}") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fedlt.config import Config, resolve_client, resolve_strategy
 from fedlt.federation import prepare_federation
+from fedlt.fingerprint import fingerprint
 from fedlt.flower.client_app import make_client_app
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
@@ -66,9 +67,12 @@ def _serve(config: Config, grid: Grid, context: Context) -> None:
     from fedlt.simulate import Simulation
 
     directory = RunDirectory.of(config)
-    if directory.decide(config) == "show":
-        return
+    action = directory.decide(config)
     federation = _prepare(config)
+    found = fingerprint(config, federation.data)
+    if action == "show":
+        directory.check(found)
+        return
     server = make_server_half(federation)
-    directory.create(config, federation.data.partition)
+    directory.create(config, federation.data.partition, found)
     Simulation(server, directory, SilentProgress()).main(grid, context)

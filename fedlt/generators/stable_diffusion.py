@@ -58,7 +58,7 @@ class StableDiffusion(Generator):
 
     def settings(self) -> Mapping[str, object]:
         """Return all settings, and what the paths hold."""
-        from fedlt.config.load import path_digest
+        from fedlt.digests import path_digest
 
         paths = ("weights_path", "clip_path", "prompts_path")
         contents = {

@@ -21,16 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-__all__ = ["cache_directory", "cached_tensor"]
+from fedlt.cache import cache_directory
+
+__all__ = ["cached_tensor"]
 
 VERSION: Final = 1  # raise it when a cached recipe changes
 _KEY: Final = "value"
-
-
-def cache_directory() -> Path:
-    """Return the user's cache directory; it need not exist."""
-    given = os.environ.get("FEDLT_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "fedlt"
 
 
 def cached_tensor(

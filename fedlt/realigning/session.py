@@ -20,6 +20,7 @@ from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
 from fedlt.errors import FedltError
 from fedlt.federation import Federation, prepare_federation
+from fedlt.fingerprint import fingerprint
 from fedlt.flower.drive import drive
 from fedlt.flower.server_half import make_server_half
 from fedlt.realigning.heads import LinearNames, find_head, find_local_head
@@ -28,6 +29,7 @@ from fedlt.realigning.strategy import SENT, TRAINED, PooledRealigned, Realigned,
 from fedlt.rehearsal import rehearse
 from fedlt.report.progress import SilentProgress
 from fedlt.rng import torch_generator
+from fedlt.run_files import HELP
 from fedlt.runs import RunDirectory
 from fedlt.simulate import Simulation
 from fedlt.strategy import ServerState, Tensors, prefixed, under
@@ -120,7 +122,6 @@ def realign(
     """
     prepare_process()
     first = plans[0]
-    directory.decide(directory.config(), resume=True)  # a file of the user's may have changed
     with directory.lock():
         run = _open(directory, first, engine)
         learnt = [_change(run, plan) for plan in plans]
@@ -140,14 +141,14 @@ def realign(
 
 def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
     """Read a run and find its head."""
+    directory.recorded()  # whole, and of one run
     config = directory.config()
-    checkpoint = load_checkpoint(directory.checkpoints)
-    if checkpoint is None:
-        raise FedltError(f"{directory.path} has no checkpoint to realign")
+    checkpoint = _newest(directory, config)
     settings = config.engine.model_copy(update={"name": engine})
     config = config.model_copy(update={"engine": settings})
     strategy, plugin = resolve_strategy(config), resolve_client(config)
     federation = prepare_federation(config, strategy, plugin)
+    directory.check(fingerprint(directory.config(), federation.data), purpose="realigned")
     directory.check_partition(federation.data.partition)
     server = make_server_half(federation)
     rehearsal = rehearse(federation, server)
@@ -162,6 +163,17 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
         local = find_local_head(strategy, client) if plan.method.reads_local else None
     changed = replace(federation, strategy=Realigned(strategy, head, local))
     return _Opened(directory, checkpoint, simulation, changed, head, local is not None)
+
+
+def _newest(directory: RunDirectory, config: Config) -> Checkpoint:
+    """Return a run's newest checkpoint; of a finished run that of its last round."""
+    checkpoint = load_checkpoint(directory.checkpoints, run=directory.run)
+    if checkpoint is None:
+        raise FedltError(f"{directory.path} has no checkpoint to realign")
+    if directory.state == "finished" and checkpoint.round != config.rounds:
+        lost = directory.checkpoints / f"round_{config.rounds:06d}"
+        raise FedltError(f"{lost} is missing or damaged; {HELP}")
+    return checkpoint
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from fedlt.report.records import Reading, read_runs
 from fedlt.report.style import save, styled
 from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, title
 from fedlt.report.verdict import judged, verdict_lines, verdict_sheet
-from fedlt.runs import fedlt_version
+from fedlt.run_environment import fedlt_version
 
 __all__ = ["write_report"]
 

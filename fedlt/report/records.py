@@ -18,12 +18,10 @@ from fedlt.compare.conditions import check_comparable
 from fedlt.compare.figures import values
 from fedlt.compare.stored import collect, read_finished
 from fedlt.config.yaml12 import read_mapping
-from fedlt.errors import FedltError
-from fedlt.evaluation import Evaluation, ShotGroups, evaluation_path, load_evaluation
+from fedlt.evaluation import Evaluation, ShotGroups
 from fedlt.evaluation.generic import recalls
 from fedlt.evaluation.headline import ScoredSet, scored_set
 from fedlt.evaluation.personal import client_accuracies, client_recalls
-from fedlt.reading import read_json
 from fedlt.runs import RunDirectory
 
 __all__ = ["MOMENT", "ClientFigures", "Method", "Reading", "RunRecord", "flatten", "read_runs"]
@@ -63,7 +61,7 @@ class RunRecord:
     @cached_property
     def evaluation(self) -> Evaluation:
         """What the last round counted, without logits: those of many runs fill the memory."""
-        found = load_evaluation(evaluation_path(self.path, int(self.result["rounds"])))
+        found = RunDirectory(self.path).evaluation(int(self.result["rounds"]))
         return replace(found, generic=replace(found.generic, logits=None), labels=None)
 
     @cached_property
@@ -191,18 +189,7 @@ def _read(directory: RunDirectory) -> RunRecord:
     folder = directory.path
     result, rounds = read_finished(directory), directory.rounds()
     config = flatten(read_mapping(folder / "config.yaml"))
-    return RunRecord(folder, result, rounds, config, _environment(folder))
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    path = folder / "environment.json"
-    try:
-        found = read_json(path)
-    except FedltError as error:
-        raise FedltError(f"{path} cannot be read: it says which versions the run had") from error
-    if not isinstance(found, dict):
-        raise FedltError(f"{path} is damaged: it says which versions the run had")
-    return found
+    return RunRecord(folder, result, rounds, config, directory.environment())
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fedlt import checkpoints
 from fedlt.cli import main
 from fedlt.config import load_config
 from fedlt.errors import FedltError, RunError
+from fedlt.fingerprint import declared
 from fedlt.runs import RunDirectory
 
 BASE = "name: a\nrounds: 3\n"
@@ -38,7 +39,7 @@ class Runs:
         if directory.decide(config, resume=resume, overwrite=overwrite) == "show":
             return directory.result()
         if directory.state == "absent" or overwrite:
-            directory.create(config, Partition(), overwrite=overwrite)
+            directory.create(config, Partition(), declared(config), overwrite=overwrite)
         progress.start(config.rounds, 0)
         for number in range(1, config.rounds + 1):
             if self.error is not None and number == 2:
@@ -52,7 +53,7 @@ class Runs:
             **dict.fromkeys(("split", "shots", "partition_hash", "seconds", "last_k")),
             "final": {"generic/accuracy": 0.1 * config.seed, "personal/accuracy": 0.75},
         }
-        directory.write_result(result)
+        directory.write_result(result, {})
         return result
 
 
@@ -123,7 +124,8 @@ def test_several_seeds_in_turn(runs, capsys):
 
 def test_all_seeds_are_checked_before_the_first_starts(runs, capsys):
     config = load_config(write(f"{BASE}seeds: [1, 3]"))
-    RunDirectory.of(config.runs()[1]).create(config.runs()[1], Partition())
+    second = config.runs()[1]
+    RunDirectory.of(second).create(second, Partition(), declared(second))
     assert main(["run", "a.yaml"]) == 2
     line = one_line(capsys)
     assert "runs/a/3 holds an unfinished run; --resume continues it" in line

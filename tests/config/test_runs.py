@@ -11,7 +11,11 @@ import yaml
 
 from fedlt.config import Config, PluginConfig, load_config
 from fedlt.errors import FedltError
-from fedlt.runs import RunDirectory, environment
+from fedlt.fingerprint import declared
+from fedlt.run_environment import environment
+from fedlt.run_files import write_sealed
+from fedlt.run_records import cut_rounds
+from fedlt.runs import RunDirectory
 
 
 class FakePartition:
@@ -32,8 +36,15 @@ def config(tmp_path, monkeypatch):
 
 def made(config, **how) -> RunDirectory:
     directory = RunDirectory.of(config)
-    directory.create(config, FakePartition(), **how)
+    directory.create(config, FakePartition(), declared(config), **how)
     return directory
+
+
+RESULT = {
+    **dict.fromkeys(("seed", "rounds", "split", "shots", "partition_hash", "seconds")),
+    "final": {"generic/accuracy": 0.5},
+    "last_k": {},
+}
 
 
 def changed(config, **update):
@@ -56,6 +67,7 @@ def test_create_writes_what_the_design_says(config):
         "config.yaml",
         "environment.json",
         "evaluations",
+        "fingerprint.json",
         "partition.json",
         "rounds.jsonl",
     ]
@@ -76,22 +88,20 @@ def test_unfinished_names_both_ways_on(config):
 
 def test_finished_is_shown(config):
     directory = made(config)
-    result = dict.fromkeys(("seed", "rounds", "split", "shots", "partition_hash", "seconds"))
-    result |= {"final": {"generic/accuracy": 0.5}, "last_k": {}}
-    directory.write_result(result)
+    directory.write_result(RESULT, {})
     assert directory.state == "finished"
     assert directory.decide(config) == "show"
     assert directory.decide(config, resume=True) == "show"
     assert directory.decide(config, overwrite=True) == "start"
     assert directory.decide(changed(config, engine=config.engine.model_copy())) == "show"
-    assert directory.result() == result
+    assert directory.result() == RESULT
 
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_another_configuration_is_refused_by_key(config, finished):
     directory = made(config)
     if finished:
-        directory.write_result({})
+        directory.write_result(RESULT, {})
     local = config.local.model_copy(update={"lr": 3.0})
     other = changed(config, local=local, strategy=PluginConfig(name="x", options={"mu": 1}))
     with pytest.raises(FedltError, match=r"local\.lr, strategy\.mu, strategy\.name; name=\.\.\."):
@@ -106,19 +116,19 @@ def test_an_edited_file_of_the_user_is_noticed(config):
     Path("e.yaml").write_text("name: a\nrounds: 3\nstrategy: s.py:S\n")
     mine = load_config("e.yaml")
     directory = made(mine)
-    directory.write_result({})
+    directory.write_result(RESULT, {})
     assert directory.decide(mine) == "show"
     Path("s.py").write_text("x = 2")
-    with pytest.raises(FedltError, match=r"strategy\.name \(its file has changed\)"):
+    with pytest.raises(FedltError, match=r"holds another run: s\.py has changed; name=\.\.\."):
         directory.decide(mine)
 
 
 def test_create_replaces_a_run_whole(config):
     directory = made(config)
     directory.append_round({"round": 1})
-    directory.write_result({})
+    directory.write_result(RESULT, {})
     (directory.checkpoints / "round_000001").mkdir()
-    with pytest.raises(FedltError, match="cannot be made: Directory not empty"):
+    with pytest.raises(FedltError, match="in use: another process has made it"):
         made(config)
     assert directory.state == "finished"
     directory = made(config, overwrite=True)
@@ -143,7 +153,7 @@ def test_a_folder_that_is_not_a_run_is_left_alone(config, overwrite):
 def test_failure_while_making_leaves_nothing(config):
     directory = RunDirectory.of(config)
     with pytest.raises(FedltError, match="cannot be made: disk full"):
-        directory.create(config, BrokenPartition())
+        directory.create(config, BrokenPartition(), declared(config))
     assert list(directory.path.parent.iterdir()) == []
 
 
@@ -162,35 +172,33 @@ def test_rounds_append_and_truncate(config):
         {"round": 1, "generic/accuracy": 0.5},
         {"round": 2, "generic/few": None, "x": [0, 1]},
     ]
-    directory.truncate(first)
+    cut_rounds(directory.path / "rounds.jsonl", first)
     assert [row["round"] for row in directory.rounds()] == [1]
-    with pytest.raises(FedltError, match=r"rounds\.jsonl has .* bytes"):
-        directory.truncate(first + 1)
     with (directory.path / "rounds.jsonl").open("a") as file:
         file.write('{"round": 2, "gen')
     assert [row["round"] for row in directory.rounds()] == [1]
-    directory.truncate(0)
+    cut_rounds(directory.path / "rounds.jsonl", 0)
     assert directory.rounds() == []
 
 
-def test_json_is_standard_and_leaves_no_temporary_file(config):
-    directory = made(config)
-    before = set(directory.path.iterdir())
-    directory.write_result({"final": {"a": float("inf"), "b": (np.int64(3), None, True)}})
-    text = (directory.path / "result.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "final": {"a": None, "b": [3, None, True]}
-    }
-    assert set(directory.path.iterdir()) - before == {directory.path / "result.json"}
+def test_json_is_standard_and_leaves_no_temporary_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, {"final": {"a": float("inf"), "b": (np.int64(3), None, True)}}, "0123")
+    text = path.read_text()
+    content = json.loads(text, parse_constant=pytest.fail)
+    assert content["final"] == {"a": None, "b": [3, None, True]}
+    assert content["run"] == "0123"
+    assert [*tmp_path.iterdir()] == [path]
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "environment.json"])
+@pytest.mark.parametrize("name", ["config.yaml", "fingerprint.json"])
 @pytest.mark.parametrize("content", ["", "{", "[1]"])
-def test_damaged_files_name_the_way_out(config, name, content):
+def test_damaged_files_are_named_and_nothing_is_advised_that_deletes(config, name, content):
     directory = made(config)
     (directory.path / name).write_text(content)
-    with pytest.raises(FedltError, match=f"{name}.*--overwrite"):
+    with pytest.raises(FedltError, match=f"{name}.*put back a copy of it") as caught:
         directory.decide(config)
+    assert "--overwrite" not in str(caught.value)
     assert directory.decide(config, overwrite=True) == "start"
 
 

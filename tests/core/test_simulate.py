@@ -166,7 +166,7 @@ def test_an_unfinished_run_is_not_overwritten_unasked(lab, reference):
 def test_resume_is_refused_for_another_configuration(lab):
     config = lab.stopped(1)
     changed = config.model_copy(update={"rounds": 5})
-    with pytest.raises(FedltError, match="run with another rounds"):
+    with pytest.raises(FedltError, match="cannot be resumed: another rounds"):
         run(changed, resume=True)
 
 

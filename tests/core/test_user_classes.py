@@ -290,7 +290,7 @@ def rows_of(packages, engine, *names):
         assert done.returncode == 0, done.stderr
         lines = (here / "runs" / run / "1" / "rounds.jsonl").read_text()
         rows = [json.loads(line) for line in lines.splitlines()]
-        found.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+        found.append([{k: row[k] for k in row if k not in ("seconds", "run")} for row in rows])
     return found
 
 

@@ -105,9 +105,10 @@ def test_the_file_opens_without_pickle_and_logits_score_again(tmp_path):
 
 def test_what_all_rounds_share_is_written_once(tmp_path):
     evaluation = build()
-    save_evaluation(tmp_path / "round_7.npz", evaluation)
+    written = save_evaluation(tmp_path / "round_7.npz", evaluation)
+    assert [*written] == ["clients.npz", "round_7.npz"]
     stamp = (tmp_path / "clients.npz").stat().st_mtime_ns
-    save_evaluation(tmp_path / "round_8.npz", dataclasses.replace(evaluation, round=8))
+    save_evaluation(tmp_path / "round_8.npz", dataclasses.replace(evaluation, round=8), once=False)
     assert (tmp_path / "clients.npz").stat().st_mtime_ns == stamp
     with np.load(tmp_path / "round_8.npz") as file:
         assert "client_counts" not in file.files
@@ -122,7 +123,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fedlt.evaluation.archive.os.fsync", fail)
+    monkeypatch.setattr("fedlt.durable.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         save_evaluation(path, build(personal=False))
     assert path.read_bytes() == before

@@ -231,8 +231,7 @@ def test_what_cannot_be_made_is_one_line_and_code_2(lab, tmp_path, capsys, optio
 
 
 def test_paths_inside_a_generator_are_looked_for_beside_the_file(tmp_path, lab):
-    from fedlt.config import load_config
-    from fedlt.config.load import file_digests
+    from fedlt.config import file_digests, load_config
 
     (tmp_path / "prompts.yaml").write_text("'0': a zero", encoding="utf-8")
     options = {"name": "stable_diffusion", "prompts_path": "prompts.yaml", "weights_path": "w"}
@@ -243,8 +242,8 @@ def test_paths_inside_a_generator_are_looked_for_beside_the_file(tmp_path, lab):
     found = loaded.client.options["generator"]["prompts_path"]
     assert found == str(tmp_path / "prompts.yaml")
     digests = file_digests(loaded)
-    assert len(digests["client.generator.prompts_path"]) == 64
-    assert digests["client.generator.weights_path"] == "unreadable"
+    assert len(digests["client.generator.prompts_path"]["prompts.yaml"]) == 64
+    assert digests["client.generator.weights_path"] == {"w": "unreadable"}
 
 
 def test_prompts(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 
 
@@ -34,7 +33,3 @@ def row_of(page, method):
     rows = [["".join(cell.itertext()) for cell in row] for row in found.find("tbody")]
     heads = [head.text for head in found.find("thead").iter("th")]
     return heads, next(row for row in rows if row[0] == method)
-
-
-def edit(path, changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

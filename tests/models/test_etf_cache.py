@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedlt.models.etf_cache import cache_directory, cached_tensor
+from fedlt.cache import cache_directory
+from fedlt.models.etf_cache import cached_tensor
 
 
 class Maker:

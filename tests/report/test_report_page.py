@@ -10,7 +10,8 @@ import statistics
 import subprocess
 
 import pytest
-from report_pages import edit, parse, table, texts
+from report_pages import parse, table, texts
+from sealed import edit, reseal
 
 from fedlt.cli import main
 from fedlt.errors import FedltError
@@ -186,6 +187,7 @@ def test_what_a_reader_must_know_is_said(comparison, tmp_path):
     edit(tmp_path / "c/fedavg/2/environment.json", {"cpu": "another"})
     config = tmp_path / "c/fed-rod/2/config.yaml"
     config.write_text(config.read_text().replace("batchnorm: average", "batchnorm: local"))
+    reseal(config.parent)
     shutil.copytree(tmp_path / "c/fedavg/1", tmp_path / "c/fedavg/3")
     (tmp_path / "c/fedavg/3/result.json").unlink()
     write_report([tmp_path / "c"], tmp_path / "page.html")
@@ -211,6 +213,7 @@ def test_runs_that_cannot_stand_side_by_side_are_refused(comparison, tmp_path):
     edit(path, {"shots": shots})
     config = tmp_path / "c/fedavg/2/config.yaml"
     config.write_text(config.read_text().replace("profile: exponential", "profile: step"))
+    reseal(config.parent)
     with pytest.raises(FedltError, match=r"'FedAvg' and 'Fed ROD' differ in data\.profile"):
         read_runs([tmp_path / "c"])
 

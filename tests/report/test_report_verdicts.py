@@ -6,7 +6,8 @@ import json
 import shutil
 
 import pytest
-from report_pages import edit, parse, row_of, table, texts
+from report_pages import parse, row_of, table, texts
+from sealed import edit
 
 from fedlt.cli import main
 from fedlt.compare.verdicts import verdicts

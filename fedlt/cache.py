@@ -1,0 +1,18 @@
+"""The user's cache directory. What lies in it only saves time: it may be removed at any moment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["cache_directory"]
+
+
+def cache_directory() -> Path:
+    """Return the user's cache directory, ``$FEDLT_CACHE`` or ``~/.cache/fedlt``; it may be missing.
+
+    Raises:
+        RuntimeError: If the user has no home directory.
+    """
+    given = os.environ.get("FEDLT_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "fedlt"

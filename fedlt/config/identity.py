@@ -1,0 +1,143 @@
+"""What of a configuration, and which of the user's files, a result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlt.config.paths import is_path
+from fedlt.digests import file_digest, path_digest
+from fedlt.import_closure import closure, module_files
+from fedlt.loading import is_spec
+
+if TYPE_CHECKING:
+    from fedlt.config.schema import Config, PluginConfig
+
+__all__ = [
+    "NEUTRAL", "Digests", "config_hash", "contents", "file_digests", "settings_of", "user_code",
+]  # fmt: skip
+
+Digests = dict[str, dict[str, str]]  # dotted key -> name of a file -> its digest
+
+# What a result does not depend on. Every other key counts, those that are new among them.
+NEUTRAL = (
+    "name", "output", "engine", "checkpoint", "deployment", "diagnostics", "trackers", "seeds",
+    "data.root",
+)  # fmt: skip
+
+
+def settings_of(config: Config) -> dict[str, str]:
+    """Return every key that a result depends on with its value as JSON, by dotted key.
+
+    A user's file counts by its content, not by its place: see :func:`file_digests`. Of
+    ``file.py:Name`` the name is left, of the path of data nothing; what a data set's function
+    reads counts by the arrays that it returns.
+    """
+    flat = dict(_flatten(config.model_dump(mode="json")))
+    for key in [*flat]:
+        if any(key == name or key.startswith(f"{name}.") for name in NEUTRAL):
+            del flat[key]
+    for key, source in _specs(config).items():
+        if source.rpartition(":")[0].endswith(".py"):
+            flat[key] = json.dumps(source.rpartition(":")[2])
+    for key in {**_places(config), **_data_places(config)}:
+        flat[key] = json.dumps("by content")
+    return flat
+
+
+def file_digests(config: Config) -> Digests:
+    """Return the digests of every file of the user's that a result depends on, by dotted key.
+
+    These are the Python files of a data set, backbone, strategy or client plugin with all that
+    they import from the user's folders, ``partition.file``, and what hyperparameters named
+    ``..._path`` point to: a file, or every file in a folder. What cannot be read has the digest
+    ``"unreadable"``: what loads it says so.
+    """
+    found: Digests = {}
+    for key, source in _specs(config).items():
+        module = source.rpartition(":")[0]
+        files = [Path(module)] if module.endswith(".py") else module_files(module)[::-1]
+        if files:
+            found[key] = {name: file_digest(path) for name, path in closure(*files).items()}
+    for key, place in _places(config).items():
+        found[key] = {Path(place).name: path_digest(Path(place))}
+    return found
+
+
+def contents(digests: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """Return digests without the names of the files, which a result does not depend on."""
+    return {key: sorted(files.values()) for key, files in digests.items()}
+
+
+def _plugins(config: Config) -> dict[str, PluginConfig]:
+    plugins: dict[str, PluginConfig] = {"strategy": config.strategy, "client": config.client}
+    if config.client.loss is not None:
+        plugins["client.loss"] = config.client.loss
+    return plugins
+
+
+def user_code(config: Config) -> dict[str, str]:
+    """Return what a run executes beside fedlt: ``file.py:Name``, ``module:Name``, by dotted key."""
+    named = {
+        "data.dataset": config.data.dataset,
+        "model.name": config.model.name,
+        "engine.name": config.engine.name,
+        **{f"{section}.name": plugin.name for section, plugin in _plugins(config).items()},
+    }
+    return {key: name for key, name in named.items() if is_spec(name)}
+
+
+def _specs(config: Config) -> dict[str, str]:
+    """Return the code that a result depends on; entry points of other packages among it."""
+    found = {key: name for key, name in user_code(config).items() if key != "engine.name"}
+    for section, plugin in _plugins(config).items():
+        group = "fedlt.strategies" if section == "strategy" else "fedlt.clients"
+        if not is_spec(plugin.name):
+            for point in entry_points(group=group, name=plugin.name):
+                found[f"{section}.name"] = point.value
+    return found
+
+
+def _places(config: Config) -> dict[str, str]:
+    """Return the paths of what counts by its content, by dotted key."""
+    file = config.partition.file
+    found = {} if file is None else {"partition.file": file}
+    for section, plugin in _plugins(config).items():
+        found |= _paths(section, plugin.options)
+    return found
+
+
+def _data_places(config: Config) -> dict[str, str]:
+    """Return the paths that a data set's function is given."""
+    return _paths("data.options", config.data.options)
+
+
+def _paths(section: str, options: Mapping[str, Any]) -> dict[str, str]:
+    flat = {key: json.loads(text) for key, text in _flatten(options, f"{section}.")}
+    return {
+        k: value for k, value in flat.items() if is_path(k) and isinstance(value, str) and value
+    }
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    flat: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, json.dumps(value, sort_keys=True)))
+    return flat
+
+
+def config_hash(config: Config) -> str:
+    """Return the SHA-256 (hex) of all that can be known of a result before the data are loaded.
+
+    That is the settings, the contents of the user's files, and the places of a data set's files.
+    """
+    found = {"settings": settings_of(config), "files": contents(file_digests(config))}
+    text = json.dumps({**found, "data": _data_places(config)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
