@@ -254,7 +254,10 @@ def test_realign_shows_the_headline(folder, capsys):
 
 
 def test_inspect_marks_the_class(folder, capsys):
-    assert main(["inspect", str(folder / "alone.yaml"), "--png", str(folder / "p.png")]) == 0
+    assert (
+        main(["inspect", str(folder / "alone.yaml"), "--trust", "--png", str(folder / "p.png")])
+        == 0
+    )
     out = capsys.readouterr().out
     assert NOTE in " ".join(out.split())
     rows = [line.split() for line in out.splitlines()]
