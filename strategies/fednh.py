@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FedNH"]
 
 PROTOTYPES = "heads.head.prototypes"
+SUMS = "sums"  # what travels in their place, to the server
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ class FedNH(Strategy):
         unit = F.normalize(features, dim=-1)  # (n S, D)
         sums = ClassSums.of(unit, labels, client.model.num_classes).sums  # (C, D)
         weight = 1.0 if self.mean == "plain" else float(max(client.data.num_examples, 1))
-        answer = {**client.model.state(), PROTOTYPES: sums / weight}
-        return client.update(metrics, shared=answer, weight=weight)
+        update = client.update(metrics, extras={SUMS: sums / weight}, weight=weight)
+        return replace(update, sums={n: t for n, t in update.sums.items() if n != PROTOTYPES})
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
         """Average the model and move the prototypes: w_c <- unit(rho w_c + (1 - rho) mu_c)."""
-        moved = move_prototypes(state.broadcast[PROTOTYPES], total.sums[PROTOTYPES], self.momentum)
-        new = super().aggregate(state, total)
+        moved = move_prototypes(state.broadcast[PROTOTYPES], total.sums[SUMS], self.momentum)
+        models = {name: value for name, value in total.sums.items() if name != SUMS}
+        new = super().aggregate(state, replace(total, sums=models))
         return replace(new, broadcast={**new.broadcast, PROTOTYPES: moved})

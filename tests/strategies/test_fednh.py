@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.prototype_head import PrototypeHead, move_prototypes
+from fedlt.steps import start_of, step_norm
 from fedlt.worker import Worker
 from strategies import FedNH
 
@@ -94,11 +95,18 @@ def test_clients_leave_the_prototypes_alone_and_send_no_more_than_fedavg(lab):
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
     update = worker.train(client)
     assert torch.equal(client.model.state()[PROTOTYPES], server.state.broadcast[PROTOTYPES])
-    assert set(update.sums) <= set(server.state.broadcast)
+    prototypes = {PROTOTYPES: server.state.broadcast[PROTOTYPES]}
+    assert set(update.sums) - {"sums"} <= set(server.state.broadcast) - set(prototypes)
+    assert update.sums["sums"].shape == prototypes[PROTOTYPES].shape
     assert not update.plain
+    names = worker.model.parameter_names("shared")
+    state = client.model.state()
+    steps = [(state[n] - client.broadcast[n]).double().norm() for n in names]
+    found = step_norm(update.sums, start_of(update, client.broadcast, names), names)
+    assert found == pytest.approx(float(torch.stack(steps).norm()))  # what faults.detect sees
     absent = client.data.class_counts == 0
-    assert not update.sums[PROTOTYPES][absent].any()
-    lengths = update.sums[PROTOTYPES].norm(dim=1) * update.weight
+    assert not update.sums["sums"][absent].any()
+    lengths = update.sums["sums"].norm(dim=1) * update.weight
     assert bool((lengths <= client.data.class_counts * 1.0001).all())
 
 
