@@ -51,11 +51,8 @@ class FedLoGeExperts(FedLoGe):
         """Take clients with experts; of the others those that FedLoGe takes."""
         if not plugin.experts:
             return super().refuses(plugin)
-        return (
-            None
-            if self.profile == "paper"
-            else "profile: reference knows no experts; take profile: paper"
-        )
+        known = "profile: reference knows no experts; take profile: paper"
+        return None if self.profile == "paper" else known
 
     def note(self, plugin: ClientPlugin) -> str:
         """Say which mapping runs."""
