@@ -180,6 +180,7 @@ def test_the_report_says_it_and_marks_the_class(folder):
     _, curve = table(page, "Generic model, mean recall over classes")
     last = next(row for row in curve if row[:2] == ["FedAvg", "2"])
     assert 100 * last[2] == pytest.approx(means(folder, "fedavg")[0])
+    assert "Without test images, hence without a point: 1 class." in everything
     alts = [image.get("alt") for image in page.iter("img")]
     assert not [alt for alt in alts if "nan" in alt]
 

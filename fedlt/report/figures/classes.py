@@ -95,6 +95,13 @@ _HOW = (
 )
 
 
+def _how(methods: Sequence[Method]) -> str:
+    """Return how the picture is read, with a sentence about classes without test images."""
+    without = methods[0].scored_on.without
+    words = f"{len(without)} class{'es' if len(without) > 1 else ''}"
+    return f"{_HOW} Without test images, hence without a point: {words}." if without else _HOW
+
+
 def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
     names, counts = _names(methods), _counts(methods)
     figure = new_figure(5.2 + 0.25 * -(-len(methods) // 5))
@@ -121,7 +128,7 @@ def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
         handles, labels, loc="outside lower center", ncols=min(5, len(labels)), handlelength=4
     )
     sheets = {_VIEWS[view]: _sheet(names, counts, rows) for view, rows in found.items()}
-    return Picture("classes", _TITLE, _HOW + _BANDS, _alt(found), figure, sheets)
+    return Picture("classes", _TITLE, _how(methods) + _BANDS, _alt(found), figure, sheets)
 
 
 _TITLE = "Accuracy per class, frequent classes first"
@@ -180,7 +187,7 @@ def _map(methods: Sequence[Method], view: str, rows: Mapping[str, Sequence[Float
     percent_axis(bar.ax.yaxis)
     sheets = {_VIEWS[view]: _sheet(names, counts, rows)}
     title = f"{_TITLE}: {_VIEWS[view][0].lower()}{_VIEWS[view][1:]}"
-    return Picture(f"classes-{view}", title, _HOW, _alt({view: rows}), figure, sheets)
+    return Picture(f"classes-{view}", title, _how(methods), _alt({view: rows}), figure, sheets)
 
 
 def _sheet(
