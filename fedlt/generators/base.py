@@ -91,7 +91,7 @@ class Generator(ABC):
 
     def _check(self, name: str, fits: bool, expected: str) -> None:
         if not fits:
-            raise ValueError(f"generator: {name}: {getattr(self, name)} is not {expected}")
+            raise ValueError(f"generator: {name}: {getattr(self, name)!r} is not {expected}")
 
     def settings(self) -> Mapping[str, object]:
         """Return all that the images depend on, besides data and request: by name."""

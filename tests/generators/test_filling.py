@@ -211,7 +211,7 @@ def test_the_oracle_is_labelled_as_a_leak(lab, monkeypatch):
         ({"generator": {"name": "local_ddpm", "rounds": "3"}}, "generator: rounds: '3' is no int"),
         ({"generator": {"name": "local_ddpm", "rounds": 0}}, "rounds: 0 is not at least 1"),
         ({"generator": {"name": "local_ddpm", "width": 12}}, "width: 12 is not a multiple of 8"),
-        ({"generator": "stable_diffusion"}, "weights_path:  is not given: a folder on this disk"),
+        ({"generator": "stable_diffusion"}, "weights_path: '' is not given: a folder on this disk"),
         ({"generator": "noisy", "tail_below": 0.0}, "no client holds an image of a tail class"),
         ({"generator": {"name": "noisy", "score": 0.4}}, "generator noisy: no image is left of"),
         ({"generator": "noisy", "min_score": 1.5}, "no image is left of .*min_score is 1.5"),
