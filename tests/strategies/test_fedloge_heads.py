@@ -163,7 +163,7 @@ def test_reference_profile_runs(lab):
 def test_fewer_features_than_classes_are_refused_in_one_line(lab):
     data = {"options": {"num_classes": 10, "train_per_class": 40}}
     config = lab.fresh(strategy="fedloge", model={"width": 2}, data=data)
-    with pytest.raises(FedltError, match=r"8 features for 10 classes.*model\.width") as caught:
+    with pytest.raises(FedltError, match=r"8 features, fewer than the 10 .*model\.width") as caught:
         run(config)
     assert "\n" not in str(caught.value)
     assert not lab.output.exists()
