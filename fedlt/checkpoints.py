@@ -32,7 +32,9 @@ from fedlt.errors import FedltError
 from fedlt.run_files import HELP
 from fedlt.state_files import StateFile, check_states
 
-__all__ = ["Checkpoint", "clean", "load_checkpoint", "save_checkpoint", "state_folder"]
+__all__ = [
+    "Checkpoint", "clean", "load_checkpoint", "newest_round", "save_checkpoint", "state_folder",
+]  # fmt: skip
 
 FORMAT = 4  # to be raised with every change of what a run saves
 _KEPT = 2
@@ -113,14 +115,14 @@ def load_checkpoint(
     folder: Path,
     *,
     run: str | None = None,
-    check: Callable[[Mapping[str, Any]], str] | None = None,
+    check: Callable[[Checkpoint], str] | None = None,
 ) -> Checkpoint | None:
     """Return the newest checkpoint that can be used; None where none was ever saved.
 
     Args:
         folder: The run's ``checkpoints`` folder.
         run: The short hash of the run that it must be of; None: any.
-        check: Says of a checkpoint's meta why it cannot be used all the same; "" if it can.
+        check: Says of a checkpoint why it cannot be used all the same; "" if it can.
 
     Raises:
         FedltError: If there are checkpoints and none can be used.
@@ -130,7 +132,7 @@ def load_checkpoint(
     for number, path in found:
         try:
             checkpoint = _read(path, run)
-            if check is not None and (wrong := check(checkpoint.meta)):
+            if check is not None and (wrong := check(checkpoint)):
                 raise _DamagedError(wrong)
         except _DamagedError as error:
             damaged.setdefault(str(error), []).append(str(path))
@@ -141,6 +143,11 @@ def load_checkpoint(
     if damaged:
         raise FedltError(f"no checkpoint can be used: {'; '.join(_reasons(damaged))}; {HELP}")
     return None
+
+
+def newest_round(folder: Path) -> int | None:
+    """Return the round of the newest checkpoint, good or not; None where none was ever saved."""
+    return max((number for number, _ in _saved(folder)), default=None)
 
 
 def _reasons(damaged: Mapping[str, Sequence[str]]) -> list[str]:

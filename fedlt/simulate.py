@@ -313,7 +313,7 @@ class Simulation:
         self.directory.check_partition(self.federation.data.partition)
         path, folder = self.directory.path, self.directory.checkpoints
         checkpoint = load_checkpoint(
-            folder, run=self.directory.run, check=lambda meta: check_record(path, meta["record"])
+            folder, run=self.directory.run, check=lambda one: check_record(path, one.meta["record"])
         )
         clean(folder)
         if checkpoint is not None:

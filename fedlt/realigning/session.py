@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from fedlt.checkpoints import Checkpoint, load_checkpoint, state_folder
+from fedlt.checkpoints import Checkpoint, load_checkpoint, newest_round, state_folder
 from fedlt.config import FaultsConfig, config_hash
 from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
@@ -29,7 +29,6 @@ from fedlt.realigning.strategy import SENT, TRAINED, PooledRealigned, Realigned,
 from fedlt.rehearsal import rehearse
 from fedlt.report.progress import SilentProgress
 from fedlt.rng import torch_generator
-from fedlt.run_files import HELP
 from fedlt.runs import RunDirectory
 from fedlt.simulate import Simulation
 from fedlt.strategy import ServerState, Tensors, prefixed, under
@@ -166,13 +165,16 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
 
 
 def _newest(directory: RunDirectory, config: Config) -> Checkpoint:
-    """Return a run's newest checkpoint; of a finished run that of its last round."""
-    checkpoint = load_checkpoint(directory.checkpoints, run=directory.run)
+    """Return a run's newest checkpoint, never the one before it; that of a finished run's end."""
+    finished = directory.state == "finished"
+    last = config.rounds if finished else newest_round(directory.checkpoints)
+
+    def check(one: Checkpoint) -> str:
+        return "" if one.round == last else f"realign reads that of round {last}"
+
+    checkpoint = load_checkpoint(directory.checkpoints, run=directory.run, check=check)
     if checkpoint is None:
         raise FedltError(f"{directory.path} has no checkpoint to realign")
-    if directory.state == "finished" and checkpoint.round != config.rounds:
-        lost = directory.checkpoints / f"round_{config.rounds:06d}"
-        raise FedltError(f"{lost} is missing or damaged; {HELP}")
     return checkpoint
 
 
