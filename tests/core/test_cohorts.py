@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from flwr.app import ConfigRecord
 
 from fedlt.engines.serial import SerialEngine
@@ -40,3 +41,16 @@ def test_records_of_a_round_are_shared_by_all_messages(lab):
     assert len(messages) == 3
     assert all(m.content["arrays"] is arrays for m in messages)
     assert len({id(m.content["fixed"]) for m in messages}) == 1
+
+
+def test_every_client_is_sampled_as_often_whatever_its_cid(lab):
+    """5 of 20 clients in 400 rounds: each with chance 1 / 4, standard error sqrt(3 / 16 / 400)."""
+    federation = lab.federation(partition={"num_clients": 20}, clients_per_round=5)
+    server = make_server_half(federation)
+    drawn = np.zeros(20)
+    for round_ in range(1, 401):
+        cohort = server.sample(round_, range(20))
+        assert cohort == sorted(set(cohort))
+        drawn[cohort] += 1
+    assert drawn.sum() == 5 * 400
+    assert (np.abs(drawn / 400 - 0.25) < 5 * np.sqrt(3 / 16 / 400)).all()
