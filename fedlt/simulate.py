@@ -27,6 +27,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedlt.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
+from fedlt.claims import claimed
 from fedlt.config import Config, config_hash
 from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.diagnosis import Diagnosis
@@ -48,14 +49,16 @@ from fedlt.rehearsal import GenericModel, rehearse
 from fedlt.report.progress import Progress, SilentProgress
 from fedlt.run_files import ROUNDS, plain
 from fedlt.run_records import check_record, cut_rounds, make_record
-from fedlt.runs import RunDirectory
+from fedlt.runs import Action, RunDirectory
 from fedlt.scoring import touches_backbone
 from fedlt.stopping import Stops
 from fedlt.trackers import Trackers, check_trackers
 from fedlt.worker import prepare_process
 
 if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
     from fedlt.evaluation.headline import ScoredSet
+    from fedlt.strategy import Strategy
 
 __all__ = ["Simulation", "run"]
 
@@ -90,6 +93,30 @@ def run(
     if action == "show":
         directory.check(fingerprints([config])[0])
         return directory.result()
+    with claimed(directory.path):
+        return _carry_out(
+            config,
+            (strategy, plugin),
+            directory,
+            action,
+            overwrite=overwrite,
+            progress=progress,
+            estimate=estimate,
+        )
+
+
+def _carry_out(
+    config: Config,
+    method: tuple[Strategy, ClientPlugin],
+    directory: RunDirectory,
+    action: Action,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+    estimate: bool,
+) -> dict[str, Any]:
+    """Start a run or go on with it, and return its result; see :func:`run`."""
+    strategy, plugin = method
     check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)

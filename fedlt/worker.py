@@ -175,17 +175,21 @@ class Worker:
 
     def score(self, request: ScoreRequest) -> Scores:
         """Score models on a piece of the test set, personal ones as their method finishes them."""
-        return self._scorer.score(self._finished(request))
+        return self._scorer.score(self.finished(request))
+
+    def score_as_it_is(self, request: ScoreRequest) -> Scores:
+        """Score a request that :meth:`finished` has returned."""
+        return self._scorer.score(request)
 
     def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
         """Return the classes (B,) that the primary heads predict: the generic, each client's."""
-        return self._scorer.predict(self._finished(request))
+        return self._scorer.predict(self.finished(request))
 
     def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
         """Load the generic model into ``model`` and return its heads; {}: there is none."""
         return self._scorer.load_generic(request)
 
-    def _finished(self, request: ScoreRequest) -> ScoreRequest:
+    def finished(self, request: ScoreRequest) -> ScoreRequest:
         """Return the request with personal models as their method finishes them."""
         policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
         is_trained = strategy.adapt_epochs > 0 or policy.epochs > 0

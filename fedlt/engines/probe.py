@@ -1,8 +1,9 @@
 """What a run will cost, from a few steps of the real task: time, memory, clients at once.
 
 The task is one client's whole local update on a few of its batches, after a warm-up, so it includes
-augmentation, every phase of the method and the optimiser. Estimates are good to a factor of two:
-they choose an engine and tell a minute from an hour.
+augmentation, every phase of the method and the optimiser. Scoring is measured with it: the generic
+view, and one client's personal model with the tuning before it. Estimates are good to a factor of
+two: they choose an engine and tell a minute from an hour.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ import numpy as np
 from fedlt.data.batches import batch_slices
 from fedlt.errors import FedltError, one_line
 from fedlt.evaluation import rounds_to_evaluate
-from fedlt.evaluation.request import ScoreRequest
+from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.scoring import touches_backbone
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedlt.client import Client
     from fedlt.federation import Federation
     from fedlt.flower.adapter import ServerHalf
@@ -32,6 +36,7 @@ __all__ = ["BATCHES", "Estimate", "Probe", "measure_seconds", "method_name", "ta
 
 BATCHES = 3  # of the probed client
 PATIENCE = 0.3  # seconds of repeated measurement
+SEVERAL = 4  # clients that are scored together, to find what one more costs
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Probe:
     longest_seconds: float  # the largest client's
     evaluation_seconds: float  # the generic view, once
     evaluations: int  # of the rounds that are left
+    personal_seconds: float  # the personal views of all rounds that are left, tuning included
     rounds: int  # that are left
     cohort: int  # clients a round
     parameters: int  # entries that travel
@@ -105,11 +111,16 @@ def _measure(server: ServerHalf, worker: Worker) -> Probe:
     def batches(images: int) -> int:
         return len(batch_slices(images, config.local.batch_size))
 
-    per_batch = measure_seconds(lambda: worker.train(few())) / max(batches(len(indices)), 1)
+    own: dict[str, Tensor] = {}
+
+    def train() -> None:
+        own.update({n: t.detach().clone() for n, t in worker.train(few()).personal.items()})
+
+    per_batch = measure_seconds(train) / max(batches(len(indices)), 1)
     work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
     if federation.strategy.pools:  # one task does what the cohort would
         work = federation.cohort_size * work.mean(keepdims=True)
-    generic, _ = rounds_to_evaluate(
+    generic, personal = rounds_to_evaluate(
         config.rounds, every=config.evaluate.every, personal_every=config.evaluate.personal_every
     )
     images = data.train_images.nbytes + data.eval_images.nbytes
@@ -118,6 +129,9 @@ def _measure(server: ServerHalf, worker: Worker) -> Probe:
         task_seconds=per_batch * float(work.mean()),
         longest_seconds=per_batch * float(work.max()),
         evaluation_seconds=_evaluation_seconds(federation, worker, state),
+        personal_seconds=personal_seconds(
+            server, worker, (cid, own), sorted(r for r in personal if r > state.round)
+        ),
         evaluations=sum(round_ > state.round for round_ in generic),
         rounds=config.rounds - state.round,
         cohort=1 if federation.strategy.pools else federation.cohort_size,
@@ -142,17 +156,74 @@ def _evaluation_seconds(federation: Federation, worker: Worker, state: ServerSta
     """Return the seconds that the generic heads take on the whole test set; 0 without any."""
     if not federation.strategy.generic(worker.model, state.broadcast):
         return 0.0
+    request = _request(worker, state)
+    return measure_seconds(lambda: worker.score(request)) * _blocks(federation)
+
+
+def _blocks(federation: Federation) -> float:
+    """Return how many blocks the test set has, of the size that is scored at once."""
     images = len(federation.data.eval_labels)
-    block = min(images, federation.config.evaluate.batch_size)
-    request = ScoreRequest(
+    return images / min(images, federation.config.evaluate.batch_size)
+
+
+def _request(worker: Worker, state: ServerState, *clients: ClientRequest) -> ScoreRequest:
+    """Return a request for one block of the test set: the generic model, or some clients."""
+    federation = worker.federation
+    return ScoreRequest(
         round=state.round,
         broadcast=state.broadcast,
         fixed=state.fixed,
         private_mean={},
         start=0,
-        stop=block,
-        generic=True,
+        stop=min(len(federation.data.eval_labels), federation.config.evaluate.batch_size),
+        generic=not clients,
         keep_logits=False,
-        clients=(),
+        clients=clients,
     )
-    return measure_seconds(lambda: worker.score(request)) * images / block
+
+
+def personal_seconds(
+    server: ServerHalf, worker: Worker, client: tuple[int, Mapping[str, Tensor]], rounds: list[int]
+) -> float:
+    """Return the seconds that the personal views of some rounds take on one process.
+
+    A client is tuned (the strategy's ``adapt``, ``personal.refresh``) and scored by its model once
+    a view: by a pass of its own over the test set, or from the generic model's features.
+
+    Args:
+        server: Its state is what a client is scored with.
+        worker: Its scratch model is used.
+        client: A client of median size, and its personal state after a round.
+        rounds: The rounds after which the personal view is scored.
+    """
+    federation, state = server.federation, server.state
+    strategy, config = federation.strategy, federation.config
+    cid, own = client
+    tunes = strategy.adapt_epochs > 0 or config.personal.refresh.epochs > 0
+    has_generic = bool(strategy.generic(worker.model, state.broadcast))
+    weights = strategy.personal_weights(worker.model, state.broadcast, own)
+    alone = tunes or touches_backbone(weights)
+    asked = ClientRequest(cid, None if strategy.pools else own, base=has_generic)
+    scoring, tuning = _request(worker, state, asked), 0.0
+    if tunes or not has_generic:
+        tuning = measure_seconds(lambda: worker.finished(scoring)) * _relative_work(server, cid)
+        scoring = worker.finished(scoring)
+    score = measure_seconds(lambda: worker.score_as_it_is(scoring))
+    if not alone:  # the backbone's pass is shared by all clients
+        several = replace(scoring, clients=scoring.clients * SEVERAL)
+        together = measure_seconds(lambda: worker.score_as_it_is(several))
+        score = max(0.0, together - score) / (SEVERAL - 1)
+    population, cohort = federation.num_clients, federation.cohort_size
+    evaluated = config.evaluate.clients
+    scored = population if evaluated == "all" else min(evaluated, population)
+    models = float(scored * len(rounds))
+    if alone and has_generic and not tunes:  # only who took part has a model of its own
+        models = sum(scored * (1 - (1 - cohort / population) ** round_) for round_ in rounds)
+    return models * (tuning + score * _blocks(federation))
+
+
+def _relative_work(server: ServerHalf, cid: int) -> float:
+    """Return the batches of an average client relative to those of a client."""
+    size = server.federation.config.local.batch_size
+    batches = -(-server.federation.data.client_sizes // size)
+    return float(batches.mean()) / max(1, int(batches[cid]))

@@ -58,8 +58,8 @@ class RayEngine(Engine):
         at_once = min(workers, probe.cohort)
         tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
         messages = probe.cohort * (4e-3 + 2.5e-9 * probe.parameters)
-        evaluation = probe.evaluations * probe.evaluation_seconds / workers
-        seconds = START_SECONDS + probe.rounds * (tasks + messages) + evaluation
+        scoring = probe.evaluations * probe.evaluation_seconds + probe.personal_seconds
+        seconds = START_SECONDS + probe.rounds * (tasks + messages) + scoring / workers
         memory = probe.memory + workers * (probe.memory - probe.data)
         return Estimate(seconds, memory, at_once)
 
@@ -85,6 +85,7 @@ class RayEngine(Engine):
             hire,
             count_workers(config),
             count_places=lambda: count_places(config),
+            check=self._start.check,
             is_remote=on_cluster,
         )
         self._puts: dict[str, tuple[ArrayRecord, Any]] = {}
@@ -95,9 +96,15 @@ class RayEngine(Engine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the actors. The cluster stays up for the next run of this process."""
+        """End the actors. The cluster stays up for the next run of this process.
+
+        Raises:
+            StoppedError: If Ray has stopped, whatever else has failed for that reason.
+        """
         self._start.keep_logs |= isinstance(error, Exception)
         self._pool.close()
+        if isinstance(error, Exception):
+            self._start.check()
 
     def peak_memory(self) -> int | None:
         """Add the workers' peaks to this process's; what they share counts in each."""
@@ -108,6 +115,7 @@ class RayEngine(Engine):
 
     def _share(self, records: dict[str, ArrayRecord]) -> None:
         """Put records into the object store, unless they are there; tell the workers."""
+        self._start.check()
         for name, record in records.items():
             if name not in self._puts or self._puts[name][0] is not record:
                 self._puts[name] = (record, ray.put(record))

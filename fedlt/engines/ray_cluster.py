@@ -3,7 +3,8 @@
 Ray puts the driver's working directory first on every worker's import path. A user's own folder
 called ``strategies`` or ``clients`` there would be imported instead of ours, so the process stands
 in an empty folder while Ray starts. Ray starts in a thread, while the data are prepared; all paths
-that fedlt uses are absolute by then. When the process ends, so does Ray, and its files go.
+that fedlt uses are absolute by then. When the process ends, so does Ray, and its files go. A server
+of the local Ray that dies would take this process with it; :meth:`Start.check` finds it before.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
+import select
 import signal
 import socket
-import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlt.errors import FedltError, RunError
+from fedlt.engines.ray_home import RayHome, children_of, command_of, end_processes, make_home
+from fedlt.errors import FedltError, RunError, StoppedError
 
 if TYPE_CHECKING:
     from fedlt.config import EngineConfig
@@ -29,6 +31,8 @@ __all__ = ["Start", "check_address", "count_places", "count_workers", "local_wor
 
 CONNECT_SECONDS = 3.0
 END_SECONDS = 3.0  # for Ray to come up that is to be ended; else it dies with the process
+NOTICE_SECONDS = 10.0  # for a run to see that Ray has stopped
+CONTROL = "control service"  # what Ray calls GCS
 _STARTED: list[Start] = []  # by this process; the last one runs
 
 
@@ -40,6 +44,11 @@ class Start:
     home: Path | None = None  # where the process stood before
     errors: list[BaseException] = field(default_factory=list)
     keep_logs: bool = False  # something went wrong: Ray's session folder stays
+    folder: RayHome | None = None  # where its sockets and logs are
+    servers: dict[int, str] = field(default_factory=dict)  # local ones: their names by process
+    broken: str = ""  # the server that has ended
+    ending: bool = False  # they are to end
+    noticed: threading.Event = field(default_factory=threading.Event)  # by the run
 
     @classmethod
     def done_elsewhere(cls) -> Start:
@@ -61,19 +70,96 @@ class Start:
         if self.errors:
             reason = str(self.errors[0]).strip().partition("\n")[0]
             raise RunError(f"Ray does not start: {reason}") from self.errors[0]
+        if not self.servers:
+            self.servers = _find_servers()
+            threading.Thread(target=self._watch, daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGTERM)  # Ray has put its own in front, which aborts
             signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Call this before every call of Ray's that might wait for its servers, or end with them.
+
+        Raises:
+            StoppedError: If a server of the local Ray has ended.
+        """
+        if self.broken:
+            self.noticed.set()
+            raise StoppedError(f"Ray has stopped: its {self.broken} has ended")
+
+    def _watch(self) -> None:
+        """Wait for the first server that ends, and keep the others from ending this process.
+
+        They would tell Ray's threads in here, which do so. What is stopped tells nothing, so there
+        is time to save; a run that is caught in a call of Ray's meanwhile cannot, and ends then.
+        """
+        found = select.poll()
+        names: dict[int, str] = {}
+        for pid, name in self.servers.items():
+            with suppress(OSError, AttributeError):  # it has ended; no Linux
+                number = os.pidfd_open(pid)
+                names[number] = name
+                found.register(number, select.POLLIN)
+        number = found.poll()[0][0] if names else -1
+        if names and not self.ending:
+            self.broken = names[number]
+            if self.broken != CONTROL:  # else the others do not know yet
+                self._send(signal.SIGSTOP)
+            if not self.noticed.wait(NOTICE_SECONDS):
+                self._send(signal.SIGKILL)
+        for number in names:
+            os.close(number)
+
+    def _send(self, number: int) -> None:
+        for pid in self.servers:
+            with suppress(OSError):
+                os.kill(pid, number)
+
+    def end(self) -> None:
+        """End Ray, in order or what is left of it, and remove what it has written.
+
+        The logs of a Ray that something went wrong with stay until the next start.
+        """
+        import ray
+
+        self.ending = True
+        if self.broken and self.folder is not None:
+            end_processes(self.folder.path)
+        if self.done.wait(END_SECONDS) and not self.errors:
+            ray.shutdown()
+        if self.folder is not None:
+            self.folder.close(keep=self.keep_logs)
+            self.folder = None
+
+
+def _find_servers() -> dict[int, str]:
+    """Return the servers that this process has started for Ray, without which it cannot work.
+
+    With an agent of its raylet the raylet ends as well, a moment later.
+    """
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    started = {} if node is None else node.all_processes
+    found: dict[int, str] = {}
+    for kind, name in (("gcs_server", CONTROL), ("raylet", "raylet")):
+        for info in started.get(kind, ()):
+            pid: int = info.process.pid
+            found[pid] = name
+            agents = children_of(pid) if kind == "raylet" else []
+            found |= {child: "agent" for child in agents if b"agent" in command_of(child).lower()}
+    return found
 
 
 def _init(start: Start, options: dict[str, Any]) -> None:
     try:
         import ray
-        from ray._private import ray_constants
+        from ray._private import ray_constants, worker
 
+        worker.print_to_stdstream = lambda *_, **__: None  # pages about a server that has died
         # Else Ray takes a loopback address for a mistake and listens on every interface.
         ray_constants.ENABLE_RAY_CLUSTER = options["address"] != "local"
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
     except BaseException as error:
         start.errors.append(error)
     start.done.set()
@@ -90,10 +176,13 @@ def start_ray(config: EngineConfig) -> Start:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    if _STARTED and _STARTED[-1].broken:
+        _STARTED.pop().end()
     if ray.is_initialized():
         _check_connected(config.address)
         return _STARTED[-1] if _STARTED else Start.done_elsewhere()
-    start = Start()
+    folder = make_home()
+    start = Start(folder=folder)
     _STARTED.append(start)
     options: dict[str, Any] = {"address": config.address}
     if config.address is None:
@@ -102,11 +191,11 @@ def start_ray(config: EngineConfig) -> Start:
             "num_cpus": _cores() if config.workers == "auto" else config.workers,
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
+            "_temp_dir": str(folder.path),
         }
     start.home = Path.cwd()
-    folder = tempfile.mkdtemp(prefix="fedlt-")
-    atexit.register(_leave, start, Path(folder))
-    os.chdir(folder)
+    atexit.register(_leave, start)
+    os.chdir(folder.cwd)
     threading.Thread(target=_init, args=(start, options), daemon=True).start()
     return start
 
@@ -188,16 +277,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _leave(start: Start, folder: Path) -> None:
-    """End Ray with the process, and remove what it has written unless something went wrong."""
-    import ray
-    from ray._common.utils import get_default_ray_temp_dir
-
+def _leave(start: Start) -> None:
+    """End Ray with the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is saved, and this takes a moment
-    if start.done.wait(END_SECONDS) and not start.errors:
-        ray.shutdown()
-    if not start.keep_logs:
-        home: str = get_default_ray_temp_dir()  # type: ignore[no-untyped-call]
-        for session in Path(home).glob(f"session_*_{os.getpid()}"):
-            shutil.rmtree(session, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    start.end()

@@ -8,6 +8,7 @@ job itself raises is not tried again: it would be raised again.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ __all__ = ["Pool"]
 
 MAX_DEATHS = 3  # workers that one job, or the set-up, may cost
 PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
+LOOK = 0.5  # seconds after which a pool that waits looks whether Ray is there
 GRACE = 5.0  # seconds for answers that nothing depends on, or that a dead worker has left behind
 
 _LOST = (
@@ -55,6 +57,7 @@ class Pool:
         size: int,
         *,
         count_places: Callable[[], int],
+        check: Callable[[], None],
         is_remote: bool,
     ) -> None:
         """Start the actors.
@@ -63,9 +66,11 @@ class Pool:
             hire: Starts an actor and its set-up: returns its handle and the set-up's reference.
             size: Actors.
             count_places: Says how many actors the nodes that are there could hold.
+            check: Raises where Ray has stopped; called before Ray is.
             is_remote: Answers may lie on other machines.
         """
         self._hire, self._count_places, self.is_remote = hire, count_places, is_remote
+        self.check = check
         self._tell: Callable[[Any], Any] | None = None
         self._failed_setups = 0
         self.members = [Member(*hire()) for _ in range(size)]
@@ -76,12 +81,17 @@ class Pool:
         An actor answers its calls in order, so the jobs that follow find it done.
         """
         self._tell = call
+        self.check()
         for member in self.members:
             if member.ready:
                 member.told = call(member.actor)
 
     def ask(self, call: Callable[[Any], Any]) -> list[Any]:
         """Return the answers of the members that are there; one that is silent gives none."""
+        try:
+            self.check()
+        except RunError:
+            return []
         asked = [call(member.actor) for member in self.members if member.ready]
         if not asked:
             return []
@@ -118,6 +128,7 @@ class Pool:
 
     def welcome(self, member: Member) -> bool:
         """Take the outcome of a member's set-up; say whether it is ready."""
+        self.check()
         try:
             ray.get(member.setup)
         except _LOST as error:
@@ -138,6 +149,7 @@ class Pool:
 
     def replace(self, member: Member) -> None:
         """Put a new actor in a member's place."""
+        self.check()  # else it has died with Ray
         ray.kill(member.actor)
         self.members[self.members.index(member)] = Member(*self._hire())
 
@@ -147,12 +159,15 @@ class Pool:
             return
         if self._count_places() == 0:
             raise RunError("no node of the Ray cluster has a place for a worker any more")
-        _LOG.warning("waiting for a place on the Ray cluster")
+        place = "a place on the Ray cluster" if self.is_remote else "a Ray worker to start"
+        _LOG.warning("waiting for %s", place)
 
     def close(self) -> None:
-        """End the actors."""
-        for member in self.members:
-            ray.kill(member.actor)
+        """End the actors; where Ray has stopped they have ended."""
+        with suppress(RunError):
+            for member in self.members:
+                self.check()
+                ray.kill(member.actor)
 
 
 @dataclass
@@ -179,18 +194,23 @@ class _Work:
             if member.held >= (limit if len(self.waiting) > members else 1):
                 return
             position = self.waiting.popleft()
+            self.pool.check()
             self.running[self.submit(member.actor, position)] = (member, position)
             member.held += 1
 
     def step(self) -> None:
         """Wait for one answer and use it."""
         new = {member.setup: member for member in self.pool.members if not member.ready}
-        done, _ = ray.wait(
-            [*self.running, *new],
-            num_returns=1,
-            timeout=PATIENCE,
-            fetch_local=self.pool.is_remote,
-        )
+        done: list[Any] = []
+        deadline = time.monotonic() + PATIENCE
+        while not done and time.monotonic() < deadline:
+            self.pool.check()
+            done, _ = ray.wait(
+                [*self.running, *new],
+                num_returns=1,
+                timeout=min(LOOK, PATIENCE),
+                fetch_local=self.pool.is_remote,
+            )
         for ref in done:
             if ref in self.running:
                 self._collect(ref)
@@ -204,6 +224,7 @@ class _Work:
         member, position = self.running[ref]
         member.held -= 1
         self._feed(member, 2)
+        self.pool.check()
         try:
             if member.told is not None:
                 ray.get(member.told)

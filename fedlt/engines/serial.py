@@ -34,8 +34,8 @@ class SerialEngine(Engine):
         """Every task after another; the messages cost what benchmarks/engine_overhead.py finds."""
         message = 0.3e-3 + 1e-9 * probe.parameters
         round_ = probe.cohort * (probe.task_seconds + message)
-        seconds = probe.rounds * round_ + probe.evaluations * probe.evaluation_seconds
-        return Estimate(seconds, probe.memory, clients=1)
+        scoring = probe.evaluations * probe.evaluation_seconds + probe.personal_seconds
+        return Estimate(probe.rounds * round_ + scoring, probe.memory, clients=1)
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs in order."""

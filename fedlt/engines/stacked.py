@@ -67,7 +67,8 @@ class StackedEngine(Engine):
         gain = batch / probe.batch_seconds if probe.batch_seconds else 1.0
         message = 1e-3 + 3e-9 * probe.parameters
         round_ = probe.cohort * (probe.task_seconds * gain + message)
-        seconds = probe.rounds * round_ + probe.evaluations * probe.evaluation_seconds
+        scoring = probe.evaluations * probe.evaluation_seconds + probe.personal_seconds
+        seconds = probe.rounds * round_ + scoring
         return Estimate(seconds, probe.memory + clients * 16 * probe.parameters, clients)
 
     def __init__(self, federation: Federation) -> None:

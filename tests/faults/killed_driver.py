@@ -3,12 +3,15 @@
     python killed_driver.py CONFIG moments SEED KILLS    SIGKILL at random moments
     python killed_driver.py CONFIG steps SEED KILLS      SIGKILL at random steps of what is written
     python killed_driver.py CONFIG steps all             and at every step of it
+    python killed_driver.py CONFIG interrupts SEED N     Ctrl-C, every second time in an evaluation
 
-Prints, as JSON, what every run has left behind: all of them must be the same.
+Prints, as JSON, what every run has left behind: all of them must be the same. After an interrupt
+the last round that was trained must be on disk: ``lost`` lists where it is not.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -24,9 +27,11 @@ from typing import Any
 from fedlt.checkpoints import load_checkpoint
 from fedlt.config import Config
 from fedlt.engines import serial  # noqa: F401 (imported before the fork)
+from fedlt.evaluation.evaluator import Evaluator
 from fedlt.runs import RunDirectory
-from fedlt.simulate import run
+from fedlt.simulate import Simulation, run
 
+PAUSE = 0.1  # seconds at both ends of an evaluation, for an interrupt to fall into it
 STEPS = ("fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "truncate")
 
 
@@ -51,14 +56,17 @@ def left(config: Config) -> str:
 
 
 def fork(work: Callable[[], Any]) -> int:
-    """Do work in a process of its own."""
+    """Do work in a process of its own; its exit code is 130 after Ctrl-C."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             work()
             code = 0
+        except KeyboardInterrupt:
+            code = 130
         finally:
+            atexit._run_exitfuncs()  # Ray's servers end with it
             os._exit(code)
     return child
 
@@ -90,6 +98,74 @@ def killed_at_moments(config: Config, seconds: float, moments: random.Random, ki
             break  # it was done before
         alive += 1
     return alive
+
+
+class Interrupts:
+    """Ctrl-C at random moments of a run's sessions, and what was trained before each."""
+
+    def __init__(self, moments: random.Random, seconds: float) -> None:
+        self._moments, self._seconds = moments, seconds
+        self.count = self.inside = 0
+        self.lost: list[str] = []
+
+    def happen(self, config: Config, times: int) -> None:
+        """Interrupt a run several times, at most until it is done."""
+        trained = 0
+        for number in range(times):
+            trained, code = self._session(config, trained, in_evaluation=number % 2 == 0)
+            if code == 0:
+                return
+            assert code == 130, code
+            self.count += 1
+            found = load_checkpoint(RunDirectory.of(config).checkpoints) if trained else None
+            if found is not None and found.round != trained:
+                self.lost.append(f"{config.name}: round {found.round} of {trained}")
+            if trained and found is None:
+                self.lost.append(f"{config.name}: all {trained}")
+
+    def _session(self, config: Config, trained: int, *, in_evaluation: bool) -> tuple[int, int]:
+        """Return the last round that was trained, and the exit code."""
+        read, write = os.pipe()
+        child = fork(lambda: _go_on_aloud(config, write))
+        os.close(write)
+        with os.fdopen(read) as heard:
+            if in_evaluation:
+                wanted = self._moments.randint(1, 2)
+                for line in heard:
+                    trained = max(trained, int(line.partition(" ")[2]))
+                    wanted -= line.startswith("evaluates")
+                    if wanted == 0:
+                        break
+                time.sleep(self._moments.uniform(0, 1.5 * PAUSE))
+                self.inside += wanted == 0
+            else:
+                time.sleep(self._moments.uniform(0, self._seconds))
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGINT)
+            for line in heard:
+                trained = max(trained, int(line.partition(" ")[2]))
+        return trained, wait(child)
+
+
+def _go_on_aloud(config: Config, out: int) -> None:
+    """Go on with a run, say what it does, and be slow in evaluations."""
+    step, evaluate = Simulation._step, Evaluator.evaluate
+
+    def told_step(self: Simulation, engine: Any, round_: int, *more: Any) -> Any:
+        done = step(self, engine, round_, *more)
+        os.write(out, f"trained {round_}\n".encode())
+        return done
+
+    def slow_evaluate(self: Evaluator, standing: Any, *more: Any, **named: Any) -> Any:
+        os.write(out, f"evaluates {standing.round}\n".encode())
+        time.sleep(PAUSE)
+        done = evaluate(self, standing, *more, **named)
+        time.sleep(PAUSE)
+        return done
+
+    Simulation._step, Evaluator.evaluate = told_step, slow_evaluate
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    go_on(config)
 
 
 def count_steps(config: Config, at: int | None = None, *, torn: bool = False) -> int:
@@ -142,11 +218,17 @@ def main() -> None:
     seconds = time.monotonic() - start
     found: dict[str, str] = {}
     kills = 0
+    interrupts = Interrupts(random.Random(sys.argv[3]), seconds)
     if sys.argv[2] == "moments":
         moments, wanted = random.Random(int(sys.argv[3])), int(sys.argv[4])
         while kills < wanted:
             one = named(f"run-{len(found)}")
             kills += killed_at_moments(one, seconds, moments, min(5, wanted - kills))
+            found[one.name] = finish(one)
+    elif sys.argv[2] == "interrupts":
+        while interrupts.count < int(sys.argv[4]):
+            one = named(f"run-{len(found)}")
+            interrupts.happen(one, min(5, int(sys.argv[4]) - interrupts.count))
             found[one.name] = finish(one)
     else:
         total = steps_of(named("counted"))
@@ -160,7 +242,10 @@ def main() -> None:
             kills += ended == -signal.SIGKILL
             found[one.name] = finish(one)
     other = {name: value for name, value in found.items() if value != reference}
-    sys.stdout.write(json.dumps({"kills": kills, "runs": len(found), "other": other}) + "\n")
+    told = {"kills": kills, "runs": len(found), "other": other}
+    if sys.argv[2] == "interrupts":
+        told |= {"kills": interrupts.count, "inside": interrupts.inside, "lost": interrupts.lost}
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 main()

@@ -19,7 +19,7 @@ def disturbed(lab, *how, strategy="fedloge", **changes):
         [sys.executable, str(SCRIPT), json.dumps(config.model_dump()), *map(str, how)],
         text=True,
         capture_output=True,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -35,6 +35,31 @@ def test_killed_at_some_moments_and_steps(lab):
     assert found["other"] == {}
 
 
+RAY = {"name": "ray", "workers": 1}
+
+
+def check_interrupts(found, number, inside):
+    """Nothing is lost, and the runs end as the undisturbed one does."""
+    assert found["other"] == {}
+    assert found["lost"] == []
+    assert found["kills"] == number
+    assert found["inside"] >= inside
+
+
+@pytest.mark.timeout(900)
+def test_interrupted_at_some_moments(lab):
+    """Two of three in an evaluation; the only checkpoints are those of the interrupts."""
+    found = disturbed(lab, "interrupts", 7, 3, rounds=5, checkpoint={"every": 50})
+    check_interrupts(found, 3, 2)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_interrupted_on_ray_in_an_evaluation(lab):
+    found = disturbed(lab, "interrupts", 7, 1, rounds=5, checkpoint={"every": 50}, engine=RAY)
+    check_interrupts(found, 1, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_twenty_random_moments(lab):
@@ -42,6 +67,30 @@ def test_killed_at_twenty_random_moments(lab):
     found = disturbed(lab, "moments", 3, 20, rounds=5)
     assert found["kills"] >= 20
     assert found["other"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_interrupted_at_twenty_random_moments(lab):
+    found = disturbed(lab, "interrupts", 3, 20, rounds=8, checkpoint={"every": 50})
+    check_interrupts(found, 20, 10)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_on_ray_at_five_random_moments(lab):
+    found = disturbed(lab, "moments", 3, 5, rounds=5, engine=RAY)
+    assert found["kills"] >= 5
+    assert found["other"] == {}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_interrupted_on_ray_at_six_random_moments(lab):
+    found = disturbed(lab, "interrupts", 3, 6, rounds=8, checkpoint={"every": 50}, engine=RAY)
+    check_interrupts(found, 6, 3)
 
 
 @pytest.mark.slow

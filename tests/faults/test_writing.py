@@ -7,11 +7,13 @@ import fcntl
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from fedlt.checkpoints import load_checkpoint
+from fedlt.claims import claimed
 from fedlt.config import load_config
 from fedlt.errors import FedltError, RunError
 from fedlt.report.progress import SilentProgress
@@ -71,7 +73,7 @@ def test_a_run_directory_that_is_read_only_is_refused(lab, monkeypatch):
     place = Path.open
 
     def locked(self, mode="r", *arguments, **more):
-        if self.name == "config.yaml" and mode != "r":
+        if self.name == "config.yaml" and mode not in ("r", "rb"):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
         return place(self, mode, *arguments, **more)
 
@@ -154,8 +156,53 @@ def test_a_run_holds_its_lock_and_a_finished_one_does_not(lab):
     assert run(config)["status"] == "finished"  # a finished run is shown, whoever looks at it
 
 
-def test_of_two_that_start_at_once_one_is_refused(lab, monkeypatch):
-    """Both find nothing; the second comes to write when the first one is at work."""
+CLAIMER = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from fedlt.claims import claimed
+
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that the kernel keeps")
+@pytest.mark.parametrize("how", [{}, {"overwrite": True}], ids=str)
+@pytest.mark.parametrize("begun", [False, True])
+def test_of_two_that_start_at_once_the_second_is_told(lab, reference, how, begun):
+    """The first one still prepares, with no folder or beside an old run: it is left alone."""
+    config = lab.stopped(1) if begun else lab.fresh()
+    directory = RunDirectory.of(config)
+    other = subprocess.Popen(
+        [sys.executable, "-c", CLAIMER, str(directory.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout.readline() == b"held\n"
+    before = sorted(lab.output.rglob("*"))
+    with pytest.raises(FedltError, match="is in use: another process runs it"):
+        run(config, **(how if how or not begun else {"resume": True}))
+    assert sorted(lab.output.rglob("*")) == before
+    other.kill()  # the claim goes with the process
+    other.communicate()
+    assert run(config, **(how if how or not begun else {"resume": True}))["status"] == "finished"
+    assert lab.resume(config).bits == reference().bits
+
+
+def test_a_claim_is_given_back_and_is_for_one_run(lab):
+    first, second = lab.fresh(), lab.fresh()
+    with claimed(RunDirectory.of(first).path):
+        assert run(second)["status"] == "finished"
+        with pytest.raises(FedltError, match="is in use"):
+            run(first)
+    assert run(first)["status"] == "finished"
+
+
+def test_who_comes_to_write_too_late_is_refused(lab, monkeypatch):
+    """Two that do not see each other's claims, on two machines: the second finds a folder."""
     config = lab.fresh()
     directory = RunDirectory.of(config)
     create = RunDirectory.create
@@ -166,6 +213,7 @@ def test_of_two_that_start_at_once_one_is_refused(lab, monkeypatch):
         create(self, *arguments, **more)
 
     monkeypatch.setattr(RunDirectory, "create", late)
-    with pytest.raises(FedltError, match="cannot be made: Directory not empty"):
+    monkeypatch.setattr("fedlt.simulate.claimed", lambda path: nullcontext())
+    with pytest.raises(FedltError, match="is in use: another process has made it meanwhile"):
         run(config)
     assert directory.state == "finished"
