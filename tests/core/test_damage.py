@@ -5,8 +5,13 @@ The answer is the undisturbed numbers or one line that names the file; nothing i
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
-from damage import COMMANDS, DAMAGES, Bench, files_of, make_runs
+from damage import COMMANDS, DAMAGES, Bench, files_of, make_runs, numbers
+
+from fedlt.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +46,39 @@ def test_a_sample_of_all_damages(bench, stored, state, capsys):
 def test_every_damage(bench, stored, state, capsys):
     for case in every_case(stored, state):
         bench.try_one(state, *case, capsys)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "fingerprint.json", "rounds.jsonl"])
+def test_a_partial_copy_among_seeds_is_named_and_never_skipped(bench, stored, name, capsys):
+    """Two seeds, the first without one of its files: no table of the second alone."""
+    for seed in ("1", "2"):
+        shutil.copytree(stored / "finished" / "row" / seed, bench.here / "d" / seed)
+    (bench.here / "d" / "1" / name).unlink()
+    for command in (
+        ["rescore", "d"],
+        ["report", "d", "--output", "page.html"],
+        ["realign", "d", "--method", "tau_norm"],
+    ):
+        assert main(command) == 2
+        output = capsys.readouterr()
+        assert f"d/1/{name} is missing: the run is not whole" in output.err
+        assert output.out == ""
+    assert not (bench.here / "page.html").exists()
+
+
+def test_a_digit_that_was_edited_in_an_unfinished_run_does_not_survive(bench, stored, capsys):
+    """Round 1 is in both checkpoints, so that neither can be used; round 2 only in the newest."""
+    for number, code in ((1, 2), (2, 0)):
+        folder = bench.fresh("unfinished")
+        path = folder / "rounds.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        row = json.loads(lines[number - 1])
+        row["generic/accuracy"] += 0.1
+        lines[number - 1] = json.dumps(row) + "\n"
+        path.write_text("".join(lines))
+        assert main(["run", "a.yaml", "--resume"]) == code
+        wanted = numbers(stored / "finished" / "row" / "1" / "result.json")
+        if code == 0:
+            assert numbers(folder / "result.json") == wanted
+        else:
+            assert "rounds.jsonl does not match its checksum" in capsys.readouterr().err
