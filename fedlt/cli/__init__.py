@@ -44,7 +44,7 @@ from fedlt.cli.sweep import sweep
 from fedlt.cli.trust import rule_of
 from fedlt.errors import FedltError, RunError, shortened
 from fedlt.loading import add_import_paths, execution_rule
-from fedlt.raised import described
+from fedlt.raised import described, raised_at
 
 __all__ = ["app", "main"]
 
@@ -134,6 +134,12 @@ def _fail_unforeseen(error: BaseException) -> int:
     return _fail(line, 1)
 
 
+def _once(message: str) -> str:
+    """Return a message without what it says twice: typer and newer clicks add the same hint."""
+    first, mark, hint = message.partition(" Did you mean")
+    return f"{first}{mark}{hint.partition(' Did you mean')[0]}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -158,13 +164,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fedlt"
-        return _fail(f"{error.format_message()} See '{command} --help'.")
+        return _fail(f"{_once(error.format_message())} See '{command} --help'.")
     except (click.Abort, KeyboardInterrupt):
         typer.echo("interrupted", err=True)
         return 130
     except BrokenPipeError:  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it at its end)
         return 1
+    except SystemExit as error:
+        if raised_at(error):
+            return _fail_unforeseen(error)
+        return error.code if isinstance(error.code, int) else 1  # rich's answer to a broken pipe
     except OSError as error:
         if not isinstance(error.filename, str):
             return _fail_unforeseen(error)

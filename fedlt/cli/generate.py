@@ -31,9 +31,11 @@ def generate(
 
     They are kept for every run that asks for the same. A stopped generation goes on.
     """
+    from fedlt.cli.places import check_place
     from fedlt.cli.run import stopped_by_terminate
     from fedlt.data.pool import save_pool
 
+    check_place(output, "--output")
     try:
         with stopped_by_terminate():
             pools = _pools(file, overrides or [])

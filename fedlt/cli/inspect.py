@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlt.cli.places import check_place
 from fedlt.cli.trust import Announcer, check_trusted
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def inspect(
     from fedlt.loading import execution_rule
 
     config = load_config(file, overrides or []).runs()[0]
+    check_place(png, "--png")
     check_trusted(config, file, overrides or [], trust=trust)
     with execution_rule(Announcer()):
         _inspect(config, png)

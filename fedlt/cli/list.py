@@ -45,7 +45,10 @@ def list_names(
     for name, line in _names(what).items():
         table.add_row(name, *([kinds[name]] if kinds else []), line)
     console = Console(markup=False, highlight=False)
-    if table.row_count:
+    if table.row_count and what is Kind.EXPERIMENTS:
+        for name, line in _names(what).items():  # paths are for copying: whole, on a line
+            console.print(f"{name}  {line}".rstrip(), soft_wrap=True)
+    elif table.row_count:
         console.print(table)
     else:
         console.print(f"no {what} here")

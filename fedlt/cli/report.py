@@ -28,7 +28,10 @@ def report(
     ] = "",
 ) -> None:
     """Write one HTML page about finished runs; trains nothing and needs no network."""
+    from fedlt.cli.places import check_place
     from fedlt.report.build import write_report
 
+    check_place(output, "--output")
+    check_place(figures, "--figures", is_folder=True)
     for path in write_report(runs, output, figures=figures, against=against):
         typer.echo(str(path))

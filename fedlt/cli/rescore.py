@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlt.cli.compare import check_moment, show, teller, write
+from fedlt.cli.places import check_place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +62,7 @@ def rescore(
     from fedlt.rescoring import Cut
 
     check_moment(which)
+    check_place(output, "--output", is_folder=True)
     cut = Cut(shots, local_test, mask)
     stored = collect(runs)
     if stored.unfinished:

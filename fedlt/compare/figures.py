@@ -106,8 +106,8 @@ def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
         return DASH
     one: Interval = interval([100 * value for value in found])
     sign = "+" if metric in _SIGNED else ""
-    mean = f"{mark(runs, metric)}{one.mean:{sign}.1f}"
-    return mean if one.half is None else f"{mean} ± {one.half:.1f}"
+    mean = f"{mark(runs, metric)}{one.mean:{sign}z.1f}"
+    return mean if one.half is None else f"{mean} ± {one.half:z.1f}"
 
 
 def price_cells(runs: Runs) -> dict[str, str]:
@@ -126,7 +126,7 @@ def price_cells(runs: Runs) -> dict[str, str]:
     moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
     peaks = [float(run["peak_memory"]) for run in runs if run.get("peak_memory") is not None]
     memory = f"{min(peaks) / 2**20:,.0f}" if peaks else DASH
-    return {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:.0f}"}
+    return {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:z.0f}"}
 
 
 def prior_words(run: Mapping[str, Any]) -> str:

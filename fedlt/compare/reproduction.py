@@ -108,12 +108,12 @@ def _texts(one: Cell) -> list[str]:
     """Return a cell's columns, from ``number`` on."""
     ours = reference = difference = tolerance = DASH
     if one.ours is not None:
-        ours = f"{one.ours.mean:.1f}"
-        ours += "" if one.ours.half is None else f" ± {one.ours.half:.1f}"
+        ours = f"{one.ours.mean:z.1f}"
+        ours += "" if one.ours.half is None else f" ± {one.ours.half:z.1f}"
     if one.figure is not None:
-        reference, tolerance = f"{one.figure.value:.1f}", f"{one.figure.tolerance:.1f}"
+        reference, tolerance = f"{one.figure.value:z.1f}", f"{one.figure.tolerance:z.1f}"
         if one.ours is not None:
-            difference = f"{one.ours.mean - one.figure.value:+.1f}"
+            difference = f"{one.ours.mean - one.figure.value:+z.1f}"
     name = f"{one.metric}, {one.moment}"
     return [name, reference, ours, difference, tolerance, one.word]
 

@@ -155,7 +155,7 @@ def sweep_markdown(found: Found) -> str:
         best = max((value for _, value in trials if value is not None), default=None)
         cells = []
         for trial, value in trials:
-            text = f"{trial}: {'failed' if value is None else f'{100 * value:.1f}'}"
+            text = f"{trial}: {'failed' if value is None else f'{100 * value:z.1f}'}"
             cells.append(f"**{text}**" if value is not None and value == best else text)
         lines.append(f"| {label} | {', '.join(cells)} |")
     return "\n".join(lines) + "\n"

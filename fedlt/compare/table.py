@@ -110,7 +110,7 @@ def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:
         moment = "final" if which == "all" else which
         guess = majority_guess(list(results.values()), moment)
         if guess is not None:
-            lines.append(f"always guessing a client's largest class{where}: {100 * guess:.1f}")
+            lines.append(f"always guessing a client's largest class{where}: {100 * guess:z.1f}")
         lines += [f"{line}{where}" for line in notes_of(results, moment)]
         lines += _coverage(results, moment, where)
     lines += dict.fromkeys(line for runs in rows for run in runs for line in view_notes(run))

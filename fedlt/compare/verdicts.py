@@ -144,14 +144,14 @@ def _sentence(one: Verdict) -> str:
     view = "generic balanced" if one.metric == "generic/balanced" else one.view
     mark = AVERAGE if one.average else ""
     difference = one.test.difference
-    words = f"{where}{view}: {one.row} {one.word}, {mark}{100 * difference.mean:+.1f}"
+    words = f"{where}{view}: {one.row} {one.word}, {mark}{100 * difference.mean:+z.1f}"
     if difference.half is not None:
         low, high = difference.mean - difference.half, difference.mean + difference.half
-        words += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        words += f" [{100 * low:+z.1f}, {100 * high:+z.1f}]"
     if one.p is not None:
-        words += f", p {one.p:.3f}" if one.p >= 0.0005 else ", p < 0.001"
+        words += f", p {one.p:z.3f}" if one.p >= 0.0005 else ", p < 0.001"
     if one.p is not None and one.test.effect is not None:
-        words += f", effect size {one.test.effect:+.1f}"
+        words += f", effect size {one.test.effect:+z.1f}"
     if one.clients is not None:
         higher, lower = one.clients
         words += f"; {higher:.0%} of clients higher, {lower:.0%} lower (no test)"

@@ -125,7 +125,13 @@ def _find_class(section: str, name: str, where: str) -> Any:  # noqa: ANN401 (ch
         return load_users_object(name, where)
     loaders = _loaders(section)
     if name not in loaders:
-        raise FedltError(f"{where}: unknown {section} {name!r}{nearest(name, loaders)}")
+        other = "client" if section == "strategy" else "strategy"
+        if name in _loaders(other):
+            words = {"strategy": "a strategy", "client": "a client plugin"}
+            raise FedltError(
+                f"{where}: {name!r} is {words[other]}, not {words[section]}; give {other}={name}"
+            )
+        raise FedltError(f"{where}: unknown {section} {shortened(name)!r}{nearest(name, loaders)}")
     try:
         return loaders[name]()
     except Exception as error:

@@ -65,7 +65,7 @@ class ScoredSet:
         named = {view: (name, metrics.get(name)) for view, name in self.headlines.items()}
         known = {view: (name, value) for view, (name, value) in named.items() if value is not None}
         return [
-            f"{view}{' balanced' if name.endswith('/balanced') else ''} {100 * value:.1f} %"
+            f"{view}{' balanced' if name.endswith('/balanced') else ''} {100 * value:z.1f} %"
             for view, (name, value) in known.items()
         ]
 

@@ -108,7 +108,7 @@ def runs_sheet(reading: Reading) -> Sheet:
                     prior_words(result),
                     str(len(result.get("excluded") or [])),
                     _faults(result) or "none",
-                    Cell(f"{result['seconds']:.1f}", float(result["seconds"])),
+                    Cell(f"{result['seconds']:z.1f}", float(result["seconds"])),
                 ]
             )
     headings = [

@@ -220,6 +220,12 @@ def _clip(inches: float, most: float) -> float:
     return min(max(inches, 4.0), most)
 
 
+def _ticks(peak: int) -> list[int]:
+    """Return powers of ten up to ``peak``, and ``peak`` itself where its label has room."""
+    ticks = [10**power for power in range(len(str(peak)))]
+    return ticks if len(ticks) > 1 and peak < 4 * ticks[-1] else [*ticks, peak]
+
+
 def draw_heat(axes: Axes, view: PartitionView) -> None:
     """Draw the counts as a map, clients down and classes across."""
     from matplotlib.colors import LogNorm
@@ -233,7 +239,10 @@ def draw_heat(axes: Axes, view: PartitionView) -> None:
     if view.counts.size <= _MAX_WRITTEN:
         _write_counts(axes, view.counts, peak)
     label = "images (log scale; white: none)"
-    axes.figure.colorbar(image, ax=axes, label=label, location="bottom", aspect=40, format="%g")
+    bar = axes.figure.colorbar(
+        image, ax=axes, label=label, location="bottom", aspect=40, format="%g", ticks=_ticks(peak)
+    )
+    bar.ax.minorticks_off()
     axes.set_ylabel("client")
     step, every = max(1, classes // 25), max(1, clients // 40)
     labels = [_label(view, c) if step == 1 else str(c) for c in range(0, classes, step)]

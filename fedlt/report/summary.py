@@ -112,7 +112,7 @@ def _view_line(methods: Sequence[Method], view: str, metric: str, found: Sequenc
         return f"{line}."
     second = ranked[1]
     points = 100 * (ranked[0][0] - second[0])
-    close = f"{points:.1f} points lower" if points >= 0.05 else "practically the same"
+    close = f"{points:z.1f} points lower" if points >= 0.05 else "practically the same"
     return (
         f"{line}, the highest of {_number_of(ranked, methods)}. Next is {second[1].label} with "
         f"{percent(second[0])} %, {close}. {_doubt(best, second[1], view, found)}"
@@ -136,8 +136,8 @@ def _doubt(best: Method, second: Method, view: str, found: Sequence[Verdict]) ->
     if not tests or tests[0].p is None:
         return "The two were not tested against each other: the order may be chance."
     if tests[0].word == "not different":
-        return f"The test does not show this difference (p {tests[0].p:.3f})."
-    return f"The test shows this difference (p {tests[0].p:.3f})."
+        return f"The test does not show this difference (p {tests[0].p:z.3f})."
+    return f"The test shows this difference (p {tests[0].p:z.3f})."
 
 
 def _tail_line(methods: Sequence[Method]) -> str:

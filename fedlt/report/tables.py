@@ -41,12 +41,12 @@ def percent(value: float | None, *, signed: bool = False) -> str:
     """Return a share as a percentage with one decimal; None and NaN are a dash."""
     if value is None or math.isnan(value):
         return DASH
-    return f"{100 * value:{'+' if signed else ''}.1f}"
+    return f"{100 * value:{'+' if signed else ''}z.1f}"
 
 
 def half_width(half: float) -> str:
     """Return half of an interval of shares in points; one that says nothing is cut to ">100"."""
-    return f"{100 * half:.1f}" if half < 1 else ">100"
+    return f"{100 * half:z.1f}" if half < 1 else ">100"
 
 
 def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableType:

@@ -74,7 +74,7 @@ def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
             _difference(one),
             _range(one),
             number(one.p, ".3f"),
-            number(one.test.effect, "+.1f"),
+            number(one.test.effect, "+z.1f"),
             share(one.clients[0] if one.clients else None),
             share(one.clients[1] if one.clients else None),
         ]

@@ -124,7 +124,9 @@ def _picture(
 ) -> Picture:
     words = []
     for view, series in found.items():
-        last = [f"{label} {100 * statistics.fmean(s[max(s)]):.1f} %" for label, s in series.items()]
+        last = [
+            f"{label} {100 * statistics.fmean(s[max(s)]):z.1f} %" for label, s in series.items()
+        ]
         words.append(f"{view} model in the last round: {', '.join(last)}")
     return Picture(
         slug, title, _HOW, f"Lines of accuracy by round. {'. '.join(words)}.", figure, sheets
