@@ -10,6 +10,7 @@ from fedlt.check.places import Places, root_cause
 from fedlt.check.result import Note, Result, Violation
 from fedlt.check.server import ignores_order, weighs_to_one
 from fedlt.check.setting import Section, Subject
+from fedlt.check.streams import runs_on_streams
 from fedlt.check.tasks import answers, covers_groups, first_state, is_pure, writes_nothing
 from fedlt.check.whole import (
     builds,
@@ -39,6 +40,7 @@ CHECKS: dict[str, Check] = {
     "trains": Check(trains, needs=("builds",)),
     "groups": Check(covers_groups),
     "update": Check(answers),
+    "streams": Check(runs_on_streams, needs=("trains", "update")),
     "weights": Check(weighs_to_one, ("strategy",), needs=("trains", "update")),
     "order": Check(ignores_order, ("strategy",), needs=("trains", "update")),
     "first-state": Check(first_state, ("strategy",)),

@@ -20,6 +20,7 @@ CLASSES = {
 }
 # class -> the check meant for it, words of its line, the verb where it is; other checks that see it
 CAUGHT = {
+    "OneStream": ("streams", "two streams", "loss", ""),
     "NumpyNoise": ("random", "NumPy's global generator", "objective", "pure resume engines"),
     "PythonNoise": ("random", "Python's random", "local_update", "pure resume engines"),
     "SeedsNumpy": ("random", "NumPy's global generator", "local_update", ""),
