@@ -66,6 +66,8 @@ class Mlflow:
     def __init__(self, folder: Path, config: Config) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         client = importlib.import_module("mlflow").MlflowClient
+        for name in ("mlflow", "alembic"):  # lines about tables, in the middle of the progress
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._client = client(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
         experiment = self._client.create_experiment(config.name, folder.as_uri())
         run = self._client.create_run(experiment, run_name=f"{config.name} seed {config.seed}")

@@ -74,6 +74,7 @@ class Places:
     """Tells the code under test from the core, the standard library and other packages."""
 
     def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         modules = {cls.__module__.partition(".")[0] for cls in type(subject.value).__mro__}
         self._packages = modules - {"builtins", "fedlt", "flwr", "abc"}
         self._known: dict[str, bool] = {}
@@ -85,10 +86,12 @@ class Places:
         return self._known[file]
 
     def _find(self, file: str, package: str) -> bool:
+        if file.startswith("<"):  # what a dataclass generates has the module's name
+            return False
         path = Path(file).resolve()
         if package in self._packages:
             return True
-        if file.startswith("<") or (_CORE in path.parents and _CHECKED not in path.parents):
+        if _CORE in path.parents and _CHECKED not in path.parents:
             return False
         outside = not any(home in path.parents for home in _INSTALLED)
         return outside and "site-packages" not in path.parts
@@ -101,3 +104,16 @@ class Places:
             if self.is_own(code.co_filename, frame.f_globals.get("__name__", "")):
                 found = f"{shorten(code.co_filename)}:{line} ({code.co_name})"
         return found
+
+    def of_verb(self, trace: TracebackType | None, *verbs: str) -> str:
+        """Return the place of the verb that the core has asked for when an error came.
+
+        Args:
+            trace: Of an error that the core raised about what a verb has returned.
+            verbs: What else it may have been, the likeliest first.
+        """
+        asked = [frame.f_code.co_name for frame, _ in traceback.walk_tb(trace)]
+        steps = [name for name in asked if name in ("aggregate_train", "train")]
+        if steps and steps[-1] == "aggregate_train":
+            verbs = ("aggregate", *verbs)
+        return place(self._subject, *verbs)

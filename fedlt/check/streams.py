@@ -47,23 +47,18 @@ def runs_on_streams(subject: Subject) -> str:
     model = subject.config.model.model_copy(update={"name": _BACKBONE})
     changed = Subject(subject.config.model_copy(update={"model": model}), subject.section)
     try:
-        federation = changed.federation
-        rehearse(federation, make_server_half(federation))
-        bench = changed.bench()
-        updates = updates_of(bench, COHORT)
-        if not isinstance(federation.strategy, StockStrategy):
-            federation.strategy.aggregate(bench.server.state, total_of(bench, updates))
+        losses = _try_round(changed)
     except (Exception, SystemExit) as error:
         cause = root_cause(error)
         if isinstance(cause, FedltError):
             return Note(f"refuses a network of two streams: {cause}")
+        _try_round(subject)  # what fails on one stream, too, is not the streams' fault
         raise Violation(
             f"on a network of two streams it fails: {one_line(cause)}",
             change="features are (B, S, D) and logits (B, S, C), one row a stream: reduce over S, "
             "or leave that to predict and to super()",
             where=Places(subject).of_error(cause.__traceback__) or place(subject, *_VERBS),
         ) from error
-    losses = [value for one in updates.values() for value in one.metrics.values()]
     if not all(map(math.isfinite, losses)):
         raise Violation(
             "on a network of two streams its losses are not finite",
@@ -71,3 +66,14 @@ def runs_on_streams(subject: Subject) -> str:
             where=place(subject, *_VERBS),
         )
     return "a round on a network of two streams"
+
+
+def _try_round(subject: Subject) -> list[float]:
+    """Try a round without an engine, and return what the clients have measured."""
+    federation = subject.federation
+    rehearse(federation, make_server_half(federation))
+    bench = subject.bench()
+    updates = updates_of(bench, COHORT)
+    if not isinstance(federation.strategy, StockStrategy):
+        federation.strategy.aggregate(bench.server.state, total_of(bench, updates))
+    return [value for one in updates.values() for value in one.metrics.values()]

@@ -52,9 +52,9 @@ def trains(subject: Subject) -> str:
                 "return a scalar that depends on trained parameters: no detach(), item() or "
                 "torch.no_grad() around it"
             )
-        where = Places(subject).of_error(cause.__traceback__) or place(
-            subject, "objective", "loss", "local_update", "aggregate"
-        )
+        places, trace = Places(subject), cause.__traceback__
+        verbs = ("objective", "loss", "local_update", "aggregate")
+        where = places.of_error(trace) or places.of_verb(trace, *verbs)
         line = f"a run of {ROUNDS} rounds fails: {text}"
         raise Violation(line, change=change, where=where) from error
     result = finished.result

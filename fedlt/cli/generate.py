@@ -48,6 +48,7 @@ def generate(
     if len(pools) > 1:
         raise FedltError("--output: the file has several seeds; give seed=1")
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         save_pool(pools[0], output)
     except OSError as error:
         raise FedltError(f"--output: {output} cannot be written: {error.strerror}") from error

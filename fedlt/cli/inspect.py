@@ -68,6 +68,7 @@ def _inspect(config: Config, png: Path | None) -> None:
     for line in filter(None, (groups, data.note(), cost_text(cost, config.rounds))):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if png is not None:
+        png.parent.mkdir(parents=True, exist_ok=True)
         draw_partition(view, png)
         console.print(str(png), markup=False, highlight=False, soft_wrap=True)
 

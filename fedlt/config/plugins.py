@@ -236,10 +236,17 @@ def _hints(of: object, where: str) -> dict[str, Any]:
 
 
 def _validated_options(
-    section: str, plugin: PluginConfig, hints: Mapping[str, Any], required: set[str]
+    section: str, plugin: PluginConfig, cls: type, hints: Mapping[str, Any], required: set[str]
 ) -> dict[str, object]:
     for key in plugin.options:
         if key not in hints:
+            plain = getattr(cls, key, None)
+            if isinstance(plain, bool | int | float | str | tuple):
+                kind = type(plain).__name__
+                raise FedltError(
+                    f"{section}.{key}: {cls.__name__}.{key} has no annotation, so it is no field; "
+                    f"write '{key}: {kind} = {plain!r}' in the class"
+                )
             choices = nearest(key, hints) if hints else "; it has none"
             raise FedltError(f"{section}.{key}: unknown hyperparameter of {plugin.name!r}{choices}")
     for key in sorted(required - set(plugin.options)):
@@ -260,7 +267,8 @@ def _instantiate(section: str, plugin: PluginConfig, cls: type, base: type) -> A
         for f in fields
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
-    options = _validated_options(section, plugin, {f.name: hints[f.name] for f in fields}, required)
+    known = {f.name: hints[f.name] for f in fields}
+    options = _validated_options(section, plugin, cls, known, required)
     return _construct(section, plugin, cls, options)
 
 
@@ -288,7 +296,7 @@ def _stock(plugin: PluginConfig, cls: Any) -> StockStrategy:  # noqa: ANN401 (a 
     ]
     required = {p.name for p in named if p.default is p.empty}
     accepted = {p.name: hints.get(p.name, Any) for p in named if p.name not in _SET_BY_FEDLT}
-    options = _validated_options("strategy", plugin, accepted, required)
+    options = _validated_options("strategy", plugin, cls, accepted, required)
     check_stock_options(cls, options)
     _construct("strategy", plugin, cls, options)
     return StockStrategy(cls, options)

@@ -29,6 +29,27 @@ class OneStream(ClientPlugin):
         return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch.labels)
 
 
+class AnswersNothing(Strategy):
+    """Forgets to return the new state: the core notices, after the verb has ended."""
+
+    def objective(self, client, batch):
+        return super().objective(client, batch)
+
+    def aggregate(self, state, total):
+        total.mean()
+
+
+@dataclass(frozen=True)
+class SetsField(Strategy):
+    """Keeps state in a field, which is frozen."""
+
+    seen: int = 0
+
+    def aggregate(self, state, total):
+        self.seen = state.round
+        return super().aggregate(state, total)
+
+
 class NumpyNoise(Strategy):
     def objective(self, client, batch):
         return super().objective(client, batch) * float(np.random.uniform(0.5, 1.5))

@@ -21,6 +21,8 @@ CLASSES = {
 # class -> the check meant for it, words of its line, the verb where it is; other checks that see it
 CAUGHT = {
     "OneStream": ("streams", "two streams", "loss", ""),
+    "AnswersNothing": ("trains", "fails", "AnswersNothing.aggregate", ""),
+    "SetsField": ("trains", "cannot assign to field 'seen'", "aggregate", ""),
     "NumpyNoise": ("random", "NumPy's global generator", "objective", "pure resume engines"),
     "PythonNoise": ("random", "Python's random", "local_update", "pure resume engines"),
     "SeedsNumpy": ("random", "NumPy's global generator", "local_update", ""),
@@ -84,7 +86,10 @@ def test_broken_class_is_caught_by_the_check_meant_for_it(name):
     assert failing <= {check, *others.split()}
 
 
-@pytest.mark.parametrize("name", ["NumpyNoise", "ReadsClock", "RaisesLate", "HoldsFunction"])
+@pytest.mark.parametrize(
+    "name",
+    ["NumpyNoise", "ReadsClock", "RaisesLate", "HoldsFunction", "SetsField", "AnswersNothing"],
+)
 def test_the_place_is_in_the_file(name):
     check = CAUGHT[name][0]
     file, line = results_of(name)[check].where.partition(" ")[0].rsplit(":", 1)
