@@ -240,7 +240,8 @@ def _validated_options(
 ) -> dict[str, object]:
     for key in plugin.options:
         if key not in hints:
-            plain = getattr(cls, key, None)
+            annotated = any(key in inspect.get_annotations(one) for one in cls.__mro__)
+            plain = None if annotated else getattr(cls, key, None)
             if isinstance(plain, bool | int | float | str | tuple):
                 kind = type(plain).__name__
                 raise FedltError(

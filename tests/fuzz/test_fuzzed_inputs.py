@@ -178,9 +178,9 @@ def test_two_thousand_inputs(stopped, capsys):
     spent = time.process_time() - start
     assert not wrong, f"{len(wrong)} of {NUMBER}:\n" + "\n".join(wrong[:20])
     for kind in ("schema", "methods", "text", "comparisons", "commands"):
-        assert kinds[kind, "accepted"] >= 10, kinds
+        assert kinds[kind, "accepted"] >= 3, kinds
         assert kinds[kind, "refused"] >= 50, kinds
-    assert spent < 60
+    assert spent < 60, spent
 
 
 @pytest.mark.slow
