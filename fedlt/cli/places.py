@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fedlt.config.paths import absolute
 from fedlt.errors import FedltError, shortened
 
 __all__ = ["check_place"]
@@ -22,6 +21,8 @@ def check_place(path: Path | None, option: str, *, is_folder: bool = False) -> N
     Raises:
         FedltError: It names the option, the path and the reason.
     """
+    from fedlt.config.paths import absolute
+
     if path is None:
         return
     found = Path(absolute(str(path), Path.cwd(), option))

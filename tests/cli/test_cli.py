@@ -213,7 +213,7 @@ def test_bad_input_of_run(runs, capsys, text, arguments, parts):
         (["model.name=cn"], ["unknown backbone 'cn'", "nearest: 'cnn'"]),
         (["partition.num_clients=5000"], ["5000"]),
         (["partition.file=none.json"], ["partition.file", "none.json"]),
-        (["--png", "none/a.png"], ["none/a.png cannot be written"]),
+        (["--png", "a.yaml/a.png"], ["a.yaml/a.png cannot be written", "a.yaml is not a folder"]),
     ],
 )
 def test_bad_input_of_inspect(capsys, arguments, parts):
