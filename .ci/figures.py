@@ -13,7 +13,9 @@ METHODS = ROOT / "docs/methods"
 HEADING = "## Measured figures\n"
 NOTE = (
     "Mean ± 95 % confidence interval over seeds, in %; from the README and\n"
-    "[Tables](../{up}tables.md). [Results](../{up}results.md) says how they were made."
+    "[Tables](../{up}tables.md). [Results](../{up}results.md) says how they were made. Rows of\n"
+    "Fashion-MNIST-LT and CIFAR-10-LT are of an earlier version:\n"
+    "[From an older fedlt](../{up}older.md)."
 )
 SETTINGS = {  # where a table is from, in the line above it -> what its rows are called
     "experiments/tables/fashion": "Fashion-MNIST-LT, 5 seeds",
