@@ -5,6 +5,7 @@ The answer is the undisturbed numbers or one line that names the file; nothing i
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
@@ -28,11 +29,6 @@ def bench(stored, tmp_path, monkeypatch):
     return Bench(stored, tmp_path)
 
 
-def every_case(stored, state):
-    files = files_of(stored / state / "row" / "1")
-    return [(name, kind, verb) for name in files for kind in DAMAGES for verb in COMMANDS]
-
-
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_a_sample_of_all_damages(bench, stored, state, capsys):
     """Of every file one of the five damages and one of the six commands, in turn."""
@@ -42,10 +38,12 @@ def test_a_sample_of_all_damages(bench, stored, state, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("verb", COMMANDS)
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_every_damage(bench, stored, state, capsys):
-    for case in every_case(stored, state):
-        bench.try_one(state, *case, capsys)
+def test_every_damage(bench, stored, state, verb, capsys):
+    for name, kind in itertools.product(files_of(stored / state / "row" / "1"), DAMAGES):
+        bench.try_one(state, name, kind, verb, capsys)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "fingerprint.json", "rounds.jsonl"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import random
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -164,7 +163,7 @@ def answer(given: Input, capsys) -> tuple[str, str]:
 
 def test_two_thousand_inputs(stopped, capsys):
     capsys.readouterr()
-    start, kinds, wrong = time.process_time(), Counter(), []
+    kinds, wrong = Counter(), []
     before = everything(stopped)
     for given in inputs(NUMBER, SEED, METHODS):
         found, line = answer(given, capsys)
@@ -175,12 +174,10 @@ def test_two_thousand_inputs(stopped, capsys):
         before = after
         if found not in ("accepted", "refused"):
             wrong.append(f"{found}: {given}\n{line}\n")
-    spent = time.process_time() - start
     assert not wrong, f"{len(wrong)} of {NUMBER}:\n" + "\n".join(wrong[:20])
     for kind in ("schema", "methods", "text", "comparisons", "commands"):
         assert kinds[kind, "accepted"] >= 3, kinds
         assert kinds[kind, "refused"] >= 50, kinds
-    assert spent < 60, spent
 
 
 @pytest.mark.slow
