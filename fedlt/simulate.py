@@ -134,12 +134,12 @@ def _carry_out(
         generic = rehearsal.generic
         notes = federation.notes() + rehearsal.notes()
         del rehearsal
-        for line in notes:
-            (progress or SilentProgress()).note(line)
     finally:
         wait()
     with engine_class(name)(federation) as engine, explained(directory):
         engine.rehearse(server)
+        for line in notes:
+            (progress or SilentProgress()).note(line)
         if action == "start":
             partition = federation.data.partition
             directory.create(config, partition, found, overwrite=overwrite, engine=name)
