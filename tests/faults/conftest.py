@@ -30,6 +30,14 @@ checkpoint: {every: 2}
 PATIENCE = 120  # seconds on a loaded machine
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Take Ctrl-C as a terminal's process does; one that a shell put behind ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_for(what: Callable[[], object], seconds: float = PATIENCE) -> float:
     """Wait until ``what()`` is true and return for how long."""
     start = time.monotonic()
