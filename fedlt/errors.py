@@ -38,7 +38,12 @@ def shortened(text: str, most: int = MOST_WORD) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error of a user's code as one line; a ValueError speaks for itself."""
+    """Return an error as one line: fedlt's own whole, of a user's code the first 300 characters.
+
+    A ValueError speaks for itself; of other errors the type comes first.
+    """
+    if isinstance(error, (FedltError, RunError)):
+        return str(error)
     if isinstance(error, SystemExit):
         return f"the code ends the process: sys.exit({error.code!r})"
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FedNH"]
 
 PROTOTYPES = "heads.head.prototypes"
-SUMS = "sums"  # what travels in their place, to the server
+SUMS = "sums"  # of unit features by class: what a client sends beside its model
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FedNH(Strategy):
     """Clients train the backbone against fixed unit prototypes; the server moves the prototypes.
 
     After training, a client sums the unit features of its images by class, in evaluation mode.
-    These sums travel in the place of the prototypes, which SGD does not touch.
+    These sums travel beside the model, whose prototypes SGD does not touch.
     """
 
     momentum: float = 0.9  # rho: share of the old prototype
@@ -61,8 +61,7 @@ class FedNH(Strategy):
         unit = F.normalize(features, dim=-1)  # (n S, D)
         sums = ClassSums.of(unit, labels, client.model.num_classes).sums  # (C, D)
         weight = 1.0 if self.mean == "plain" else float(max(client.data.num_examples, 1))
-        update = client.update(metrics, extras={SUMS: sums / weight}, weight=weight)
-        return replace(update, sums={n: t for n, t in update.sums.items() if n != PROTOTYPES})
+        return client.update(metrics, extras={SUMS: sums / weight}, weight=weight)
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
         """Average the model and move the prototypes: w_c <- unit(rho w_c + (1 - rho) mu_c)."""

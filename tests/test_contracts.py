@@ -64,7 +64,8 @@ def test_every_setting_runs_and_moves_every_trained_tensor(reference, changes):
     assert outcome.result["status"] == "finished"
     assert outcome.result["excluded"] == []
     assert [row["round"] for row in outcome.rows] == [1, 2, 3]
-    assert all(0 < row["train/loss"] < 60 for row in outcome.rows)  # MDCS: 3 experts, a scale of 30
+    # MDCS has the most: three experts, each at most 60 + log(classes) for cosines times 30.
+    assert all(0 < row["train/loss"] < 190 for row in outcome.rows)
     model = make_server_half(prepared(outcome)).model  # as it was before the first round
     after = outcome.checkpoint.tensors["broadcast"]
     still = {n for n in model.names("shared") if torch.equal(model.state()[n], after[n])}

@@ -11,6 +11,7 @@ BASES = ("fedavg", "fedloge")  # with every plugin; the other strategies with th
 NETWORKS = ("centralised", "ditto", "fedprox", "fedrep", "fedrod")  # with a second network
 WITH_EXPERTS = ("centralised", "ditto", "fedloge_experts", "fedprox", "fedrep", "fedrod")
 STREAMS = {"name": "fedloge_experts", "mapping": "streams", "sparsity": 0.3}  # 12 features
+MDCS_LR = 0.02  # three experts' logits at a scale of 30: at 0.1 their losses rise, and rounding too
 GLOBAL = {"prior": {"use": "global", "source": "oracle"}}
 # Data plugins with a loss plugin, inside the strategies that plugins are made for.
 PAIRS = {
@@ -37,6 +38,8 @@ COMPOSED = {
 def with_client(strategy: str, client: str) -> dict[str, Any]:
     """Return the settings of a strategy with a plugin."""
     more = GLOBAL if CLIENTS[client].needs_global_prior else {}
+    if client == "mdcs":
+        return {"strategy": strategy, "client": client, "local": {"lr": MDCS_LR}}
     if CLIENTS[client].normed_features and strategy == "fedloge":
         return {"strategy": {"name": strategy, "etf_scale": 16.0}, "client": client, **more}
     return {"strategy": strategy, "client": client, **more}
@@ -51,7 +54,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
     },
     **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
-    **{f"{s}+mdcs": {"strategy": s, "client": "mdcs"} for s in WITH_EXPERTS},
-    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs", "local": {"lr": 0.02}},
+    **{f"{s}+mdcs": with_client(s, "mdcs") for s in WITH_EXPERTS},
+    "fedloge_streams+mdcs": {"strategy": STREAMS, "client": "mdcs", "local": {"lr": MDCS_LR}},
     **COMPOSED,
 }
