@@ -127,9 +127,9 @@ def test_templates_are_all_used():
 def test_check_prints_a_line_a_check(capsys):
     assert main(["check", f"{BROKEN}:ServerMomentum", "beta=0.2", "--no-ray"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 15
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 16
     assert "ServerMomentum(beta=0.2)" in lines[0]
-    assert lines[-1] == "ServerMomentum keeps its contract: 15 checks"
+    assert lines[-1] == "ServerMomentum keeps its contract: 16 checks"
     assert files() == []
 
 
@@ -140,12 +140,12 @@ def test_check_says_what_to_change_and_where(capsys):
     assert "fail weights" in out
     assert "change: divide sums by total.weight" in out
     assert "broken.py:" in out.partition("where: ")[2].partition("\n")[0]
-    assert out.splitlines()[-1] == "HalvesTheMean: 1 of 15 checks fail"
+    assert out.splitlines()[-1] == "HalvesTheMean: 1 of 16 checks fail"
 
 
 def test_check_of_a_plugin_with_a_strategy(capsys):
     assert main(["check", "balanced_softmax", "--with", "fedloge", "--no-ray"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("keeps its contract: 12 checks")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("keeps its contract: 13 checks")
 
 
 @pytest.mark.ray

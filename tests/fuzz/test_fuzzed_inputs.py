@@ -84,7 +84,7 @@ def stopped(monkeypatch, tmp_path):
     import fedlt.generators.base
     import fedlt.report.build
     from fedlt import simulate
-    from fedlt.compare import schedule
+    from fedlt.compare import schedule, sweep
     from fedlt.engines.serial import SerialEngine
     from fedlt.realigning import session
 
@@ -112,6 +112,7 @@ def stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(simulate, "choose_engine", lambda name, *_: (name, []))  # times real steps
     monkeypatch.setattr(simulate.RunDirectory, "create", stop)
     monkeypatch.setattr(schedule, "run_cells", stop)
+    monkeypatch.setattr(sweep, "run_cells", stop)
     monkeypatch.setattr(session, "realign", stop)
     monkeypatch.setattr(fedlt.generators.base, "find_pool_maker", stop)
     monkeypatch.setattr(fedlt.check, "run_checks", stop)
