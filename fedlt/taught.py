@@ -91,7 +91,7 @@ class TaughtPlugin(ClientPlugin):
     """
 
     teacher: Literal["co_teacher", "pretrained_federated", "local", "none"] = "co_teacher"
-    weights: str = ""  # the run directory of a pretrained teacher
+    weights_path: str = ""  # the run directory of a pretrained teacher
     teacher_loss: Literal["ldam", "ce"] = "ldam"
     teacher_epochs: int = 1  # passes over the client's images a round
     teacher_lr: float = 0.05  # its optimizer is SGD with the file's momentum; the highest rate
@@ -112,11 +112,11 @@ class TaughtPlugin(ClientPlugin):
             raise ValueError(f"beta: {self.beta} is not in [0, 1)")
         if self.teacher_lr <= 0:
             raise ValueError(f"teacher_lr: {self.teacher_lr} is not above 0")
-        if bool(self.weights) != (self.teacher == "pretrained_federated"):
+        if bool(self.weights_path) != (self.teacher == "pretrained_federated"):
             reason = "the directory of the run that trained the teacher"
             raise ValueError(
-                f"weights: teacher pretrained_federated, and no other, needs {reason}; "
-                f"it is {self.weights!r} with teacher {self.teacher!r}"
+                f"weights_path: teacher pretrained_federated, and no other, needs {reason}; "
+                f"it is {self.weights_path!r} with teacher {self.teacher!r}"
             )
 
     def add_teacher(self, model: Model, backbone: nn.Module) -> None:
@@ -129,8 +129,8 @@ class TaughtPlugin(ClientPlugin):
             return
         scale = _SCALE if self.teacher_loss == "ldam" else None
         network = Teacher(backbone, model.num_classes, scale=scale)
-        if self.weights:
-            load_teacher(network, self.weights)
+        if self.weights_path:
+            load_teacher(network, self.weights_path)
         model.add_network("teacher", network, group=GROUPS[self.teacher])
 
     def class_weights(self, client: Client, start: float) -> Tensor:

@@ -40,7 +40,7 @@ class Teacher(nn.Module):
 
 
 def load_teacher(
-    teacher: Teacher, folder: str, *, option: str = "weights", what: str = _TEACHER
+    teacher: Teacher, folder: str, *, option: str = "weights_path", what: str = _TEACHER
 ) -> None:
     """Load the generic model of a finished run: its backbone, and its head called ``head``.
 

@@ -192,7 +192,7 @@ def test_where_the_teachers_live(reference, lab):
 def test_a_pretrained_teacher_is_a_finished_run(lab, reference):
     first = reference(client="ldam_drw")
     weights = str(first.directory.path)
-    client = {**TINY, "teacher": "pretrained_federated", "weights": weights}
+    client = {**TINY, "teacher": "pretrained_federated", "weights_path": weights}
     outcome = lab.run(client=client, rounds=1)
     fixed, sent = outcome.checkpoint.tensors["fixed"], first.checkpoint.tensors["broadcast"]
     assert torch.equal(fixed["networks.teacher.head.weight"], sent["heads.head.weight"])
@@ -210,12 +210,14 @@ def test_weights_that_cannot_be_had(lab, reference, tmp_path):
         assert "\n" not in str(caught.value)
 
     pretrained = {"teacher": "pretrained_federated"}
-    refused("weights: teacher pretrained_federated, and no other, needs", **pretrained)
-    refused("weights: teacher pretrained_federated, and no other", weights="somewhere")
-    refused("weights: no run with a checkpoint lies in", **pretrained, weights=str(tmp_path))
+    refused("weights_path: teacher pretrained_federated, and no other, needs", **pretrained)
+    refused("weights_path: teacher pretrained_federated, and no other", weights_path="somewhere")
+    refused(
+        "weights_path: no run with a checkpoint lies in", **pretrained, weights_path=str(tmp_path)
+    )
     linear = str(reference(client="cross_entropy").directory.path)
-    refused("does not fit the teacher.*'head.bias'", **pretrained, weights=linear)
-    fits = {**TINY, **pretrained, "weights": linear, "teacher_loss": "ce"}
+    refused("does not fit the teacher.*'head.bias'", **pretrained, weights_path=linear)
+    fits = {**TINY, **pretrained, "weights_path": linear, "teacher_loss": "ce"}
     with pytest.raises(FedltError, match=r"differ in 'backbone\.layers\.0\.weight'"):
         make_server_half(lab.federation(client=fits, model={"width": 3}))
     make_server_half(lab.federation(client=fits))
