@@ -1,4 +1,4 @@
-"""One line about what has ended a run before its time, and about where it goes on."""
+"""Error lines of a run that ended before its time: the cause, and where the run goes on."""
 
 from __future__ import annotations
 

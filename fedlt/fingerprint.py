@@ -56,7 +56,7 @@ _PARTS = {"final": "test", "tune": "validation"}
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a result depends on: values and digests by name."""
+    """Everything that a result depends on: values and digests by name."""
 
     results_version: int
     settings: Mapping[str, str]  # dotted key -> value as JSON

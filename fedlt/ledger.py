@@ -1,4 +1,4 @@
-"""What a run has counted so far, besides the server's state; how both go into a checkpoint."""
+"""Counts of a run besides the server's state; both are packed into a checkpoint here."""
 
 from __future__ import annotations
 

@@ -78,11 +78,6 @@ def prepared(outcome):
     return prepare_federation(config, resolve_strategy(config), resolve_client(config))
 
 
-@methods
-def test_again_gives_the_same_bits(lab, reference, changes):
-    assert lab.run(**changes).bits == reference(**changes).bits
-
-
 # A pairwise cover: every kind of method meets every policy, prior and number of workers,
 # and those meet each other.
 POLICIES = {
@@ -392,7 +387,6 @@ def test_federation_and_its_parts_are_picklable(lab, changes):
 @pytest.mark.parametrize("cls", STRATEGIES.values(), ids=STRATEGIES)
 def test_strategies_are_frozen_values(cls):
     assert issubclass(cls, Strategy)
-    assert cls() == cls()
     assert hash(cls()) == hash(cls())
     assert pickle.loads(pickle.dumps(cls())) == cls()
     with pytest.raises(AttributeError):
@@ -401,7 +395,6 @@ def test_strategies_are_frozen_values(cls):
 
 @pytest.mark.parametrize("cls", CLIENTS.values(), ids=CLIENTS)
 def test_plugins_are_frozen_values(cls):
-    assert cls() == cls()
     assert pickle.loads(pickle.dumps(cls())) == cls()
     with pytest.raises(AttributeError):
         cls().anything = 1

@@ -1,4 +1,4 @@
-"""Whose code a command executes: what only reads executes nobody's, the others say whose."""
+"""Trust in users' code: a command that only reads executes none, the others name it first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a configuration, and which of the user's files, a result depends on."""
+"""The keys of a configuration, and the files of the user, that a result depends on."""
 
 from __future__ import annotations
 

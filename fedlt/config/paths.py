@@ -1,4 +1,4 @@
-"""One rule for relative paths: they lie beside whoever names them.
+"""Relative paths have one rule: a path lies beside the file, or the shell, that names it.
 
 A path in a file lies beside that file; a path on the command line lies beside the shell, in the
 working directory. The rule holds for ``data.root``, ``partition.file``, ``file.py:Name`` wherever a

@@ -125,7 +125,7 @@ def _log(pool: Pool, used: NDArray[Any], passed: NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class TailData:
-    """One client's images, and behind them the synthetic ones made from its hard images.
+    """The images of one client, followed by the synthetic ones made from its hard images.
 
     Hard are the images of the tail classes, or single ones, which ``pool.hard`` names.
     """

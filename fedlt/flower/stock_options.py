@@ -1,4 +1,4 @@
-"""What the options of Flower's own strategies may be: Flower accepts any number.
+"""Ranges of the options of Flower's own strategies; Flower itself accepts any number.
 
 The ranges are those of the papers: rates and tau of FedAdagrad, FedAdam and FedYogi, and their
 moments' decay (Reddi et al., ICLR 2021, algorithm 2); momentum of FedAvgM (Hsu et al., 2019); the

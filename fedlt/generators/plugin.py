@@ -64,12 +64,12 @@ class PoolPlugin(ClientPlugin):
 
     @property
     def holds_out(self) -> bool:
-        """Whether one image of every level is held out, of each source that has all levels."""
+        """True if one image of every level is held out, of each source that has all levels."""
         return False
 
     @property
     def reference(self) -> str:  # type: ignore[override]  # of an object, not a class
-        """What the generator is, if no federation could have it."""
+        """Name of the privileged information that the generator uses; empty for a federated one."""
         made = self.made_by()
         return "" if made is None else made.reference
 
