@@ -1,4 +1,4 @@
-"""What code of a user's raises, as one line that says where."""
+"""Errors that a user's code raises, as one line that says where."""
 
 from __future__ import annotations
 
