@@ -58,7 +58,7 @@ def test_dist_is_the_expert_of_few_classes(lab):
         client = {"name": "deit_lt", "strong": "distort", **options}
         return lab.run(**DIGITS, local=ADAMW, client=client)
 
-    taught = {"teacher": "pretrained_federated", "weights": str(teacher.directory.path)}
+    taught = {"teacher": "pretrained_federated", "weights_path": str(teacher.directory.path)}
     whole, alone = student(**taught), student(teacher="none")
     equal = student(**taught, beta=0.0)
     cls, dist = few(whole, "cls", "dist")
