@@ -20,8 +20,6 @@ from fedlt.rng import torch_generator
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["CLIENTS", "IMAGES", "PlainLoop", "cnn_federation"]
-
 CLIENTS, IMAGES, BATCH = 100, 160, 32
 STEPS = IMAGES // BATCH  # an epoch
 LR, MOMENTUM = 0.1, 0.5

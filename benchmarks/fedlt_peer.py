@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from fedlt.federation import Federation
 
-__all__ = ["cifar10_part", "make_federation", "run_rounds"]
-
 
 def cifar10_part(per_class: int) -> Dataset:
     """Return CIFAR-10 with the first ``per_class`` training images of each class."""

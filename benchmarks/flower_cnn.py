@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from turns import Turns
 
-__all__ = ["client_app", "run_stock", "server_app"]
-
 client_app = ClientApp()
 
 

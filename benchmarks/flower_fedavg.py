@@ -22,8 +22,6 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-__all__ = ["client_app", "measure_stock", "server_app"]
-
 client_app = ClientApp()
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SimpleCnn"]
-
 
 class SimpleCnn(nn.Module):
     """Two 3x3 convolutions, max-pooling, one hidden layer; dropout after the last two.

@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Peer", "Turns", "alternate", "ratios", "spread"]
-
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",

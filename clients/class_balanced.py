@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["ClassBalanced"]
-
 
 @dataclass(frozen=True)
 class ClassBalanced(ClientPlugin):

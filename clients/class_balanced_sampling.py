@@ -16,8 +16,6 @@ from fedlt.rng import torch_generator
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["ClassBalancedSampling"]
-
 
 @dataclass(frozen=True)
 class ClassBalancedSampling(ClientPlugin):

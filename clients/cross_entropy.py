@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from fedlt.client import ClientPlugin
 
-__all__ = ["CrossEntropy"]
-
 
 @dataclass(frozen=True)
 class CrossEntropy(ClientPlugin):

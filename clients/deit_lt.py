@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["DeitLT"]
-
 _SMALL = 16  # images: in a smaller batch, weights over their sum hardly weigh anything
 
 

@@ -19,8 +19,6 @@ from fedlt.rng import torch_generator
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
 
-__all__ = ["DisCL"]
-
 
 @dataclass(frozen=True)
 class DisCL(PoolPlugin):

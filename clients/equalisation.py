@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["Equalisation"]
-
 
 @dataclass(frozen=True)
 class Equalisation(ClientPlugin):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["FedLC"]
-
 
 @dataclass(frozen=True)
 class FedLC(ClientPlugin):

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.config import Config
 
-__all__ = ["FedYoYo"]
-
 
 @dataclass(frozen=True)
 class FedYoYo(ClientPlugin):

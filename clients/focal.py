@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["Focal"]
-
 
 @dataclass(frozen=True)
 class Focal(ClientPlugin):

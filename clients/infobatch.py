@@ -18,8 +18,6 @@ from fedlt.rng import torch_generator
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["InfoBatch"]
-
 
 @dataclass(frozen=True)
 class InfoBatch(ClientPlugin):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["LdamDrw"]
-
 
 @dataclass(frozen=True)
 class LdamDrw(ClientPlugin):

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from fedlt.config import Config
     from fedlt.models import Model
 
-__all__ = ["Mdcs"]
-
 
 @dataclass(frozen=True)
 class Mdcs(ClientPlugin):

@@ -17,8 +17,6 @@ from fedlt.rng import numpy_generator, torch_generator
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["Mixup"]
-
 
 @dataclass(frozen=True)
 class Mixup(ClientPlugin):

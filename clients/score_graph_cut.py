@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["ScoreGraphCut"]
-
 
 @dataclass(frozen=True)
 class ScoreGraphCut(ClientPlugin):

@@ -10,8 +10,6 @@ from typing import ClassVar
 
 from clients.class_balanced_sampling import ClassBalancedSampling
 
-__all__ = ["SquareRootSampling"]
-
 
 @dataclass(frozen=True)
 class SquareRootSampling(ClassBalancedSampling):

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from fedlt.sgd import Optimizer, ParameterGroup
 
-__all__ = ["AdamW", "Moments", "adamw"]
-
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 

@@ -15,8 +15,6 @@ from fedlt.strategy import Tensors
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["Batch", "ClientData", "batches_with_rows"]
-
 
 @dataclass(frozen=True)
 class Batch:

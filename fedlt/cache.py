@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_directory"]
-
 
 def cache_directory() -> Path:
     """Return the user's cache directory, ``$FEDLT_CACHE`` or ``~/.cache/fedlt``; it may be missing.

@@ -32,10 +32,6 @@ from fedlt.errors import FedltError
 from fedlt.run_files import HELP
 from fedlt.state_files import StateFile, check_states
 
-__all__ = [
-    "Checkpoint", "clean", "load_checkpoint", "newest_round", "save_checkpoint", "state_folder",
-]  # fmt: skip
-
 FORMAT = 4  # to be raised with every change of what a run saves
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"

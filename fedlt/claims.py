@@ -17,8 +17,6 @@ from pathlib import Path
 
 from fedlt.errors import FedltError
 
-__all__ = ["claimed"]
-
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:

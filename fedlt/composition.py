@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from fedlt.preparation import Preparation
     from fedlt.strategy import Tensors
 
-__all__ = ["Composed", "Kind", "compose", "is_plain", "kind_of", "own_cross_entropy", "weighted"]
-
 Kind = Literal["data", "loss", "whole"]
 _VERBS = {"data": ("batches",), "loss": ("build", "views", "loss", "predict")}
 

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["flushed_denormals", "flushes_denormals"]
-
 
 def flushes_denormals() -> bool:
     """Say whether this thread replaces denormal results by zero; torch itself does not tell."""

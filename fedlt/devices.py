@@ -10,8 +10,6 @@ from torch import Tensor
 from fedlt.errors import FedltError
 from fedlt.memory import Pieces
 
-__all__ = ["SharedCopies", "find_device"]
-
 
 def find_device(name: str) -> torch.device:
     """Return the device that ``engine.device`` names; ``auto`` is a GPU where there is one.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from fedlt.evaluation.evaluator import Evaluator, Standing
     from fedlt.strategy import HeadFunction
 
-__all__ = ["Diagnosis"]
-
 
 class Diagnosis:
     """Measures a standing. It remembers nothing of it, so a resumed run measures the same."""

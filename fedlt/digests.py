@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["UNREADABLE", "array_digest", "file_digest", "path_digest"]
-
 UNREADABLE = "unreadable"  # stands for the digest of a file that cannot be read
 WHOLE = 256 * 2**20  # bytes of an array that are read to the last one
 BLOCKS, BLOCK = 1024, 64 * 2**10  # of a larger array: so many blocks of so many bytes

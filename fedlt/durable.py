@@ -10,8 +10,6 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-__all__ = ["pack_tensors", "sha256", "sync_folder", "write_synced"]
-
 
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of ``data``, as hex."""

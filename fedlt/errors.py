@@ -6,9 +6,6 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["FedltError", "RunError", "StoppedError", "nearest", "one_line", "shortened"]
-
-
 MOST_WORD = 100  # characters of what a user gave that an error line repeats
 
 

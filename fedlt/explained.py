@@ -11,8 +11,6 @@ from fedlt.checkpoints import load_checkpoint
 from fedlt.errors import FedltError, RunError, one_line
 from fedlt.runs import RunDirectory
 
-__all__ = ["explained", "going_on"]
-
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from fedlt.config import FaultsConfig
     from fedlt.federation import Federation
 
-__all__ = ["KINDS", "FaultLog", "Faults", "NormRule", "RoundFaults", "aimed_rates"]
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from fedlt.report.progress import Progress
     from fedlt.strategy import Strategy
 
-__all__ = ["Federation", "prepare_federation"]
-
 
 @dataclass(frozen=True)
 class Federation:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from fedlt.data import FederatedData
     from fedlt.data.dataset import Dataset
 
-__all__ = ["RESULTS_VERSION", "Fingerprint", "Weights", "declared", "fingerprint", "fingerprints"]
-
 RESULTS_VERSION = 2  # to be raised with every change of a number that a run gives
 
 Weights = Iterable[tuple[str, "str | Path | Mapping[str, Any]"]]  # name -> file, folder or tensors

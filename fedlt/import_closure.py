@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["closure", "module_files"]
-
 _HOME = Path(__file__).resolve().parent.parent
 _OWN = ("fedlt", "strategies", "clients")
 _IMPORTERS = ("import_module", "__import__")

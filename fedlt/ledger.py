@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fedlt.flower.adapter import ServerHalf
     from fedlt.personal import PersonalStates
 
-__all__ = ["Ledger", "pack", "unpack"]
-
 
 @dataclass
 class Ledger:

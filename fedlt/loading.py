@@ -16,21 +16,6 @@ from typing import Any, TypeVar
 from fedlt.errors import FedltError, nearest, shortened
 from fedlt.raised import users_code
 
-__all__ = [
-    "Rule",
-    "Table",
-    "absolute_spec",
-    "add_import_paths",
-    "announce",
-    "check_packages",
-    "execution_rule",
-    "import_paths",
-    "is_spec",
-    "load_object",
-    "load_users_object",
-    "user_modules",
-]
-
 T = TypeVar("T")
 _USER_PREFIX = "fedlt_user_"
 _MANY = 40  # names of a module that an error line lists

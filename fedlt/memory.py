@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Layout", "Pieces", "as_tensor", "find_block"]
-
 _ALIGNMENT = 16  # entries: every tensor of a block begins on a cache line
 
 with warnings.catch_warnings():

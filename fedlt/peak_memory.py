@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["peak_memory", "reset_peak_memory"]
-
 _PROCESS = Path("/proc/self")
 
 

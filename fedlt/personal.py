@@ -22,8 +22,6 @@ from torch import Tensor
 from fedlt.state_files import StateFile, read_state, write_states
 from fedlt.strategy import Tensors
 
-__all__ = ["PersonalStates", "Snapshot"]
-
 FILE_BYTES = 64 * 2**20  # of tensors in one state file, unless one client has more
 FILE_TENSORS = 1024  # likewise: reading one client's state reads the names of a whole file
 MIB = 2**20

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fedlt.data import FederatedData
     from fedlt.report.progress import Progress
 
-__all__ = ["Preparation"]
-
 
 @dataclass(frozen=True, eq=False)
 class Preparation:

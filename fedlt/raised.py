@@ -10,8 +10,6 @@ from pathlib import Path
 
 from fedlt.errors import FedltError, RunError, one_line
 
-__all__ = ["described", "raised_at", "users_code"]
-
 _CORE = Path(__file__).resolve().parent
 _OURS = (_CORE, _CORE.parent / "strategies", _CORE.parent / "clients")
 _INSTALLED = tuple(

@@ -9,8 +9,6 @@ from typing import Any
 
 from fedlt.errors import FedltError, shortened
 
-__all__ = ["MOST_JSON", "read_json", "read_text"]
-
 MOST_JSON = 256 << 20  # bytes of a JSON file: a partition of ten million images
 
 

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
 
-__all__ = ["GenericModel", "Rehearsal", "rehearse"]
-
-
 GenericModel = Literal["shared", "average", "none"]
 
 

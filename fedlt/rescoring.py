@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from fedlt.evaluation import Evaluation, Metric, PersonalScores
     from fedlt.runs import RunDirectory
 
-__all__ = ["MASKS", "Cut", "rescore"]
-
 _VIEWS = ("generic/", "personal/")
 MASKS = ("none", "held", "test")
 

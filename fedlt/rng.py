@@ -12,16 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "key",
-    "numpy_generator",
-    "seed_torch",
-    "set_torch_state",
-    "torch_generator",
-    "torch_state",
-    "uniform",
-]
-
 
 def key(seed: int, purpose: str, *parts: int) -> int:
     """Return a stable 63-bit integer for ``(seed, purpose, *parts)``.

@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "fedlt_version"]
-
 _PACKAGES = ("torch", "torchvision", "flwr", "ray", "numpy", "safetensors")
 
 

@@ -23,12 +23,6 @@ import numpy as np
 from fedlt.errors import FedltError
 from fedlt.reading import read_json
 
-__all__ = [
-    "CONFIG", "ENVIRONMENT", "FINGERPRINT", "HELP", "PARTITION", "RESULT", "ROUNDS", "is_run",
-    "missing", "plain", "read_sealed", "remove_leftovers", "take_lock", "write_json",
-    "write_sealed",
-]  # fmt: skip
-
 CONFIG, FINGERPRINT, RESULT = "config.yaml", "fingerprint.json", "result.json"
 ROUNDS, PARTITION, ENVIRONMENT = "rounds.jsonl", "partition.json", "environment.json"
 _WHOLE = (CONFIG, FINGERPRINT, ROUNDS, PARTITION, ENVIRONMENT)  # of every run, finished or not

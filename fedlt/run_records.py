@@ -17,8 +17,6 @@ from fedlt.errors import FedltError
 from fedlt.reading import MOST_JSON, read_text
 from fedlt.run_files import HELP, ROUNDS, plain
 
-__all__ = ["append_row", "check_record", "cut_rounds", "make_record", "read_rows"]
-
 Record = Mapping[str, Any]
 
 

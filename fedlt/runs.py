@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from fedlt.data import Partition
     from fedlt.evaluation import Evaluation
 
-__all__ = ["Action", "RunDirectory", "RunState", "run_directories"]
-
 RunState = Literal["absent", "unfinished", "finished"]
 Action = Literal["start", "resume", "show"]
 

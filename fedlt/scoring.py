@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.models import Model
 
-__all__ = ["Scorer", "touches_backbone"]
-
 
 def touches_backbone(names: Mapping[str, Tensor]) -> bool:
     """Say whether a personal model has a backbone of its own, which costs a pass of its own."""

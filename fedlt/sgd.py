@@ -15,16 +15,6 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-__all__ = [
-    "Optimizer",
-    "ParameterGroup",
-    "Sgd",
-    "climb",
-    "descend",
-    "descend_rows",
-    "gradient_weight",
-]
-
 
 @torch.no_grad()
 def descend(

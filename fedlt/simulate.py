@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from fedlt.evaluation.headline import ScoredSet
     from fedlt.strategy import Strategy
 
-__all__ = ["Simulation", "run"]
-
 
 def run(
     config: Config,

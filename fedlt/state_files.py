@@ -21,8 +21,6 @@ from torch import Tensor
 from fedlt.durable import pack_tensors, sha256, write_synced
 from fedlt.errors import RunError
 
-__all__ = ["StateFile", "check_states", "read_state", "write_states"]
-
 
 @dataclass(frozen=True)
 class StateFile:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from fedlt.strategy import Tensors, Update
 
-__all__ = ["corrupted", "start_of", "step_norm"]
-
 
 def start_of(
     update: Update, broadcast: Mapping[str, Tensor], names: Iterable[str]

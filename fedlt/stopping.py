@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
-__all__ = ["Stops"]
-
 INSISTENT = 3  # presses inside ``held`` after which a run is interrupted all the same
 GRACE = 1.0  # seconds after an interrupt in which another press says nothing new
 

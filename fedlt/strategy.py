@@ -25,17 +25,6 @@ from fedlt.models import LinearHead, Model
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client, ClientPlugin
 
-__all__ = [
-    "HeadFunction",
-    "ServerState",
-    "Strategy",
-    "Tensors",
-    "Total",
-    "Update",
-    "prefixed",
-    "under",
-]
-
 Tensors = dict[str, Tensor]  # name -> tensor; model tensors go by their state_dict names
 HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.models import Group, Model
 
-__all__ = ["TaughtPlugin", "check_range", "mix_batch", "rate_factor"]
-
 GROUPS: Final[dict[str, Group]] = {
     "co_teacher": "shared",
     "pretrained_federated": "fixed",

@@ -23,8 +23,6 @@ from fedlt.errors import FedltError, one_line
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["TRACKERS", "Tracker", "Trackers", "check_trackers"]
-
 Numbers = Mapping[str, float]
 
 

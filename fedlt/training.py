@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client, Objective
     from fedlt.models import Model
 
-__all__ = [
-    "Phase",
-    "Schedule",
-    "Trainer",
-    "batches_of",
-    "check_loss",
-    "epoch_batches",
-    "parameter_groups",
-    "phase_batches",
-    "precision_of",
-    "train_alone",
-]
-
 
 @dataclass(frozen=True)
 class Phase:

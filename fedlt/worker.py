@@ -31,8 +31,6 @@ from fedlt.training import Trainer, train_alone
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["Worker", "prepare_process"]
-
 
 def prepare_process() -> None:
     """Set one torch thread and flush denormals: first thing in every process that trains.

@@ -21,8 +21,6 @@ from strategies.fedavg import FedAvg
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["APFL", "mix"]
-
 
 def mix(alpha: Tensor, own: Mapping[str, Tensor], common: Mapping[str, Tensor]) -> Tensors:
     """Return alpha * own + (1 - alpha) * common for every name of ``common``."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.strategy import Update
 
-__all__ = ["BalanceFL"]
-
 
 @dataclass(frozen=True)
 class BalanceFL(FedAvg):

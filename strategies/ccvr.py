@@ -21,8 +21,6 @@ from strategies.fedavg import FedAvg
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["CCVR"]
-
 
 @dataclass(frozen=True)
 class CCVR(FedAvg):

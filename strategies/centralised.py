@@ -15,8 +15,6 @@ from fedlt.strategy import Strategy, Update
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["Centralised"]
-
 
 @dataclass(frozen=True)
 class Centralised(Strategy):

@@ -22,8 +22,6 @@ from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Total, 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
 
-__all__ = ["CReFF"]
-
 V, FEATURES = "heads.retrained.", "federated_features"
 
 

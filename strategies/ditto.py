@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["Ditto"]
-
 
 @dataclass(frozen=True)
 class Ditto(FedAvg):

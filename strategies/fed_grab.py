@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from fedlt.models import Model
     from fedlt.strategy import ServerState, Total
 
-__all__ = ["FedGraB"]
-
 _RARE, _PRIOR, _SEEN = "fed_grab.rare", "fed_grab.prior", "fed_grab.rounds"
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.models import Model
 
-__all__ = ["FedALA", "blend"]
-
 
 def blend(weights: Tensors, received: Tensors, own: Tensors) -> Tensors:
     """Return own + weight * (received - own) entry by entry; weights of 1 give ``received``.

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from fedlt.strategy import Strategy
 
-__all__ = ["FedAvg"]
-
 
 @dataclass(frozen=True)
 class FedAvg(Strategy):

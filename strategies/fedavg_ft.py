@@ -15,8 +15,6 @@ from strategies.fedavg import FedAvg
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["FedAvgFT"]
-
 
 @dataclass(frozen=True)
 class FedAvgFT(FedAvg):

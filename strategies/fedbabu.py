@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["FedBABU"]
-
 
 @dataclass(frozen=True)
 class FedBABU(Strategy):

@@ -15,8 +15,6 @@ from strategies.fedavg import FedAvg
 if TYPE_CHECKING:
     from fedlt.models import Model
 
-__all__ = ["FedBN"]
-
 
 @dataclass(frozen=True)
 class FedBN(FedAvg):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["FedDyn"]
-
 OWN = "h/"  # before the names of h_k
 
 

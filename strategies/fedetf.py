@@ -24,8 +24,6 @@ from fedlt.strategy import HeadFunction, Strategy, Tensors
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
 
-__all__ = ["FedETF"]
-
 
 @dataclass(frozen=True)
 class FedETF(Strategy):

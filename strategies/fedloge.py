@@ -22,8 +22,6 @@ from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Update,
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client, ClientPlugin
 
-__all__ = ["FedLoGe"]
-
 
 @dataclass(frozen=True)
 class FedLoGe(Strategy):

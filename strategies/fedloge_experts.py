@@ -34,8 +34,6 @@ from strategies.fedloge import FedLoGe
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client, ClientPlugin
 
-__all__ = ["FedLoGeExperts"]
-
 
 @dataclass(frozen=True)
 class FedLoGeExperts(FedLoGe):

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["FedMoSWA"]
-
 SERVER, OWN, DRIFT = "m/", "c/", "drift/"  # before the names of m, of c_i, of m - c_i
 
 

@@ -19,8 +19,6 @@ from fedlt.strategy import ServerState, Strategy, Total, Update
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["FedNH"]
-
 PROTOTYPES = "heads.head.prototypes"
 SUMS = "sums"  # of unit features by class: what a client sends beside its model
 

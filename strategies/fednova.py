@@ -18,8 +18,6 @@ from fedlt.strategy import ServerState, Strategy, Total, Update
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["FedNova"]
-
 STEPS = "a"  # the extra that holds a_k
 
 

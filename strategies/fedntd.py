@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.strategy import Update
 
-__all__ = ["FedNTD"]
-
 
 @dataclass(frozen=True)
 class FedNTD(FedAvg):

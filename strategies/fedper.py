@@ -14,8 +14,6 @@ from fedlt.strategy import Strategy
 if TYPE_CHECKING:
     from fedlt.models import Model
 
-__all__ = ["FedPer"]
-
 
 @dataclass(frozen=True)
 class FedPer(Strategy):

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["FedProto"]
-
 
 @dataclass(frozen=True)
 class FedProto(Strategy):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["FedProx"]
-
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.models import Model
 
-__all__ = ["FedRep"]
-
 
 @dataclass(frozen=True)
 class FedRep(Strategy):

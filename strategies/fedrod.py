@@ -21,8 +21,6 @@ from fedlt.strategy import HeadFunction, Strategy
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
 
-__all__ = ["FedROD"]
-
 
 @dataclass(frozen=True)
 class FedROD(Strategy):

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.strategy import Update
 
-__all__ = ["FedSAM"]
-
 
 @dataclass(frozen=True)
 class FedSAM(FedAvg):

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.training import Schedule
 
-__all__ = ["FedSWA", "falling"]
-
 
 def falling(step: int, steps: int, *, end: float) -> float:
     """Return the factor (1 - k/K) + (k/K) end of the learning rate in step k of K, from k = 0."""

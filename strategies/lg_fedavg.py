@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from fedlt.models import Model
 
-__all__ = ["LgFedAvg"]
-
 
 @dataclass(frozen=True)
 class LgFedAvg(Strategy):

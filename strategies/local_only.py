@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from fedlt.models import Model
 
-__all__ = ["LocalOnly"]
-
 
 @dataclass(frozen=True)
 class LocalOnly(Strategy):

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["MOON"]
-
 PREVIOUS = "previous/"  # before the names of the model that this client trained last
 
 

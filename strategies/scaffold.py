@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-__all__ = ["SCAFFOLD", "mean_gradients", "with_drift"]
-
 SERVER, OWN, DRIFT = "c/", "c_k/", "drift/"  # before the names of c, of c_k, of c - c_k
 
 

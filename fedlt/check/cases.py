@@ -10,8 +10,6 @@ from fedlt.check.kit import CHECKS, checks_of, run_check
 from fedlt.check.result import Result
 from fedlt.check.setting import Subject, subject_of
 
-__all__ = ["conformance"]
-
 
 def conformance(
     target: str | type, /, *, ray: bool = False, beside: str = "", **options: object

@@ -25,8 +25,6 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.flower.stock import StockStrategy
 from fedlt.rng import set_torch_state, torch_state
 
-__all__ = ["draws_nothing_global", "reads_no_clock"]
-
 CLOCKS = {
     clock: f"time.{name}"
     for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time")

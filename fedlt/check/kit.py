@@ -22,8 +22,6 @@ from fedlt.check.whole import (
 )
 from fedlt.errors import one_line
 
-__all__ = ["CHECKS", "Check", "checks_of", "run_check", "run_checks"]
-
 
 @dataclass(frozen=True)
 class Check:

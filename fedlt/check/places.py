@@ -12,8 +12,6 @@ from types import CodeType, TracebackType
 import fedlt
 from fedlt.check.setting import Subject
 
-__all__ = ["Places", "own_verbs", "place", "root_cause", "shorten"]
-
 _CORE = Path(fedlt.__file__).parent
 _CHECKED = _CORE / "templates"  # classes in the core that are methods all the same
 _INSTALLED = tuple(

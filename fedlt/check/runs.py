@@ -25,20 +25,6 @@ from fedlt.runs import RunDirectory
 from fedlt.simulate import run
 from fedlt.worker import Worker
 
-__all__ = [
-    "APART",
-    "ApartEngine",
-    "Finished",
-    "StopAfter",
-    "StopError",
-    "read_bits",
-    "read_checkpoint",
-    "read_groups",
-    "read_personal",
-    "read_rows",
-    "run_whole",
-]
-
 APART = f"{__name__}:ApartEngine"
 PERSONAL_MEMORY = 100  # MiB
 

@@ -14,8 +14,6 @@ from fedlt.check.setting import Bench, Subject
 from fedlt.flower.stock import StockStrategy
 from fedlt.strategy import ServerState, Tensors, Total, Update
 
-__all__ = ["COHORT", "ignores_order", "total_of", "updates_of", "weighs_to_one"]
-
 COHORT = (0, 1, 2, 3)
 
 

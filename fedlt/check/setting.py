@@ -22,8 +22,6 @@ from fedlt.loading import is_spec
 from fedlt.strategy import Tensors, Update, prefixed
 from fedlt.worker import Worker
 
-__all__ = ["TINY", "Bench", "Frozen", "Section", "Subject", "frozen", "raw", "subject_of"]
-
 Section = Literal["strategy", "client"]
 Frozen = tuple[dict[str, bytes], float, dict[str, float]]
 

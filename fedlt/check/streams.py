@@ -17,8 +17,6 @@ from fedlt.flower.stock import StockStrategy
 from fedlt.models.cnn import Cnn
 from fedlt.rehearsal import rehearse
 
-__all__ = ["TwoStreams", "runs_on_streams"]
-
 _BACKBONE = f"{__name__}:TwoStreams"
 _VERBS = ("objective", "loss", "local_update", "predict", "generic", "personal", "aggregate")
 

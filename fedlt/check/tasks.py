@@ -17,8 +17,6 @@ from fedlt.flower.stock import StockStrategy
 from fedlt.models import GROUPS, Model
 from fedlt.strategy import Strategy, Tensors, Update, prefixed
 
-__all__ = ["answers", "covers_groups", "first_state", "is_pure", "writes_nothing"]
-
 TASK = ("objective", "local_update", "loss", "batches", "setup")
 
 

@@ -16,8 +16,6 @@ from fedlt.errors import FedltError, one_line
 from fedlt.flower.server_half import make_server_half
 from fedlt.rehearsal import rehearse
 
-__all__ = ["builds", "equal_on_engines", "is_picklable", "is_stackable", "resumes", "trains"]
-
 STACK_ENDING = "; 'serial' and 'ray' can"
 
 

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from fedlt.check import Result, Subject
 
-__all__ = ["check"]
-
 _COLOURS = {"ok": "green", "fail": "bold red", "skip": "yellow", "note": "cyan"}
 
 

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from fedlt.compare.schedule import Cell, Outcome
     from fedlt.compare.settings import Setting
 
-__all__ = [
-    "FileArgument", "Jobs", "Overrides", "Rows", "check_moment", "compare", "grid_cells",
-    "raise_failed", "resumable", "run_grid", "show", "split", "teller", "write",
-]  # fmt: skip
-
 FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
 Overrides = Annotated[
     list[str] | None,

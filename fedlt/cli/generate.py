@@ -13,8 +13,6 @@ from fedlt.errors import FedltError
 if TYPE_CHECKING:
     from fedlt.data.pool import Pool
 
-__all__ = ["generate"]
-
 
 def generate(
     file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.report.partition_plot import PartitionView
 
-__all__ = ["inspect"]
-
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],

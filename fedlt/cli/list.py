@@ -10,8 +10,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Kind", "list_names"]
-
 
 class Kind(StrEnum):
     """What can be listed."""

@@ -15,8 +15,6 @@ import typer
 
 from fedlt.errors import FedltError
 
-__all__ = ["Made", "new"]
-
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _PATTERNS = ("{}.py", "test_{}.py", "{}.yaml")
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from fedlt.errors import FedltError, shortened
 
-__all__ = ["check_place"]
-
 
 def check_place(path: Path | None, option: str, *, is_folder: bool = False) -> None:
     """Raise unless a file, or files in a folder, can be written there.

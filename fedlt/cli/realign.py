@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedlt.realigning.session import DataPolicy, Plan
     from fedlt.runs import RunDirectory
 
-__all__ = ["realign"]
-
 _ROUNDS = 10  # of a method that learns in rounds
 Given = Mapping[str, Any]  # constants by name
 

@@ -24,8 +24,6 @@ from fedlt.cli.compare import (
 if TYPE_CHECKING:
     from fedlt.compare.recipes import Recipe, RecipeSetting
 
-__all__ = ["reproduce"]
-
 
 def reproduce(
     recipe: Annotated[

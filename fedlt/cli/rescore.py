@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fedlt.compare.conditions import Results
     from fedlt.rescoring import Cut
 
-__all__ = ["rescore"]
-
 
 def rescore(
     runs: Annotated[

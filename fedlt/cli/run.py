@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from fedlt.config import Config
 
-__all__ = ["run", "stopped_by_terminate"]
-
 
 def run(
     file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],

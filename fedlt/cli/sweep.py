@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from fedlt.compare.comparison import Comparison
     from fedlt.compare.search import Choices
 
-__all__ = ["sweep"]
-
 
 def sweep(
     file: FileArgument,

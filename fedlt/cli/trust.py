@@ -15,8 +15,6 @@ from fedlt.loading import Rule, absolute_spec
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["EXECUTING", "Announcer", "check_trusted", "rule_of"]
-
 # These train, so that they execute the classes and functions that a file names.
 EXECUTING = ("run", "generate", "compare", "sweep", "reproduce", "realign")
 

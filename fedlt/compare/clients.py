@@ -12,8 +12,6 @@ import numpy.typing as npt
 from fedlt.evaluation.personal import ROUNDING, client_accuracies
 from fedlt.runs import RunDirectory
 
-__all__ = ["higher_and_lower"]
-
 
 def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
     """Return (E,) the clients' accuracies after the last round; None where they are not counted.

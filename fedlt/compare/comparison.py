@@ -31,8 +31,6 @@ from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 from fedlt.loading import announce
 
-__all__ = ["Comparison", "Row", "read_comparison"]
-
 _WHOLE = ("strategy", "client")  # sections that a row replaces
 _KEYS = ("rows", "search")
 _COMMON = ("name", "output", "seed", "seeds")  # of all rows: no row has its own

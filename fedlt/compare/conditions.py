@@ -11,8 +11,6 @@ from fedlt.evaluation.headline import scored_set
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["Results", "check_alike", "check_comparable", "conditions"]
-
 Results = Mapping[str, Sequence[Mapping[str, Any]]]  # label -> results, one a seed
 
 _DATA = ("dataset", "imbalance_factor", "profile", "class_order", "options")

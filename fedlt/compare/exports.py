@@ -20,16 +20,6 @@ from fedlt.compare.streams import stream_rows
 from fedlt.compare.verdicts import Verdict
 from fedlt.evaluation.headline import headlines
 
-__all__ = [
-    "caption",
-    "csv_text",
-    "latex",
-    "markdown",
-    "metrics_csv",
-    "metrics_markdown",
-    "verdicts_csv",
-]
-
 Settings = Mapping[str, Results]  # setting -> its table; "" where there is no grid
 
 SIM = r"{\sim}"

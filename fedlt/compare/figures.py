@@ -12,23 +12,6 @@ from fedlt.evaluation.headline import mass_note, scored_set
 from fedlt.evaluation.personal import compares_with_generic
 from fedlt.report.tables import DASH
 
-__all__ = [
-    "AVERAGE",
-    "BEST_ON_TEST",
-    "MOMENTS",
-    "PRICES",
-    "SPREAD",
-    "accuracy_cell",
-    "columns",
-    "is_average",
-    "majority_guess",
-    "mark",
-    "notes_of",
-    "price_cells",
-    "prior_words",
-    "values",
-]
-
 Runs = Sequence[Mapping[str, Any]]  # results of one row, one a seed
 
 MOMENTS = ("final", "last_k", "selected", "best_on_test")

@@ -18,8 +18,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, TypeVar
 
-__all__ = ["run_in_processes"]
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Work = Callable[[Task, Callable[[Any], None]], Result]  # of a task, and of a way to say something

@@ -14,8 +14,6 @@ from rich.progress import Progress as Bar
 
 from fedlt.report.progress import round_time
 
-__all__ = ["LiveRuns", "Relay", "RunsProgress", "make_runs_progress"]
-
 
 class Relay:
     """What a run tells about itself, passed on as the number of rounds that are done."""

@@ -38,11 +38,6 @@ from fedlt.config.paths import with_paths
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
-__all__ = [
-    "FULL", "UNITS", "Figure", "Recipe", "RecipeSetting", "Scale", "about_of", "find_recipe",
-    "is_recipe", "read_recipe", "recipe_paths", "seeds_of",
-]  # fmt: skip
-
 FULL = "full"
 UNITS = {"percent": 100.0, "number": 1.0}  # what a result's number is multiplied by
 _OWN = ("name", "output", "seed", "seeds")  # what no setting or scale changes

@@ -22,8 +22,6 @@ from fedlt.compare.statistics import Interval, interval
 from fedlt.evaluation.headline import headlines
 from fedlt.report.tables import DASH
 
-__all__ = ["Cell", "Word", "cells", "judge", "markdown", "sources", "summary", "table", "to_csv"]
-
 Word = Literal[
     "within", "not within", "no figure", "another quantity", "not comparable", "not measured"
 ]

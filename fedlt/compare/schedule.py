@@ -22,8 +22,6 @@ from fedlt.errors import FedltError, RunError, one_line
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["Cell", "Outcome", "jobs_for", "run_cells"]
-
 ALONE = ("serial", "stacked")  # engines that use one core
 
 

@@ -23,11 +23,6 @@ from typing import Any, Protocol
 
 from fedlt.errors import FedltError
 
-__all__ = [
-    "BATCH", "Choices", "Grid", "Optuna", "Range", "Search", "Space", "Values", "check_key",
-    "described", "parse_choices",
-]  # fmt: skip
-
 BATCH = 4  # proposals that are made before any of them is scored
 DIGITS = 3  # significant ones of a proposed number
 

@@ -13,8 +13,6 @@ from typing import Any
 from fedlt.config.yaml12 import parse_value
 from fedlt.errors import FedltError
 
-__all__ = ["Setting", "folder_name", "make_settings", "read_values", "row_folder"]
-
 MOST = 80  # characters of a folder's name
 _OWN = {  # keys that are not a setting, and what is there instead
     "name": "name=...",

@@ -14,8 +14,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["LEVEL", "Interval", "PairedTest", "holm", "interval", "paired_test"]
-
 LEVEL = 0.05  # of every interval and verdict
 ROUNDING = 1e-12  # a spread of differences below this is rounding
 

@@ -18,8 +18,6 @@ from fedlt.runs import RunDirectory
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-__all__ = ["Stored", "collect", "finished_below", "read_finished"]
-
 _DEPTHS = ("", "*", "*/*")  # a run, a row's seeds, a comparison's rows
 
 

@@ -13,8 +13,6 @@ from fedlt.compare.figures import MOMENTS
 from fedlt.evaluation.headline import scored_set
 from fedlt.evaluation.shots import GROUPS
 
-__all__ = ["StreamRow", "stream_rows", "streams_csv"]
-
 FUSED = "fused"
 
 

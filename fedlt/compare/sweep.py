@@ -24,11 +24,6 @@ from fedlt.errors import FedltError
 from fedlt.evaluation.headline import headlines
 from fedlt.rng import key as random_key
 
-__all__ = [
-    "Found", "Trial", "make_searches", "make_trials", "run_search", "score", "sweep_csv",
-    "sweep_markdown",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Trial:

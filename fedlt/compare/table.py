@@ -29,8 +29,6 @@ from fedlt.evaluation.headline import headlines
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.report.tables import percent
 
-__all__ = ["footnotes", "metric_table", "moments_tables", "tables", "view_notes"]
-
 
 def _empty(title: str, headings: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))

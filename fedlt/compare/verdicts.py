@@ -18,8 +18,6 @@ from fedlt.compare.statistics import LEVEL, PairedTest, holm, paired_test
 from fedlt.errors import FedltError, nearest
 from fedlt.evaluation.headline import headlines
 
-__all__ = ["MIN_SEEDS", "Verdict", "Word", "describe", "judge", "pick_reference", "verdicts"]
-
 MIN_SEEDS = 5
 
 Word = Literal["better", "worse", "not different", "undecided"]

@@ -6,11 +6,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = [
-    "Count", "Epochs", "Memory", "Name", "NotNegative", "Positive", "Section", "Seed", "Share",
-    "Whole", "Width",
-]  # fmt: skip
-
 # bool is an int to Python; strict types keep `true` out of numbers. The upper bounds are far above
 # what is of use: beyond them a slip of the pen would fill the memory, or run for ever.
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]  # clients, rounds, images

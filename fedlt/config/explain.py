@@ -11,8 +11,6 @@ from pydantic_core import ErrorDetails
 
 from fedlt.errors import nearest, shortened
 
-__all__ = ["expected", "explain", "known_keys"]
-
 _PLAIN = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",

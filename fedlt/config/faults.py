@@ -8,16 +8,6 @@ from pydantic import Field, model_validator
 
 from fedlt.config.base import Count, NotNegative, Positive, Section, Share
 
-__all__ = [
-    "CorruptConfig",
-    "DetectConfig",
-    "FaultsConfig",
-    "LateConfig",
-    "LostConfig",
-    "StaleConfig",
-    "StragglerConfig",
-]
-
 
 class LostConfig(Section):
     """Sampled clients that give no answer."""

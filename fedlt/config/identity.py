@@ -17,10 +17,6 @@ from fedlt.loading import is_spec
 if TYPE_CHECKING:
     from fedlt.config.schema import Config, PluginConfig
 
-__all__ = [
-    "NEUTRAL", "Digests", "config_hash", "contents", "file_digests", "settings_of", "user_code",
-]  # fmt: skip
-
 Digests = dict[str, dict[str, str]]  # dotted key -> name of a file -> its digest
 
 # What a result does not depend on. Every other key counts, those that are new among them.

@@ -14,13 +14,6 @@ from fedlt.config.schema import Config
 from fedlt.config.yaml12 import dump, parse_value, read_mapping
 from fedlt.errors import FedltError, shortened
 
-__all__ = [
-    "build_config",
-    "load_config",
-    "parse_options",
-    "to_yaml",
-]
-
 _PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
 
 

@@ -15,8 +15,6 @@ from typing import Any
 from fedlt.errors import FedltError
 from fedlt.loading import is_spec
 
-__all__ = ["FREE", "SPECS", "absolute", "is_path", "output_folder", "with_paths"]
-
 # Keys whose text may be ``file.py:Name``; a plugin's section may be its name alone.
 SPECS = ("data.dataset", "model.name", "engine.name", "strategy", "strategy.name", "client",
          "client.name", "client.loss", "client.loss.name")  # fmt: skip

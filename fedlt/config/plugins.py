@@ -31,15 +31,6 @@ if TYPE_CHECKING:
     from fedlt.flower.stock import StockStrategy
     from fedlt.strategy import Strategy
 
-__all__ = [
-    "client_control",
-    "client_kinds",
-    "known_plugins",
-    "plugin_section",
-    "resolve_client",
-    "resolve_strategy",
-]
-
 _MOST_WHOLE = 1_000_000  # of a hyperparameter; one that is a seed has the range of seeds
 _TABLES = {"strategy": ("strategies", "STRATEGIES"), "client": ("clients", "CLIENTS")}
 # Arguments of Flower's strategies that follow from the rest of the file.

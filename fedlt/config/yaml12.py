@@ -20,8 +20,6 @@ import yaml
 from fedlt.errors import FedltError, shortened
 from fedlt.reading import read_text
 
-__all__ = ["MOST_BYTES", "MOST_DEPTH", "MOST_VALUES", "dump", "parse_value", "read_mapping"]
-
 MOST_BYTES = 1 << 20  # of a YAML file; the longest of ours has a hundredth of that
 MOST_VALUES = 20_000  # keys, values, lists and mappings, with what aliases stand for
 MOST_DEPTH = 50  # of lists and mappings in each other

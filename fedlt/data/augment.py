@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from fedlt.errors import FedltError, nearest
 
-__all__ = ["SCHEMES", "augment", "crop_padding", "normalize"]
-
 SCHEMES = ("none", "crop", "crop_flip")
 
 

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from fedlt.data import pixels
 
-__all__ = ["CIFAR10_POLICY", "autoaugment"]
-
 _FILL = 128  # grey, of what comes in from outside
 _Step = tuple[str, float, int]  # operation, probability, magnitude 0 .. 9
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from fedlt.data.augment import augment as augment_images
 from fedlt.data.augment import normalize
 
-__all__ = ["batch_slices", "epoch_order", "make_batches"]
-
 _BLOCK = 2**16  # pixel values
 
 

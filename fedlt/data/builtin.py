@@ -10,8 +10,6 @@ from fedlt.data.splits import hold_out
 from fedlt.errors import FedltError
 from fedlt.rng import numpy_generator
 
-__all__ = ["digits", "synthetic"]
-
 _DIGITS_TEST_PER_CLASS = 50
 _CHUNK = 4096  # images drawn at a time, so that a large set needs little more than its own memory
 _SIGNAL, _NOISE = 24.0, 64.0  # grey levels; a pair of 8 x 8 classes overlaps by about 2 %

@@ -11,16 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = [
-    "EpochPlan",
-    "draw_epoch",
-    "most_progress",
-    "own_factors",
-    "plan_epoch",
-    "plan_hard",
-    "stage_of",
-]
-
 
 def stage_of(step: int, steps: int, stages: int) -> int | None:
     """Return the stage of a step: all stages are equally long, the first ones by one more.

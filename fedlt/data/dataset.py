@@ -21,8 +21,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlt.errors import FedltError
 
-__all__ = ["Dataset", "channel_moments", "dataset_from_arrays", "read_only"]
-
 _CHUNK = 4096  # images counted at a time, so that statistics need little memory
 
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["distort"]
-
 
 def distort(images: Tensor, generator: torch.Generator) -> Tensor:
     """Return a strong view of every image; the class can still be told from it.

@@ -23,8 +23,6 @@ from fedlt.errors import FedltError, nearest
 if TYPE_CHECKING:
     from fedlt.config import DataConfig, PartitionConfig
 
-__all__ = ["FederatedData", "prepare_data"]
-
 SPLITS = ("final", "tune")
 
 

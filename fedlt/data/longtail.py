@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from fedlt.errors import FedltError, nearest
 from fedlt.rng import numpy_generator
 
-__all__ = ["by_class", "canonical_subset", "class_ranks", "class_sizes", "long_tail"]
-
 PROFILES = ("exponential", "step")
 CLASS_ORDERS = ("natural", "shuffled")
 

@@ -14,8 +14,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["Mixed", "mix", "paste", "soft_targets"]
-
 Mixed = tuple[Tensor, Tensor, Tensor]  # images, targets (B, C), classes of the larger parts (B,)
 
 

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from fedlt.errors import FedltError
 from fedlt.reading import read_json
 
-__all__ = ["Partition", "Shares", "labels_hash"]
-
 _FORMAT = 1
 
 

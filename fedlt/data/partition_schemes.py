@@ -27,8 +27,6 @@ from fedlt.rng import numpy_generator
 if TYPE_CHECKING:
     from fedlt.config import PartitionConfig
 
-__all__ = ["dirichlet", "dirichlet_reference", "draw_partition", "iid", "repair", "shards"]
-
 SCHEMES = ("dirichlet", "iid", "shards")
 VARIANTS = ("default", "reference")
 

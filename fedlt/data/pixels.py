@@ -11,23 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = [
-    "autocontrast",
-    "brightness",
-    "color",
-    "contrast",
-    "cutout",
-    "equalize",
-    "invert",
-    "posterize",
-    "rotation",
-    "sharpness",
-    "shear_y",
-    "solarize",
-    "translation",
-    "warp",
-]
-
 _LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue
 
 

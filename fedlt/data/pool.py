@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from fedlt.cache import cache_directory
 from fedlt.errors import FedltError, one_line
 
-__all__ = ["Pool", "cached_pool", "load_pool", "save_pool"]
-
 _FIELDS = ("images", "labels", "levels", "sources")
 
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from fedlt.errors import FedltError, nearest
 
-__all__ = ["ABSENT", "log_prior"]
-
 ABSENT = -1e4  # offset of a class that must get no gradient
 USES = ("local_masked", "local_floor1", "global", "mix")
 

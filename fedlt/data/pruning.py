@@ -18,8 +18,6 @@ from fedlt.models.modes import evaluating
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["image_losses", "soft_prune"]
-
 
 def soft_prune(scores: Tensor, ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return which images an epoch keeps, and the factors of their losses.

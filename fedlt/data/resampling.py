@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["class_shares", "draw_rows"]
-
 
 def class_shares(counts: Tensor, *, power: float) -> Tensor:
     """Return n_c^q over the sum of it: the share (C,) of each class among the draws.

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from fedlt.data.longtail import by_class
 from fedlt.errors import FedltError
 
-__all__ = ["hold_out", "validation_sizes"]
-
 _HOLD_OUT_SEED = 1  # not 0, which chooses the long tail
 _LEAST = 5  # images of a class of which some can be held out of a natural long tail
 

@@ -30,17 +30,6 @@ if TYPE_CHECKING:
     from fedlt.data.federated import FederatedData
     from fedlt.data.pool import Pool
 
-__all__ = [
-    "HARD",
-    "LEVELS",
-    "TailData",
-    "added_images",
-    "check_levels",
-    "progress_epochs",
-    "true_probability",
-    "use_pool",
-]
-
 IMAGES, LABELS, SOURCES, STAGES = (
     f"pool.{name}" for name in ("images", "labels", "sources", "stages")
 )

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from fedlt.data.dataset import Dataset
 from fedlt.errors import FedltError
 
-__all__ = ["data_root", "torchvision_dataset"]
-
 _TIMEOUT = 30.0  # seconds without an answer before a download counts as failed
 
 

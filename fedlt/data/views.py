@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["paired_views", "plain_views_note", "single_view", "strong_view", "to_pixels", "turned"]
-
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Undo :func:`fedlt.data.augment.normalize`: float32 to uint8, to the nearest value.

@@ -8,8 +8,6 @@ from types import FunctionType, MethodType
 
 from fedlt.engines.lockstep import Request
 
-__all__ = ["describe_difference", "group_alike"]
-
 
 def group_alike(requests: Sequence[Request]) -> list[list[Request]]:
     """Return the requests in groups that can be stacked, in the order of their first ones."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from fedlt.flower.adapter import ServerHalf
     from fedlt.worker import Worker
 
-__all__ = ["AutoEngine", "choose_engine"]
-
 
 class AutoEngine(Engine):
     """Measures a few steps of the real task and picks the engine that ends first; never made."""

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.flower.adapter import ServerHalf
 
-__all__ = ["Contexts", "Engine", "Job", "JobResult", "answer", "chunk_size", "gather", "run_job"]
-
 MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
 
 

@@ -25,8 +25,6 @@ from fedlt.scoring import Scorer
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["ForeignEngine", "as_engine"]
-
 WAIT = 600.0  # seconds until all nodes must be there
 
 

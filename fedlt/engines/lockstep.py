@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.training import Phase, Trainer
 
-__all__ = ["Request", "Task", "run_together"]
-
 Result = TypeVar("Result")
 
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from fedlt.strategy import ServerState
     from fedlt.worker import Worker
 
-__all__ = ["BATCHES", "Estimate", "Probe", "measure_seconds", "method_name", "take_probe"]
-
 BATCHES = 3  # of the probed client
 PATIENCE = 0.3  # seconds of repeated measurement
 SEVERAL = 4  # clients that are scored together, to find what one more costs

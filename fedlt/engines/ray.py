@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.flower.adapter import ServerHalf
 
-__all__ = ["RayEngine"]
-
 START_SECONDS = 5.0  # of Ray and its workers, beyond what the driver does meanwhile
 
 

@@ -27,8 +27,6 @@ from fedlt.errors import FedltError, RunError, StoppedError
 if TYPE_CHECKING:
     from fedlt.config import EngineConfig
 
-__all__ = ["Start", "check_address", "count_places", "count_workers", "local_workers", "start_ray"]
-
 CONNECT_SECONDS = 3.0
 END_SECONDS = 3.0  # for Ray to come up that is to be ended; else it dies with the process
 NOTICE_SECONDS = 10.0  # for a run to see that Ray has stopped

@@ -26,15 +26,6 @@ from typing import BinaryIO
 
 from fedlt.errors import FedltError
 
-__all__ = [
-    "RayHome",
-    "children_of",
-    "command_of",
-    "end_processes",
-    "make_home",
-    "remove_dead",
-]
-
 PREFIX = "fedlt-ray-"
 SOCKET_BYTES = 107  # of a Unix socket's path, by the kernel
 SESSION = "/session_2026-01-01_00-00-00_000000_/sockets/plasma_store"  # and the process's id

@@ -20,8 +20,6 @@ from ray import exceptions
 
 from fedlt.errors import RunError
 
-__all__ = ["Pool"]
-
 MAX_DEATHS = 3  # workers that one job, or the set-up, may cost
 PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
 LOOK = 0.5  # seconds after which a pool that waits looks whether Ray is there

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import Federation
 
-__all__ = ["RayWorker", "SharedRefs"]
-
 SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
 
 

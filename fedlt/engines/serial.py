@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.flower.adapter import ServerHalf
 
-__all__ = ["SerialEngine"]
-
 
 class SerialEngine(Engine):
     """Runs client tasks in the driver's own process."""

@@ -28,8 +28,6 @@ from fedlt.sgd import climb, descend, descend_rows
 from fedlt.strategy import Tensors
 from fedlt.training import check_loss, parameter_groups, precision_of
 
-__all__ = ["Stack"]
-
 
 @dataclass
 class Rows:

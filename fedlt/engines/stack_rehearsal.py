@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from fedlt.flower.adapter import ServerHalf
     from fedlt.worker import Worker
 
-__all__ = ["rehearse_stack", "time_stack"]
-
 IMAGES = 4  # a client: BatchNorm needs some
 TRIALS = 3  # an activation that rounding takes across zero may spoil one, hardly three
 TOLERANCE = 0.05  # of the way that training moves the clients; rounding takes far less

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from fedlt.models import Model
     from fedlt.training import Trainer
 
-__all__ = ["StackedEngine", "stack_size"]
-
 MAX_STACK = 32  # clients; more add little: by then the arithmetic, not the calls, takes the time
 MEMORY = 2**30  # bytes of weights in a stack: model, stacked values, gradients, momentum
 

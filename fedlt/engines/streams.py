@@ -13,8 +13,6 @@ from fedlt.engines.template import BatchClient, UnstackableError
 from fedlt.rng import set_torch_state, torch_state
 from fedlt.training import phase_batches
 
-__all__ = ["Stream", "largest_group"]
-
 _AHEAD = 8  # batches drawn at once, between two exchanges of torch's global generator
 
 

@@ -21,8 +21,6 @@ from fedlt.models.index import find_parts
 if TYPE_CHECKING:
     from fedlt.models import Model
 
-__all__ = ["BatchClient", "TemplateClient", "TemplateModel", "UnstackableError"]
-
 _COMMON = ("round", "rounds", "seed", "broadcast", "local", "plugin")
 
 

@@ -24,8 +24,6 @@ from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.evaluation.scores import GenericScores, PersonalScores
 from fedlt.run_files import HELP
 
-__all__ = ["Evaluation", "evaluation_path", "load_evaluation", "save_evaluation"]
-
 IntArray = npt.NDArray[np.int64]
 
 _ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "seed")

@@ -16,9 +16,6 @@ from torch import Tensor
 from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.shots import ShotGroups
 
-__all__ = ["class_vectors", "neural_collapse", "pruned_energy"]
-
-
 _ROUNDING = 1e-6  # of single precision, against the numbers themselves
 
 

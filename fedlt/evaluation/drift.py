@@ -15,8 +15,6 @@ from torch import Tensor
 
 from fedlt.evaluation.generic import Metric
 
-__all__ = ["agreement", "tail_gradient", "update_drift"]
-
 IntArray = npt.NDArray[np.int64]
 
 

@@ -22,8 +22,6 @@ from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["Evaluator", "Standing"]
-
 Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
 MAX_SHARDS = 8  # pieces of the test set that workers share
 CHUNK_CLIENTS = 1000  # in one request, ...

@@ -18,16 +18,6 @@ import numpy.typing as npt
 from fedlt.evaluation.scores import CONFIDENCE_UNIT, NLL_UNIT, GenericScores
 from fedlt.evaluation.shots import ShotGroups
 
-__all__ = [
-    "Metric",
-    "accuracy",
-    "expected_calibration_error",
-    "generic_metrics",
-    "mean_nll",
-    "mean_recall",
-    "recalls",
-]
-
 Metric = float | int | None  # a metric's value; None where it is not defined
 
 IntArray = npt.NDArray[np.int64]

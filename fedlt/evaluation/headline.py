@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KEY", "ScoredSet", "headlines", "mass_note", "scored_set"]
-
 KEY = "scored_on"  # of a result: what :meth:`ScoredSet.to_json` returns
 _NAMED = 10  # classes that a line names
 

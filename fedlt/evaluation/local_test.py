@@ -25,17 +25,6 @@ from fedlt.errors import FedltError, nearest
 from fedlt.evaluation.shots import ShotGroups, cumulative_groups
 from fedlt.rng import numpy_generator
 
-__all__ = [
-    "REFERENCE_WARNING",
-    "LocalTest",
-    "cap_images",
-    "draw_images",
-    "evaluated_clients",
-    "floor_counts",
-    "local_test",
-    "proportional_counts",
-]
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 

@@ -21,15 +21,6 @@ from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.scores import PersonalScores
 from fedlt.evaluation.shots import GROUPS, ShotGroups
 
-__all__ = [
-    "ROUNDING",
-    "client_accuracies",
-    "client_recalls",
-    "compares_with_generic",
-    "coverage_metrics",
-    "personal_metrics",
-]
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -13,8 +13,6 @@ import numpy.typing as npt
 from fedlt.errors import FedltError, nearest
 from fedlt.evaluation.generic import Metric, recalls
 
-__all__ = ["TEST_PRIORS", "accuracy_under", "prior_metrics", "shifted_prior"]
-
 _FACTORS = (50.0, 25.0, 10.0, 5.0, 2.0)
 TEST_PRIORS = (  # (name, direction, imbalance factor), from forward to backward
     *((f"forward_{factor:g}", "forward", factor) for factor in _FACTORS),

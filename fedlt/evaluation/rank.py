@@ -9,8 +9,6 @@ from torch import Tensor
 
 from fedlt.evaluation.generic import Metric
 
-__all__ = ["DIRECTIONS", "rank_metrics", "variance_shares"]
-
 DIRECTIONS = (1, 5, 10)  # numbers d of principal directions
 _ROUNDING = 1e-6  # of single precision, against the features' length
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from fedlt.evaluation.scores import ClientHits, GenericScores
 
-__all__ = ["ClientRequest", "ScoreRequest", "Scores"]
-
 
 @dataclass(frozen=True)
 class ClientRequest:

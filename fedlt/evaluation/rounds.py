@@ -13,17 +13,6 @@ from fedlt.errors import FedltError
 from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.shots import GROUPS
 
-__all__ = [
-    "best_on_test",
-    "best_round",
-    "final",
-    "last_k",
-    "last_rounds",
-    "rounds_to_evaluate",
-    "selected",
-    "summarise",
-]
-
 Record = Mapping[str, Any]  # "round" and metrics by name
 
 LOWER_IS_BETTER = ("nll", "ece", "hurt", "std")  # last word of a name

@@ -16,15 +16,6 @@ import numpy.typing as npt
 
 from fedlt.errors import FedltError
 
-__all__ = [
-    "CONFIDENCE_UNIT",
-    "NLL_UNIT",
-    "NUM_BINS",
-    "ClientHits",
-    "GenericScores",
-    "PersonalScores",
-]
-
 IntArray = npt.NDArray[np.int64]
 
 NUM_BINS = 15  # equal-width bins (i/15, (i+1)/15] of the confidence

@@ -27,17 +27,6 @@ from fedlt.evaluation.scores import (
     GenericScores,
 )
 
-__all__ = [
-    "HeadFunction",
-    "Predict",
-    "check_names",
-    "client_hits",
-    "count_hits",
-    "fused_logits",
-    "score_client",
-    "score_generic",
-]
-
 HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
 Predict = Callable[[Tensor], Tensor]  # logits (B, S, C) -> (B, C)
 IntArray = npt.NDArray[np.int64]

@@ -17,17 +17,6 @@ import numpy.typing as npt
 
 from fedlt.errors import FedltError, nearest
 
-__all__ = [
-    "GROUPS",
-    "SCHEMES",
-    "ShotGroups",
-    "cumulative_groups",
-    "groups_note",
-    "listed_groups",
-    "parse_groups",
-    "shot_groups",
-]
-
 GROUPS = ("many", "medium", "few")
 SCHEMES = ("auto", "count", "rank", "cumulative", "given")
 

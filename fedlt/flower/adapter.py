@@ -36,8 +36,6 @@ from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["FlowerStrategy", "NoUsableUpdateError", "ServerHalf"]
-
 
 class NoUsableUpdateError(RunError):
     """No client of a cohort sent a finite update; the run stops with its checkpoint intact."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from fedlt.federation import Federation
 
-__all__ = ["make_apps"]
-
 
 def make_apps(config: Config) -> tuple[ServerApp, ClientApp]:
     """Return the server app and the client app of one run.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.worker import Worker
 
-__all__ = ["make_client_app", "make_reply", "personal_of"]
-
 
 def personal_of(context: Context) -> Tensors:
     """Return the personal tensors of a context; empty before the client's first round."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Federation
     from fedlt.strategy import ServerState
 
-__all__ = ["drive"]
-
 
 def drive(
     federation: Federation, engine: Engine, state: ServerState, rounds: int

@@ -20,16 +20,6 @@ from torch import Tensor
 
 from fedlt.memory import Layout, as_tensor, find_block
 
-__all__ = [
-    "Records",
-    "TensorArray",
-    "array_record",
-    "metric_record",
-    "record_dict",
-    "tensors_of",
-    "with_content",
-]
-
 
 def _rebuild(array: np.ndarray[Any, Any]) -> TensorArray:
     return TensorArray(as_tensor(array))

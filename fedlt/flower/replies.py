@@ -33,19 +33,6 @@ from fedlt.flower.records import (
 from fedlt.memory import Pieces
 from fedlt.strategy import Tensors, Update
 
-__all__ = [
-    "finite",
-    "hits_of",
-    "hits_record",
-    "keep_reply",
-    "metric_lists",
-    "pack_reply",
-    "sum_replies",
-    "unpack_sums",
-    "unpack_update",
-]
-
-
 _IN_CACHE = 2**16  # entries
 PLAIN = "plain/"  # before the names of tensors that are summed without the weight
 

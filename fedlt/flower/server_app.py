@@ -7,8 +7,6 @@ from collections.abc import Callable
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-__all__ = ["make_server_app"]
-
 
 def make_server_app(main: Callable[[Grid, Context], None]) -> ServerApp:
     """Return a server app whose main function is the round loop ``main``."""

@@ -12,8 +12,6 @@ from fedlt.raised import users_code
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["make_server_half"]
-
 
 def make_server_half(federation: Federation) -> ServerHalf:
     """Build the initial model and the server half around it.

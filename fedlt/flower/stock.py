@@ -32,8 +32,6 @@ from fedlt.strategy import ServerState, Strategy, Tensors
 if TYPE_CHECKING:
     from fedlt.federation import Federation
 
-__all__ = ["StockFlowerStrategy", "StockStrategy"]
-
 SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes")
 
 

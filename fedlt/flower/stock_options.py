@@ -12,8 +12,6 @@ from collections.abc import Mapping
 
 from fedlt.errors import FedltError
 
-__all__ = ["check_stock_options"]
-
 _INF = math.inf
 # Name -> lowest, highest, and whether each of them is allowed itself.
 _RANGES: dict[str, tuple[float, float, str]] = {

@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
     from fedlt.data.pool import Pool
 
-__all__ = [
-    "Generator",
-    "Group",
-    "Items",
-    "Maker",
-    "Request",
-    "chosen_sources",
-    "find_pool_maker",
-    "tail_sources",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Request:

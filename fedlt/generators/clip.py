@@ -15,8 +15,6 @@ from torch.nn import functional
 
 from fedlt.generators.extra import diffusion_extra
 
-__all__ = ["ClipScores"]
-
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that CLIP was trained on
 _STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -30,8 +30,6 @@ from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
 from fedlt.report.progress import round_time
 from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
 
-__all__ = ["Ddpm", "make_classifier", "make_unet"]
-
 
 @dataclass(frozen=True)
 class Ddpm(Generator):

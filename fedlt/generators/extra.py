@@ -8,8 +8,6 @@ from typing import Any
 
 from fedlt.errors import FedltError
 
-__all__ = ["diffusion_extra"]
-
 
 def diffusion_extra(package: str) -> Any:  # noqa: ANN401 (a module without types)
     """Return ``diffusers`` or ``transformers``.

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from fedlt.generators.ddpm import Ddpm
 
-__all__ = ["FederatedDdpm"]
-
 
 @dataclass(frozen=True)
 class FederatedDdpm(Ddpm):

@@ -28,8 +28,6 @@ from fedlt.errors import FedltError
 from fedlt.generators.base import Generator, Group, Items, Request
 from fedlt.generators.measures import level_lines
 
-__all__ = ["filled_pool", "pool_place"]
-
 VERSION = 1  # raise it when a generator's recipe changes
 
 

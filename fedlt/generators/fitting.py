@@ -23,8 +23,6 @@ from fedlt.data.resampling import class_shares, draw_rows
 from fedlt.durable import pack_tensors
 from fedlt.rng import numpy_generator, torch_generator
 
-__all__ = ["Fit", "Loss", "fit"]
-
 # (rows (B,) of a client, its share (C,) of each class among draws, generator) -> scalar
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -9,8 +9,6 @@ from typing import ClassVar
 from fedlt.generators.base import Group, Request
 from fedlt.generators.ddpm import Ddpm
 
-__all__ = ["LocalDdpm"]
-
 
 @dataclass(frozen=True)
 class LocalDdpm(Ddpm):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fedlt.data import FederatedData
     from fedlt.data.pool import Pool
 
-__all__ = ["level_lines", "similarities", "spread"]
-
 
 def similarities(images: NDArray[np.uint8], sources: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the cosine (M,) of each image's pixels with those of its source."""

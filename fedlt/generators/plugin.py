@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from fedlt.preparation import Preparation
 
-__all__ = ["PoolPlugin"]
-
 
 @dataclass(frozen=True)
 class PoolPlugin(ClientPlugin):

@@ -11,8 +11,6 @@ import numpy as np
 from fedlt.generators.base import Group, Request
 from fedlt.generators.ddpm import Ddpm
 
-__all__ = ["PooledOracle"]
-
 
 @dataclass(frozen=True)
 class PooledOracle(Ddpm):

@@ -14,8 +14,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["alpha_bars", "denoise", "guided", "noised", "sampled_times", "steps_of"]
-
 Denoiser = Callable[[Tensor, int], Tensor]  # (z (B, Ch, H, W), time) -> predicted noise, alike
 
 

@@ -15,8 +15,6 @@ from fedlt.models.teacher import Teacher, load_teacher
 if TYPE_CHECKING:
     from fedlt.preparation import Preparation
 
-__all__ = ["confidences"]
-
 _AT_ONCE = 256  # images
 
 

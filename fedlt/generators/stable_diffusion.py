@@ -26,8 +26,6 @@ from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.sdedit import steps_of
 from fedlt.rng import key, numpy_generator
 
-__all__ = ["StableDiffusion", "read_prompts", "strength_of"]
-
 
 @dataclass(frozen=True)
 class StableDiffusion(Generator):

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import cross_entropy
 
-__all__ = ["balanced_softmax"]
-
 
 def balanced_softmax(logits: Tensor, labels: Tensor, log_prior: Tensor) -> Tensor:
     """Return the cross-entropy in nats of ``logits + log_prior``.

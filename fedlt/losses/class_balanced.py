@@ -10,8 +10,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["effective_number_weights"]
-
 
 def effective_number_weights(class_counts: Tensor, *, beta: float) -> Tensor:
     """Return ``(1 - beta) / (1 - beta^n)`` for every class, scaled to a mean of 1 (equation 9).

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-__all__ = ["facility_location", "graph_cut"]
-
 
 def facility_location(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return the loss with f(A) = sum over all i of max over j in A of S_ij.

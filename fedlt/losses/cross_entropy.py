@@ -10,15 +10,6 @@ from typing import Final, Literal
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = [
-    "Divisor",
-    "class_weighted_cross_entropy",
-    "cross_entropy",
-    "cross_entropy_rows",
-    "entropy",
-    "under_vmap",
-]
-
 Divisor = Literal["images", "weights"]  # of a sum over a batch of weighted losses
 TINY: Final = 1e-12  # the least sum of weights that a loss is divided by
 

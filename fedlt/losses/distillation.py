@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["masked_divergence", "not_true"]
-
 _OUT = -1e4  # added to logits of classes that are left out: their probability is exactly 0
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import cross_entropy
 
-__all__ = ["equalisation", "kept_in_softmax"]
-
 OUT = -1e4  # added to the logit of a class that is left out: its softmax is 0 in float32
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["importance_weights"]
-
 
 def importance_weights(class_counts: Tensor, log_prior: Tensor) -> Tensor:
     """Return p(c) / q_k(c) for every class (C,); 0 for those that the client does not hold.

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import cross_entropy
 
-__all__ = ["calibration", "fedlc"]
-
 _ABSENT = -1e4  # the limit n -> 0: out of the softmax
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import cross_entropy_rows
 
-__all__ = ["focal"]
-
 _TINY = 1e-12  # keeps the gradient finite where p is 1 and gamma below 1
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from fedlt.losses.class_balanced import effective_number_weights
 from fedlt.losses.cross_entropy import cross_entropy_rows
 
-__all__ = ["mean_weight", "reweighting", "soft_cross_entropy", "weighted_distillation"]
-
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean of ``-sum_c targets_c log softmax(logits)_c``, in nats.

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import class_weighted_cross_entropy
 
-__all__ = ["ldam", "ldam_margins"]
-
 
 def ldam_margins(class_counts: Tensor, *, max_margin: float) -> Tensor:
     """Return a margin proportional to ``n^(-1/4)`` for every class (C,) (equation 11).

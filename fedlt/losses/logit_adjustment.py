@@ -10,8 +10,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import cross_entropy
 
-__all__ = ["logit_adjusted"]
-
 
 def logit_adjusted(logits: Tensor, labels: Tensor, log_prior: Tensor, *, tau: float) -> Tensor:
     """Return the cross-entropy in nats of ``logits + tau * log_prior`` (equation 10).

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from fedlt.losses.cross_entropy import cross_entropy
 
-__all__ = ["consistency", "diversity", "expert_offsets"]
-
 _ABSENT = -1e4  # the offset of an absent class, whatever the sign of lambda
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["model_contrast"]
-
 
 def model_contrast(features: Tensor, toward: Tensor, away: Tensor, *, temperature: float) -> Tensor:
     """Return how much nearer features are to one model's than to another's, in nats; eq. 3.

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["nearest_prototype", "prototype_distance"]
-
 _UNKNOWN = -1e9  # the logit of a class that nobody has a prototype of
 
 

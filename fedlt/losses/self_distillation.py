@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["weak_to_strong"]
-
 
 def weak_to_strong(
     weak: Tensor, strong: Tensor, labels: Tensor, *, temperature: float = 1.0

@@ -15,8 +15,6 @@ from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import ResNet
 from fedlt.raised import users_code
 
-__all__ = ["BACKBONES", "BackboneSpec", "build_backbone"]
-
 
 @dataclass(frozen=True)
 class BackboneSpec:

@@ -12,8 +12,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedlt.models.heads import LinearHead
 
-__all__ = ["BalancedHead", "GradientBalancer", "norm_prior", "rare_classes"]
-
 
 class GradientBalancer(nn.Module):
     """One-vs-all cross-entropy whose gradients on positives and negatives a PID controller evens.

@@ -26,18 +26,6 @@ from fedlt.models.index import Group
 from fedlt.models.model import Model
 from fedlt.models.modes import evaluating
 
-__all__ = [
-    "POLICIES",
-    "Pairs",
-    "Policy",
-    "accept_single_values",
-    "apply_policy",
-    "batchnorm_statistics",
-    "from_moments",
-    "single_value_layers",
-    "to_moments",
-]
-
 Policy = Literal["average", "pooled", "local"]
 POLICIES: Final[tuple[Policy, ...]] = ("average", "pooled", "local")
 Pairs = Iterable[tuple[str, str]]  # (name of a running mean, name of its running variance)

@@ -16,8 +16,6 @@ from fedlt.errors import nearest
 from fedlt.models.class_statistics import ClassSums
 from fedlt.models.linear_probe import Head, ProbeSettings, train_head
 
-__all__ = ["Allocation", "Calibration", "Covariance"]
-
 Covariance = Literal["full", "diag"]
 Allocation = Literal["equal", "proportional"]
 

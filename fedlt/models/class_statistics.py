@@ -20,8 +20,6 @@ from fedlt.data.augment import normalize
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["ClassGaussians", "ClassSums", "Moments", "client_features", "client_sums", "rows_of"]
-
 Moments = Literal["none", "diag", "full"]  # second moments: none, of each feature, of every pair
 
 _BLOCK = 500  # images a forward pass

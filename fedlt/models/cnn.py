@@ -19,8 +19,6 @@ from fedlt.models.layers import (
     reset_parameters,
 )
 
-__all__ = ["Cnn"]
-
 
 class Cnn(Backbone):
     """Three blocks of 3x3 convolution, norm and ReLU; the first two pool 2x2 before the norm.

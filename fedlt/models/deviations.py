@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["class_deviations"]
-
 
 def class_deviations(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return rows R (n, D) with R^T R the mean covariance of the classes, weighted by their counts.

@@ -19,8 +19,6 @@ from fedlt.errors import FedltError
 from fedlt.models.etf_cache import cached_tensor
 from fedlt.rng import torch_generator
 
-__all__ = ["EtfStatistics", "dense_etf", "etf_statistics", "repair", "sparse_etf", "sparse_mask"]
-
 MAX_ANGLE_VARIANCE: Final = 1.0  # deg^2: a frame worse than this is refused
 _LARGEST_FEATURES: Final = 4096  # where the search for a width that works gives up
 _COS_LIMIT: Final = 0.99999  # the angle term has no gradient beyond

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from fedlt.cache import cache_directory
 
-__all__ = ["cached_tensor"]
-
 VERSION: Final = 1  # raise it when a cached recipe changes
 _KEY: Final = "value"
 

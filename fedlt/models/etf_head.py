@@ -17,8 +17,6 @@ from fedlt.models.etf import dense_etf
 from fedlt.models.index import Group
 from fedlt.sgd import descend
 
-__all__ = ["EtfHead", "descend_on"]
-
 
 class EtfHead(nn.Module):
     """``scale * <normalised projection, class vector>`` with class vectors that are not trained.

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.layers import Backbone, Split
 
-__all__ = ["Experts", "make_experts"]
-
 
 class Experts(Backbone):
     """``(B, Ch, H, W) -> (B, S, D)``, one stream an expert.

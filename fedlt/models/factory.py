@@ -6,8 +6,6 @@ from fedlt.models.backbones import build_backbone
 from fedlt.models.model import Model
 from fedlt.rng import seed_torch
 
-__all__ = ["build_model"]
-
 
 def build_model(
     name: str,

@@ -22,8 +22,6 @@ from fedlt.data.augment import augment, normalize
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-__all__ = ["class_gradients", "client_gradients", "match_features", "matching_loss"]
-
 
 def class_gradients(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
     """Return the head's gradient of the mean cross-entropy of each group of features.

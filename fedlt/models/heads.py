@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.index import Group
 
-__all__ = ["CosineHead", "FixedHead", "LinearHead", "StreamHead", "linear_logits"]
-
 
 class LinearHead(nn.Linear):
     """A linear classifier with PyTorch's default initialisation, U(-1/sqrt(D), 1/sqrt(D)).

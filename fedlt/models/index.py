@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.memory import find_block
 
-__all__ = ["GROUPS", "Group", "Index", "Kind", "Part", "find_parts", "lies_under", "resolve_group"]
-
 Group = Literal["shared", "personal", "fixed"]
 Kind = Literal["all", "parameter", "buffer", "integer"]
 GROUPS: Final[tuple[Group, ...]] = ("shared", "personal", "fixed")

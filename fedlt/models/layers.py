@@ -10,21 +10,6 @@ from torch import Tensor, nn
 
 from fedlt.errors import FedltError, nearest
 
-__all__ = [
-    "NORMS",
-    "Backbone",
-    "Norm",
-    "Pooled",
-    "Split",
-    "Trunk",
-    "channels_last_on_cpu",
-    "check_split",
-    "conv3x3",
-    "group_count",
-    "make_norm",
-    "reset_parameters",
-]
-
 Norm = Literal["batch", "group"]
 NORMS: Final[tuple[Norm, ...]] = ("batch", "group")
 

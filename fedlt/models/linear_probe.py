@@ -17,8 +17,6 @@ from torch import Tensor
 from fedlt.data.batches import batch_slices
 from fedlt.sgd import descend
 
-__all__ = ["Head", "ProbeSettings", "draw_head", "softmax_error", "train_head", "train_scales"]
-
 Head = dict[str, Tensor]  # weight (C, D) and bias (C,), as ``LinearHead`` has them
 
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.layers import Backbone, Split, make_norm
 
-__all__ = ["Mlp"]
-
 
 class Mlp(Backbone):
     """All pixels to one layer of hidden units, norm and ReLU.

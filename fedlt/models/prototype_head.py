@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from fedlt.models.index import Group
 
-__all__ = ["PrototypeHead", "PrototypeStart", "move_prototypes"]
-
 PrototypeStart = Literal["orthogonal", "uniform"]
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["adjusted_bias", "global_realign", "local_realign", "scaled_rows", "tau_norm"]
-
 
 def _row_norms(weight: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)

@@ -25,8 +25,6 @@ from fedlt.models.layers import (
     reset_parameters,
 )
 
-__all__ = ["BasicBlock", "PadShortcut", "ResNet"]
-
 
 class PadShortcut(nn.Module):
     """Option A: subsample the image and pad the new channels with zeros, half on each side."""

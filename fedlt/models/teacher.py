@@ -11,8 +11,6 @@ from fedlt.errors import FedltError
 from fedlt.models.heads import CosineHead, LinearHead
 from fedlt.strategy import prefixed, under
 
-__all__ = ["Teacher", "load_teacher"]
-
 _TEACHER = "the teacher, which is the file's `model:` with the head of teacher_loss"
 
 

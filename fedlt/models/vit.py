@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError
 from fedlt.models.layers import Backbone
 
-__all__ = ["NO_DECAY", "DistilledViT", "fuse", "patch_side"]
-
 NO_DECAY: Final = tuple(f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", "dist_token"))
 _MOST_PATCHES = 8  # a side, where the patch is not given
 

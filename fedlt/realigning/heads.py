@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from fedlt.models import Model
     from fedlt.strategy import HeadFunction, Strategy
 
-__all__ = ["LinearNames", "find_head", "find_local_head"]
-
 
 @dataclass(frozen=True)
 class LinearNames:

@@ -22,20 +22,6 @@ from fedlt.models.linear_probe import Head, ProbeSettings, draw_head, train_head
 from fedlt.models.realign import adjusted_bias, global_realign, scaled_rows, tau_norm
 from fedlt.strategy import Tensors
 
-__all__ = [
-    "METHODS",
-    "Ccvr",
-    "ClosedForm",
-    "Crt",
-    "GlaFr",
-    "Learner",
-    "LogitAdjustment",
-    "Lws",
-    "Realignment",
-    "TauNorm",
-    "spelt",
-]
-
 
 def spelt(value: float | str) -> str:
     """Return a constant as it stands in a table or a file name."""

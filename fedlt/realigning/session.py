@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from fedlt.evaluation.evaluator import Standing
     from fedlt.models.linear_probe import Head
 
-__all__ = ["DataPolicy", "Plan", "outcome_path", "realign"]
-
 DataPolicy = Literal["none", "pooled", "federated"]
 
 

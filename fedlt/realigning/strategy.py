@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from fedlt.models import Model
     from fedlt.models.linear_probe import Head
 
-__all__ = ["SENT", "TRAINED", "PooledRealigned", "Realigned", "head_of"]
-
 TRAINED = "realign/trained"  # the head's weight before it was changed
 SENT = "realign/sent/"  # before the names of what a method that learns sends
 

@@ -24,8 +24,6 @@ from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, ti
 from fedlt.report.verdict import judged, verdict_lines, verdict_sheet
 from fedlt.run_environment import fedlt_version
 
-__all__ = ["write_report"]
-
 _TERMS = (
     (
         "generic model",

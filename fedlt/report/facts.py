@@ -12,8 +12,6 @@ from fedlt.report.picture import Cell, Sheet
 from fedlt.report.records import MOMENT, Method, Reading, RunRecord
 from fedlt.report.tables import DASH
 
-__all__ = ["differences_sheet", "equal_sheet", "runs_sheet", "versions_sheet", "warnings"]
-
 _ASIDE = ("name", "output", "seed", "seeds", "checkpoint.every", "trackers")
 _MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine
 _METHOD = ("strategy.", "client.")  # what a comparison is about

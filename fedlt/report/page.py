@@ -14,8 +14,6 @@ from pathlib import Path
 from fedlt.report.picture import Cell, Picture, Sheet
 from fedlt.report.style import data_uri
 
-__all__ = ["Content", "Section", "render"]
-
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("page.css")
 

@@ -26,16 +26,6 @@ from fedlt.report.tables import DASH, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Cost",
-    "PartitionView",
-    "cost_text",
-    "draw_heat",
-    "draw_partition",
-    "estimate_cost",
-    "show_partition",
-]
-
 _MAX_CLIENTS = 40  # rows on a terminal
 _MAX_CLASSES = 20  # columns of numbers on a terminal; more are shades
 _MAX_WRITTEN = 800  # cells with numbers in the PNG

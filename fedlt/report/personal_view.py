@@ -12,8 +12,6 @@ from fedlt.compare.figures import mark
 from fedlt.report.picture import Cell, Sheet, number, spread
 from fedlt.report.records import MOMENT, Method
 
-__all__ = ["beside_sheet"]
-
 _SHARES = {  # heading -> metric, in %
     "largest class": "personal/majority_guess",
     "generic model": "personal/generic",

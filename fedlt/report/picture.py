@@ -13,17 +13,6 @@ from fedlt.report.tables import DASH, half_width, percent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Cell",
-    "Picture",
-    "Sheet",
-    "between",
-    "number",
-    "share",
-    "spread",
-    "text_of",
-]
-
 
 class Cell(NamedTuple):
     """A number in a table: as it is shown, and as it was measured."""

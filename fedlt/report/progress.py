@@ -15,15 +15,6 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-__all__ = [
-    "LineProgress",
-    "LiveProgress",
-    "Progress",
-    "SilentProgress",
-    "make_progress",
-    "round_time",
-]
-
 
 class Progress(Protocol):
     """What a run tells about itself while it goes."""

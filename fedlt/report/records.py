@@ -24,8 +24,6 @@ from fedlt.evaluation.headline import ScoredSet, scored_set
 from fedlt.evaluation.personal import client_accuracies, client_recalls
 from fedlt.runs import RunDirectory
 
-__all__ = ["MOMENT", "ClientFigures", "Method", "Reading", "RunRecord", "flatten", "read_runs"]
-
 MOMENT = "last_k"  # what pages and pictures show, if they do not say another
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

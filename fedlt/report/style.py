@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "GROUP_LOOKS",
-    "LOOKS",
-    "Look",
-    "data_uri",
-    "grid_of",
-    "look",
-    "new_figure",
-    "percent_axis",
-    "points_axis",
-    "round_axis",
-    "save",
-    "styled",
-]
-
 WIDTH = 10.0  # inches
 _RC: dict[Any, Any] = {
     "font.size": 10,

@@ -13,8 +13,6 @@ from fedlt.report.picture import Cell, Sheet, share, spread
 from fedlt.report.records import MOMENT, Method, Reading
 from fedlt.report.tables import DASH, percent
 
-__all__ = ["MOMENTS", "main_sheet", "moments_sheet", "setting", "summary", "title"]
-
 MOMENTS = {
     "final": "the last round",
     "last_k": "the mean of the last rounds",

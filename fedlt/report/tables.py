@@ -19,8 +19,6 @@ from rich.text import Text
 from fedlt.compare.statistics import interval
 from fedlt.evaluation.headline import ScoredSet, mass_note, scored_set
 
-__all__ = ["DASH", "comparison_table", "half_width", "percent", "result_table", "seeds_table"]
-
 DASH = "-"
 
 _GROUPS = {name: name for name in ("many", "medium", "few")}

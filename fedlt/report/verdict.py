@@ -12,8 +12,6 @@ from fedlt.report.picture import Cell, Sheet, number, share
 from fedlt.report.records import MOMENT, Method
 from fedlt.report.tables import percent
 
-__all__ = ["judged", "verdict_lines", "verdict_sheet"]
-
 _VIEWS = {"generic": "one model for everybody", "personal": "each client's own model"}
 _WORDS = {"better": "better", "worse": "worse", "not different": "no difference shown for"}
 

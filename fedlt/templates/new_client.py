@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-__all__ = ["NewClient"]
-
 
 @dataclass(frozen=True)
 class NewClient(ClientPlugin):

@@ -10,8 +10,6 @@ from fedlt.config import Config
 from fedlt.data import prepare_data
 from fedlt.data.pool import Pool, save_pool
 
-__all__ = ["make_pool"]
-
 LEVELS = (0.1, 0.3, 0.5)
 
 

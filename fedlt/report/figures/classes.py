@@ -16,8 +16,6 @@ from fedlt.report.tables import DASH
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["class_accuracy"]
-
 _VIEWS = {
     "generic": "Generic model",
     "personal": "Personal models (mean over the clients that hold the class)",

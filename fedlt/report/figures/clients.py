@@ -16,8 +16,6 @@ from fedlt.report.style import LOOKS, look, new_figure, percent_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["client_distribution", "clients_of", "partition_and_accuracy", "with_clients"]
-
 _MOST_ROWS = 500  # of a table of clients
 
 

@@ -14,8 +14,6 @@ from fedlt.report.style import LOOKS, grid_of, look, new_figure, percent_axis, r
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Series", "by_round", "draw_lines", "learning_curves"]
-
 _PERSONAL = "Personal models, each on its client's own classes (mean over clients)"
 _HOW = (
     "Each point is one evaluation; lines are means over the seeds, bands reach from the lowest to "

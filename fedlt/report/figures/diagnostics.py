@@ -14,8 +14,6 @@ from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, round_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["class_vectors", "diagnostics"]
-
 _PREFIX = "diagnostics/"
 _SHOWN = {  # metric -> what its panel is called
     "nc1": "NC1: spread within classes\nagainst between them",

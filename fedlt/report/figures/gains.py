@@ -19,8 +19,6 @@ from fedlt.report.style import grid_of, new_figure, points_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["gain_by_size", "tail_owners"]
-
 _OWNERS: tuple[dict[str, Any], dict[str, Any]] = (  # of rare classes, and the others
     {"marker": "^", "facecolor": "#E69F00", "edgecolor": "black", "label": "holds rare classes"},
     {"marker": "o", "facecolor": "white", "edgecolor": "#0072B2", "label": "holds none"},

@@ -14,8 +14,6 @@ from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["group_bars"]
-
 _BARS = 12  # methods with bars of their own; more get a row of points each
 _MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
 

@@ -11,8 +11,6 @@ from fedlt.report.records import Method
 from fedlt.report.style import new_figure
 from fedlt.report.tables import DASH
 
-__all__ = ["price"]
-
 _BARS = (  # heading, unit, fill, hatch
     ("seconds per round", "s", "#0072B2", ""),
     ("to a client", "KiB", "#56B4E9", "///"),

@@ -12,8 +12,6 @@ from fedlt.report.picture import Cell, Picture, Sheet, share
 from fedlt.report.records import Method
 from fedlt.report.style import look, new_figure, percent_axis
 
-__all__ = ["token_ranks"]
-
 _NAME = re.compile(r"diagnostics/block_(\d+)/(\w+)/variance_(\d+)")
 _DRAWN = 5  # directions whose share the picture shows
 _HOW = (

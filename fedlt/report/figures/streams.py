@@ -17,8 +17,6 @@ from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["stream_accuracy"]
-
 _MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
 _HOW = (
     "A model with several streams (experts, tokens) predicts by their fusion. That is what counts: "
