@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MOST_WORD = 100  # characters of what a user gave that an error line repeats
@@ -19,6 +20,19 @@ class RunError(RuntimeError):
 
 class StoppedError(RunError):
     """A run that something outside has stopped: nothing is wrong with it, ``--resume`` goes on."""
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn a disk's error inside the block into one line that names ``path``.
+
+    Raises:
+        FedltError: If the block raises an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FedltError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
 from fedlt.preparation import Preparation
 from fedlt.raised import users_code
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.rng import key, seed_torch
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Federation:
     def setting(self, progress: Progress | None = None) -> Preparation:
         """Return what the plugin prepares from."""
         return Preparation(
-            self.config, self.data, self.seed, self.strategy.pools, progress or SilentProgress()
+            self.config, self.data, self.seed, self.strategy.pools, progress or Progress()
         )
 
     def build_model(self) -> Model:

@@ -64,14 +64,7 @@ def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
     try:
         worker, state = Worker(federation), server.state
         step = "init or init_personal"
-        client = worker.client(
-            0,
-            1,
-            state.broadcast,
-            fixed=state.fixed,
-            personal={},
-            global_counts=server.prior_counts([0]),
-        )
+        client = worker.first_client(state, 0, server.prior_counts([0]))
         model = worker.model.eval()
         images = client.data.images[:2].float() / 255
         with torch.no_grad():
@@ -127,9 +120,7 @@ def _try_alone(server: ServerHalf, worker: Worker) -> int:
 def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
     """Do the task of a client of one image, and score what it leaves."""
     state, counts = server.state, server.prior_counts([cid])
-    client = worker.client(
-        cid, 1, state.broadcast, fixed=state.fixed, personal={}, global_counts=counts
-    )
+    client = worker.first_client(state, cid, counts)
     client.local = client.local.model_copy(update={"epochs": 1})
     try:
         update = worker.train(client)

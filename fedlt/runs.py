@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedlt.config import Config, load_config, settings_of, to_yaml
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, writing
 from fedlt.fingerprint import RESULTS_VERSION, Fingerprint, declared
 from fedlt.run_environment import environment
 from fedlt.run_files import (
@@ -206,10 +206,8 @@ class RunDirectory:
             FedltError: If another process has it, or it cannot be written.
         """
         path = self.path / CONFIG
-        try:
+        with writing(path):
             file = path.open("r+b")
-        except OSError as error:
-            raise FedltError(f"{path} cannot be written: {error.strerror}") from error
         with file:
             take_lock(file, self.path)
             yield

@@ -46,7 +46,7 @@ from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
 from fedlt.ledger import Ledger, pack, unpack
 from fedlt.rehearsal import GenericModel, rehearse
-from fedlt.report.progress import Progress, SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.run_files import ROUNDS, plain
 from fedlt.run_records import check_record, cut_rounds, make_record
 from fedlt.runs import Action, RunDirectory
@@ -128,7 +128,7 @@ def _carry_out(
         if action == "start" and (estimate or name == "auto"):
             name, lines = choose_engine(name, server, rehearsal.worker)
             for line in lines:
-                (progress or SilentProgress()).note(line)
+                (progress or Progress()).note(line)
         generic = rehearsal.generic
         notes = federation.notes() + rehearsal.notes()
         del rehearsal
@@ -137,12 +137,12 @@ def _carry_out(
     with engine_class(name)(federation) as engine, explained(directory):
         engine.rehearse(server)
         for line in notes:
-            (progress or SilentProgress()).note(line)
+            (progress or Progress()).note(line)
         if action == "start":
             partition = federation.data.partition
             directory.create(config, partition, found, overwrite=overwrite, engine=name)
         with directory.lock():
-            simulation = Simulation(server, directory, progress or SilentProgress(), generic)
+            simulation = Simulation(server, directory, progress or Progress(), generic)
             personal = state_folder(directory.checkpoints)
             engine.states().spill_to(personal, config.engine.personal_memory)
             if action == "resume":

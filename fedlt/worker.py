@@ -25,7 +25,7 @@ from fedlt.memory import as_tensor
 from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
 from fedlt.scoring import Scorer
-from fedlt.strategy import HeadFunction, Tensors, Update
+from fedlt.strategy import HeadFunction, ServerState, Tensors, Update
 from fedlt.training import Trainer, train_alone
 
 if TYPE_CHECKING:
@@ -144,6 +144,23 @@ class Worker:
         federation.plugin.setup(client)
         seed_torch(federation.seed, "task", round_, cid)
         return client
+
+    def first_client(self, state: ServerState, cid: int, counts: np.ndarray | None) -> Client:
+        """Return client ``cid``, which has stored nothing yet, as it begins a round.
+
+        Args:
+            state: What the round begins with.
+            cid: The client.
+            counts: (C,) class counts that the server may know; None: it knows none.
+        """
+        return self.client(
+            cid,
+            state.round + 1,
+            state.broadcast,
+            fixed=state.fixed,
+            personal={},
+            global_counts=counts,
+        )
 
     def _moved(self, tensors: Tensors) -> Tensors:
         return tensors if self.device.type == "cpu" else self._shared.moved(tensors)

@@ -20,7 +20,7 @@ from fedlt.evaluation.request import ScoreRequest, Scores
 from fedlt.federation import Federation
 from fedlt.flower.client_app import make_client_app
 from fedlt.personal import PersonalStates, Snapshot
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
 from fedlt.worker import Worker
@@ -81,7 +81,7 @@ class StopError(BaseException):
     """Ends a run from outside, as a crash would."""
 
 
-class StopAfter(SilentProgress):
+class StopAfter(Progress):
     """Raises when a round is finished."""
 
     def __init__(self, last: int) -> None:

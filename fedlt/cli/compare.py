@@ -294,13 +294,11 @@ def write(path: Path, text: str, console: Console) -> None:
     Raises:
         FedltError: If it cannot be written.
     """
-    from fedlt.errors import FedltError
+    from fedlt.errors import writing
 
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FedltError(f"{path} cannot be written: {error.strerror}") from error
     teller(console)(str(path))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, writing
 
 if TYPE_CHECKING:
     from fedlt.data.pool import Pool
@@ -45,11 +45,9 @@ def generate(
         return
     if len(pools) > 1:
         raise FedltError("--output: the file has several seeds; give seed=1")
-    try:
+    with writing(f"--output: {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
         save_pool(pools[0], output)
-    except OSError as error:
-        raise FedltError(f"--output: {output} cannot be written: {error.strerror}") from error
     typer.echo(str(output))
 
 

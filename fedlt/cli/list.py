@@ -69,7 +69,9 @@ def _names(what: Kind) -> dict[str, str]:
         case Kind.ENGINES:
             from fedlt.engines import ENGINES, engine_class
 
-            return {name: _first_line(engine_class(name)) for name in ENGINES}
+            lines = {name: _first_line(engine_class(name)) for name in ENGINES}
+            picks = "Measures a few steps of the real task and picks the engine that ends first."
+            return lines | {"auto": picks}
         case Kind.EXPERIMENTS:
             return _experiments()
         case Kind.RECIPES:

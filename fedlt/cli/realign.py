@@ -58,7 +58,7 @@ def realign(
     from rich.console import Console
 
     from fedlt.engines import ENGINES
-    from fedlt.errors import FedltError, nearest
+    from fedlt.errors import FedltError, nearest, writing
     from fedlt.realigning import session
     from fedlt.run_files import write_sealed
     from fedlt.runs import run_directories
@@ -77,11 +77,9 @@ def realign(
         outcomes.append(session.realign(one, plans, engine=engine))
         for plan, outcome in zip(plans, outcomes[-1], strict=True):
             paths.append(session.outcome_path(one, plan))
-            try:
+            with writing(paths[-1]):
                 paths[-1].parent.mkdir(exist_ok=True)
                 write_sealed(paths[-1], outcome, one.run)
-            except OSError as error:
-                raise FedltError(f"{paths[-1]} cannot be written: {error.strerror}") from error
     console = Console()
     _show(console, plans, outcomes, swept=(sweep or "").partition("=")[0])
     for path in paths:

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from fedlt.report.progress import round_time
+from fedlt.report.progress import Progress, round_time
 
 
-class Relay:
+class Relay(Progress):
     """What a run tells about itself, passed on as the number of rounds that are done."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
@@ -28,12 +28,6 @@ class Relay:
     def advance(self, round: int, text: str = "") -> None:
         """Say that ``round`` is finished."""
         self._tell(round)
-
-    def note(self, line: str) -> None:
-        """Leave ``line``: it stands in the run's directory."""
-
-    def stop(self) -> None:
-        """End."""
 
 
 class RunsProgress:

@@ -33,7 +33,8 @@ def settings_of(config: Config) -> dict[str, str]:
     ``file.py:Name`` the name is left, of the path of data nothing; what a data set's function
     reads counts by the arrays that it returns.
     """
-    flat = dict(_flatten(config.model_dump(mode="json")))
+    tree = flatten(config.model_dump(mode="json"))
+    flat = {key: json.dumps(value, sort_keys=True) for key, value in tree.items()}
     for key in [*flat]:
         if any(key == name or key.startswith(f"{name}.") for name in NEUTRAL):
             del flat[key]
@@ -113,19 +114,16 @@ def _data_places(config: Config) -> dict[str, str]:
 
 
 def _paths(section: str, options: Mapping[str, Any]) -> dict[str, str]:
-    flat = {key: json.loads(text) for key, text in _flatten(options, f"{section}.")}
-    return {
-        k: value for k, value in flat.items() if is_path(k) and isinstance(value, str) and value
-    }
+    flat = flatten(options, f"{section}.")
+    return {k: text for k, text in flat.items() if is_path(k) and isinstance(text, str) and text}
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    flat: list[tuple[str, str]] = []
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of ``tree`` by dotted key; an empty section stays as it is."""
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat += _flatten(value, f"{prefix}{key}.")
-        else:
-            flat.append((prefix + key, json.dumps(value, sort_keys=True)))
+        is_section = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if is_section else {f"{prefix}{key}": value}
     return flat
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINES", "engine_class"]
 
 ENGINES = {
-    "auto": "fedlt.engines.auto:AutoEngine",
+    "auto": "fedlt.engines.base:Engine",  # a word: choose_engine() picks one of the others
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
     "stacked": "fedlt.engines.stacked:StackedEngine",

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fedlt.engines import ENGINES, engine_class
-from fedlt.engines.base import Engine, Job, JobResult
 from fedlt.engines.probe import Estimate, Probe, take_probe
 from fedlt.report.progress import round_time
 
 if TYPE_CHECKING:
-    from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.flower.adapter import ServerHalf
     from fedlt.worker import Worker
-
-
-class AutoEngine(Engine):
-    """Measures a few steps of the real task and picks the engine that ends first; never made."""
-
-    def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:
-        """Refuse."""
-        raise NotImplementedError("choose_engine() picks an engine in its place")
-
-    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
-        """Refuse."""
-        raise NotImplementedError("choose_engine() picks an engine in its place")
 
 
 def choose_engine(name: str, server: ServerHalf, worker: Worker) -> tuple[str, list[str]]:

@@ -94,14 +94,7 @@ def _measure(server: ServerHalf, worker: Worker) -> Probe:
     indices = worker.client_data(cid).indices[: BATCHES * config.local.batch_size]
 
     def few() -> Client:
-        client = worker.client(
-            cid,
-            state.round + 1,
-            state.broadcast,
-            fixed=state.fixed,
-            personal={},
-            global_counts=server.prior_counts([cid]),
-        )
+        client = worker.first_client(state, cid, server.prior_counts([cid]))
         client.data = replace(client.data, indices=indices)
         client.local = config.local.model_copy(update={"epochs": 1})
         return client

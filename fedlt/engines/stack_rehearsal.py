@@ -52,16 +52,9 @@ class _Trial:
         def train(client: Client, phase: Phase) -> dict[str, float]:
             return trainer(client, replace(phase, epochs=min(1, phase.epochs)))
 
-        state = self.server.state
         self.worker.trainer = train
-        client = self.worker.client(
-            self.cid,
-            1,
-            state.broadcast,
-            fixed=state.fixed,
-            personal={},
-            global_counts=self.server.prior_counts([self.cid]),
-        )
+        counts = self.server.prior_counts([self.cid])
+        client = self.worker.first_client(self.server.state, self.cid, counts)
         indices = client.data.indices.roll(-self.number * self.images)[: self.images]
         client.data = replace(client.data, indices=indices)
         start = {**client.broadcast, **client.personal}

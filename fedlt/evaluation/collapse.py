@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlt.evaluation.generic import Metric
+from fedlt.evaluation.rounds import mean
 from fedlt.evaluation.shots import ShotGroups
 
 _ROUNDING = 1e-6  # of single precision, against the numbers themselves
@@ -168,12 +169,8 @@ def pruned_energy(
     by_class = {int(c): float(shares[labels == c].mean()) for c in torch.bincount(labels).nonzero()}
     values: dict[str, Metric] = {
         "pruned_share": float(zero.double().mean()),
-        "pruned": _mean(list(by_class.values())),
+        "pruned": mean(list(by_class.values())),
     }
     for name, classes in shots.items():
-        values[f"pruned_{name}"] = _mean([by_class[c] for c in classes if c in by_class])
+        values[f"pruned_{name}"] = mean([by_class[c] for c in classes if c in by_class])
     return values
-
-
-def _mean(values: list[float]) -> Metric:
-    return math.fsum(values) / len(values) if values else None

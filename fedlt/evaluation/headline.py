@@ -129,19 +129,19 @@ def mass_note(results: Sequence[Mapping[str, Any]], which: str) -> str:
         which: A moment of theirs.
     """
     parts = []
-    if lost := _mean(results, which, "personal/mass_lost"):
+    if lost := _mean_over_seeds(results, which, "personal/mass_lost"):
         parts.append(
             f"{100 * lost:.1f} % of a client's images, in the mean, are of classes without test "
             "images; its other classes take their weight"
         )
     without = any(scored_set(result).without for result in results)
-    if without and (left_out := _mean(results, which, "personal/excluded")):
+    if without and (left_out := _mean_over_seeds(results, which, "personal/excluded")):
         clients = "client" if left_out == 1 else "clients"
         parts.append(f"{left_out:g} {clients} without an image of a tested class left out")
     return f"personal view: {'; '.join(parts)}" if parts else ""
 
 
-def _mean(results: Sequence[Mapping[str, Any]], which: str, metric: str) -> float:
+def _mean_over_seeds(results: Sequence[Mapping[str, Any]], which: str, metric: str) -> float:
     """Return a metric's mean over the seeds; 0 stands for one that a run does not have."""
     found = [(result.get(which) or {}).get(metric) or 0.0 for result in results]
     return sum(found) / max(len(found), 1)

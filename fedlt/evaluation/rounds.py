@@ -72,9 +72,11 @@ def selected(records: Iterable[Record], number: int) -> dict[str, Metric]:
     return record
 
 
-def _mean(values: Sequence[Metric]) -> float | None:
+def mean(values: Sequence[Metric]) -> float | None:
+    """Return the mean; None where there is no value, or one of them is None."""
     present = [value for value in values if value is not None]
-    return math.fsum(present) / len(values) if len(present) == len(values) else None
+    is_whole = 0 < len(values) == len(present)
+    return math.fsum(present) / len(values) if is_whole else None
 
 
 def last_k(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
@@ -87,7 +89,7 @@ def last_k(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
     tail = [_of_round(kept, number) for number in last_rounds(rounds)]
     names = [name for name in tail[-1] if "/" in name and all(name in record for record in tail)]
     means: dict[str, Metric] = {"k": len(tail)}
-    return means | {name: _mean([record[name] for record in tail]) for name in names}
+    return means | {name: mean([record[name] for record in tail]) for name in names}
 
 
 def _kind(name: str) -> str:

@@ -61,7 +61,7 @@ def _worker(text: str) -> Worker:
 
 
 def _serve(config: Config, grid: Grid, context: Context) -> None:
-    from fedlt.report.progress import SilentProgress
+    from fedlt.report.progress import Progress
     from fedlt.simulate import Simulation
 
     directory = RunDirectory.of(config)
@@ -73,4 +73,4 @@ def _serve(config: Config, grid: Grid, context: Context) -> None:
         return
     server = make_server_half(federation)
     directory.create(config, federation.data.partition, found)
-    Simulation(server, directory, SilentProgress()).main(grid, context)
+    Simulation(server, directory, Progress()).main(grid, context)

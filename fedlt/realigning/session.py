@@ -27,7 +27,7 @@ from fedlt.realigning.heads import LinearNames, find_head, find_local_head
 from fedlt.realigning.methods import ClosedForm, Learner, Realignment, spelt
 from fedlt.realigning.strategy import SENT, TRAINED, PooledRealigned, Realigned, head_of
 from fedlt.rehearsal import rehearse
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.rng import torch_generator
 from fedlt.runs import RunDirectory
 from fedlt.simulate import Simulation
@@ -149,11 +149,10 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
     directory.check_partition(federation.data.partition)
     server = make_server_half(federation)
     rehearsal = rehearse(federation, server)
-    simulation = Simulation(server, directory, SilentProgress(), rehearsal.generic)
+    simulation = Simulation(server, directory, Progress(), rehearsal.generic)
     broadcast, fixed = checkpoint.tensors["broadcast"], checkpoint.tensors["fixed"]
-    client = rehearsal.worker.client(
-        0, 1, broadcast, fixed=fixed, personal={}, global_counts=server.prior_counts([0])
-    )
+    state = replace(server.state, broadcast=broadcast, fixed=fixed)
+    client = rehearsal.worker.first_client(state, 0, server.prior_counts([0]))
     with _named(config):
         head = find_head(strategy, client, fixed, name=config.strategy.name)
         _check(plan, head, client.model.names("personal"))

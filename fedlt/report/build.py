@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedlt.compare.verdicts import Verdict
-from fedlt.errors import FedltError
+from fedlt.errors import writing
 from fedlt.report.facts import (
     differences_sheet,
     equal_sheet,
@@ -108,11 +108,9 @@ def write_report(
         pictures = all_pictures(reading.methods)
         text = render(_content(reading, pictures, found, refusal))
         drawn = [] if figures is None else _save_all(pictures, figures)
-    try:
+    with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FedltError(f"{output} cannot be written: {error.strerror}") from error
     return [output, *drawn]
 
 

@@ -19,7 +19,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedlt.errors import FedltError
+from fedlt.errors import writing
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.report.tables import DASH, percent
 
@@ -200,10 +200,8 @@ def draw_partition(view: PartitionView, path: Path) -> None:
     _draw_sizes(figure.add_subplot(grid[1, 1], sharey=main), view)
     if view.title:
         figure.suptitle(view.title)
-    try:
+    with writing(path):
         figure.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise FedltError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _clip(inches: float, most: float) -> float:

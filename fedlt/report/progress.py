@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +15,8 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 
-class Progress(Protocol):
-    """What a run tells about itself while it goes."""
+class Progress:
+    """Progress of a run, told while the run goes. This base class says nothing."""
 
     def start(self, total_rounds: int, done: int = 0) -> None:
         """Begin, with ``done`` of ``total_rounds`` rounds behind a resumed run."""
@@ -32,23 +31,7 @@ class Progress(Protocol):
         """End; may be called twice."""
 
 
-class SilentProgress:
-    """Says nothing."""
-
-    def start(self, total_rounds: int, done: int = 0) -> None:
-        """Begin."""
-
-    def advance(self, round: int, text: str = "") -> None:
-        """Go on."""
-
-    def note(self, line: str) -> None:
-        """Ignore ``line``."""
-
-    def stop(self) -> None:
-        """End."""
-
-
-class LiveProgress:
+class LiveProgress(Progress):
     """A bar in the terminal: rounds, elapsed and remaining time, and the last accuracies."""
 
     def __init__(self, console: Console, label: str = "") -> None:
@@ -85,7 +68,7 @@ class LiveProgress:
         self._bar.stop()
 
 
-class LineProgress:
+class LineProgress(Progress):
     """One line per tenth of the rounds, for logs and pipes."""
 
     def __init__(self, console: Console, label: str = "") -> None:
@@ -115,9 +98,6 @@ class LineProgress:
     def note(self, line: str) -> None:
         """Print ``line``."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def stop(self) -> None:
-        """End."""
 
 
 def round_time(seconds: float) -> str:

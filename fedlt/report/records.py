@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fedlt.compare.conditions import check_comparable
 from fedlt.compare.figures import values
 from fedlt.compare.stored import collect, read_finished
+from fedlt.config.identity import flatten
 from fedlt.config.yaml12 import read_mapping
 from fedlt.evaluation import Evaluation, ShotGroups
 from fedlt.evaluation.generic import recalls
@@ -188,14 +189,3 @@ def _read(directory: RunDirectory) -> RunRecord:
     result, rounds = read_finished(directory), directory.rounds()
     config = flatten(read_mapping(folder / "config.yaml"))
     return RunRecord(folder, result, rounds, config, directory.environment())
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return ``tree`` with dotted keys; an empty section stays as it is."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= (
-            flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-        )
-    return flat

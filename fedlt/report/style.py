@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlt.errors import FedltError
+from fedlt.errors import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,11 +148,9 @@ def save(figure: Figure, folder: Path, slug: str, endings: Iterable[str]) -> Seq
         FedltError: If one cannot be written.
     """
     paths = [folder / f"{slug}.{ending}" for ending in endings]
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
             metadata = {"Date": None} if path.suffix == ".svg" else None
             figure.savefig(path, dpi=150, metadata=metadata)
-    except OSError as error:
-        raise FedltError(f"{folder} cannot be written: {error.strerror}") from error
     return paths

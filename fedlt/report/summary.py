@@ -9,6 +9,7 @@ from typing import Any
 from fedlt.compare.figures import is_average, majority_guess, mark
 from fedlt.compare.statistics import interval
 from fedlt.compare.verdicts import MIN_SEEDS, Verdict
+from fedlt.evaluation.rounds import mean
 from fedlt.report.picture import Cell, Sheet, share, spread
 from fedlt.report.records import MOMENT, Method, Reading
 from fedlt.report.tables import DASH, percent
@@ -225,7 +226,7 @@ def moments_sheet(methods: Sequence[Method]) -> Sheet:
             headings += [f"{view} {which}" for view in both]
             columns += [(metric, which) for metric in both.values()]
     rows: list[list[Any]] = [
-        [m.label, *(share(_mean(m.values(metric, which))) for metric, which in columns)]
+        [m.label, *(share(mean(m.values(metric, which))) for metric, which in columns)]
         for m in methods
     ]
     note = (
@@ -233,7 +234,3 @@ def moments_sheet(methods: Sequence[Method]) -> Sheet:
         "test set: it flatters, and stands here only for comparison with papers that did so."
     )
     return Sheet(headings, rows, note)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None

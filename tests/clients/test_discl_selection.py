@@ -18,11 +18,11 @@ from fedlt.federation import prepare_federation
 from fedlt.flower.server_half import make_server_half
 from fedlt.generators.base import find_pool_maker
 from fedlt.generators.selection import confidences
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.worker import Worker
 
 
-class Told(SilentProgress):
+class Told(Progress):
     def __init__(self):
         self.lines = []
 

@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 from fedlt.data import Partition
 from fedlt.errors import FedltError
 from fedlt.models.batchnorm import accept_single_values, single_value_layers
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.simulate import run
 
 IMAGES = torch.tensor([[[[0.5]], [[-2.0]], [[3.0]]]])  # (1, 3, 1, 1): one value a channel
@@ -107,7 +107,7 @@ def alone(lab, tmp_path, *, clients=(0, 2)):
     return {"partition": {"file": str(path)}, "clients_per_round": None, "rounds": 2}
 
 
-class Notes(SilentProgress):
+class Notes(Progress):
     def __init__(self):
         self.lines = []
 

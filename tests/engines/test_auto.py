@@ -13,7 +13,7 @@ from fedlt.engines.auto import choose_engine
 from fedlt.engines.probe import Probe, take_probe
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
 from fedlt.worker import Worker
@@ -34,7 +34,7 @@ PROBE = Probe(
 )
 
 
-class Notes(SilentProgress):
+class Notes(Progress):
     """Keeps the lines."""
 
     def __init__(self) -> None:

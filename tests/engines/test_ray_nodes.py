@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 from fedlt.config import Config
 from fedlt.engines.ray_cluster import count_places, count_workers
 from fedlt.engines.ray_pool import Pool
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.simulate import run
 
 config, files = json.loads(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
@@ -42,7 +42,7 @@ def counted(pool, member):
 Pool.replace = counted
 
 
-class Disturbed(SilentProgress):
+class Disturbed(Progress):
     def start(self, total_rounds, done=0):
         seen["workers"] = count_workers(config.engine)
         halves = {"gpus_per_worker": 0.5, "cpus_per_worker": 0.5}

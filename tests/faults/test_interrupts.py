@@ -16,7 +16,7 @@ from fedlt.errors import RunError
 from fedlt.explained import going_on
 from fedlt.flower.adapter import FlowerStrategy
 from fedlt.flower.stock import StockFlowerStrategy
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
 from fedlt.stopping import Stops
@@ -83,7 +83,7 @@ def test_in_an_evaluation_no_round_is_lost_and_none_comes_twice(
 
 
 def test_after_a_round(lab, reference, interrupted):
-    class Press(SilentProgress):
+    class Press(Progress):
         def advance(self, round, text=""):
             if round == 2:
                 raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.simulate import run
 
 ENGINES = [
@@ -18,7 +18,7 @@ ENGINES = [
 ]
 
 
-class Memory(SilentProgress):
+class Memory(Progress):
     """Notes, after every round, the memory of this process that is shared with nobody."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from fedlt.checkpoints import load_checkpoint
 from fedlt.claims import claimed
 from fedlt.config import load_config
 from fedlt.errors import FedltError, RunError
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 from fedlt.runs import RunDirectory
 from fedlt.simulate import run
 
@@ -42,7 +42,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line(lab, reference, monkeypat
     """After the first round it takes ``writes`` more: in an evaluation, a row, a checkpoint."""
     disk = Disk(monkeypatch, number)
 
-    class Fill(SilentProgress):
+    class Fill(Progress):
         def advance(self, round, text=""):
             if round == 1:
                 disk.left = writes
@@ -139,7 +139,7 @@ def test_a_killed_process_lets_go(lab, reference, holder):
 def test_a_run_holds_its_lock_and_a_finished_one_does_not(lab):
     taken = []
 
-    class Look(SilentProgress):
+    class Look(Progress):
         def advance(self, round, text=""):
             with (directory.path / "config.yaml").open("rb") as file:
                 try:

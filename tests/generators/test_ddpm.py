@@ -16,7 +16,7 @@ from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
 from fedlt.generators.local_ddpm import LocalDdpm
 from fedlt.generators.pooled_oracle import PooledOracle
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 
 SMALL = {"rounds": 2, "local_steps": 1, "batch_size": 4, "width": 8, "times": 10}
 SMALL |= {"sample_steps": 4, "per_image": 2}
@@ -67,7 +67,7 @@ def test_training_is_announced_with_its_steps_and_time(lab, extra, monkeypatch, 
     partition = {"scheme": "iid"}  # every client has images
     federation = lab.federation(client="cross_entropy", partition=partition, clients_per_round=3)
     lines = []
-    progress = SilentProgress()
+    progress = Progress()
     monkeypatch.setattr(progress, "note", lines.append)
     setting = federation.setting(progress)
     request = Request(setting, tail_sources(setting, 0.9), (0.0, 0.5))

@@ -22,7 +22,7 @@ from fedlt.generators.filling import filled_pool, pool_place
 from fedlt.generators.local_ddpm import LocalDdpm
 from fedlt.generators.pooled_oracle import PooledOracle
 from fedlt.generators.stable_diffusion import read_prompts
-from fedlt.report.progress import SilentProgress
+from fedlt.report.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Noisy(Generator):
         return make
 
 
-class Told(SilentProgress):
+class Told(Progress):
     def __init__(self):
         self.lines, self.rounds = [], []
 

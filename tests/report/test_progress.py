@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fedlt.report import progress as module
-from fedlt.report.progress import LineProgress, LiveProgress, SilentProgress, make_progress
+from fedlt.report.progress import LineProgress, LiveProgress, Progress, make_progress
 
 
 def console(*, terminal: bool) -> Console:
@@ -76,7 +76,7 @@ def test_bar_shows_rounds_text_and_notes():
 
 
 def test_silent():
-    progress = SilentProgress()
+    progress = Progress()
     progress.start(2)
     progress.advance(1, "x")
     progress.note("y")

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedlt.evaluation.rounds import mean
 from fedlt.report.figures.curves import Series, by_round, draw_lines
 from fedlt.report.picture import Cell, Picture, Sheet, number, text_of
 from fedlt.report.records import Method
@@ -98,16 +99,12 @@ def _sheet(found: dict[str, dict[str, Series]]) -> Sheet:
     rows: list[list[Cell | str]] = []
     for label, round_ in ((name, r) for name, all_ in places.items() for r in sorted(all_)):
         cells = [
-            number(_mean(series.get(label, {}).get(round_)), ".3g") for series in found.values()
+            number(mean(series.get(label, {}).get(round_, ())), ".3g") for series in found.values()
         ]
         rows.append([label, str(round_), *cells])
     return Sheet(
         ["method", "round", *found], rows, "Mean over the seeds; docs/metrics.md defines them."
     )
-
-
-def _mean(values: Sequence[float] | None) -> float | None:
-    return statistics.fmean(values) if values else None
 
 
 def class_vectors(methods: Sequence[Method]) -> list[Picture]:
@@ -170,4 +167,4 @@ def _heads(method: Method) -> list[str]:
 
 def _last(method: Method, metric: str) -> float | None:
     series = by_round(method, metric)
-    return _mean(series[max(series)]) if series else None
+    return mean(series[max(series)]) if series else None
