@@ -16,10 +16,10 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedlt.data.arrays import IntArray
 from fedlt.data.augment import normalize
 from fedlt.evaluation.collapse import class_vectors, neural_collapse, pruned_energy
 from fedlt.evaluation.drift import agreement, tail_gradient, update_drift
@@ -65,7 +65,7 @@ class Diagnosis:
         return Worker(self.federation)
 
     @cached_property
-    def _positions(self) -> npt.NDArray[np.int64]:
+    def _positions(self) -> IntArray:
         """The training images that features are taken of: up to so many a class."""
         labels, seed = self.federation.data.train_labels, self.federation.config.seed
         return cap_images(labels, self._config.images, seed=seed)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import BoolArray, FloatArray, IntArray
 from fedlt.data.batches import batch_slices
 from fedlt.errors import FedltError
 from fedlt.evaluation.shots import groups_note
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from fedlt.config import FaultsConfig
     from fedlt.federation import Federation
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 KINDS = ("lost", "dropped", "partial", "corrupt", "stale", "nonfinite", "huge")  # in the log
 NORM_WINDOW = 10  # rounds whose median norms say what is huge

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import BoolArray, IntArray
 from fedlt.durable import write_synced
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.evaluation.scores import GenericScores, PersonalScores
 from fedlt.run_files import HELP
-
-IntArray = npt.NDArray[np.int64]
 
 _ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "seed")
 _RUN = "run"  # the array that names the run
@@ -38,7 +37,7 @@ class Evaluation:
     generic: GenericScores  # with logits in the last round
     client_counts: IntArray  # (K, C) training images n_kc
     test_counts: IntArray  # (C,) images per class in the test set
-    participated: npt.NDArray[np.bool_]  # (K,) clients sampled at least once
+    participated: BoolArray  # (K,) clients sampled at least once
     local_test: str = "exact"  # the view the hits were counted for
     personal: PersonalScores | None = None  # None in rounds of the generic view only
     labels: IntArray | None = None  # (B,) of the test set, beside the logits

@@ -9,13 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedlt.data.arrays import IntArray
 from fedlt.evaluation.generic import Metric
-
-IntArray = npt.NDArray[np.int64]
 
 
 def update_drift(

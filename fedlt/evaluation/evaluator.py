@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from fedlt.data.arrays import BoolArray, IntArray
 from fedlt.evaluation.archive import Evaluation
 from fedlt.evaluation.generic import Metric, generic_metrics
 from fedlt.evaluation.headline import ScoredSet
@@ -36,9 +36,9 @@ class Standing:
     broadcast: Mapping[str, Tensor]
     fixed: Mapping[str, Tensor]
     personal: Mapping[int, Mapping[str, Tensor]]  # of those that took part; read when needed
-    participated: npt.NDArray[np.bool_]  # (K,)
-    steps: npt.NDArray[np.int64]  # (K,) local steps of a round that made each personal part
-    global_counts: npt.NDArray[np.int64] | None  # (C,) that the server may know
+    participated: BoolArray  # (K,)
+    steps: IntArray  # (K,) local steps of a round that made each personal part
+    global_counts: IntArray | None  # (C,) that the server may know
 
 
 class Evaluator:
@@ -192,7 +192,7 @@ class Evaluator:
         standing: Standing,
         generic: GenericScores,
         scores: PersonalScores | None,
-        steps: npt.NDArray[np.int64],
+        steps: IntArray,
     ) -> dict[str, Metric]:
         counts = self.federation.data.client_counts
         metrics = generic_metrics(generic, self.shots)

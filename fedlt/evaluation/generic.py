@@ -13,21 +13,19 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.evaluation.scores import CONFIDENCE_UNIT, NLL_UNIT, GenericScores
 from fedlt.evaluation.shots import ShotGroups
 
 Metric = float | int | None  # a metric's value; None where it is not defined
-
-IntArray = npt.NDArray[np.int64]
 
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def recalls(confusion: IntArray) -> npt.NDArray[np.float64]:
+def recalls(confusion: IntArray) -> FloatArray:
     """Return the (C,) recalls of a (C, C) confusion; NaN for a class without images."""
     total = confusion.sum(axis=1)
     values = np.diagonal(confusion) / np.maximum(total, 1)

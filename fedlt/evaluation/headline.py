@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from fedlt.data.arrays import IntArray
 
 KEY = "scored_on"  # of a result: what :meth:`ScoredSet.to_json` returns
 _NAMED = 10  # classes that a line names
@@ -91,7 +92,7 @@ class ScoredSet:
         )
 
     @classmethod
-    def of(cls, labels: npt.NDArray[np.int64], num_classes: int, split: str) -> ScoredSet:
+    def of(cls, labels: IntArray, num_classes: int, split: str) -> ScoredSet:
         """Count the images by their labels (M,)."""
         return cls(tuple(np.bincount(labels, minlength=num_classes).tolist()), split)
 

@@ -21,12 +21,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import BoolArray, FloatArray, IntArray
 from fedlt.errors import FedltError, nearest
 from fedlt.evaluation.shots import ShotGroups, cumulative_groups
 from fedlt.rng import numpy_generator
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 REFERENCE_WARNING = (
     "evaluate.local_test: reference masks predictions with test labels and drops small classes; "
@@ -68,7 +66,7 @@ class LocalTest:
             return self.local_counts
         return np.broadcast_to(self.test_counts, self.client_counts.shape)
 
-    def test_mask(self, cid: int) -> npt.NDArray[np.bool_] | None:
+    def test_mask(self, cid: int) -> BoolArray | None:
         """(C,) classes in client ``cid``'s local test under ``reference``, otherwise None."""
         return self.local_counts[cid] > 0 if self.scheme == "reference" else None
 

@@ -15,15 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import BoolArray, FloatArray, IntArray
 from fedlt.errors import FedltError
 from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.scores import PersonalScores
 from fedlt.evaluation.shots import GROUPS, ShotGroups
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 _COMPARES = re.compile(r"personal/(generic|gain|hurt)(_.*)?")
 ROUNDING = 1e-12  # accuracies of a client closer than this are equal

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.errors import FedltError, nearest
 from fedlt.evaluation.generic import Metric, recalls
 
@@ -23,7 +24,7 @@ TEST_PRIORS = (  # (name, direction, imbalance factor), from forward to backward
 
 def shifted_prior(
     class_counts: npt.ArrayLike, *, direction: str, imbalance_factor: float = 1.0
-) -> npt.NDArray[np.float64]:
+) -> FloatArray:
     """Return an exponential test prior: p of the class of rank r is IF^(-r/(C-1)), normalised.
 
     Args:
@@ -52,8 +53,8 @@ def shifted_prior(
 def prior_metrics(
     class_counts: npt.ArrayLike,
     *,
-    confusion: npt.NDArray[np.int64] | None,
-    client_recalls: npt.NDArray[np.float64] | None,
+    confusion: IntArray | None,
+    client_recalls: FloatArray | None,
     test_counts: npt.ArrayLike,
 ) -> dict[str, Metric]:
     """Return both views' accuracies under every test prior of :data:`TEST_PRIORS`.
@@ -79,7 +80,7 @@ def prior_metrics(
     return {n: None if v is None or np.isnan(v) else v for n, v in metrics.items()}
 
 
-def accuracy_under(confusion: npt.NDArray[np.int64], prior: npt.ArrayLike) -> float:
+def accuracy_under(confusion: IntArray, prior: npt.ArrayLike) -> float:
     """Return sum over c of prior_c recall_c: the expected accuracy if classes came with ``prior``.
 
     Args:
@@ -89,7 +90,7 @@ def accuracy_under(confusion: npt.NDArray[np.int64], prior: npt.ArrayLike) -> fl
     return _mean_under(recalls(confusion)[None], np.asarray(prior, dtype=np.float64))
 
 
-def _mean_under(rows: npt.NDArray[np.float64], prior: npt.NDArray[np.float64]) -> float:
+def _mean_under(rows: FloatArray, prior: FloatArray) -> float:
     """Return the mean over rows (E, C) of recalls weighed by ``prior``; classes at 0 are not read.
 
     NaN where a class that weighs something has no recall.

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import IntArray
 from fedlt.errors import FedltError
-
-IntArray = npt.NDArray[np.int64]
 
 NUM_BINS = 15  # equal-width bins (i/15, (i+1)/15] of the confidence
 NLL_UNIT = 2.0**-24  # nats; one image above 2**18 nats counts as not finite

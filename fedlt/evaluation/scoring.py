@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedlt.data.arrays import BoolArray, IntArray
 from fedlt.errors import FedltError
 from fedlt.evaluation.scores import (
     CONFIDENCE_UNIT,
@@ -29,7 +30,6 @@ from fedlt.evaluation.scores import (
 
 HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
 Predict = Callable[[Tensor], Tensor]  # logits (B, S, C) -> (B, C)
-IntArray = npt.NDArray[np.int64]
 
 NLL_CEILING = 2.0**18  # nats; above it an image counts as not finite
 HALF_LIMIT = 65504.0  # largest finite float16
@@ -177,7 +177,7 @@ def count_hits(
     logits: Tensor,
     labels: Tensor,
     *,
-    classes: npt.NDArray[np.bool_] | None = None,
+    classes: BoolArray | None = None,
     drawn: IntArray | None = None,
 ) -> IntArray:
     """Count the correctly predicted images of each class.
@@ -210,7 +210,7 @@ def client_hits(
     labels: Tensor,
     *,
     class_counts: npt.ArrayLike,
-    test_mask: npt.NDArray[np.bool_] | None = None,
+    test_mask: BoolArray | None = None,
     drawn: IntArray | None = None,
 ) -> ClientHits:
     """Count one client's hits, without and with masks, from logits at hand.
@@ -254,7 +254,7 @@ def score_client(
     *,
     class_counts: npt.ArrayLike,
     block_size: int,
-    test_mask: npt.NDArray[np.bool_] | None = None,
+    test_mask: BoolArray | None = None,
     drawn: IntArray | None = None,
 ) -> ClientHits:
     """Score one client's heads on the test set: :func:`client_hits` of its logits.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlt.data.arrays import IntArray
 from fedlt.errors import FedltError, nearest
 
 GROUPS = ("many", "medium", "few")
@@ -52,19 +53,19 @@ def _group(
     return ShotGroups(scheme, *ordered)
 
 
-def _by_count(counts: npt.NDArray[np.int64]) -> ShotGroups:
+def _by_count(counts: IntArray) -> ShotGroups:
     many, few = counts > 100, counts < 20
     parts = [np.flatnonzero(mask).tolist() for mask in (many, ~many & ~few, few)]
     return _group("count", *parts)
 
 
-def _descending(counts: npt.NDArray[np.int64]) -> list[int]:
+def _descending(counts: IntArray) -> list[int]:
     """Return the class ids by falling count, ties by class id."""
     order: list[int] = np.argsort(-counts, kind="stable").tolist()
     return order
 
 
-def _by_rank(counts: npt.NDArray[np.int64]) -> ShotGroups:
+def _by_rank(counts: IntArray) -> ShotGroups:
     order, size = _descending(counts), round(0.3 * len(counts))
     end = len(order) - size
     return _group("rank", order[:size], order[size:end], order[end:])
@@ -91,12 +92,12 @@ def cumulative_groups(class_counts: npt.ArrayLike) -> ShotGroups:
     return _group("cumulative", order[:first], order[first:second], order[second:])
 
 
-def _by_step(counts: npt.NDArray[np.int64]) -> ShotGroups:
+def _by_step(counts: IntArray) -> ShotGroups:
     many = counts == counts.max()
     return _group("step", np.flatnonzero(many).tolist(), (), np.flatnonzero(~many).tolist())
 
 
-def _auto(counts: npt.NDArray[np.int64]) -> ShotGroups:
+def _auto(counts: IntArray) -> ShotGroups:
     if 2 * int(counts.max()) < 3 * int(counts.min()):
         return ShotGroups("none")
     if len(np.unique(counts)) == 2:
@@ -145,7 +146,7 @@ def shot_groups(
     return groups
 
 
-def _check_order(groups: ShotGroups, counts: npt.NDArray[np.int64]) -> None:
+def _check_order(groups: ShotGroups, counts: IntArray) -> None:
     """Refuse groups by falling count where the counts give no order to speak of."""
     sizes = np.unique(counts).tolist()
     parts = [set(counts[list(classes)].tolist()) for _, classes in groups.items()]

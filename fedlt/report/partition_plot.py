@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.errors import writing
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.report.tables import DASH, percent
@@ -37,7 +37,7 @@ _HATCHES = {"many": "", "medium": "//", "few": "xx"}
 class PartitionView:
     """What is drawn of a partition."""
 
-    counts: npt.NDArray[np.int64]  # (K, C) training images by client and class
+    counts: IntArray  # (K, C) training images by client and class
     class_names: Sequence[str]  # (C,)
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # shot group -> class ids
     title: str = ""
@@ -47,11 +47,9 @@ class PartitionView:
         """Return the shot group of a class, or a dash."""
         return next((name for name, classes in self.groups.items() if label in classes), DASH)
 
-    def majority_shares(self) -> npt.NDArray[np.float64]:
+    def majority_shares(self) -> FloatArray:
         """Return (K,) the share of each client's largest class; 0 for an empty client."""
-        shares: npt.NDArray[np.float64] = self.counts.max(axis=1) / np.maximum(
-            self.counts.sum(axis=1), 1
-        )
+        shares: FloatArray = self.counts.max(axis=1) / np.maximum(self.counts.sum(axis=1), 1)
         return shares
 
 
@@ -65,7 +63,7 @@ class Cost:
 
 
 def estimate_cost(
-    counts: npt.NDArray[np.int64],
+    counts: IntArray,
     *,
     clients_per_round: int | None,
     epochs: int,
@@ -132,7 +130,7 @@ def _count(number: int) -> str:
     return str(number) if number else "·"
 
 
-def _shades(row: npt.NDArray[np.int64], peak: int) -> str:
+def _shades(row: IntArray, peak: int) -> str:
     """Return one character per class, darker for more images, on a logarithmic scale."""
     level = np.ceil(np.log1p(row) / np.log1p(peak) * (len(_SHADES) - 1)).astype(int)
     return "".join(_SHADES[i] for i in level)
@@ -247,7 +245,7 @@ def _label(view: PartitionView, label: int) -> str:
     return name if name == str(label) else f"{label} {name}"
 
 
-def _write_counts(axes: Axes, counts: npt.NDArray[np.int64], peak: int) -> None:
+def _write_counts(axes: Axes, counts: IntArray, peak: int) -> None:
     for cid, label in np.argwhere(counts):
         number = int(counts[cid, label])
         dark = np.log(number) > 0.5 * np.log(peak)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fedlt.compare.conditions import check_comparable
 from fedlt.compare.figures import values
 from fedlt.compare.stored import collect, read_finished
 from fedlt.config.identity import flatten
 from fedlt.config.yaml12 import read_mapping
+from fedlt.data.arrays import BoolArray, FloatArray, IntArray
 from fedlt.evaluation import Evaluation, ShotGroups
 from fedlt.evaluation.generic import recalls
 from fedlt.evaluation.headline import ScoredSet, scored_set
@@ -26,8 +26,6 @@ from fedlt.evaluation.personal import client_accuracies, client_recalls
 from fedlt.runs import RunDirectory
 
 MOMENT = "last_k"  # what pages and pictures show, if they do not say another
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class ClientFigures:
     accuracy: FloatArray  # (E,) of the client's own model on its own class mix
     generic: FloatArray | None  # (E,) of the generic model on the same; None: there is none
     gain: FloatArray | None  # (E,) the difference
-    owns_few: npt.NDArray[np.bool_] | None  # (E,) holds an image of a few-class; None: no groups
+    owns_few: BoolArray | None  # (E,) holds an image of a few-class; None: no groups
 
 
 @dataclass(frozen=True)

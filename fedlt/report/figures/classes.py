@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.report.picture import Cell, Picture, Sheet, spread
 from fedlt.report.records import Method, RunRecord
 from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, percent_axis
@@ -22,8 +22,6 @@ _VIEWS = {
 }
 _WRITTEN = 400  # cells of a map that carry their number
 
-FloatArray = npt.NDArray[np.float64]
-
 
 def _by_rank(run: RunRecord, view: str) -> FloatArray | None:
     """Return (C,) recalls, the most frequent class first."""
@@ -31,7 +29,7 @@ def _by_rank(run: RunRecord, view: str) -> FloatArray | None:
     return None if recalls is None else recalls[_order(run)]
 
 
-def _order(run: RunRecord) -> npt.NDArray[np.int64]:
+def _order(run: RunRecord) -> IntArray:
     """Return the class ids by falling count, ties by class id."""
     return np.argsort(-run.class_counts, kind="stable")
 
