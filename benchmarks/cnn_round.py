@@ -36,8 +36,8 @@ from cnn_workload import CLIENTS, PlainLoop, cnn_federation
 from fedlt_peer import run_rounds
 from turns import Peer, Turns, alternate, ratios, spread
 
-from fedlt.engines.heap import keep_freed_memory
-from fedlt.worker import Worker, prepare_process
+from fedlt.machine.heap import keep_freed_memory
+from fedlt.worker.worker import Worker, prepare_process
 
 COHORT = 10
 WARM_UP = 3  # rounds that are not counted

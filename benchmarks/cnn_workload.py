@@ -18,7 +18,7 @@ from torch.nn import functional
 from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 CLIENTS, IMAGES, BATCH = 100, 160, 32
 STEPS = IMAGES // BATCH  # an epoch

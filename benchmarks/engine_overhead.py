@@ -71,11 +71,11 @@ class NullTrainer(Strategy):
 def simulate(engine: str, model: str, clients: int, rounds: int) -> dict[str, Any]:
     """Time rounds of the null trainer on an engine, and the floor between them (in a child)."""
     from fedlt.config import Config
-    from fedlt.config.plugins import resolve_client, resolve_strategy
     from fedlt.engines import engine_class
-    from fedlt.federation import prepare_federation
+    from fedlt.federation.federation import prepare_federation
     from fedlt.flower.server_half import make_server_half
-    from fedlt.worker import prepare_process
+    from fedlt.methods.lookup import resolve_client, resolve_strategy
+    from fedlt.worker.worker import prepare_process
 
     prepare_process()
     backbone, width = MODELS[model]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlt.config import Config
-from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.data import Dataset, load_dataset
-from fedlt.federation import prepare_federation
-from fedlt.worker import prepare_process
+from fedlt.federation.federation import prepare_federation
+from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from turns import Turns
 
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 
 def cifar10_part(per_class: int) -> Dataset:

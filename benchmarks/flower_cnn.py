@@ -21,7 +21,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedlt.worker import prepare_process
+from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,11 +35,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlt.config import Config
-from fedlt.config.plugins import resolve_client, resolve_strategy
-from fedlt.federation import Federation, prepare_federation
+from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.rng import torch_generator
 from fedlt.strategy import ServerState
-from fedlt.worker import Worker, prepare_process
+from fedlt.worker.worker import Worker, prepare_process
 
 INPUTS = {"crop_flip_3x32x32": (3, 32, "crop_flip"), "crop_1x28x28": (1, 28, "crop")}
 LR, MOMENTUM, BATCH = 0.1, 0.5, 32

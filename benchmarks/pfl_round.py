@@ -37,7 +37,7 @@ from fedlt_peer import make_federation, run_rounds
 from turns import Peer, Turns, alternate, ratios, spread
 
 if TYPE_CHECKING:
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 USERS, COHORT, IMAGES, BATCH, LR = 100, 10, 50, 10, 0.1
 WARM_UP = 3  # rounds that are not counted

@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedlt.report.progress import SilentProgress
+from fedlt.progress import SilentProgress
 
 TRAINER = Path(__file__).with_name("engine_overhead.py").resolve()
 COHORT = 100

@@ -28,13 +28,13 @@ import torch
 from flwr.app import ConfigRecord
 
 from fedlt.config import Config
-from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
-from fedlt.engines.base import Engine
-from fedlt.federation import Federation, prepare_federation
+from fedlt.engines.engine import Engine
+from fedlt.federation.federation import Federation, prepare_federation
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
+from fedlt.methods.lookup import resolve_client, resolve_strategy
 
 ENGINES = ("serial", "stacked")
 MODELS: dict[str, dict[str, Any]] = {

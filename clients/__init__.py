@@ -7,7 +7,7 @@ Focal``.
 from __future__ import annotations
 
 from fedlt.client import ClientPlugin
-from fedlt.loading import Table
+from fedlt.config.loading import Table
 
 CLIENTS: Table[type[ClientPlugin]] = Table(
     {

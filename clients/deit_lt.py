@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fedlt.data.views import single_view
 from fedlt.errors import FedltError
 from fedlt.losses import mean_weight, soft_cross_entropy, weighted_distillation
+from fedlt.methods.taught import TaughtPlugin, check_range, mix_batch
 from fedlt.models.vit import NO_DECAY, DistilledViT, fuse
-from fedlt.taught import TaughtPlugin, check_range, mix_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from fedlt.data.curriculum import stage_of
-from fedlt.data.tail import LEVELS, TailData, progress_epochs
+from fedlt.generators.curriculum import stage_of
 from fedlt.generators.plugin import PoolPlugin
+from fedlt.generators.tail import LEVELS, TailData, progress_epochs
 from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedlt.client import ClientPlugin
+from fedlt.data.shots import GROUPS
 from fedlt.data.views import paired_views, plain_views_note
-from fedlt.evaluation.shots import GROUPS
 from fedlt.losses import consistency, diversity, expert_offsets
 from fedlt.models import make_experts
 

@@ -16,15 +16,15 @@ from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
 from fedlt.models.modes import evaluating
 from fedlt.strategy import Tensors, Update, prefixed, under
-from fedlt.training import Phase, Schedule, Trainer, batches_of, train_alone
+from fedlt.worker.training import Phase, Schedule, Trainer, batches_of, train_alone
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from fedlt.config import Config, LocalConfig
+    from fedlt.data.preparation import Preparation
     from fedlt.models import Model
-    from fedlt.preparation import Preparation
 
 __all__ = [
     "Batch",
@@ -291,7 +291,7 @@ class ClientPlugin:
     """A local-training method. The defaults are plain cross-entropy on plain batches.
 
     One that overrides ``batches`` is a data plugin, one that overrides ``build``, ``views``,
-    ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt/composition.py).
+    ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt/methods/composition.py).
     """
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused

@@ -26,34 +26,35 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedlt.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
-from fedlt.claims import claimed
 from fedlt.config import Config, config_hash
-from fedlt.config.plugins import resolve_client, resolve_strategy
-from fedlt.diagnosis import Diagnosis
 from fedlt.engines import engine_class
 from fedlt.engines.auto import choose_engine
-from fedlt.engines.base import Engine
+from fedlt.engines.engine import Engine
 from fedlt.engines.foreign import as_engine
-from fedlt.evaluation import evaluation_path, rounds_to_evaluate, save_evaluation, summarise
-from fedlt.evaluation.evaluator import Evaluator, Standing
-from fedlt.explained import explained
-from fedlt.federation import Federation, prepare_federation
-from fedlt.fingerprint import fingerprint, fingerprints
+from fedlt.engines.rehearsal import GenericModel, rehearse
+from fedlt.evaluation import rounds_to_evaluate, summarise
+from fedlt.federation.evaluator import Evaluator, Standing
+from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation.ledger import Ledger, pack, unpack
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.records import array_record
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
-from fedlt.ledger import Ledger, pack, unpack
-from fedlt.rehearsal import GenericModel, rehearse
-from fedlt.report.progress import Progress
-from fedlt.run_files import ROUNDS, plain
-from fedlt.run_records import check_record, cut_rounds, make_record
-from fedlt.runs import Action, RunDirectory
-from fedlt.scoring import touches_backbone
-from fedlt.stopping import Stops
-from fedlt.trackers import Trackers, check_trackers
-from fedlt.worker import prepare_process
+from fedlt.machine.stopping import Stops
+from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.progress import Progress
+from fedlt.runs.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
+from fedlt.runs.claims import claimed
+from fedlt.runs.directory import Action, RunDirectory
+from fedlt.runs.endings import explained
+from fedlt.runs.evaluations import evaluation_path, save_evaluation
+from fedlt.runs.files import ROUNDS, plain
+from fedlt.runs.fingerprint import fingerprint, fingerprints
+from fedlt.runs.recorded import check_record, cut_rounds, make_record
+from fedlt.runs.trackers import Trackers, check_trackers
+from fedlt.worker.diagnosis import Diagnosis
+from fedlt.worker.scorer import touches_backbone
+from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin

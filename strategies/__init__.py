@@ -6,7 +6,7 @@ FedAvg``.
 
 from __future__ import annotations
 
-from fedlt.loading import Table
+from fedlt.config.loading import Table
 from fedlt.strategy import Strategy
 
 STRATEGIES: Table[type[Strategy]] = Table(

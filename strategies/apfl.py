@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedlt.sgd import ParameterGroup, Sgd
+from fedlt.optim.sgd import ParameterGroup, Sgd
 from fedlt.strategy import Tensors, Update, prefixed, under
-from fedlt.training import Phase, parameter_groups, precision_of
+from fedlt.worker.training import Phase, parameter_groups, precision_of
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 
-from fedlt.composition import is_plain
+from fedlt.methods.composition import is_plain
 from fedlt.models.balancer import BalancedHead, GradientBalancer, norm_prior, rare_classes
 from strategies.fedavg import FedAvg
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedlt.strategy import Tensors, Update, prefixed, under
-from fedlt.training import epoch_batches
+from fedlt.worker.training import epoch_batches
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:

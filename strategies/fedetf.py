@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from fedlt.composition import is_plain, weighted
 from fedlt.losses import balanced_softmax
+from fedlt.methods.composition import is_plain, weighted
 from fedlt.models import Model
 from fedlt.models.class_statistics import client_features
 from fedlt.models.etf_head import EtfHead, descend_on

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, zeros
 
-from fedlt.composition import own_cross_entropy
+from fedlt.methods.composition import own_cross_entropy
 from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
 from fedlt.models.realign import global_realign, local_realign

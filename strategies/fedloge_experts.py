@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fedlt.composition import own_cross_entropy
+from fedlt.methods.composition import own_cross_entropy
 from fedlt.models import (
     CosineHead,
     Experts,

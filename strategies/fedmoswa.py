@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from fedlt.sgd import gradient_weight
+from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Tensors, Total, Update, prefixed, under
 from strategies.fedswa import FedSWA
 from strategies.scaffold import mean_gradients, with_drift

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from fedlt.sgd import gradient_weight
+from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Strategy, Total, Update
 
 if TYPE_CHECKING:

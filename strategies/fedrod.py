@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fedlt.composition import is_plain, own_cross_entropy, weighted
 from fedlt.losses import balanced_softmax
+from fedlt.methods.composition import is_plain, own_cross_entropy, weighted
 from fedlt.models import LinearHead, Model
 from fedlt.strategy import HeadFunction, Strategy
 

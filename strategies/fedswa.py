@@ -17,7 +17,7 @@ from fedlt.strategy import ServerState, Strategy, Total, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
-    from fedlt.training import Schedule
+    from fedlt.worker.training import Schedule
 
 
 def falling(step: int, steps: int, *, end: float) -> float:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from fedlt.sgd import gradient_weight
+from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def mean_gradients(client: Client, names: Mapping[str, Tensor], weight: float) -
     Args:
         client: Trained; its model is y, its broadcast holds x.
         names: Shared parameters; eta is each one's own learning rate.
-        weight: What :func:`fedlt.sgd.gradient_weight` says of the steps, above 0.
+        weight: What :func:`fedlt.optim.sgd.gradient_weight` says of the steps, above 0.
     """
     after = client.model.state()
     return {n: (client.broadcast[n] - after[n]) / (weight * client.learning_rate(n)) for n in names}

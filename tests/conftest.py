@@ -18,7 +18,7 @@ from pools import make_pool
 from torch import Tensor
 
 from fedlt.check import TINY
-from fedlt.check.runs import (
+from fedlt.check.tiny_runs import (
     StopAfter,
     StopError,
     read_bits,
@@ -27,13 +27,14 @@ from fedlt.check.runs import (
     read_personal,
     read_rows,
 )
-from fedlt.checkpoints import Checkpoint
-from fedlt.config import Config, resolve_client, resolve_strategy
-from fedlt.federation import Federation, prepare_federation
-from fedlt.personal import PersonalStates
-from fedlt.runs import RunDirectory
+from fedlt.config import Config
+from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.runs.checkpoints import Checkpoint
+from fedlt.runs.directory import RunDirectory
+from fedlt.runs.personal_states import PersonalStates
 from fedlt.simulate import run
-from fedlt.worker import prepare_process
+from fedlt.worker.worker import prepare_process
 
 prepare_process()  # as the engines do: more threads would change last bits
 

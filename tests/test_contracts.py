@@ -15,13 +15,13 @@ from tiers import in_tiers, marks_of, once_each
 
 from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
-from fedlt.config import resolve_client, resolve_strategy
-from fedlt.engines.base import run_job
+from fedlt.engines.engine import run_job
 from fedlt.engines.serial import SerialEngine
-from fedlt.federation import prepare_federation
+from fedlt.federation.federation import prepare_federation
 from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import pack_reply, sum_replies
 from fedlt.flower.server_half import make_server_half
+from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.strategy import Strategy, Total, Update
 from strategies import STRATEGIES
 

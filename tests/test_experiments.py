@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fedlt.compare.comparison import read_comparison
-from fedlt.compare.recipes import is_recipe, read_recipe
-from fedlt.compare.sweep import make_trials
-from fedlt.config import config_hash, load_config, resolve_client, resolve_strategy
+from fedlt.comparing.comparison import read_comparison
+from fedlt.comparing.recipes import is_recipe, read_recipe
+from fedlt.comparing.sweep import make_trials
+from fedlt.config import config_hash, load_config
 from fedlt.data import DATASETS
-from fedlt.federation import prepare_federation
+from fedlt.federation.federation import prepare_federation
 from fedlt.flower.server_half import make_server_half
+from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.models.etf import sparse_etf
 
 ROOT = Path(__file__).resolve().parents[1]

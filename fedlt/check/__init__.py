@@ -9,7 +9,7 @@ from __future__ import annotations
 from fedlt.check.cases import conformance
 from fedlt.check.kit import CHECKS, Check, checks_of, run_check, run_checks
 from fedlt.check.result import Result
-from fedlt.check.setting import TINY, Bench, Subject, frozen, raw, subject_of
+from fedlt.check.tiny_federation import TINY, Bench, Subject, frozen, raw, subject_of
 
 __all__ = [
     "CHECKS",

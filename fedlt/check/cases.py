@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlt.check.kit import CHECKS, checks_of, run_check
 from fedlt.check.result import Result
-from fedlt.check.setting import Subject, subject_of
+from fedlt.check.tiny_federation import Subject, subject_of
 
 
 def conformance(

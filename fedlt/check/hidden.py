@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlt.check.places import Places, own_verbs, place, shorten
 from fedlt.check.result import Violation
 from fedlt.check.server import COHORT, total_of, updates_of
-from fedlt.check.setting import Subject, frozen, raw
+from fedlt.check.source_lines import Places, own_verbs, place, shorten
+from fedlt.check.tiny_federation import Subject, frozen, raw
 from fedlt.flower.server_half import make_server_half
 from fedlt.flower.stock import StockStrategy
 from fedlt.rng import set_torch_state, torch_state

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fedlt.check.hidden import draws_nothing_global, reads_no_clock
-from fedlt.check.places import Places, root_cause
 from fedlt.check.result import Note, Result, Violation
 from fedlt.check.server import ignores_order, weighs_to_one
-from fedlt.check.setting import Section, Subject
-from fedlt.check.streams import runs_on_streams
+from fedlt.check.source_lines import Places, root_cause
+from fedlt.check.stream_logits import runs_on_streams
 from fedlt.check.tasks import answers, covers_groups, first_state, is_pure, writes_nothing
+from fedlt.check.tiny_federation import Section, Subject
 from fedlt.check.whole import (
     builds,
     equal_on_engines,

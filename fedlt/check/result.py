@@ -33,7 +33,7 @@ class Violation(Exception):  # noqa: N818 (of the contract)
     Args:
         line: What was seen.
         change: What to change.
-        where: The place, as :func:`fedlt.check.places.place` gives it.
+        where: The place, as :func:`fedlt.check.source_lines.place` gives it.
     """
 
     def __init__(self, line: str, *, change: str, where: str = "") -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedlt.check.places import place
 from fedlt.check.result import Note, Violation
-from fedlt.check.setting import Bench, Subject
+from fedlt.check.source_lines import place
+from fedlt.check.tiny_federation import Bench, Subject
 from fedlt.flower.stock import StockStrategy
 from fedlt.strategy import ServerState, Tensors, Total, Update
 

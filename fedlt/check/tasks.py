@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from fedlt.check.places import place
 from fedlt.check.result import Violation
 from fedlt.check.server import COHORT, total_of, updates_of
-from fedlt.check.setting import Bench, Frozen, Subject, frozen, raw
+from fedlt.check.source_lines import place
+from fedlt.check.tiny_federation import Bench, Frozen, Subject, frozen, raw
 from fedlt.client import Client
 from fedlt.flower.stock import StockStrategy
 from fedlt.models import GROUPS, Model

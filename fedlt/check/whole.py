@@ -7,14 +7,14 @@ import re
 
 import torch
 
-from fedlt.check.places import Places, place, root_cause
 from fedlt.check.result import Note, Violation
-from fedlt.check.runs import APART, Finished, run_whole
-from fedlt.check.setting import ROUNDS, Subject
+from fedlt.check.source_lines import Places, place, root_cause
+from fedlt.check.tiny_federation import ROUNDS, Subject
+from fedlt.check.tiny_runs import APART, Finished, run_whole
 from fedlt.engines import engine_class
+from fedlt.engines.rehearsal import rehearse
 from fedlt.errors import FedltError, one_line
 from fedlt.flower.server_half import make_server_half
-from fedlt.rehearsal import rehearse
 
 STACK_ENDING = "; 'serial' and 'ray' can"
 

@@ -42,9 +42,9 @@ from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
 from fedlt.cli.sweep import sweep
 from fedlt.cli.trust import rule_of
+from fedlt.config.loading import add_import_paths, execution_rule
+from fedlt.config.raised import described, raised_at
 from fedlt.errors import FedltError, RunError, shortened
-from fedlt.loading import add_import_paths, execution_rule
-from fedlt.raised import described, raised_at
 
 __all__ = ["app", "main"]
 
@@ -103,7 +103,7 @@ app.command("check", cls=_Command)(check)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from fedlt.run_environment import fedlt_version
+        from fedlt.runs.environment import fedlt_version
 
         typer.echo(f"fedlt {fedlt_version()}")
         raise typer.Exit

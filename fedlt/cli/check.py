@@ -39,7 +39,7 @@ def check(
     from rich.console import Console
 
     from fedlt.check import run_checks, subject_of
-    from fedlt.worker import prepare_process
+    from fedlt.worker.worker import prepare_process
 
     prepare_process()
     subject = subject_of(name, _parsed(options or []), beside=beside, ray=ray)

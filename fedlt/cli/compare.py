@@ -15,11 +15,11 @@ from fedlt.cli.run import stopped_by_terminate
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedlt.compare.comparison import Comparison, Row
-    from fedlt.compare.conditions import Results
-    from fedlt.compare.progress import RunsProgress
-    from fedlt.compare.schedule import Cell, Outcome
-    from fedlt.compare.settings import Setting
+    from fedlt.comparing.comparison import Comparison, Row
+    from fedlt.comparing.conditions import Results
+    from fedlt.comparing.display import RunsProgress
+    from fedlt.comparing.grid import Setting
+    from fedlt.comparing.schedule import Cell, Outcome
 
 FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
 Overrides = Annotated[
@@ -60,8 +60,8 @@ def compare(
 
     Finished runs are read, interrupted ones go on: the same command continues.
     """
-    from fedlt.compare.comparison import read_comparison
-    from fedlt.compare.settings import make_settings
+    from fedlt.comparing.comparison import read_comparison
+    from fedlt.comparing.grid import make_settings
 
     check_moment(which)
     given = [*(overrides or []), *_seeds(seeds, overrides or [])]
@@ -105,8 +105,8 @@ def _compare(
 ) -> None:
     from rich.console import Console
 
-    from fedlt.compare.progress import make_runs_progress
-    from fedlt.compare.verdicts import pick_reference
+    from fedlt.comparing.display import make_runs_progress
+    from fedlt.comparing.verdicts import pick_reference
 
     console = Console()
     points = [row.label for row in comparison.rows if comparison.is_point(row)]
@@ -131,9 +131,9 @@ def _write_reports(
     against: str,
 ) -> None:
     """Write ``report.html`` about every setting's finished rows, with the command's verdicts."""
-    from fedlt.compare.verdicts import verdicts
+    from fedlt.comparing.verdicts import verdicts
     from fedlt.report.build import write_report
-    from fedlt.report.records import MOMENT
+    from fedlt.report.finished import MOMENT
 
     found = verdicts(tables, MOMENT, against)
     for setting in grid:
@@ -148,7 +148,7 @@ def _write_reports(
 
 def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[Cell]:
     """Return the runs of every row in every setting: settings outside, then rows, then seeds."""
-    from fedlt.compare.schedule import Cell
+    from fedlt.comparing.schedule import Cell
 
     cells = []
     for setting in grid:
@@ -173,8 +173,8 @@ def run_grid(
     Raises:
         FedltError: If rows of a table differ in more than the method.
     """
-    from fedlt.compare.conditions import check_alike
-    from fedlt.compare.schedule import jobs_for, run_cells
+    from fedlt.comparing.conditions import check_alike
+    from fedlt.comparing.schedule import jobs_for, run_cells
 
     folder = comparison.folder()
     places = [(setting, row) for setting in grid for row in comparison.rows]
@@ -211,7 +211,7 @@ def _finished(
     Raises:
         FedltError: If rows of a table differ in more than the method.
     """
-    from fedlt.compare.conditions import check_comparable
+    from fedlt.comparing.conditions import check_comparable
 
     found: dict[str, Results] = {}
     for setting in grid:
@@ -247,10 +247,10 @@ def show(
         folder: Gets ``<which>.md``, ``.tex`` and ``.csv``, and ``<which>_streams.csv`` where models
             have streams; None writes nothing.
     """
-    from fedlt.compare import exports
-    from fedlt.compare.streams import streams_csv
-    from fedlt.compare.table import footnotes, moments_tables, tables
-    from fedlt.compare.verdicts import describe, verdicts
+    from fedlt.comparing import exports
+    from fedlt.comparing.stream_tables import streams_csv
+    from fedlt.comparing.table import footnotes, moments_tables, tables
+    from fedlt.comparing.verdicts import describe, verdicts
 
     if not settings:
         return
@@ -318,7 +318,7 @@ def split(text: str | None, option: str) -> Sequence[str]:
 
 def check_moment(which: str) -> None:
     """Raise unless ``which`` is a moment, or ``all``."""
-    from fedlt.compare.figures import MOMENTS
+    from fedlt.comparing.cells import MOMENTS
     from fedlt.errors import FedltError, nearest
 
     if which not in (*MOMENTS, "all"):

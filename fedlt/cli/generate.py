@@ -11,7 +11,7 @@ import typer
 from fedlt.errors import FedltError, writing
 
 if TYPE_CHECKING:
-    from fedlt.data.pool import Pool
+    from fedlt.generators.pool import Pool
 
 
 def generate(
@@ -29,9 +29,9 @@ def generate(
 
     They are kept for every run that asks for the same. A stopped generation goes on.
     """
-    from fedlt.cli.places import check_place
+    from fedlt.cli.destinations import check_place
     from fedlt.cli.run import stopped_by_terminate
-    from fedlt.data.pool import save_pool
+    from fedlt.generators.pool import save_pool
 
     check_place(output, "--output")
     try:
@@ -55,12 +55,13 @@ def _pools(file: Path, overrides: list[str]) -> list[Pool]:
     """Return the pool of every seed."""
     from rich.console import Console
 
-    from fedlt.config import load_config, resolve_client, resolve_strategy
+    from fedlt.config import load_config
     from fedlt.data import prepare_data
-    from fedlt.federation import Federation
-    from fedlt.generators.base import find_pool_maker
-    from fedlt.report.progress import make_progress
-    from fedlt.worker import prepare_process
+    from fedlt.federation.federation import Federation
+    from fedlt.generators.generator import find_pool_maker
+    from fedlt.methods.lookup import resolve_client, resolve_strategy
+    from fedlt.progress import make_progress
+    from fedlt.worker.worker import prepare_process
 
     prepare_process()
     found = []

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.places import check_place
+from fedlt.cli.destinations import check_place
 from fedlt.cli.trust import Announcer, check_trusted
 
 if TYPE_CHECKING:
     from fedlt.config import Config
     from fedlt.data import FederatedData
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
     from fedlt.report.partition_plot import PartitionView
 
 
@@ -35,7 +35,7 @@ def inspect(
     Code of FILE's is not executed without --trust; code that the command line names is.
     """
     from fedlt.config import load_config
-    from fedlt.loading import execution_rule
+    from fedlt.config.loading import execution_rule
 
     config = load_config(file, overrides or []).runs()[0]
     check_place(png, "--png")
@@ -48,7 +48,7 @@ def _inspect(config: Config, png: Path | None) -> None:
     from rich.console import Console
 
     from fedlt.data import prepare_data
-    from fedlt.evaluation.shots import groups_note
+    from fedlt.data.shots import groups_note
     from fedlt.report.partition_plot import cost_text, draw_partition, estimate_cost, show_partition
 
     data = prepare_data(config.data, config.partition, seed=config.seed)
@@ -72,8 +72,8 @@ def _inspect(config: Config, png: Path | None) -> None:
 
 
 def _federation(config: Config, data: FederatedData) -> Federation:
-    from fedlt.config import resolve_client, resolve_strategy
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
+    from fedlt.methods.lookup import resolve_client, resolve_strategy
 
     return Federation(config, data, resolve_strategy(config), resolve_client(config))
 

@@ -36,7 +36,7 @@ def list_names(
     from rich.console import Console
     from rich.table import Table
 
-    from fedlt.config.plugins import client_kinds
+    from fedlt.methods.lookup import client_kinds
 
     table = Table.grid(padding=(0, 2))
     kinds = client_kinds() if what is Kind.CLIENTS else {}  # data, loss or whole
@@ -55,7 +55,7 @@ def list_names(
 def _names(what: Kind) -> dict[str, str]:
     match what:
         case Kind.STRATEGIES | Kind.CLIENTS:
-            from fedlt.config import known_plugins
+            from fedlt.methods.lookup import known_plugins
 
             return known_plugins("strategy" if what is Kind.STRATEGIES else "client")
         case Kind.MODELS:
@@ -75,7 +75,7 @@ def _names(what: Kind) -> dict[str, str]:
         case Kind.EXPERIMENTS:
             return _experiments()
         case Kind.RECIPES:
-            from fedlt.compare.recipes import about_of, recipe_paths
+            from fedlt.comparing.recipes import about_of, recipe_paths
 
             return {name: about_of(path) for name, path in recipe_paths().items()}
 

@@ -15,7 +15,7 @@ import typer
 
 from fedlt.errors import FedltError
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 _PATTERNS = ("{}.py", "test_{}.py", "{}.yaml")
 
 

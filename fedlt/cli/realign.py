@@ -12,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedlt.realigning.methods import Realignment
+    from fedlt.realigning.changes import Realignment
     from fedlt.realigning.session import DataPolicy, Plan
-    from fedlt.runs import RunDirectory
+    from fedlt.runs.directory import RunDirectory
 
 _ROUNDS = 10  # of a method that learns in rounds
 Given = Mapping[str, Any]  # constants by name
@@ -60,8 +60,8 @@ def realign(
     from fedlt.engines import ENGINES
     from fedlt.errors import FedltError, nearest, writing
     from fedlt.realigning import session
-    from fedlt.run_files import write_sealed
-    from fedlt.runs import run_directories
+    from fedlt.runs.directory import run_directories
+    from fedlt.runs.files import write_sealed
 
     given: dict[str, float | str | None] = {"tau": tau, "scale": scale, "epochs": epochs, "lr": lr}
     given |= {"batch_size": batch_size, "momentum": momentum, "per_class": per_class}
@@ -95,7 +95,7 @@ def _plans(
         FedltError: If an option is wrong, or does not belong to the method.
     """
     from fedlt.errors import FedltError, nearest
-    from fedlt.realigning.methods import METHODS, Learner
+    from fedlt.realigning.changes import METHODS, Learner
     from fedlt.realigning.session import Plan
 
     if method not in METHODS:
@@ -179,9 +179,9 @@ def _show(
     swept: str,
 ) -> None:
     """Print both views before and after, and what it cost."""
+    from fedlt.comparing.terminal import comparison_table
     from fedlt.evaluation.headline import scored_set
-    from fedlt.realigning.methods import spelt
-    from fedlt.report.tables import comparison_table
+    from fedlt.realigning.changes import spelt
 
     first = outcomes[0][0]
     seeds = ", ".join(str(own[0]["seed"]) for own in outcomes)
@@ -208,7 +208,7 @@ def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
     The mean is of the view's headline, over the seeds; a view without one is left out.
     """
     from fedlt.evaluation.headline import headlines
-    from fedlt.realigning.methods import spelt
+    from fedlt.realigning.changes import spelt
 
     parts = []
     for view, metric in headlines(outcomes[0][0]).items():
@@ -224,7 +224,7 @@ def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
 
 def _cost(outcome: Mapping[str, Any], swept: str) -> str:
     """Return one line: the constants, what the method needed, and which head it has changed."""
-    from fedlt.realigning.methods import spelt
+    from fedlt.realigning.changes import spelt
 
     constants = {n: value for n, value in outcome["constants"].items() if n != swept}
     words = "".join(f"{name} {spelt(value)}; " for name, value in constants.items())

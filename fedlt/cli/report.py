@@ -26,7 +26,7 @@ def report(
     ] = "",
 ) -> None:
     """Write one HTML page about finished runs; trains nothing and needs no network."""
-    from fedlt.cli.places import check_place
+    from fedlt.cli.destinations import check_place
     from fedlt.report.build import write_report
 
     check_place(output, "--output")

@@ -22,7 +22,7 @@ from fedlt.cli.compare import (
 )
 
 if TYPE_CHECKING:
-    from fedlt.compare.recipes import Recipe, RecipeSetting
+    from fedlt.comparing.recipes import Recipe, RecipeSetting
 
 
 def reproduce(
@@ -49,7 +49,7 @@ def reproduce(
     """
     from dataclasses import replace
 
-    from fedlt.compare.recipes import find_recipe, read_recipe, seeds_of
+    from fedlt.comparing.recipes import find_recipe, read_recipe, seeds_of
 
     given = list(overrides or ())
     _check_overrides(given)
@@ -94,9 +94,9 @@ def _reproduce(
 ) -> None:
     from rich.console import Console
 
-    from fedlt.compare import reproduction
-    from fedlt.compare.figures import notes_of
-    from fedlt.compare.progress import make_runs_progress
+    from fedlt.comparing import reproduction
+    from fedlt.comparing.cells import notes_of
+    from fedlt.comparing.display import make_runs_progress
 
     console, scale = Console(), grid[0].scale
     tell = teller(console)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedlt.cli.compare import check_moment, show, teller, write
-from fedlt.cli.places import check_place
+from fedlt.cli.destinations import check_place
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedlt.compare.conditions import Results
-    from fedlt.rescoring import Cut
+    from fedlt.comparing.conditions import Results
+    from fedlt.runs.rescoring import Cut
 
 
 def rescore(
@@ -53,11 +53,11 @@ def rescore(
     """
     from rich.console import Console
 
-    from fedlt.compare.conditions import check_comparable
-    from fedlt.compare.stored import collect
-    from fedlt.compare.verdicts import pick_reference
+    from fedlt.comparing.conditions import check_comparable
+    from fedlt.comparing.stored import collect
+    from fedlt.comparing.verdicts import pick_reference
     from fedlt.errors import FedltError
-    from fedlt.rescoring import Cut
+    from fedlt.runs.rescoring import Cut
 
     check_moment(which)
     check_place(output, "--output", is_folder=True)
@@ -82,8 +82,8 @@ def rescore(
 
 
 def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDirectory)
-    from fedlt.compare.conditions import conditions
-    from fedlt.rescoring import rescore
+    from fedlt.comparing.conditions import conditions
+    from fedlt.runs.rescoring import rescore
 
     known = conditions(directory.config()) | {"mask": cut.mask}
     if cut.local_test is not None:
@@ -94,8 +94,8 @@ def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDir
 
 def _show_more(console: Console, results: Results, which: str, output: Path | None) -> None:
     """Print and write calibration and test priors; write all metrics as CSV."""
-    from fedlt.compare.exports import metrics_csv, metrics_markdown
-    from fedlt.compare.table import metric_table
+    from fedlt.comparing.exports import metrics_csv, metrics_markdown
+    from fedlt.comparing.table import metric_table
     from fedlt.evaluation.priors import TEST_PRIORS
 
     names = [name for name, _, _ in TEST_PRIORS]

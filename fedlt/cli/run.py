@@ -52,8 +52,8 @@ def run(
 
 def _going_on(config: Config | None) -> str:
     """Return where the first run that is not finished goes on."""
-    from fedlt.explained import going_on
-    from fedlt.runs import RunDirectory
+    from fedlt.runs.directory import RunDirectory
+    from fedlt.runs.endings import going_on
 
     for one in () if config is None else config.runs():
         directory = RunDirectory.of(one)
@@ -83,8 +83,8 @@ def stopped_by_terminate() -> Iterator[None]:
 
 def _check(config: Config, *, resume: bool, overwrite: bool) -> None:
     """Find every mistake that can be found before the first of several runs starts."""
-    from fedlt.config import resolve_client, resolve_strategy
-    from fedlt.runs import RunDirectory
+    from fedlt.methods.lookup import resolve_client, resolve_strategy
+    from fedlt.runs.directory import RunDirectory
 
     for one in config.runs():
         RunDirectory.of(one).decide(one, resume=resume, overwrite=overwrite)
@@ -96,7 +96,7 @@ def _run_all(
     config: Config, console: Console, *, resume: bool, overwrite: bool
 ) -> list[dict[str, Any]]:
     from fedlt import simulate
-    from fedlt.report.progress import make_progress
+    from fedlt.progress import make_progress
 
     results = []
     for one in config.runs():
@@ -112,8 +112,8 @@ def _run_all(
 
 
 def _report(config: Config, results: Sequence[dict[str, Any]], console: Console) -> None:
-    from fedlt.report.tables import result_table, seeds_table
-    from fedlt.runs import RunDirectory
+    from fedlt.comparing.terminal import result_table, seeds_table
+    from fedlt.runs.directory import RunDirectory
 
     console.print(result_table(results[0]) if len(results) == 1 else seeds_table(results))
     for one in config.runs():

@@ -10,8 +10,8 @@ import typer
 from fedlt.cli.compare import FileArgument, Jobs, Overrides, Rows, resumable, split, teller, write
 
 if TYPE_CHECKING:
-    from fedlt.compare.comparison import Comparison
-    from fedlt.compare.search import Choices
+    from fedlt.comparing.comparison import Comparison
+    from fedlt.comparing.search import Choices
 
 
 def sweep(
@@ -34,7 +34,7 @@ def sweep(
 
     Finished trials are read, interrupted ones go on: the same command continues.
     """
-    from fedlt.compare.comparison import read_comparison
+    from fedlt.comparing.comparison import read_comparison
 
     _check_split(overrides or [])
     comparison = read_comparison(
@@ -47,8 +47,8 @@ def sweep(
 def _sweep(comparison: Comparison, trials: int | None, jobs: int | None) -> None:
     from rich.console import Console
 
-    from fedlt.compare.progress import make_runs_progress
-    from fedlt.compare.sweep import make_searches, run_search, sweep_csv, sweep_markdown
+    from fedlt.comparing.display import make_runs_progress
+    from fedlt.comparing.sweep import make_searches, run_search, sweep_csv, sweep_markdown
 
     console = Console()
     searches = make_searches(comparison, trials)
@@ -72,8 +72,8 @@ def _check_split(overrides: list[str]) -> None:
 
 def _space(given: list[str]) -> dict[str, Choices]:
     """Return what ``--search`` gives: a list or a range a key."""
-    from fedlt.compare.search import check_key, parse_choices
-    from fedlt.compare.settings import read_values
+    from fedlt.comparing.grid import read_values
+    from fedlt.comparing.search import check_key, parse_choices
     from fedlt.errors import FedltError
 
     found: dict[str, Choices] = {}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from fedlt.config.loading import Rule, absolute_spec
 from fedlt.errors import FedltError, shortened
-from fedlt.loading import Rule, absolute_spec
 
 if TYPE_CHECKING:
     from fedlt.config import Config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
 from fedlt.config.load import build_config, load_config, to_yaml
-from fedlt.config.plugins import known_plugins, resolve_client, resolve_strategy
 from fedlt.config.schema import (
     CheckpointConfig,
     ClientConfig,
@@ -44,10 +43,7 @@ __all__ = [
     "build_config",
     "config_hash",
     "file_digests",
-    "known_plugins",
     "load_config",
-    "resolve_client",
-    "resolve_strategy",
     "settings_of",
     "to_yaml",
     "user_code",

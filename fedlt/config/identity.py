@@ -9,10 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlt.config.import_closure import closure, module_files
+from fedlt.config.loading import is_spec
 from fedlt.config.paths import is_path
-from fedlt.digests import file_digest, path_digest
-from fedlt.import_closure import closure, module_files
-from fedlt.loading import is_spec
+from fedlt.machine.digests import file_digest, path_digest
 
 if TYPE_CHECKING:
     from fedlt.config.schema import Config, PluginConfig

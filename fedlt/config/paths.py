@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedlt.config.loading import is_spec
 from fedlt.errors import FedltError
-from fedlt.loading import is_spec
 
 # Keys whose text may be ``file.py:Name``; a plugin's section may be its name alone.
 SPECS = ("data.dataset", "model.name", "engine.name", "strategy", "strategy.name", "client",

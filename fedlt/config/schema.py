@@ -19,7 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from fedlt.config.base import (
+from fedlt.config.faults_section import FaultsConfig
+from fedlt.config.loading import is_spec
+from fedlt.config.section import (
     Count,
     Epochs,
     Memory,
@@ -31,11 +33,9 @@ from fedlt.config.base import (
     Whole,
     Width,
 )  # fmt: skip
-from fedlt.config.base import Section as _Section
-from fedlt.config.faults import FaultsConfig
+from fedlt.config.section import Section as _Section
 from fedlt.engines import ENGINES
 from fedlt.errors import nearest
-from fedlt.loading import is_spec
 
 __all__ = [
     "CheckpointConfig",

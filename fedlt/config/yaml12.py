@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from fedlt.errors import FedltError, shortened
-from fedlt.reading import read_text
+from fedlt.machine.reading import read_text
 
 MOST_BYTES = 1 << 20  # of a YAML file; the longest of ours has a hundredth of that
 MOST_VALUES = 20_000  # keys, values, lists and mappings, with what aliases stand for

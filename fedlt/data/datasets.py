@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from fedlt.config.loading import is_spec, load_users_object
+from fedlt.config.raised import users_code
 from fedlt.data.builtin import digits, synthetic
 from fedlt.data.dataset import Dataset, dataset_from_arrays
 from fedlt.data.torchvision_sets import torchvision_dataset
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_users_object
-from fedlt.raised import users_code
 
 __all__ = ["DATASETS", "Dataset", "dataset_from_arrays", "load_dataset"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.errors import FedltError
-from fedlt.reading import read_json
+from fedlt.machine.reading import read_json
 
 _FORMAT = 1
 

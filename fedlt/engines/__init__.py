@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from fedlt.config.loading import is_spec, load_users_object
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_users_object
 
 if TYPE_CHECKING:
-    from fedlt.engines.base import Engine
+    from fedlt.engines.engine import Engine
 
 __all__ = ["ENGINES", "engine_class"]
 
 ENGINES = {
-    "auto": "fedlt.engines.base:Engine",  # a word: choose_engine() picks one of the others
+    "auto": "fedlt.engines.engine:Engine",  # a word: choose_engine() picks one of the others
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
     "stacked": "fedlt.engines.stacked:StackedEngine",
@@ -27,13 +27,13 @@ def engine_class(name: str) -> type[Engine]:
     Raises:
         FedltError: If there is none of that name, or it is not an :class:`Engine`.
     """
-    from fedlt.engines.base import Engine
+    from fedlt.engines.engine import Engine
 
     if is_spec(name):
         found = load_users_object(name, "engine.name")
         if not (isinstance(found, type) and issubclass(found, Engine)):
             raise FedltError(
-                f"engine.name: {name!r} is not a subclass of fedlt.engines.base.Engine"
+                f"engine.name: {name!r} is not a subclass of fedlt.engines.engine.Engine"
             )
         return found
     if name not in ENGINES:

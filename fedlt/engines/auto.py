@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from fedlt.engines import ENGINES, engine_class
 from fedlt.engines.probe import Estimate, Probe, take_probe
-from fedlt.report.progress import round_time
+from fedlt.progress import round_time
 
 if TYPE_CHECKING:
     from fedlt.flower.adapter import ServerHalf
-    from fedlt.worker import Worker
+    from fedlt.worker.worker import Worker
 
 
 def choose_engine(name: str, server: ServerHalf, worker: Worker) -> tuple[str, list[str]]:

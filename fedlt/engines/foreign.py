@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from fedlt.engines.base import Engine, Job, JobResult
+from fedlt.engines.engine import Engine, Job, JobResult
 from fedlt.errors import RunError
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.flower.records import array_record
 from fedlt.flower.replies import hits_of, metric_lists, sum_replies
-from fedlt.scoring import Scorer
+from fedlt.worker.scorer import Scorer
 
 if TYPE_CHECKING:
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 WAIT = 600.0  # seconds until all nodes must be there
 

@@ -18,7 +18,7 @@ from fedlt.rng import set_torch_state, torch_state
 
 if TYPE_CHECKING:
     from fedlt.client import Client
-    from fedlt.training import Phase, Trainer
+    from fedlt.worker.training import Phase, Trainer
 
 Result = TypeVar("Result")
 

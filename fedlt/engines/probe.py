@@ -21,16 +21,16 @@ from fedlt.data.batches import batch_slices
 from fedlt.errors import FedltError, one_line
 from fedlt.evaluation import rounds_to_evaluate
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
-from fedlt.scoring import touches_backbone
+from fedlt.worker.scorer import touches_backbone
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedlt.client import Client
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
     from fedlt.strategy import ServerState
-    from fedlt.worker import Worker
+    from fedlt.worker.worker import Worker
 
 BATCHES = 3  # of the probed client
 PATIENCE = 0.3  # seconds of repeated measurement

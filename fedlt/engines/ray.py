@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from flwr.app import ArrayRecord, RecordDict
 
-from fedlt.engines.base import Engine, Job, JobResult
+from fedlt.config.loading import import_paths, user_modules
+from fedlt.engines.engine import Engine, Job, JobResult
 from fedlt.engines.probe import Estimate, Probe
 from fedlt.engines.ray_cluster import (
     check_address,
@@ -28,12 +29,11 @@ from fedlt.engines.ray_cluster import (
 from fedlt.engines.ray_pool import Pool
 from fedlt.engines.ray_worker import RayWorker
 from fedlt.flower.records import array_record, with_content
-from fedlt.loading import import_paths, user_modules
 
 if TYPE_CHECKING:
     from fedlt.config import EngineConfig
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
 
 START_SECONDS = 5.0  # of Ray and its workers, beyond what the driver does meanwhile

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 from flwr.app import ArrayRecord
 
-from fedlt.engines.base import Job, JobResult, run_job
+from fedlt.config.loading import add_import_paths, check_packages
+from fedlt.engines.engine import Job, JobResult, run_job
 from fedlt.flower.records import tensors_of
-from fedlt.loading import add_import_paths, check_packages
-from fedlt.peak_memory import peak_memory
+from fedlt.machine.peak_memory import peak_memory
 
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
 
@@ -27,8 +27,8 @@ class RayWorker:
     def __init__(self, paths: Sequence[str]) -> None:
         check_packages()
         add_import_paths(paths)  # where the driver has found the classes of the federation
-        from fedlt.engines.heap import keep_freed_memory
-        from fedlt.worker import prepare_process
+        from fedlt.machine.heap import keep_freed_memory
+        from fedlt.worker.worker import prepare_process
 
         prepare_process()
         keep_freed_memory()
@@ -37,7 +37,7 @@ class RayWorker:
     def setup(self, federation: Federation) -> None:
         """Build the scratch model."""
         from fedlt.flower.client_app import make_client_app
-        from fedlt.worker import Worker
+        from fedlt.worker.worker import Worker
 
         self._worker = Worker(federation)
         self._app = make_client_app(lambda: self._worker)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fedlt.engines.base import Engine, Job, JobResult, run_job
-from fedlt.engines.heap import keep_freed_memory
+from fedlt.engines.engine import Engine, Job, JobResult, run_job
 from fedlt.engines.probe import Estimate, Probe
 from fedlt.flower.client_app import make_client_app
-from fedlt.worker import Worker, prepare_process
+from fedlt.machine.heap import keep_freed_memory
+from fedlt.worker.worker import Worker, prepare_process
 
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
 
 

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from fedlt.adamw import Moments, adamw
 from fedlt.client import Batch, Client
 from fedlt.engines.lockstep import Request
-from fedlt.engines.streams import Stream, largest_group
+from fedlt.engines.stack_batches import Stream, largest_group
 from fedlt.engines.template import TemplateClient, TemplateModel
 from fedlt.losses import under_vmap
-from fedlt.sgd import climb, descend, descend_rows
+from fedlt.optim.adamw import Moments, adamw
+from fedlt.optim.sgd import climb, descend, descend_rows
 from fedlt.strategy import Tensors
-from fedlt.training import check_loss, parameter_groups, precision_of
+from fedlt.worker.training import check_loss, parameter_groups, precision_of
 
 
 @dataclass

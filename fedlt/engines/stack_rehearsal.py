@@ -23,13 +23,13 @@ from fedlt.engines.probe import measure_seconds, method_name
 from fedlt.engines.stack import Stack
 from fedlt.engines.template import TemplateModel, UnstackableError
 from fedlt.errors import FedltError, one_line
-from fedlt.training import Phase, Trainer, train_alone
+from fedlt.worker.training import Phase, Trainer, train_alone
 
 if TYPE_CHECKING:
     from fedlt.client import Client
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
-    from fedlt.worker import Worker
+    from fedlt.worker.worker import Worker
 
 IMAGES = 4  # a client: BatchNorm needs some
 TRIALS = 3  # an activation that rounding takes across zero may spoil one, hardly three

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message
 
 from fedlt.engines.alike import group_alike
-from fedlt.engines.base import Engine, Job, JobResult, answer, gather
-from fedlt.engines.heap import keep_freed_memory
+from fedlt.engines.engine import Engine, Job, JobResult, answer, gather
 from fedlt.engines.lockstep import Request, Task, run_together
 from fedlt.engines.probe import BATCHES, Estimate, Probe
 from fedlt.engines.stack import Stack
@@ -25,16 +24,17 @@ from fedlt.engines.stack_rehearsal import rehearse_stack, time_stack
 from fedlt.engines.template import TemplateModel
 from fedlt.errors import FedltError
 from fedlt.flower.client_app import make_client_app
-from fedlt.worker import Worker, prepare_process
+from fedlt.machine.heap import keep_freed_memory
+from fedlt.worker.worker import Worker, prepare_process
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
-    from fedlt.training import Trainer
+    from fedlt.worker.training import Trainer
 
 MAX_STACK = 32  # clients; more add little: by then the arithmetic, not the calls, takes the time
 MEMORY = 2**30  # bytes of weights in a stack: model, stacked values, gradients, momentum

@@ -11,38 +11,30 @@ Every name and formula is in ``docs/metrics.md``.
 
 from __future__ import annotations
 
-from fedlt.evaluation.archive import Evaluation, evaluation_path, load_evaluation, save_evaluation
+from fedlt.evaluation.counting import client_hits, fused_logits, score_client, score_generic
 from fedlt.evaluation.generic import Metric, generic_metrics
 from fedlt.evaluation.local_test import LocalTest, draw_images, evaluated_clients, local_test
-from fedlt.evaluation.personal import client_accuracies, coverage_metrics, personal_metrics
+from fedlt.evaluation.personal_metrics import client_accuracies, coverage_metrics, personal_metrics
 from fedlt.evaluation.rounds import rounds_to_evaluate, summarise
 from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
-from fedlt.evaluation.scoring import client_hits, fused_logits, score_client, score_generic
-from fedlt.evaluation.shots import ShotGroups, shot_groups
 
 __all__ = [
     "ClientHits",
-    "Evaluation",
     "GenericScores",
     "LocalTest",
     "Metric",
     "PersonalScores",
-    "ShotGroups",
     "client_accuracies",
     "client_hits",
     "coverage_metrics",
     "draw_images",
     "evaluated_clients",
-    "evaluation_path",
     "fused_logits",
     "generic_metrics",
-    "load_evaluation",
     "local_test",
     "personal_metrics",
     "rounds_to_evaluate",
-    "save_evaluation",
     "score_client",
     "score_generic",
-    "shot_groups",
     "summarise",
 ]

@@ -13,9 +13,9 @@ import math
 import torch
 from torch import Tensor
 
+from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.rounds import mean
-from fedlt.evaluation.shots import ShotGroups
 
 _ROUNDING = 1e-6  # of single precision, against the numbers themselves
 

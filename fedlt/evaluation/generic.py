@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlt.data.arrays import FloatArray, IntArray
+from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.scores import CONFIDENCE_UNIT, NLL_UNIT, GenericScores
-from fedlt.evaluation.shots import ShotGroups
 
 Metric = float | int | None  # a metric's value; None where it is not defined
 

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlt.data.arrays import BoolArray, FloatArray, IntArray
+from fedlt.data.shots import ShotGroups, cumulative_groups
 from fedlt.errors import FedltError, nearest
-from fedlt.evaluation.shots import ShotGroups, cumulative_groups
 from fedlt.rng import numpy_generator
 
 REFERENCE_WARNING = (

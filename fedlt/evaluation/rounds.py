@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedlt.data.shots import GROUPS
 from fedlt.errors import FedltError
 from fedlt.evaluation.generic import Metric
-from fedlt.evaluation.shots import GROUPS
 
 Record = Mapping[str, Any]  # "round" and metrics by name
 

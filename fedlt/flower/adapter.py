@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import RunError
-from fedlt.faults import Faults, NormRule, RoundFaults
+from fedlt.federation.faults import Faults, NormRule, RoundFaults
 from fedlt.flower.records import Records, array_record, metric_record, record_dict
 from fedlt.flower.replies import (
     finite,
@@ -34,7 +34,7 @@ from fedlt.rng import numpy_generator
 from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update
 
 if TYPE_CHECKING:
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 
 class NoUsableUpdateError(RunError):

@@ -15,14 +15,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.federation.steps import corrupted, start_of, step_norm
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import hits_record, pack_reply
-from fedlt.steps import corrupted, start_of, step_norm
 from fedlt.strategy import Tensors, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
-    from fedlt.worker import Worker
+    from fedlt.worker.worker import Worker
 
 
 def personal_of(context: Context) -> Tensors:

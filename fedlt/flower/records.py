@@ -18,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.common.constant import SType
 from torch import Tensor
 
-from fedlt.memory import Layout, as_tensor, find_block
+from fedlt.machine.memory import Layout, as_tensor, find_block
 
 
 def _rebuild(array: np.ndarray[Any, Any]) -> TensorArray:

@@ -30,7 +30,7 @@ from fedlt.flower.records import (
     tensors_of,
     with_content,
 )
-from fedlt.memory import Pieces
+from fedlt.machine.memory import Pieces
 from fedlt.strategy import Tensors, Update
 
 _IN_CACHE = 2**16  # entries

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedlt.config.raised import users_code
 from fedlt.errors import FedltError
 from fedlt.flower.adapter import FlowerStrategy, ServerHalf
 from fedlt.flower.stock import StockFlowerStrategy, StockStrategy
-from fedlt.raised import users_code
 
 if TYPE_CHECKING:
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 
 def make_server_half(federation: Federation) -> ServerHalf:

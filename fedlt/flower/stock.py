@@ -30,7 +30,7 @@ from fedlt.rng import key
 from fedlt.strategy import ServerState, Strategy, Tensors
 
 if TYPE_CHECKING:
-    from fedlt.federation import Federation
+    from fedlt.federation.federation import Federation
 
 SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes")
 

@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from fedlt.errors import nearest
-from fedlt.generators.base import Generator
 from fedlt.generators.federated_ddpm import FederatedDdpm
+from fedlt.generators.generator import Generator
 from fedlt.generators.local_ddpm import LocalDdpm
 from fedlt.generators.pooled_oracle import PooledOracle
 from fedlt.generators.stable_diffusion import StableDiffusion

@@ -23,11 +23,11 @@ from torch.nn import functional
 
 from fedlt.data.prior import ABSENT
 from fedlt.errors import FedltError
-from fedlt.generators.base import Generator, Group, Items, Maker, Request
 from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.fitting import Fit, fit
+from fedlt.generators.generator import Generator, Group, Items, Maker, Request
 from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
-from fedlt.report.progress import round_time
+from fedlt.progress import round_time
 from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
 
 

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlt.cache import cache_directory
-from fedlt.data.pool import Pool, load_pool, save_pool
 from fedlt.errors import FedltError
-from fedlt.generators.base import Generator, Group, Items, Request
+from fedlt.generators.generator import Generator, Group, Items, Request
 from fedlt.generators.measures import level_lines
+from fedlt.generators.pool import Pool, load_pool, save_pool
+from fedlt.machine.cache import cache_directory
 
 VERSION = 1  # raise it when a generator's recipe changes
 

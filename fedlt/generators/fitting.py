@@ -20,7 +20,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from fedlt.data.resampling import class_shares, draw_rows
-from fedlt.durable import pack_tensors
+from fedlt.machine.durable import pack_tensors
 from fedlt.rng import numpy_generator, torch_generator
 
 # (rows (B,) of a client, its share (C,) of each class among draws, generator) -> scalar

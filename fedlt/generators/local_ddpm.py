@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedlt.generators.base import Group, Request
 from fedlt.generators.ddpm import Ddpm
+from fedlt.generators.generator import Group, Request
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from fedlt.data import FederatedData
-    from fedlt.data.pool import Pool
+    from fedlt.generators.pool import Pool
 
 
 def similarities(images: NDArray[np.uint8], sources: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fedlt.client import ClientPlugin
-from fedlt.data.pool import Pool, load_pool
-from fedlt.data.tail import HARD, added_images, check_levels, use_pool
 from fedlt.errors import FedltError
 from fedlt.generators import make_generator
-from fedlt.generators.base import Generator, Request, chosen_sources, tail_sources
 from fedlt.generators.filling import filled_pool
+from fedlt.generators.generator import Generator, Request, chosen_sources, tail_sources
+from fedlt.generators.pool import Pool, load_pool
 from fedlt.generators.selection import confidences
+from fedlt.generators.tail import HARD, added_images, check_levels, use_pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fedlt.preparation import Preparation
+    from fedlt.data.preparation import Preparation
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedlt.generators.base import Group, Request
 from fedlt.generators.ddpm import Ddpm
+from fedlt.generators.generator import Group, Request
 
 
 @dataclass(frozen=True)

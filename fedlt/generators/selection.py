@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from fedlt.data.augment import normalize
+from fedlt.methods.teacher import Teacher, load_teacher
 from fedlt.models import build_model
-from fedlt.models.teacher import Teacher, load_teacher
 
 if TYPE_CHECKING:
-    from fedlt.preparation import Preparation
+    from fedlt.data.preparation import Preparation
 
 _AT_ONCE = 256  # images
 

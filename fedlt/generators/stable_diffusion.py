@@ -20,9 +20,9 @@ from torch.nn import functional
 from fedlt.config.yaml12 import read_mapping
 from fedlt.data import FederatedData
 from fedlt.errors import FedltError, one_line
-from fedlt.generators.base import Generator, Group, Items, Maker, Request
 from fedlt.generators.clip import ClipScores
 from fedlt.generators.extra import diffusion_extra
+from fedlt.generators.generator import Generator, Group, Items, Maker, Request
 from fedlt.generators.sdedit import steps_of
 from fedlt.rng import key, numpy_generator
 
@@ -56,7 +56,7 @@ class StableDiffusion(Generator):
 
     def settings(self) -> Mapping[str, object]:
         """Return all settings, and what the paths hold."""
-        from fedlt.digests import path_digest
+        from fedlt.machine.digests import path_digest
 
         paths = ("weights_path", "clip_path", "prompts_path")
         contents = {

@@ -8,12 +8,12 @@ from typing import Final
 
 from torch import nn
 
+from fedlt.config.loading import is_spec, load_users_object
+from fedlt.config.raised import users_code
 from fedlt.errors import FedltError, nearest
-from fedlt.loading import is_spec, load_users_object
 from fedlt.models.cnn import Cnn
 from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import ResNet
-from fedlt.raised import users_code
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from fedlt.denormals import flushed_denormals
 from fedlt.errors import FedltError
+from fedlt.machine.denormals import flushed_denormals
 from fedlt.models.etf_cache import cached_tensor
 from fedlt.rng import torch_generator
 

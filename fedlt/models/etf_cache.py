@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedlt.cache import cache_directory
+from fedlt.machine.cache import cache_directory
 
 VERSION: Final = 1  # raise it when a cached recipe changes
 _KEY: Final = "value"

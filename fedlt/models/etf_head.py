@@ -15,7 +15,7 @@ from fedlt.data.batches import batch_slices
 from fedlt.losses import cross_entropy
 from fedlt.models.etf import dense_etf
 from fedlt.models.index import Group
-from fedlt.sgd import descend
+from fedlt.optim.sgd import descend
 
 
 class EtfHead(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlt.errors import FedltError
-from fedlt.memory import find_block
+from fedlt.machine.memory import find_block
 
 Group = Literal["shared", "personal", "fixed"]
 Kind = Literal["all", "parameter", "buffer", "integer"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedlt.data.batches import batch_slices
-from fedlt.sgd import descend
+from fedlt.optim.sgd import descend
 
 Head = dict[str, Tensor]  # weight (C, D) and bias (C,), as ``LinearHead`` has them
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlt.errors import FedltError, nearest
-from fedlt.memory import Layout
+from fedlt.machine.memory import Layout
 from fedlt.models.heads import CosineHead, LinearHead, StreamHead
 from fedlt.models.index import GROUPS, Group, Index, find_parts, lies_under, resolve_group
 

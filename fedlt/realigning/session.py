@@ -14,31 +14,31 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from fedlt.checkpoints import Checkpoint, load_checkpoint, newest_round, state_folder
 from fedlt.config import FaultsConfig, config_hash
-from fedlt.config.plugins import resolve_client, resolve_strategy
 from fedlt.engines import engine_class
+from fedlt.engines.rehearsal import rehearse
 from fedlt.errors import FedltError
-from fedlt.federation import Federation, prepare_federation
-from fedlt.fingerprint import fingerprint
-from fedlt.flower.drive import drive
+from fedlt.federation.federation import Federation, prepare_federation
 from fedlt.flower.server_half import make_server_half
-from fedlt.realigning.heads import LinearNames, find_head, find_local_head
-from fedlt.realigning.methods import ClosedForm, Learner, Realignment, spelt
-from fedlt.realigning.strategy import SENT, TRAINED, PooledRealigned, Realigned, head_of
-from fedlt.rehearsal import rehearse
-from fedlt.report.progress import Progress
+from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.progress import Progress
+from fedlt.realigning.changes import ClosedForm, Learner, Realignment, spelt
+from fedlt.realigning.drive import drive
+from fedlt.realigning.linear_head import LinearNames, find_head, find_local_head
+from fedlt.realigning.realigned import SENT, TRAINED, PooledRealigned, Realigned, head_of
 from fedlt.rng import torch_generator
-from fedlt.runs import RunDirectory
+from fedlt.runs.checkpoints import Checkpoint, load_checkpoint, newest_round, state_folder
+from fedlt.runs.directory import RunDirectory
+from fedlt.runs.fingerprint import fingerprint
 from fedlt.simulate import Simulation
 from fedlt.strategy import ServerState, Tensors, prefixed, under
-from fedlt.worker import prepare_process
+from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.config import Config
-    from fedlt.engines.base import Engine
+    from fedlt.engines.engine import Engine
     from fedlt.evaluation import Metric
-    from fedlt.evaluation.evaluator import Standing
+    from fedlt.federation.evaluator import Standing
     from fedlt.models.linear_probe import Head
 
 DataPolicy = Literal["none", "pooled", "federated"]

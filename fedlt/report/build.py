@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedlt.compare.verdicts import Verdict
+from fedlt.comparing.verdicts import Verdict
 from fedlt.errors import writing
 from fedlt.report.facts import (
     differences_sheet,
@@ -15,14 +15,14 @@ from fedlt.report.facts import (
     warnings,
 )
 from fedlt.report.figures import all_pictures
+from fedlt.report.finished import Reading, read_runs
 from fedlt.report.page import Content, Section, render
 from fedlt.report.personal_view import beside_sheet
 from fedlt.report.picture import Picture
-from fedlt.report.records import Reading, read_runs
 from fedlt.report.style import save, styled
 from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, title
 from fedlt.report.verdict import judged, verdict_lines, verdict_sheet
-from fedlt.run_environment import fedlt_version
+from fedlt.runs.environment import fedlt_version
 
 _TERMS = (
     (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedlt.compare.figures import notes_of, prior_words
-from fedlt.compare.table import view_notes
-from fedlt.compare.verdicts import MIN_SEEDS
+from fedlt.comparing.cells import notes_of, prior_words
+from fedlt.comparing.table import view_notes
+from fedlt.comparing.terminal import DASH
+from fedlt.comparing.verdicts import MIN_SEEDS
+from fedlt.report.finished import MOMENT, Method, Reading, RunRecord
 from fedlt.report.picture import Cell, Sheet
-from fedlt.report.records import MOMENT, Method, Reading, RunRecord
-from fedlt.report.tables import DASH
 
 _ASIDE = ("name", "output", "seed", "seeds", "checkpoint.every", "trackers")
 _MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine

@@ -18,10 +18,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fedlt.comparing.terminal import DASH, percent
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.errors import writing
 from fedlt.evaluation.headline import ScoredSet
-from fedlt.report.tables import DASH, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from fedlt.compare.figures import mark
+from fedlt.comparing.cells import mark
+from fedlt.report.finished import MOMENT, Method
 from fedlt.report.picture import Cell, Sheet, number, spread
-from fedlt.report.records import MOMENT, Method
 
 _SHARES = {  # heading -> metric, in %
     "largest class": "personal/majority_guess",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedlt.compare.statistics import interval
-from fedlt.report.tables import DASH, half_width, percent
+from fedlt.comparing.statistics import interval
+from fedlt.comparing.terminal import DASH, half_width, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

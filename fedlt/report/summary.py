@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fedlt.compare.figures import is_average, majority_guess, mark
-from fedlt.compare.statistics import interval
-from fedlt.compare.verdicts import MIN_SEEDS, Verdict
+from fedlt.comparing.cells import is_average, majority_guess, mark
+from fedlt.comparing.statistics import interval
+from fedlt.comparing.terminal import DASH, percent
+from fedlt.comparing.verdicts import MIN_SEEDS, Verdict
 from fedlt.evaluation.rounds import mean
+from fedlt.report.finished import MOMENT, Method, Reading
 from fedlt.report.picture import Cell, Sheet, share, spread
-from fedlt.report.records import MOMENT, Method, Reading
-from fedlt.report.tables import DASH, percent
 
 MOMENTS = {
     "final": "the last round",

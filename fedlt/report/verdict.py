@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlt.compare.conditions import check_comparable
-from fedlt.compare.figures import AVERAGE
-from fedlt.compare.verdicts import MIN_SEEDS, Verdict, pick_reference, verdicts
+from fedlt.comparing.cells import AVERAGE
+from fedlt.comparing.conditions import check_comparable
+from fedlt.comparing.terminal import percent
+from fedlt.comparing.verdicts import MIN_SEEDS, Verdict, pick_reference, verdicts
 from fedlt.errors import FedltError
+from fedlt.report.finished import MOMENT, Method
 from fedlt.report.picture import Cell, Sheet, number, share
-from fedlt.report.records import MOMENT, Method
-from fedlt.report.tables import percent
 
 _VIEWS = {"generic": "one model for everybody", "personal": "each client's own model"}
 _WORDS = {"better": "better", "worse": "worse", "not different": "no difference shown for"}

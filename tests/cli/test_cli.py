@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import fedlt
-from fedlt import checkpoints
 from fedlt.cli import main
 from fedlt.config import load_config
 from fedlt.errors import FedltError, RunError
-from fedlt.fingerprint import declared
-from fedlt.runs import RunDirectory
+from fedlt.runs import checkpoints
+from fedlt.runs.directory import RunDirectory
+from fedlt.runs.fingerprint import declared
 
 BASE = "name: a\nrounds: 3\n"
 

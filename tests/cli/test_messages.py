@@ -14,11 +14,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from fedlt.cli import main
-from fedlt.compare.figures import accuracy_cell
-from fedlt.config import Config, resolve_strategy
+from fedlt.comparing.cells import accuracy_cell
+from fedlt.comparing.terminal import percent
+from fedlt.config import Config
 from fedlt.errors import FedltError
+from fedlt.methods.lookup import resolve_strategy
 from fedlt.report.partition_plot import PartitionView, draw_heat
-from fedlt.report.tables import percent
 
 BASE = "name: a\nrounds: 1\nengine: {name: serial}\n"
 
@@ -101,7 +102,7 @@ def test_mlflow_says_nothing_between_the_rounds(tmp_path):
     """In a process of its own, where nobody has set MLflow's logger before."""
     code = (
         "from pathlib import Path\nfrom fedlt.config import Config\n"
-        "from fedlt.trackers import TRACKERS\n"
+        "from fedlt.runs.trackers import TRACKERS\n"
         f"one = TRACKERS['mlflow'](Path({json.dumps(str(tmp_path))}), Config(name='a', rounds=1))\n"
         "one.log(1, {'x': 1.0})\none.finish()\n"
     )

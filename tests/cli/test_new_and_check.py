@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedlt import templates
-from fedlt.cli import main
+from fedlt.cli import main, templates
 
 HOME = Path(__file__).parents[2]
 BROKEN = HOME / "tests/check/broken.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedlt.cli import main
-from fedlt.runs import RunDirectory
+from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import run
 
 

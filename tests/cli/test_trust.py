@@ -134,7 +134,7 @@ def test_recipes_of_a_stranger_s_folder_are_listed_without_their_code(capsys):
 
 
 def test_compare_says_what_its_rows_and_their_processes_execute(capsys, monkeypatch):
-    from fedlt.compare import schedule
+    from fedlt.comparing import schedule
 
     order = []
     monkeypatch.setattr(schedule, "run_cells", lambda *_, **__: order.append("ran") or [])

@@ -15,7 +15,7 @@ from fedlt.errors import FedltError
 from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
 from fedlt.simulate import run
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 OFF = -1e4
 

@@ -13,9 +13,9 @@ from clients import DeitLT
 from fedlt.client import Batch
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.models.teacher import Teacher
-from fedlt.taught import rate_factor
-from fedlt.worker import Worker
+from fedlt.methods.taught import rate_factor
+from fedlt.methods.teacher import Teacher
+from fedlt.worker.worker import Worker
 from strategies import FedAvg
 
 pytestmark = WITH_TIMM

@@ -9,8 +9,8 @@ from tiers import WITH_TIMM
 from fedlt.client import Batch
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.taught import mix_batch
-from fedlt.worker import Worker
+from fedlt.methods.taught import mix_batch
+from fedlt.worker.worker import Worker
 
 pytestmark = WITH_TIMM
 

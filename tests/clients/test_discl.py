@@ -7,9 +7,10 @@ import pytest
 import torch
 from pools import make_pool
 
-from fedlt.compare.comparison import read_comparison
-from fedlt.composition import own_cross_entropy
-from fedlt.data.curriculum import (
+from fedlt.comparing.comparison import read_comparison
+from fedlt.errors import FedltError
+from fedlt.flower.server_half import make_server_half
+from fedlt.generators.curriculum import (
     EpochPlan,
     draw_epoch,
     most_progress,
@@ -17,10 +18,9 @@ from fedlt.data.curriculum import (
     plan_epoch,
     stage_of,
 )
-from fedlt.data.tail import TailData, true_probability
-from fedlt.errors import FedltError
-from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.generators.tail import TailData, true_probability
+from fedlt.methods.composition import own_cross_entropy
+from fedlt.worker.worker import Worker
 
 SIX = ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
 
@@ -292,7 +292,7 @@ def test_held_out_images_have_every_level_and_are_not_trained_on(lab):
 def test_adaptive_trains_on_real_images_and_then_on_one_level(lab, monkeypatch):
     client = with_tail(lab, curriculum="adaptive")
     answers = iter(torch.tensor([[[0.1, 0.2, 0.3]], [[0.2, 0.5, 0.3]]]))  # the middle gained most
-    monkeypatch.setattr("fedlt.data.tail.true_probability", lambda *_: next(answers))
+    monkeypatch.setattr("fedlt.generators.tail.true_probability", lambda *_: next(answers))
     shown = shown_stages(client)
     assert set(shown) == {1}
 

@@ -11,15 +11,15 @@ from pools import make_pool
 
 from clients import DisCL
 from fedlt.data.augment import normalize
-from fedlt.data.pool import load_pool, save_pool
-from fedlt.data.tail import HARD, SOURCES, TailData
 from fedlt.errors import FedltError
-from fedlt.federation import prepare_federation
+from fedlt.federation.federation import prepare_federation
 from fedlt.flower.server_half import make_server_half
-from fedlt.generators.base import find_pool_maker
+from fedlt.generators.generator import find_pool_maker
+from fedlt.generators.pool import load_pool, save_pool
 from fedlt.generators.selection import confidences
-from fedlt.report.progress import Progress
-from fedlt.worker import Worker
+from fedlt.generators.tail import HARD, SOURCES, TailData
+from fedlt.progress import Progress
+from fedlt.worker.worker import Worker
 
 
 class Told(Progress):

@@ -12,7 +12,7 @@ from fedlt.data.distort import distort
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.losses import weak_to_strong
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 MIX = {"use": "mix", "source": "oracle", "gamma": 0.1}
 

@@ -9,7 +9,7 @@ from fedlt.data.augment import normalize
 from fedlt.data.pruning import image_losses, soft_prune
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 SIX = ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
 

@@ -10,7 +10,7 @@ from clients import LdamDrw
 from fedlt.client import ClientPlugin
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 ORACLE = {"use": "global", "source": "oracle"}
 SHARDS = {"scheme": "shards", "shards_per_client": 2}  # some classes are absent

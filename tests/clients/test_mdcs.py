@@ -15,7 +15,7 @@ from fedlt.client import Batch
 from fedlt.data.partition import Partition
 from fedlt.errors import FedltError
 from fedlt.losses import cross_entropy
-from fedlt.training import epoch_batches
+from fedlt.worker.training import epoch_batches
 
 LAMBDAS = np.array([-0.5, 1.0, 2.5])
 IID = {"scheme": "iid"}  # every client holds every class

@@ -8,11 +8,11 @@ import torch
 
 from clients import CLIENTS, Focal, Mixup
 from fedlt.client import Batch
-from fedlt.composition import Composed
 from fedlt.data.partition import Partition
 from fedlt.data.resampling import class_shares, draw_rows
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.methods.composition import Composed
+from fedlt.worker.worker import Worker
 
 SAMPLERS = {"class_balanced_sampling": 0.0, "square_root_sampling": 0.5}
 SIX = ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")

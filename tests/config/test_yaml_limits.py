@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fedlt.compare.comparison import read_comparison
-from fedlt.compare.recipes import read_recipe
+from fedlt.comparing.comparison import read_comparison
+from fedlt.comparing.recipes import read_recipe
 from fedlt.config import load_config
 from fedlt.config.yaml12 import MOST_BYTES, MOST_VALUES, parse_value
 from fedlt.data import Partition
 from fedlt.errors import FedltError
-from fedlt.reading import read_json, read_text
-from fedlt.runs import RunDirectory
+from fedlt.machine.reading import read_json, read_text
+from fedlt.runs.directory import RunDirectory
 
 BASE = "name: a\nrounds: 3\n"
 

@@ -18,9 +18,10 @@ import yaml
 from doc_blocks import BLOCKS, PAGES, ROOT, Block, prose_of
 
 from fedlt.cli import app
-from fedlt.compare.comparison import read_comparison
-from fedlt.compare.recipes import read_recipe
-from fedlt.config import Config, resolve_client, resolve_strategy
+from fedlt.comparing.comparison import read_comparison
+from fedlt.comparing.recipes import read_recipe
+from fedlt.config import Config
+from fedlt.methods.lookup import resolve_client, resolve_strategy
 
 # (page, first line) -> why it is not run here.
 NOT_RUN = {

@@ -15,7 +15,7 @@ import pytest
 from doc_blocks import PAGES, ROOT
 
 from clients import CLIENTS
-from fedlt.realigning.methods import METHODS
+from fedlt.realigning.changes import METHODS
 from strategies import STRATEGIES
 
 needs_mkdocs = pytest.mark.skipif(

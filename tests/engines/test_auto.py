@@ -13,10 +13,10 @@ from fedlt.engines.auto import choose_engine
 from fedlt.engines.probe import Probe, take_probe
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.report.progress import Progress
-from fedlt.runs import RunDirectory
+from fedlt.progress import Progress
+from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import run
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedAvg
 
 PROBE = Probe(

@@ -10,14 +10,14 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedlt.engines import ENGINES, engine_class
-from fedlt.engines.base import Contexts, Engine, Job, chunk_size, run_job
+from fedlt.engines.engine import Contexts, Engine, Job, chunk_size, run_job
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import metric_lists, pack_reply
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import Update
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 
 def echo(message: Message, context: Context) -> Message:
@@ -241,7 +241,7 @@ def test_unknown_engine_is_refused_in_one_line(name, nearest):
 
 def test_engine_that_is_none_is_refused():
     with pytest.raises(FedltError, match="is not a subclass of"):
-        engine_class("fedlt.worker:Worker")
+        engine_class("fedlt.worker.worker:Worker")
     with pytest.raises(FedltError, match="has no 'SerialEngin'; nearest: 'SerialEngine'"):
         engine_class("fedlt.engines.serial:SerialEngin")
 

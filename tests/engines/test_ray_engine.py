@@ -11,12 +11,12 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord
 
-from fedlt.engines.base import Job
+from fedlt.config.loading import check_packages
+from fedlt.engines.engine import Job
 from fedlt.errors import FedltError
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.server_half import make_server_half
-from fedlt.loading import check_packages
-from fedlt.personal import PersonalStates
+from fedlt.runs.personal_states import PersonalStates
 
 ROOT = Path(__file__).resolve().parents[2]
 FEDLT = Path(sys.executable).parent / "fedlt"
@@ -178,7 +178,7 @@ def test_check_packages_imports_past_the_intruder(tmp_path, name, package):
     if package:
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')\n")
     code = (
-        "from fedlt.loading import check_packages\n"
+        "from fedlt.config.loading import check_packages\n"
         "check_packages()\n"
         f"import {name}\n"
         f"print({name}.__file__)\n"

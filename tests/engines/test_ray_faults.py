@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from fedlt.checkpoints import load_checkpoint
 from fedlt.config import EngineConfig
 from fedlt.engines.ray_cluster import check_address, count_places, count_workers
 from fedlt.errors import FedltError, RunError
-from fedlt.runs import RunDirectory
+from fedlt.runs.checkpoints import load_checkpoint
+from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import run
 
 DEADLY = """
@@ -80,8 +80,8 @@ def cohorts(reference):
     from fedlt.flower.server_half import make_server_half
 
     config = reference().directory.config()
-    from fedlt.config import resolve_client, resolve_strategy
-    from fedlt.federation import prepare_federation
+    from fedlt.federation.federation import prepare_federation
+    from fedlt.methods.lookup import resolve_client, resolve_strategy
 
     federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
     server = make_server_half(federation)

@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 from fedlt.config import Config
 from fedlt.engines.ray_cluster import count_places, count_workers
 from fedlt.engines.ray_pool import Pool
-from fedlt.report.progress import Progress
+from fedlt.progress import Progress
 from fedlt.simulate import run
 
 config, files = json.loads(sys.argv[1]), [Path(name) for name in sys.argv[2:]]

@@ -20,7 +20,7 @@ from torch import nn
 
 from fedlt.client import Batch, ClientPlugin, add_metrics
 from fedlt.data.partition import Partition
-from fedlt.engines import base
+from fedlt.engines import engine as base
 from fedlt.engines.serial import SerialEngine
 from fedlt.engines.stack import Stack
 from fedlt.engines.stacked import StackedEngine, stack_size

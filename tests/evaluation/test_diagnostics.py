@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlt.evaluation import ShotGroups
+from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.collapse import class_vectors, neural_collapse, pruned_energy
 from fedlt.evaluation.drift import agreement, tail_gradient, update_drift
 from fedlt.models.etf import dense_etf

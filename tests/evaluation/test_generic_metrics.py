@@ -9,6 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, recall_score
 
+from fedlt.data.shots import ShotGroups
+from fedlt.evaluation.counting import score_generic
 from fedlt.evaluation.generic import (
     accuracy,
     expected_calibration_error,
@@ -16,8 +18,6 @@ from fedlt.evaluation.generic import (
     mean_nll,
     recalls,
 )
-from fedlt.evaluation.scoring import score_generic
-from fedlt.evaluation.shots import ShotGroups
 
 SHOTS = ShotGroups("rank", many=(0,), medium=(1,), few=(2,))
 

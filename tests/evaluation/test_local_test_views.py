@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from fedlt.data.shots import ShotGroups, cumulative_groups
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import (
     REFERENCE_WARNING,
@@ -17,7 +18,6 @@ from fedlt.evaluation.local_test import (
     local_test,
     proportional_counts,
 )
-from fedlt.evaluation.shots import ShotGroups, cumulative_groups
 
 
 def test_exact_weights_are_the_training_mix():

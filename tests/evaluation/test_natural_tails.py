@@ -17,12 +17,12 @@ from fedlt.data import load_dataset
 from fedlt.data.dataset import dataset_from_arrays
 from fedlt.data.longtail import long_tail
 from fedlt.errors import FedltError
-from fedlt.faults import aimed_rates
-from fedlt.realigning.methods import Crt
+from fedlt.federation.faults import aimed_rates
+from fedlt.realigning.changes import Crt
 from fedlt.realigning.session import Plan, realign
-from fedlt.report.records import read_runs
+from fedlt.report.finished import read_runs
 from fedlt.report.summary import setting
-from fedlt.rescoring import Cut, rescore
+from fedlt.runs.rescoring import Cut, rescore
 
 SIZES = [400, 260, 150, 90, 60, 45, 30, 22, 16, 12, 9, 6]
 BY_COUNT = {"many": [0, 1, 2], "medium": [3, 4, 5, 6, 7], "few": [8, 9, 10, 11]}  # > 100, < 20
@@ -170,7 +170,7 @@ def test_faults_aim_at_owners_by_their_share_of_few_class_images(lab):
     shares = [
         np.isin(data.train_labels[own], BY_COUNT["few"]).mean() for own in data.partition.clients
     ]
-    from fedlt.faults import Faults
+    from fedlt.federation.faults import Faults
 
     found = Faults.of(federation).lost
     assert found.tolist() == pytest.approx(aimed_rates(shares, 0.2).tolist())

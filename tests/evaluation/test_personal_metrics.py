@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from fedlt.data.shots import ShotGroups, cumulative_groups
 from fedlt.errors import FedltError
+from fedlt.evaluation.counting import client_hits
 from fedlt.evaluation.local_test import draw_images, local_test
-from fedlt.evaluation.personal import client_accuracies, coverage_metrics, personal_metrics
+from fedlt.evaluation.personal_metrics import client_accuracies, coverage_metrics, personal_metrics
 from fedlt.evaluation.scores import PersonalScores
-from fedlt.evaluation.scoring import client_hits
-from fedlt.evaluation.shots import ShotGroups, cumulative_groups
 
 SHOTS = ShotGroups("rank", many=(0,), medium=(1,), few=(2,))
 COUNTS = [[3, 1, 0], [0, 2, 2], [0, 0, 4], [0, 0, 0]]

@@ -11,14 +11,14 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from fedlt.errors import FedltError
-from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
-from fedlt.evaluation.scoring import (
+from fedlt.evaluation.counting import (
     client_hits,
     count_hits,
     fused_logits,
     score_client,
     score_generic,
 )
+from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
 
 CLASSES = 5
 

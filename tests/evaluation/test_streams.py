@@ -17,12 +17,13 @@ from torch import nn
 
 from clients import CrossEntropy
 from fedlt.data.augment import normalize
+from fedlt.data.shots import ShotGroups
 from fedlt.errors import FedltError
-from fedlt.evaluation import generic_metrics, load_evaluation, save_evaluation, score_generic
+from fedlt.evaluation import generic_metrics, score_generic
 from fedlt.evaluation.scores import GenericScores
-from fedlt.evaluation.shots import ShotGroups
 from fedlt.models import Model
-from fedlt.rescoring import Cut, rescore
+from fedlt.runs.evaluations import load_evaluation, save_evaluation
+from fedlt.runs.rescoring import Cut, rescore
 
 SHOTS = ShotGroups("rank", many=(0,), medium=(1,), few=(2,))
 NAMES = ("first", "second", "third")

@@ -7,15 +7,15 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
 
+from fedlt.data.shots import ShotGroups
+from fedlt.evaluation.counting import score_generic
 from fedlt.evaluation.generic import accuracy, generic_metrics, mean_recall
 from fedlt.evaluation.headline import ScoredSet, headlines, mass_note, scored_set
 from fedlt.evaluation.local_test import draw_images, local_test
-from fedlt.evaluation.personal import client_accuracies, personal_metrics
+from fedlt.evaluation.personal_metrics import client_accuracies, personal_metrics
 from fedlt.evaluation.priors import prior_metrics
 from fedlt.evaluation.rounds import best_on_test
 from fedlt.evaluation.scores import PersonalScores
-from fedlt.evaluation.scoring import score_generic
-from fedlt.evaluation.shots import ShotGroups
 
 # Test images by class: 6, 2, 4, none. Predictions go right 6, 1 and 1 times.
 COUNTS = [6, 2, 4, 0]

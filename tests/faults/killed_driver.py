@@ -24,11 +24,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from fedlt.checkpoints import load_checkpoint
 from fedlt.config import Config
 from fedlt.engines import serial  # noqa: F401 (imported before the fork)
-from fedlt.evaluation.evaluator import Evaluator
-from fedlt.runs import RunDirectory
+from fedlt.federation.evaluator import Evaluator
+from fedlt.runs.checkpoints import load_checkpoint
+from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import Simulation, run
 
 PAUSE = 0.1  # seconds at both ends of an evaluation, for an interrupt to fall into it

@@ -9,18 +9,18 @@ import time
 import pytest
 
 from fedlt import simulate
-from fedlt.checkpoints import load_checkpoint
-from fedlt.diagnosis import Diagnosis
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import RunError
-from fedlt.explained import going_on
 from fedlt.flower.adapter import FlowerStrategy
 from fedlt.flower.stock import StockFlowerStrategy
-from fedlt.report.progress import Progress
-from fedlt.runs import RunDirectory
+from fedlt.machine.stopping import Stops
+from fedlt.progress import Progress
+from fedlt.runs.checkpoints import load_checkpoint
+from fedlt.runs.directory import RunDirectory
+from fedlt.runs.endings import going_on
+from fedlt.runs.trackers import Trackers
 from fedlt.simulate import run
-from fedlt.stopping import Stops
-from fedlt.trackers import Trackers
+from fedlt.worker.diagnosis import Diagnosis
 
 
 class Interrupted(SerialEngine):
@@ -219,7 +219,7 @@ def test_a_second_signal_while_the_first_saves(lab, reference, monkeypatch):
     config = lab.fresh(**SETTING)
 
     def again():
-        time.sleep(1.1)  # not the same press: see fedlt/stopping.py
+        time.sleep(1.1)  # not the same press: see fedlt/machine/stopping.py
         press()
 
     at(monkeypatch, "an evaluation", press)

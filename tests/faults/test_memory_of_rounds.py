@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlt.report.progress import Progress
+from fedlt.progress import Progress
 from fedlt.simulate import run
 
 ENGINES = [

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from fedlt.checkpoints import load_checkpoint
 from fedlt.engines.ray_home import remove_dead
+from fedlt.runs.checkpoints import load_checkpoint
 
 pytestmark = [
     pytest.mark.ray,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fedlt.checkpoints import load_checkpoint
+from fedlt.runs.checkpoints import load_checkpoint
 
 ENGINES = [
     pytest.param("engine.name=serial", id="serial"),

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from fedlt.checkpoints import load_checkpoint
-from fedlt.claims import claimed
 from fedlt.config import load_config
 from fedlt.errors import FedltError, RunError
-from fedlt.report.progress import Progress
-from fedlt.runs import RunDirectory
+from fedlt.progress import Progress
+from fedlt.runs.checkpoints import load_checkpoint
+from fedlt.runs.claims import claimed
+from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import run
 
 
@@ -161,7 +161,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from fedlt.claims import claimed
+from fedlt.runs.claims import claimed
 
 with claimed(Path(sys.argv[1])):
     print("held", flush=True)

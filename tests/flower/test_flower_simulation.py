@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from fedlt.checkpoints import load_checkpoint
-from fedlt.runs import RunDirectory
+from fedlt.runs.checkpoints import load_checkpoint
+from fedlt.runs.directory import RunDirectory
 
 SCRIPT = """
 import json, os, sys
@@ -19,7 +19,7 @@ import fedlt.flower
 assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
 from flwr.simulation import run_simulation
 from fedlt.config import Config
-from fedlt.flower.apps import make_apps
+from fedlt.apps import make_apps
 
 config = Config.model_validate_json(sys.stdin.read())
 server_app, client_app = make_apps(config)
@@ -94,7 +94,7 @@ def test_apps_can_be_pickled_and_load_nothing(lab, tmp_path):
     """Made from a configuration whose data set is missing: only running them would fail."""
     import ray.cloudpickle
 
-    from fedlt.flower.apps import make_apps
+    from fedlt.apps import make_apps
 
     config = lab.config(data={"dataset": str(tmp_path / "missing.py:load"), "options": {}})
     for app in make_apps(config):

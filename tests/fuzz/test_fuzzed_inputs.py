@@ -22,9 +22,10 @@ from fuzzed import BASE, Input, inputs
 import fedlt.cli
 from clients import CLIENTS
 from fedlt.cli import main
-from fedlt.config import Config, load_config, plugins
+from fedlt.config import Config, load_config
 from fedlt.config.yaml12 import dump
 from fedlt.errors import FedltError, RunError
+from fedlt.methods import lookup as plugins
 from strategies import STRATEGIES
 
 NUMBER, SEED = 2000, 20
@@ -81,10 +82,10 @@ def is_short(config: Config) -> bool:
 def stopped(monkeypatch, tmp_path):
     """Stop what is accepted at the place where it would begin; return the folder of work."""
     import fedlt.check
-    import fedlt.generators.base
+    import fedlt.generators.generator
     import fedlt.report.build
     from fedlt import simulate
-    from fedlt.compare import schedule, sweep
+    from fedlt.comparing import schedule, sweep
     from fedlt.engines.serial import SerialEngine
     from fedlt.realigning import session
 
@@ -114,7 +115,7 @@ def stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(schedule, "run_cells", stop)
     monkeypatch.setattr(sweep, "run_cells", stop)
     monkeypatch.setattr(session, "realign", stop)
-    monkeypatch.setattr(fedlt.generators.base, "find_pool_maker", stop)
+    monkeypatch.setattr(fedlt.generators.generator, "find_pool_maker", stop)
     monkeypatch.setattr(fedlt.check, "run_checks", stop)
     monkeypatch.setattr(fedlt.report.build, "all_pictures", stop)
     # What a process reads once, and a test of two thousand processes in one need not read again.

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedlt.data.pool import load_pool
 from fedlt.errors import FedltError
-from fedlt.generators.base import Items, Request, tail_sources
 from fedlt.generators.ddpm import make_classifier, trial
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
+from fedlt.generators.generator import Items, Request, tail_sources
 from fedlt.generators.local_ddpm import LocalDdpm
+from fedlt.generators.pool import load_pool
 from fedlt.generators.pooled_oracle import PooledOracle
-from fedlt.report.progress import Progress
+from fedlt.progress import Progress
 
 SMALL = {"rounds": 2, "local_steps": 1, "batch_size": 4, "width": 8, "times": 10}
 SMALL |= {"sample_steps": 4, "per_image": 2}

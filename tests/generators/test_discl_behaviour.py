@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedlt.data.pool import load_pool
-from fedlt.generators.base import Request, tail_sources
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import pool_place
+from fedlt.generators.generator import Request, tail_sources
 from fedlt.generators.measures import similarities
+from fedlt.generators.pool import load_pool
 
 SETTINGS = {"rounds": 60, "local_steps": 10, "batch_size": 32, "width": 16, "per_image": 4}
 TAIL = 0.45  # the four rarest classes: 42 images

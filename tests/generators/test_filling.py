@@ -13,16 +13,16 @@ import pytest
 from clients import DisCL
 from fedlt.cli import main
 from fedlt.config import to_yaml
-from fedlt.data.pool import load_pool
 from fedlt.errors import FedltError
 from fedlt.generators import GENERATORS, Generator, make_generator
-from fedlt.generators.base import Request, tail_sources
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
+from fedlt.generators.generator import Request, tail_sources
 from fedlt.generators.local_ddpm import LocalDdpm
+from fedlt.generators.pool import load_pool
 from fedlt.generators.pooled_oracle import PooledOracle
 from fedlt.generators.stable_diffusion import read_prompts
-from fedlt.report.progress import Progress
+from fedlt.progress import Progress
 
 
 @dataclass(frozen=True)

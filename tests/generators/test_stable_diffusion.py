@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedlt.generators.base import Items, Request, tail_sources
 from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.filling import filled_pool, pool_place
+from fedlt.generators.generator import Items, Request, tail_sources
 from fedlt.generators.sdedit import steps_of
 from fedlt.generators.stable_diffusion import StableDiffusion, strength_of
 

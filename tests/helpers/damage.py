@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from fedlt.check.runs import StopAfter, StopError
+from fedlt.check.tiny_runs import StopAfter, StopError
 from fedlt.cli import main
 from fedlt.config import load_config
 from fedlt.simulate import run

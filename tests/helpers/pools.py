@@ -8,7 +8,7 @@ import numpy as np
 
 from fedlt.config import Config
 from fedlt.data import prepare_data
-from fedlt.data.pool import Pool, save_pool
+from fedlt.generators.pool import Pool, save_pool
 
 LEVELS = (0.1, 0.3, 0.5)
 

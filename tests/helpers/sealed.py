@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from fedlt.config import load_config, settings_of
-from fedlt.fingerprint import Fingerprint
-from fedlt.run_files import read_sealed, write_sealed
-from fedlt.run_records import make_record
+from fedlt.runs.files import read_sealed, write_sealed
+from fedlt.runs.fingerprint import Fingerprint
+from fedlt.runs.recorded import make_record
 
 
 def edit(path, changes):

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 SMALL = {"model": {"name": "mlp", "width": 4, "norm": "group"}}
 

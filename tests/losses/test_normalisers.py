@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from clients import CLIENTS, Mixup
 from fedlt.batch import Batch
-from fedlt.composition import Composed
 from fedlt.flower.server_half import make_server_half
 from fedlt.losses import (
     class_weighted_cross_entropy,
@@ -23,7 +22,8 @@ from fedlt.losses import (
     under_vmap,
     weighted_distillation,
 )
-from fedlt.worker import Worker
+from fedlt.methods.composition import Composed
+from fedlt.worker.worker import Worker
 
 CIFAR = torch.tensor([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])  # imbalance 100
 SMOOTH = f"{smooth_backbone.__file__}:smooth"

@@ -7,7 +7,7 @@ import torch
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.class_statistics import ClassGaussians, ClassSums, client_features, client_sums
 from fedlt.rng import torch_generator
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 
 def drawn(n=60, size=5, classes=4, seed=0):

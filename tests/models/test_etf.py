@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedlt.denormals import flushes_denormals
 from fedlt.errors import FedltError
+from fedlt.machine.denormals import flushes_denormals
 from fedlt.models import etf
 from fedlt.models.etf import dense_etf, etf_statistics, repair, sparse_etf, sparse_mask
 from fedlt.rng import torch_generator

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedlt.cache import cache_directory
+from fedlt.machine.cache import cache_directory
 from fedlt.models.etf_cache import cached_tensor
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedlt.config import resolve_client, resolve_strategy
 from fedlt.errors import FedltError
-from fedlt.federation import prepare_federation
+from fedlt.federation.federation import prepare_federation
+from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.models import CosineHead, FixedHead, LinearHead
 from fedlt.models.linear_probe import ProbeSettings, draw_head, train_head
-from fedlt.realigning.methods import (
+from fedlt.realigning.changes import (
     Ccvr,
     Crt,
     GlaFr,
@@ -23,10 +23,10 @@ from fedlt.realigning.methods import (
     Lws,
     TauNorm,
 )
+from fedlt.realigning.realigned import Realigned
 from fedlt.realigning.session import Plan, outcome_path, realign
-from fedlt.realigning.strategy import Realigned
 from fedlt.rng import torch_generator
-from fedlt.runs import run_directories
+from fedlt.runs.directory import run_directories
 from fedlt.strategy import Strategy
 from strategies import FedAvg
 

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fedlt.report import progress as module
-from fedlt.report.progress import LineProgress, LiveProgress, Progress, make_progress
+from fedlt import progress as module
+from fedlt.progress import LineProgress, LiveProgress, Progress, make_progress
 
 
 def console(*, terminal: bool) -> Console:

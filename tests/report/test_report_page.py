@@ -17,8 +17,8 @@ from fedlt.cli import main
 from fedlt.errors import FedltError
 from fedlt.report.build import write_report
 from fedlt.report.figures.gains import gain_by_size
+from fedlt.report.finished import read_runs
 from fedlt.report.picture import spread
-from fedlt.report.records import read_runs
 from fedlt.report.summary import main_sheet
 
 MANY = 9  # more methods than one picture has lines for

@@ -10,9 +10,9 @@ from report_pages import parse, row_of, table, texts
 from sealed import edit
 
 from fedlt.cli import main
-from fedlt.compare.verdicts import verdicts
+from fedlt.comparing.verdicts import verdicts
 from fedlt.report.build import write_report
-from fedlt.report.records import read_runs
+from fedlt.report.finished import read_runs
 
 
 def with_five_seeds(comparison, folder, gains):

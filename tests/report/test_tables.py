@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fedlt.report.tables import percent, result_table, seeds_table
+from fedlt.comparing.terminal import percent, result_table, seeds_table
 
 FINAL = {
     "round": 3,

@@ -10,7 +10,7 @@ from torch.nn import functional
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import under
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 ALL = {"clients_per_round": None}
 

@@ -9,7 +9,7 @@ import torch
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.deviations import class_deviations
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import BalanceFL
 
 SETTINGS = {

@@ -12,9 +12,9 @@ import torch
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.calibration import Calibration
 from fedlt.models.class_statistics import ClassSums
-from fedlt.realigning.methods import Ccvr
+from fedlt.realigning.changes import Ccvr
 from fedlt.strategy import ServerState, Total
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import CCVR
 
 QUICK = {"name": "ccvr", "epochs": 3}

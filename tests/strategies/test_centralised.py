@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from fedlt.comparing.terminal import result_table
 from fedlt.errors import FedltError
-from fedlt.evaluation import evaluation_path, load_evaluation
 from fedlt.flower.server_half import make_server_half
-from fedlt.report.tables import result_table
-from fedlt.worker import Worker
+from fedlt.runs.evaluations import evaluation_path, load_evaluation
+from fedlt.worker.worker import Worker
 from strategies import Centralised
 
 POOLED = {"strategy": "centralised"}

@@ -9,7 +9,7 @@ from torch.nn import functional
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.gradient_matching import class_gradients, match_features, matching_loss
 from fedlt.strategy import ServerState, Total
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import CReFF
 
 C, M, D = 4, 5, 6

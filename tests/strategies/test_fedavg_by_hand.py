@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from fedlt.flower.replies import pack_reply
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import Update
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 FLAT = """
 from torch import nn

@@ -12,7 +12,7 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.models.class_statistics import client_features
 from fedlt.models.etf_head import EtfHead
 from fedlt.rng import torch_generator
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedETF
 
 QUICK = {"name": "fedetf", "alternations": 2, "tune_epochs": 1}

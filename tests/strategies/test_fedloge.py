@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedLoGe
 
 PSI, PHI = "heads.auxiliary", "heads.local"

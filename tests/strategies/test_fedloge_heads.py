@@ -10,7 +10,7 @@ from torch.nn import functional
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.simulate import run
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 PSI, PHI = "heads.auxiliary", "heads.local"
 

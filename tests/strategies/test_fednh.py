@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from fedlt.federation.steps import start_of, step_norm
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.prototype_head import PrototypeHead, move_prototypes
-from fedlt.steps import start_of, step_norm
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedNH
 
 PROTOTYPES, SCALE = "heads.head.prototypes", "heads.head.scale"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fedlt.client import Client
+from fedlt.federation.steps import start_of, step_norm
 from fedlt.flower.server_half import make_server_half
-from fedlt.steps import start_of, step_norm
 from fedlt.strategy import Total
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])

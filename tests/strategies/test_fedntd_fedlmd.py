@@ -8,7 +8,7 @@ import torch
 
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedAvg, FedLMD, FedNTD
 
 PLAIN = {"model": {"name": "mlp", "width": 4, "norm": "group"}}

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fedlt.errors import FedltError
-from fedlt.evaluation import load_evaluation
 from fedlt.flower.server_half import make_server_half
 from fedlt.losses import nearest_prototype, prototype_distance
+from fedlt.runs.evaluations import load_evaluation
 from fedlt.strategy import ServerState, Total
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedProto
 
 ALL = {"clients_per_round": None}

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 from strategies import FedROD
 
 LOCAL = {"local": {"momentum": 0.5, "weight_decay": 0.01, "epochs": 2}}

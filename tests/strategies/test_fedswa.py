@@ -7,7 +7,7 @@ import torch
 from written_out import assert_close, drawn, parameters, start, train
 
 from fedlt.errors import FedltError
-from fedlt.sgd import gradient_weight
+from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Total, under
 from strategies import FedMoSWA, FedSWA
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from fedlt.errors import FedltError
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 LOCAL = {"lr": 0.05, "momentum": 0.5, "epochs": 2, "batch_size": 16}
 NORMS = ("backbone.layers.2", "backbone.layers.6", "backbone.layers.9")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlt.flower.server_half import make_server_half
-from fedlt.worker import Worker
+from fedlt.worker.worker import Worker
 
 
 def refreshed(lab, strategy):

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from fedlt.engines.rehearsal import rehearse
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.models.etf import etf_statistics, sparse_etf
-from fedlt.rehearsal import rehearse
 
 MANY = {"dataset": "synthetic", "options": {"num_classes": 20, "train_per_class": 40}}
 TEN = {"dataset": "synthetic", "options": {"num_classes": 10, "train_per_class": 40}}

@@ -18,16 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlt.report.figures.classes import class_accuracy
-from fedlt.report.figures.clients import client_distribution, partition_and_accuracy
 from fedlt.report.figures.curves import learning_curves
 from fedlt.report.figures.diagnostics import class_vectors, diagnostics
 from fedlt.report.figures.gains import gain_by_size, tail_owners
 from fedlt.report.figures.groups import group_bars
+from fedlt.report.figures.per_client import client_distribution, partition_and_accuracy
+from fedlt.report.figures.per_stream import stream_accuracy
 from fedlt.report.figures.price import price
 from fedlt.report.figures.ranks import token_ranks
-from fedlt.report.figures.streams import stream_accuracy
+from fedlt.report.finished import Method
 from fedlt.report.picture import Picture
-from fedlt.report.records import Method
 
 __all__ = ["all_pictures"]
 

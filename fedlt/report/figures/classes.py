@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedlt.comparing.terminal import DASH
 from fedlt.data.arrays import FloatArray, IntArray
+from fedlt.report.finished import Method, RunRecord
 from fedlt.report.picture import Cell, Picture, Sheet, spread
-from fedlt.report.records import Method, RunRecord
 from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, percent_axis
-from fedlt.report.tables import DASH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

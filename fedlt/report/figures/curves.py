@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedlt.report.finished import Method
 from fedlt.report.picture import Cell, Picture, Sheet, between, share
-from fedlt.report.records import Method
 from fedlt.report.style import LOOKS, grid_of, look, new_figure, percent_axis, round_axis
 
 if TYPE_CHECKING:

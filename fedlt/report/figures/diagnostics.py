@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedlt.evaluation.rounds import mean
 from fedlt.report.figures.curves import Series, by_round, draw_lines
+from fedlt.report.finished import Method
 from fedlt.report.picture import Cell, Picture, Sheet, number, text_of
-from fedlt.report.records import Method
 from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, round_axis
 
 if TYPE_CHECKING:

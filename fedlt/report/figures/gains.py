@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlt.compare.statistics import interval
-from fedlt.evaluation.personal import ROUNDING
-from fedlt.report.figures.clients import clients_of, with_clients
+from fedlt.comparing.statistics import interval
+from fedlt.evaluation.personal_metrics import ROUNDING
+from fedlt.report.figures.per_client import clients_of, with_clients
+from fedlt.report.finished import MOMENT, Method
 from fedlt.report.picture import Cell, Picture, Sheet, number, share, spread, text_of
-from fedlt.report.records import MOMENT, Method
 from fedlt.report.style import grid_of, new_figure, points_axis
 
 if TYPE_CHECKING:

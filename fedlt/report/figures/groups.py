@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedlt.compare.statistics import interval
+from fedlt.comparing.statistics import interval
+from fedlt.report.finished import MOMENT, Method
 from fedlt.report.picture import Cell, Picture, Sheet, share, spread
-from fedlt.report.records import MOMENT, Method
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from fedlt.comparing.terminal import DASH
+from fedlt.report.finished import Method
 from fedlt.report.picture import Cell, Picture, Sheet, text_of
-from fedlt.report.records import Method
 from fedlt.report.style import new_figure
-from fedlt.report.tables import DASH
 
 _BARS = (  # heading, unit, fill, hatch
     ("seconds per round", "s", "#0072B2", ""),

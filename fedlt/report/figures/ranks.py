@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from fedlt.evaluation.rank import DIRECTIONS
 from fedlt.report.figures.curves import by_round
+from fedlt.report.finished import Method
 from fedlt.report.picture import Cell, Picture, Sheet, share
-from fedlt.report.records import Method
 from fedlt.report.style import look, new_figure, percent_axis
 
 _NAME = re.compile(r"diagnostics/block_(\d+)/(\w+)/variance_(\d+)")

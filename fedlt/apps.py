@@ -1,0 +1,77 @@
+"""The two Flower apps of a configuration, for Flower's own simulation and for deployments.
+
+    server_app, client_app = make_apps(load_config("experiment.yaml"))
+    run_simulation(server_app, client_app, num_supernodes=20)
+
+In a deployment the server and every node make both from the same file: nodes need the data set and
+draw the same partition; a node's ``partition-id`` says which client it is. Where a run is stored,
+resumed or refused follows the same rules as under ``fedlt run``; the file's ``engine`` is not used.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from fedlt.config import Config
+from fedlt.federation.federation import prepare_federation
+from fedlt.flower.client_app import make_client_app
+from fedlt.flower.server_app import make_server_app
+from fedlt.flower.server_half import make_server_half
+from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.runs.directory import RunDirectory
+from fedlt.runs.fingerprint import fingerprint
+from fedlt.worker.worker import Worker, prepare_process
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
+
+    from fedlt.federation.federation import Federation
+
+
+def make_apps(config: Config) -> tuple[ServerApp, ClientApp]:
+    """Return the server app and the client app of one run.
+
+    Both can be pickled; data are loaded where an app runs, once a process.
+
+    Args:
+        config: The run; its ``seeds`` must be None.
+
+    Returns:
+        The server app, which writes the run directory, and the client app.
+    """
+    text = config.model_dump_json()
+
+    def serve(grid: Grid, context: Context) -> None:
+        _serve(Config.model_validate_json(text), grid, context)
+
+    return make_server_app(serve), make_client_app(lambda: _worker(text))
+
+
+def _prepare(config: Config) -> Federation:
+    prepare_process()
+    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+
+
+@functools.cache
+def _worker(text: str) -> Worker:
+    """Return this process's worker for a configuration in JSON."""
+    return Worker(_prepare(Config.model_validate_json(text)))
+
+
+def _serve(config: Config, grid: Grid, context: Context) -> None:
+    from fedlt.progress import Progress
+    from fedlt.simulate import Simulation
+
+    directory = RunDirectory.of(config)
+    action = directory.decide(config)
+    federation = _prepare(config)
+    found = fingerprint(config, federation.data)
+    if action == "show":
+        directory.check(found)
+        return
+    server = make_server_half(federation)
+    directory.create(config, federation.data.partition, found)
+    Simulation(server, directory, Progress()).main(grid, context)

@@ -1,0 +1,120 @@
+"""From the results of a row to the figures of its cells: means, intervals, prices."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedlt.comparing.statistics import Interval, interval
+from fedlt.comparing.terminal import DASH
+from fedlt.evaluation.headline import mass_note, scored_set
+from fedlt.evaluation.personal_metrics import compares_with_generic
+
+Runs = Sequence[Mapping[str, Any]]  # results of one row, one a seed
+
+MOMENTS = ("final", "last_k", "selected", "best_on_test")
+_REST = {  # heading -> metric of a result's dictionary, after what sums up all classes
+    "many": "generic/many",
+    "medium": "generic/medium",
+    "few": "generic/few",
+    "personal": "personal/accuracy",
+    "p10": "personal/p10",
+    "worst": "personal/worst",
+    "gain": "personal/gain",
+}
+PRICES = ("prior", "KiB down", "KiB up", "MiB", "s / run")
+SPREAD = "mean ± 95 % confidence interval over seeds"
+AVERAGE = "~"  # before figures that rest on a generic model averaged from personal parts
+BEST_ON_TEST = (
+    "best_on_test: every number is from its own best round, chosen on the test set: too high; "
+    "only to compare with papers that did so, never for a verdict"
+)
+_SIGNED = ("personal/gain",)
+
+
+def columns(results: Mapping[str, Runs]) -> dict[str, str]:
+    """Return the columns of a table: heading -> metric of a result's dictionary, both views.
+
+    What sums up all classes comes first: one number on a balanced test set, the headline and the
+    accuracy on another. The runs of a table share their test set.
+
+    Args:
+        results: The rows, one at least.
+    """
+    scored_on = scored_set(next(iter(results.values()))[0])
+    first = {"generic" if n == "all" else n: word for n, word in scored_on.columns.items()}
+    return {name: f"generic/{word}" for name, word in first.items()} | _REST
+
+
+def notes_of(results: Mapping[str, Runs], which: str) -> list[str]:
+    """Return the lines about a table's test set: not balanced, weight that clients lost."""
+    lines = [scored_set(runs[0]).note() for runs in results.values()]
+    lines += [mass_note(runs, which) for runs in results.values()]
+    return [line for line in dict.fromkeys(lines) if line]
+
+
+def values(runs: Runs, which: str, metric: str) -> list[float]:
+    """Return a metric's values over the seeds; [] where a run does not have it."""
+    found = [(run.get(which) or {}).get(metric) for run in runs]
+    known = [float(value) for value in found if value is not None and not math.isnan(value)]
+    return known if len(known) == len(found) else []
+
+
+def is_average(runs: Runs) -> bool:
+    """Say whether a row's generic model is a mean of personal parts."""
+    return any(run.get("generic_model") == "average" for run in runs)
+
+
+def mark(runs: Runs, metric: str) -> str:
+    """Return ``~`` for a number that rests on a mean of personal parts, otherwise nothing."""
+    rests = metric.startswith("generic/") or compares_with_generic(metric)
+    return AVERAGE if rests and is_average(runs) else ""
+
+
+def majority_guess(rows: Sequence[Runs], which: str) -> float | None:
+    """Return the mean accuracy of the trivial personal model, which is the same in every row."""
+    for runs in rows:
+        found = values(runs, which, "personal/majority_guess")
+        if found:
+            return statistics.fmean(found)
+    return None
+
+
+def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
+    """Return ``mean ± half`` in percent; one seed has no interval, no value is a dash."""
+    found = values(runs, which, metric)
+    if not found:
+        return DASH
+    one: Interval = interval([100 * value for value in found])
+    sign = "+" if metric in _SIGNED else ""
+    mean = f"{mark(runs, metric)}{one.mean:{sign}z.1f}"
+    return mean if one.half is None else f"{mean} ± {one.half:z.1f}"
+
+
+def price_cells(runs: Runs) -> dict[str, str]:
+    """Return a row's prices by heading: prior, bytes a client and round, memory and time of a run.
+
+    Seconds are those of the fastest seed, and peak memory that of the smallest: other work on a
+    machine, and runs before in the same process, only add to them. Of seeds whose bytes differ the
+    mean is shown. What is not federated moves nothing: a dash.
+    """
+    seconds = min(float(run["seconds"]) for run in runs)
+    traffic = {
+        heading: statistics.fmean(float(run.get(key) or 0) for run in runs) / 1024
+        for heading, key in (("KiB down", "bytes_down"), ("KiB up", "bytes_up"))
+    }
+    pooled = any(run.get("reference") for run in runs)
+    moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
+    peaks = [float(run["peak_memory"]) for run in runs if run.get("peak_memory") is not None]
+    memory = f"{min(peaks) / 2**20:,.0f}" if peaks else DASH
+    return {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:z.0f}"}
+
+
+def prior_words(run: Mapping[str, Any]) -> str:
+    """Return the prior policy in a word or two: what it uses, and where a global one is from."""
+    prior = run.get("prior") or {}
+    use, source = prior.get("use", DASH), prior.get("source", "own")
+    share = f" {prior.get('gamma'):g}" if use == "mix" else ""
+    return f"{use}{share}" if source == "own" else f"{use}{share} ({source})"

@@ -1,0 +1,268 @@
+"""A comparison file: an experiment with a section ``compare`` that names rows of a table.
+
+```yaml
+name: digits            # every key of an experiment: what the rows have in common
+seeds: [1, 2, 3]
+compare:
+  search: {local.lr: [0.05, 0.1]}   # what fedlt sweep tries for every row; or log:0.01..1
+  rows:
+    FedAvg: {}                                        # changes to the common part
+    FedProx: {strategy: {name: fedprox, mu: 0.1}, search: {strategy.mu: [0.01, 0.1]}}
+```
+
+A row's ``strategy`` and ``client`` replace the common ones; other sections change key by key.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedlt.comparing.grid import row_folder
+from fedlt.comparing.search import Choices, Range, Space, check_key, parse_choices
+from fedlt.config import Config, build_config, user_code
+from fedlt.config.load import parse_options
+from fedlt.config.loading import announce
+from fedlt.config.paths import with_paths
+from fedlt.config.yaml12 import read_mapping
+from fedlt.errors import FedltError, nearest
+from fedlt.methods.lookup import client_control, resolve_client, resolve_strategy
+
+_WHOLE = ("strategy", "client")  # sections that a row replaces
+_KEYS = ("rows", "search")
+_COMMON = ("name", "output", "seed", "seeds")  # of all rows: no row has its own
+_TAKEN = ("sweep",)  # folders that are not a row's
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a comparison."""
+
+    label: str  # what the table calls it
+    slug: str  # the folder of its runs
+    tree: Mapping[str, Any]  # the common part with this row's changes
+    search: Space  # dotted key -> values or range that a sweep tries
+    is_control: bool = False  # added to the file's rows: it has the settings of its row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows and what they have in common."""
+
+    path: Path
+    name: str
+    overrides: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def folder(self) -> Path:
+        """Return the folder of all runs, ``output/<name>``."""
+        return Path(self.configs(self.rows[0])[0].output)
+
+    def configs(self, row: Row, *more: str, folder: str = "") -> list[Config]:
+        """Return a row's configurations, one a seed, in ``output/<name>/<row>/<seed>``.
+
+        Args:
+            row: One of ``rows``.
+            more: Further overrides, ``key=value``.
+            folder: Between the comparison's folder and the row's.
+
+        Raises:
+            FedltError: If one of them is not valid, or its method cannot be resolved.
+        """
+        tree = copy.deepcopy(dict(row.tree))
+        config = build_config(tree, self.path, [*self.overrides, *more], what=f"row {row.label!r}")
+        output = str(Path(config.output) / self.name / folder)
+        config = config.model_copy(update={"output": output, "name": row.slug})
+        for key, spec in user_code(config).items():  # also what its processes execute
+            announce(spec, key)
+        resolve_strategy(config)
+        resolve_client(config)
+        return config.runs()
+
+    def is_point(self, row: Row) -> bool:
+        """Say whether a row is a reference point that is not federated."""
+        config = self.configs(row)[0]
+        return bool(resolve_strategy(config).reference or resolve_client(config).reference)
+
+
+def read_comparison(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    strategies: Sequence[str] = (),
+    clients: Sequence[str] = (),
+    only: Sequence[str] = (),
+    search: Space | None = None,
+    content: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Read a comparison file, or make one of an experiment file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``key=value``, for every row.
+        strategies: Rows are these strategies instead of the file's rows, ...
+        clients: ... each with these plugins.
+        only: Labels of the rows to keep.
+        search: What a sweep tries in every row, instead of what the file says.
+        content: Of the file, by a caller who has read it and taken a part of its own out.
+
+    Raises:
+        FedltError: One line that says what is wrong.
+    """
+    path = Path(path)
+    tree = dict(read_mapping(path) if content is None else content)
+    if "reproduce" in tree:
+        raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
+    section = tree.pop("compare", None)
+    tree = with_paths(tree, path.absolute().parent)
+    if strategies or clients:
+        section = {"rows": _grid(strategies or [None], clients or [None])}
+    if section is None and search:
+        section = {"rows": {_method(parse_options(overrides)) or _method(tree) or "fedavg": {}}}
+    if section is None:
+        raise FedltError(f"{path}: has no section 'compare'; give --strategies a,b,c")
+    rows, common = _read_section(path, section)
+    chosen = [_row(path, tree, common, label, changes) for label, changes in rows.items()]
+    chosen += _controls(chosen)
+    if search:
+        chosen = [replace(row, search=search) for row in chosen]
+    _check_slugs(path, chosen)
+    _check_own(overrides, section["rows"])
+    for label in only:
+        if label not in {row.label for row in chosen}:
+            raise FedltError(f"{path}: no row {label!r}{nearest(label, [r.label for r in chosen])}")
+    kept = [row for row in chosen if not only or row.label in only]
+    kept += _controls(kept)
+    name = parse_options(overrides).get("name", tree.get("name", path.stem))
+    return Comparison(path, str(name), tuple(overrides), tuple(kept))
+
+
+def _method(tree: Mapping[str, Any]) -> str:
+    """Return the name of the method that keys name, the label of the only row; "" for none."""
+    given = tree.get("strategy") or ""
+    name = given.get("name", "") if isinstance(given, Mapping) else given
+    return str(name).rpartition(":")[2]
+
+
+def _grid(
+    strategies: Sequence[str | None], clients: Sequence[str | None]
+) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = {}
+    for option, names in (("--strategies", strategies), ("--clients", clients)):
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise FedltError(f"{option}: {name} is given twice")
+    for strategy in strategies:
+        for client in clients:
+            named = {"strategy": strategy, "client": client}
+            pair = {key: name for key, name in named.items() if name is not None}
+            found = {key: {"name": with_paths(name, Path.cwd(), key)} for key, name in pair.items()}
+            rows[" + ".join(pair.values())] = found
+    return rows
+
+
+def _read_section(path: Path, section: object) -> tuple[Mapping[str, Any], Space]:
+    if not isinstance(section, Mapping) or not isinstance(section.get("rows"), Mapping):
+        raise FedltError(f"{path}: compare: expected a mapping with rows: {{label: changes}}")
+    for key in section:
+        if key not in _KEYS:
+            raise FedltError(f"{path}: compare.{key}: unknown key{nearest(str(key), _KEYS)}")
+    if not section["rows"]:
+        raise FedltError(f"{path}: compare.rows: no row")
+    return section["rows"], _searched(path, "compare.search", section.get("search", {}))
+
+
+def _searched(path: Path, where: str, given: object) -> Space:
+    """Return a section ``search`` with its ranges read."""
+    found: dict[str, Choices] = {}
+    for key, value in given.items() if isinstance(given, Mapping) else ():
+        try:
+            check_key(str(key))
+            choices = value if isinstance(value, Range) else parse_choices(value)
+        except FedltError as error:
+            raise FedltError(f"{path}: {where}: {error}") from error
+        if choices is None:
+            break
+        if not isinstance(choices, Range):
+            choices = [with_paths(one, path.absolute().parent, str(key)) for one in choices]
+        found[str(key)] = choices
+    if not isinstance(given, Mapping) or len(found) < len(given):
+        raise FedltError(f"{path}: {where}: expected key: [values] or a range, got {given!r}")
+    return found
+
+
+def _row(
+    path: Path,
+    tree: Mapping[str, Any],
+    search: Space,
+    label: object,
+    changes: object,
+) -> Row:
+    where = f"compare.rows.{label}"
+    if changes is None:
+        changes = {}
+    if not isinstance(changes, Mapping):
+        raise FedltError(f"{path}: {where}: expected a mapping of changes, got {changes!r}")
+    for key in _COMMON:
+        if key in changes:
+            raise FedltError(f"{path}: {where}.{key}: all rows have the same; give it above")
+    given = dict(changes)
+    own = _searched(path, f"{where}.search", given.pop("search", dict(search)))
+    changed = with_paths(given, path.absolute().parent)
+    return Row(str(label), row_folder(str(label)), _merged(tree, changed), own)
+
+
+def _controls(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that client plugins want beside theirs, where they are not there already."""
+    found: list[Row] = []
+    for row in rows:
+        client = row.tree.get("client")
+        options = {"name": client} if isinstance(client, str) else dict(client or {})
+        control = client_control(options.get("name"))
+        left = {key: value for key, value in (options | control).items() if value is not None}
+        tree = {**row.tree, "client": left}
+        if control and tree not in [other.tree for other in (*rows, *found)]:
+            set_to = " ".join(str(value) for value in control.values() if value is not None)
+            label = f"{row.label} (control: {set_to})"
+            found.append(Row(label, row_folder(label), tree, {}, is_control=True))
+    return found
+
+
+def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(tree)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping) and key not in _WHOLE
+        merged[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _check_own(overrides: Sequence[str], rows: Mapping[str, Any]) -> None:
+    """Raise where the command line would replace what a row is about: its label would be wrong."""
+    for override in overrides:
+        section, dot, leaf = override.partition("=")[0].strip().partition(".")
+        if section in _WHOLE and (not dot or leaf == "name"):
+            for label, changes in rows.items():
+                if section in (changes or {}):
+                    words = f"row {str(label)!r} has its own {section}"
+                    raise FedltError(f"override {override!r}: {words}; --rows chooses rows")
+
+
+def _check_slugs(path: Path, rows: Sequence[Row]) -> None:
+    seen: dict[str, str] = {}
+    for row in rows:
+        if "," in row.label:
+            raise FedltError(f"{path}: compare.rows: label {row.label!r} has a comma")
+        why = ""
+        if not row.slug:
+            why = "its folder is named by letters a to z and digits, and it has none"
+        elif row.slug in _TAKEN:
+            why = f"the folder {row.slug!r} is that of fedlt sweep"
+        elif row.slug in seen:
+            why = f"{seen[row.slug]!r} has the same folder"
+        if why:
+            raise FedltError(f"{path}: compare.rows: label {row.label!r} cannot be used; {why}")
+        seen[row.slug] = row.label

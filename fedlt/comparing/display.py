@@ -1,0 +1,137 @@
+"""Progress of many runs: a display with a bar a run on a terminal, a line a finished run elsewhere.
+
+run (in any process) -> Relay -> its position and round -> RunsProgress: what is left, in time
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from fedlt.progress import Progress, round_time
+
+
+class Relay(Progress):
+    """What a run tells about itself, passed on as the number of rounds that are done."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+
+    def start(self, total_rounds: int, done: int = 0) -> None:
+        """Say where the run begins."""
+        self._tell(done)
+
+    def advance(self, round: int, text: str = "") -> None:
+        """Say that ``round`` is finished."""
+        self._tell(round)
+
+
+class RunsProgress:
+    """Counts runs and rounds, and says a line a finished run."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def begin(self, labels: Sequence[str], rounds: Sequence[int], finished: int = 0) -> None:
+        """Begin with ``labels``, each of so many ``rounds``; ``finished`` others need no run."""
+        self._labels, self._finished = list(labels), finished
+        self._runs = finished + len(labels)
+        self._left = list(rounds)  # rounds that a run still has
+        self._first: list[int | None] = [None] * len(labels)  # round that it began after
+        self._executed = [0] * len(labels)
+        self._began = time.monotonic()
+        if finished:
+            self.note(f"{finished} of {self._runs} runs are finished already")
+
+    def advance(self, position: int, done: int) -> None:
+        """Say that a run has ``done`` rounds behind it, those before it went on included."""
+        first = self._first[position]
+        if first is None:
+            self._first[position] = first = done
+            self._left[position] -= done
+        new = done - first - self._executed[position]
+        self._executed[position] += new
+        self._left[position] -= new
+
+    def finish(self, position: int, words: str) -> None:
+        """Say that a run has ended, and how."""
+        self._left[position] = 0
+        self._finished += 1
+        self.note(f"{self._finished} of {self._runs} runs, {self.remaining()} left: {words}")
+
+    def remaining(self) -> str:
+        """Return the time that the rounds left take at the pace of those that were run."""
+        executed, left = sum(self._executed), sum(self._left)
+        if not left:
+            return round_time(0)
+        if not executed:
+            return "?"
+        return round_time((time.monotonic() - self._began) / executed * left)
+
+    def note(self, line: str) -> None:
+        """Print ``line``."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """End; may be called twice."""
+
+
+class LiveRuns(RunsProgress):
+    """The same with a bar over all rounds, and one for each run that goes on."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds{task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[int, TaskID] = {}
+
+    def begin(self, labels: Sequence[str], rounds: Sequence[int], finished: int = 0) -> None:
+        """Show the bar over all rounds."""
+        super().begin(labels, rounds, finished)
+        self._all = self._bar.add_task(self._count(), total=sum(rounds), text="")
+        self._rounds = list(rounds)
+        if labels:
+            self._bar.start()
+
+    def advance(self, position: int, done: int) -> None:
+        """Move the run's bar, and the one over all."""
+        super().advance(position, done)
+        if position not in self._tasks:
+            task = self._bar.add_task(self._labels[position], total=self._rounds[position], text="")
+            self._tasks[position] = task
+        self._bar.update(self._tasks[position], completed=done)
+        self._show_all()
+
+    def finish(self, position: int, words: str) -> None:
+        """Take the run's bar away."""
+        if position in self._tasks:
+            self._bar.remove_task(self._tasks.pop(position))
+        super().finish(position, words)
+        self._show_all()
+
+    def _count(self) -> str:
+        return f"{self._finished} of {self._runs} runs"
+
+    def _show_all(self) -> None:
+        done = sum(self._rounds) - sum(self._left)
+        words = f", {self.remaining()} left"
+        self._bar.update(self._all, description=self._count(), completed=done, text=words)
+
+    def stop(self) -> None:
+        """Take the display away; the lines above it stay."""
+        self._bar.stop()
+
+
+def make_runs_progress(console: Console) -> RunsProgress:
+    """Return a live display on a terminal, lines elsewhere."""
+    return LiveRuns(console) if console.is_terminal else RunsProgress(console)

@@ -1,0 +1,158 @@
+"""Run many configurations, several at once, each in a process that does one after the other.
+
+A run that is finished is read, one that is not is resumed: what was started again after a stop
+goes on where it was. A finished run of the same configuration that lies elsewhere in the folder of
+the comparison is read too. A run that fails is named in the end; the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlt.comparing.display import Relay, RunsProgress
+from fedlt.comparing.processes import run_in_processes
+from fedlt.errors import FedltError, RunError, one_line
+
+if TYPE_CHECKING:
+    from fedlt.config import Config
+
+ALONE = ("serial", "stacked")  # engines that use one core
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison."""
+
+    label: str
+    config: Config
+
+    def __str__(self) -> str:
+        """Return what the progress calls it."""
+        return f"{self.label}, seed {self.config.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell."""
+
+    cell: Cell
+    result: dict[str, Any] | None  # with its path and conditions; None: it failed
+    reason: str = ""  # why
+
+
+def jobs_for(cells: Sequence[Cell], wanted: int | None) -> int:
+    """Return how many runs go at once: as wanted, else one a core where each uses one core."""
+    if wanted is not None:
+        return max(1, wanted)
+    alone = all(cell.config.engine.name in ALONE for cell in cells)
+    return max(1, min(len(cells), len(os.sched_getaffinity(0)))) if alone else 1
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    *,
+    jobs: int,
+    progress: RunsProgress,
+    within: Path | None = None,
+) -> list[Outcome]:
+    """Run every cell and return what became of it, in the order of ``cells``.
+
+    Args:
+        cells: Their run directories must differ.
+        jobs: Runs at once.
+        progress: Is told about runs and rounds.
+        within: Where finished runs of the same configurations are looked for.
+    """
+    found = _finished(cells, within)  # all are checked before one starts
+    rest = [n for n in range(len(cells)) if n not in found]
+    left = [cells[n] for n in rest]
+    progress.begin(list(map(str, left)), [cell.config.rounds for cell in left], len(found))
+    try:
+        with closing(_outcomes(left, jobs, progress.advance)) as outcomes:
+            for number, outcome in outcomes:
+                found[rest[number]] = outcome
+                progress.finish(number, _describe(outcome))
+    finally:
+        progress.stop()
+    return [found[n] for n in range(len(cells))]
+
+
+def _finished(cells: Sequence[Cell], within: Path | None) -> dict[int, Outcome]:
+    """Return the cells that have their results, by position.
+
+    Raises:
+        FedltError: If a directory holds another run: another configuration, data or code.
+    """
+    from fedlt.comparing.stored import finished_below, read_finished
+    from fedlt.config import config_hash
+    from fedlt.runs.directory import RunDirectory
+    from fedlt.runs.fingerprint import fingerprints
+
+    places: dict[int, RunDirectory] = {}
+    twins: set[int] = set()
+    stored: dict[str, Path] | None = None
+    for number, cell in enumerate(cells):
+        directory = RunDirectory.of(cell.config)
+        action = directory.decide(cell.config, resume=True)
+        if action == "show":
+            places[number] = directory
+        elif action == "start" and within is not None:
+            stored = finished_below(within) if stored is None else stored
+            if twin := stored.get(config_hash(cell.config)):
+                places[number] = RunDirectory(twin)
+                twins.add(number)
+    found: dict[int, Outcome] = {}
+    made = fingerprints(cells[number].config for number in places)
+    for (number, directory), one in zip(places.items(), made, strict=True):
+        try:
+            directory.check(one)
+            result = read_finished(directory, cells[number].config)
+        except FedltError:
+            if number not in twins:  # a run elsewhere that is not the same after all is not needed
+                raise
+        else:
+            found[number] = Outcome(cells[number], result)
+    return found
+
+
+def _outcomes(
+    cells: Sequence[Cell], jobs: int, hear: Callable[[int, int], None]
+) -> Generator[tuple[int, Outcome]]:
+    """Yield positions and outcomes as they come; ``hear`` gets positions and rounds done."""
+    if jobs <= 1:
+        for number, cell in enumerate(cells):
+            yield number, run_cell(cell, partial(hear, number))
+    else:
+        yield from run_in_processes(run_cell, cells, processes=jobs, lost=_lost, hear=hear)
+
+
+def _lost(cell: Cell, code: int) -> Outcome:
+    return Outcome(cell, None, f"its process ended with exit code {code}")
+
+
+def run_cell(cell: Cell, tell: Callable[[int], None]) -> Outcome:
+    """Run one cell, or go on with it, or read its result; ``tell`` gets the rounds done."""
+    from fedlt.comparing.stored import read_finished
+    from fedlt.runs.directory import RunDirectory
+    from fedlt.simulate import run
+
+    try:
+        run(cell.config, resume=True, progress=Relay(tell))
+        return Outcome(cell, read_finished(RunDirectory.of(cell.config), cell.config))
+    except (FedltError, RunError) as error:
+        return Outcome(cell, None, one_line(error))
+
+
+def _describe(outcome: Outcome) -> str:
+    if outcome.result is None:
+        return f"{outcome.cell}: failed: {outcome.reason}"
+    from fedlt.evaluation.headline import scored_set
+
+    known = scored_set(outcome.result).told(outcome.result["last_k"])
+    return f"{outcome.cell}: {', '.join(known)}, {outcome.result['seconds']:.0f} s"

@@ -1,0 +1,94 @@
+"""The streams of a comparison's models, each beside the fused prediction; never in a verdict."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlt.comparing.cells import MOMENTS
+from fedlt.comparing.conditions import Results
+from fedlt.data.shots import GROUPS
+from fedlt.evaluation.headline import scored_set
+
+FUSED = "fused"
+
+
+@dataclass(frozen=True)
+class StreamRow:
+    """The fused prediction of a method's generic model, or one stream of it."""
+
+    method: str
+    stream: str  # its name, or ``fused``
+    runs: Sequence[Mapping[str, Any]]  # results, one a seed
+
+    @property
+    def label(self) -> str:
+        """Return method and stream."""
+        return f"{self.method}: {self.stream}"
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Return heading -> last word of a metric: the headline first, then the groups."""
+        return scored_set(self.runs[0]).columns | {name: name for name in GROUPS}
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Return heading -> metric."""
+        start = "generic" if self.stream == FUSED else f"generic/{self.stream}"
+        return {heading: f"{start}/{word}" for heading, word in self.words.items()}
+
+
+def stream_rows(results: Results, which: str) -> list[StreamRow]:
+    """Return the rows of the methods whose streams were scored, the fused prediction first.
+
+    Args:
+        results: Label -> results, one a seed.
+        which: The moment.
+    """
+    rows = []
+    for method, runs in results.items():
+        scored = [name for name in runs[0].get("streams") or () if _has(runs[0], which, name)]
+        names = [FUSED, *scored] if scored else []
+        rows += [StreamRow(method, name, runs) for name in names]
+    return rows
+
+
+def _has(run: Mapping[str, Any], which: str, name: str) -> bool:
+    return f"generic/{name}/accuracy" in (run.get(which) or {})
+
+
+def streams_csv(which: str, settings: Mapping[str, Results]) -> str:
+    """Return every run's figures of its streams, unrounded, one line a run and stream.
+
+    Args:
+        which: A moment; ``all``: one line a run, stream and moment.
+        settings: Setting -> its table; "" without a grid.
+
+    Returns:
+        The text; empty where no model has streams.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    lines = [
+        ([setting, row.method, run["seed"], moment, row.stream], _figures(run, moment, row))
+        for setting, results in settings.items()
+        for moment in (MOMENTS if which == "all" else (which,))
+        for row in stream_rows(results, moment)
+        for run in row.runs
+    ]
+    if not lines:
+        return ""
+    words = list(dict.fromkeys(word for _, figures in lines for word in figures))
+    head = ["setting", "method", "seed", "moment", "stream"]
+    writer.writerow([*head, *(f"generic/{word}" for word in words)])
+    writer.writerows([*place, *map(figures.get, words)] for place, figures in lines)
+    return out.getvalue()
+
+
+def _figures(run: Mapping[str, Any], moment: str, row: StreamRow) -> dict[str, Any]:
+    """Return a run's figures of a stream by the last word of their names."""
+    known = run.get(moment) or {}
+    return {row.words[name]: known.get(metric) for name, metric in row.metrics.items()}

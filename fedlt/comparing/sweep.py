@@ -1,0 +1,167 @@
+"""A search for hyperparameters, scored on the validation images of ``data.split: tune``.
+
+Every row is searched alone, on the first seed: all combinations of its lists, or as many trials as
+wanted, proposed by Optuna. The score is the mean of the headlines that the method has, generic and
+personal, over the last k rounds. A trial that is finished is read, not run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlt.comparing.comparison import Comparison, Row
+from fedlt.comparing.display import RunsProgress
+from fedlt.comparing.grid import folder_name
+from fedlt.comparing.schedule import Cell, jobs_for, run_cells
+from fedlt.comparing.search import Grid, Optuna, Search, Values, described
+from fedlt.errors import FedltError
+from fedlt.evaluation.headline import headlines
+from fedlt.rng import key as random_key
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one row."""
+
+    row: Row
+    values: Values
+    cell: Cell
+
+    def __str__(self) -> str:
+        """Return the values, ``lr=0.1 mu=0.01``; the last word of each key."""
+        return described(self.values)
+
+
+Found = Mapping[str, Sequence[tuple[Trial, float | None]]]  # label -> trials, None: it failed
+
+
+def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Search]:
+    """Return each row's search: Optuna's with a number of trials, otherwise every combination.
+
+    Raises:
+        FedltError: If a row has nothing to search, or a range without a number of trials.
+    """
+    found: dict[str, Search] = {}
+    for row in _rows(comparison):
+        if not row.search:
+            raise FedltError(f"{comparison.path}: row {row.label!r} has no search: {{key: values}}")
+        if trials is None:
+            found[row.label] = Grid(row.search)
+        else:
+            seed = random_key(comparison.configs(row)[0].seed, "search") % 2**32
+            found[row.label] = Optuna(row.search, trials=trials, seed=seed)
+    return found
+
+
+def make_trials(comparison: Comparison) -> list[Trial]:
+    """Return every combination of every row's lists, on ``data.split: tune``; none of controls.
+
+    Raises:
+        FedltError: If a row has nothing to search, or a combination is not valid.
+    """
+    searches = make_searches(comparison, None)
+    return [_trial(comparison, r, v) for r in _rows(comparison) for v in searches[r.label].ask()]
+
+
+def _rows(comparison: Comparison) -> list[Row]:
+    """Return the rows that are searched: all but controls."""
+    return [row for row in comparison.rows if not row.is_control]
+
+
+def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
+    given = [f"{key}={json.dumps(value)}" for key, value in values]
+    folder = f"sweep/{folder_name(dict(values))}"
+    config = comparison.configs(row, "data.split=tune", *given, folder=folder)[0]
+    return Trial(row, values, Cell(f"{row.label}, {described(values)}", config))
+
+
+def score(result: Mapping[str, Any]) -> float | None:
+    """Return the mean of a result's headlines, generic and personal, over the last k rounds.
+
+    None where the result has neither: no client holds a class that was scored.
+    """
+    views = [result["last_k"].get(metric) for metric in headlines(result).values()]
+    known = [value for value in views if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def run_search(
+    comparison: Comparison,
+    searches: Mapping[str, Search],
+    *,
+    jobs: int | None,
+    progress: RunsProgress,
+) -> dict[str, list[tuple[Trial, float | None]]]:
+    """Try what the rows' searches propose until they have no more; the batches of all rows at once.
+
+    Args:
+        comparison: The rows.
+        searches: By label, from :func:`make_searches`.
+        jobs: Runs at once; None: one a core.
+        progress: Is told about runs and rounds.
+
+    Returns:
+        Each row's trials in order, with their scores; None where a run failed.
+    """
+    rows = _rows(comparison)
+    found: dict[str, list[tuple[Trial, float | None]]] = {row.label: [] for row in rows}
+    while True:
+        asked = {row.label: searches[row.label].ask() for row in rows}
+        batch = [_trial(comparison, row, values) for row in rows for values in asked[row.label]]
+        if not batch:
+            return found
+        known = _scores(comparison, batch, jobs, progress)
+        for label in asked:
+            own = [(trial, known[_place(trial)]) for trial in batch if trial.row.label == label]
+            searches[label].tell([value for _, value in own])
+            found[label] += own
+
+
+def _place(trial: Trial) -> tuple[str, str]:
+    """Return the run directory of a trial; the same values have the same."""
+    return trial.cell.config.output, trial.cell.config.name
+
+
+def _scores(
+    comparison: Comparison, batch: Sequence[Trial], jobs: int | None, progress: RunsProgress
+) -> dict[tuple[str, str], float | None]:
+    """Run trials, those with equal values once, and return their scores by place."""
+    cells = {_place(trial): trial.cell for trial in batch}
+    every = list(cells.values())
+    outcomes = run_cells(
+        every, jobs=jobs_for(every, jobs), progress=progress, within=comparison.folder() / "sweep"
+    )
+    return {
+        place: None if outcome.result is None else score(outcome.result)
+        for place, outcome in zip(cells, outcomes, strict=True)
+    }
+
+
+def sweep_markdown(found: Found) -> str:
+    """Return what was tried, a line a row, the best in bold."""
+    lines = ["| method | tried: score in % |", "| --- | --- |"]
+    for label, trials in found.items():
+        best = max((value for _, value in trials if value is not None), default=None)
+        cells = []
+        for trial, value in trials:
+            text = f"{trial}: {'failed' if value is None else f'{100 * value:z.1f}'}"
+            cells.append(f"**{text}**" if value is not None and value == best else text)
+        lines.append(f"| {label} | {', '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def sweep_csv(found: Found) -> str:
+    """Return a line a trial: its values as JSON and its score, unrounded."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["method", "trial", "score", "values"])
+    for label, trials in found.items():
+        for number, (trial, value) in enumerate(trials):
+            writer.writerow([label, number, value, json.dumps(dict(trial.values))])
+    return out.getvalue()

@@ -1,0 +1,156 @@
+"""Is the difference real? Every row against a reference row, in words.
+
+Per view the primary head's headline is tested, paired over seeds, and all tests of one command are
+corrected together. Under five seeds there is no verdict but ``undecided``. Clients of a run share a
+model and test images, so what is said about them is a description, never a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedlt.comparing.better_off import higher_and_lower
+from fedlt.comparing.cells import AVERAGE, is_average, values
+from fedlt.comparing.conditions import Results
+from fedlt.comparing.statistics import LEVEL, PairedTest, holm, paired_test
+from fedlt.errors import FedltError, nearest
+from fedlt.evaluation.headline import headlines
+
+MIN_SEEDS = 5
+
+Word = Literal["better", "worse", "not different", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row against the reference, in one view of one setting."""
+
+    setting: str  # of a grid; "" without one
+    row: str
+    against: str
+    view: str  # generic or personal
+    metric: str  # what was tested: the view's headline
+    word: Word
+    test: PairedTest
+    p: float | None  # corrected by Holm's method; None: undecided
+    average: bool = False  # the generic model of one of them is a mean of personal parts
+    clients: tuple[float, float] | None = None  # shares of clients above and below the reference
+
+
+def judge(tests: Sequence[PairedTest]) -> list[tuple[Word, float | None]]:
+    """Return each test's verdict and corrected p: the whole procedure.
+
+    Holm's correction runs over the tests with enough seeds; the others are ``undecided``.
+    """
+    enough = [n for n, test in enumerate(tests) if test.seeds >= MIN_SEEDS and test.p is not None]
+    corrected = dict(zip(enough, holm([tests[n].p or 0.0 for n in enough]), strict=True))
+    found: list[tuple[Word, float | None]] = []
+    for number, test in enumerate(tests):
+        p = corrected.get(number)
+        word: Word = "undecided"
+        if p is not None:
+            word = "not different"
+            if p <= LEVEL:
+                word = "better" if test.difference.mean > 0 else "worse"
+        found.append((word, p))
+    return found
+
+
+def pick_reference(
+    labels: Sequence[str], against: str = "", *, points: Collection[str] = ()
+) -> str:
+    """Return the row that the others are compared with: as named, else the first method.
+
+    Args:
+        labels: Of the rows.
+        against: What the user names.
+        points: Those that are reference points, not federated: taken only if nothing else is there.
+
+    Raises:
+        FedltError: If there is no such row.
+    """
+    if against and against not in labels:
+        raise FedltError(f"--against: no row {against!r}{nearest(against, labels)}")
+    return against or next((label for label in labels if label not in points), labels[0])
+
+
+def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[Verdict]:
+    """Return a verdict for each row and view that can be compared with the reference.
+
+    A reference point that is not federated, such as pooled training, gets none.
+
+    Args:
+        settings: The tables of one command by setting; their runs are comparable.
+        which: ``final``, ``last_k`` or ``selected``.
+        against: The row that the others are compared with.
+    """
+    pairs = [
+        (setting, label, view, metric)
+        for setting, results in settings.items()
+        if against in results
+        for view, metric in headlines(results[against][0]).items()
+        for label, runs in results.items()
+        if label != against and not runs[0].get("reference")
+        if values(runs, which, metric) and values(results[against], which, metric)
+    ]
+    tests = []
+    for setting, label, _, metric in pairs:
+        mine, other = settings[setting][label], settings[setting][against]
+        tests.append(paired_test(values(mine, which, metric), values(other, which, metric)))
+    return [
+        Verdict(
+            setting=setting,
+            row=label,
+            against=against,
+            view=view,
+            metric=metric,
+            word=word,
+            test=test,
+            p=p,
+            average=view == "generic"
+            and any(is_average(settings[setting][row]) for row in (label, against)),
+            clients=higher_and_lower(settings[setting][label], settings[setting][against])
+            if view == "personal"
+            else None,
+        )
+        for (setting, label, view, metric), test, (word, p) in zip(
+            pairs, tests, judge(tests), strict=True
+        )
+    ]
+
+
+def describe(found: Sequence[Verdict]) -> list[str]:
+    """Return the verdicts in words: what was tested, then a line a comparison."""
+    if not found:
+        return []
+    tested = sum(one.p is not None for one in found)
+    seeds = found[0].test.seeds
+    head = f"Against {found[0].against}, paired over {seeds} seed{'s' if seeds != 1 else ''}"
+    if tested:
+        head += f": t test, Holm's correction over {tested} comparisons, level {LEVEL:.0%}"
+    elif seeds < MIN_SEEDS:
+        more = MIN_SEEDS - seeds
+        head += f": undecided, a verdict needs {MIN_SEEDS} seeds, {more} more"
+    lines = [f"{head}. Differences in points with 95 % intervals, each for itself."]
+    return lines + [_sentence(one) for one in found]
+
+
+def _sentence(one: Verdict) -> str:
+    where = f"{one.setting}, " if one.setting else ""
+    view = "generic balanced" if one.metric == "generic/balanced" else one.view
+    mark = AVERAGE if one.average else ""
+    difference = one.test.difference
+    words = f"{where}{view}: {one.row} {one.word}, {mark}{100 * difference.mean:+z.1f}"
+    if difference.half is not None:
+        low, high = difference.mean - difference.half, difference.mean + difference.half
+        words += f" [{100 * low:+z.1f}, {100 * high:+z.1f}]"
+    if one.p is not None:
+        words += f", p {one.p:z.3f}" if one.p >= 0.0005 else ", p < 0.001"
+    if one.p is not None and one.test.effect is not None:
+        words += f", effect size {one.test.effect:+z.1f}"
+    if one.clients is not None:
+        higher, lower = one.clients
+        words += f"; {higher:.0%} of clients higher, {lower:.0%} lower (no test)"
+    return words

@@ -1,0 +1,235 @@
+"""Load a user's class or function from ``path/to/file.py:Name`` or ``package.module:Name``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from fedlt.config.raised import users_code
+from fedlt.errors import FedltError, nearest, shortened
+
+T = TypeVar("T")
+_USER_PREFIX = "fedlt_user_"
+_MANY = 40  # names of a module that an error line lists
+Rule = Callable[[str, str], None]
+_rules: list[Rule] = []  # of the command at work, the last one in force
+
+
+class Table(Mapping[str, T]):
+    """Objects by name, given as ``package.module:Name`` and imported when they are asked for."""
+
+    def __init__(self, specs: Mapping[str, str]) -> None:
+        self._specs = dict(specs)
+
+    def __getitem__(self, name: str) -> T:
+        module, _, attribute = self._specs[name].partition(":")
+        found: T = getattr(importlib.import_module(module), attribute)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def attribute_of(self, package: str) -> Callable[[str], Any]:
+        """Return a module's ``__getattr__`` that finds the table's objects by their Python names.
+
+        Args:
+            package: The module's name, for the error.
+        """
+        names = {spec.partition(":")[2]: name for name, spec in self._specs.items()}
+
+        def find(attribute: str) -> Any:  # noqa: ANN401 (a class of the table)
+            if attribute in names:
+                return self[names[attribute]]
+            raise AttributeError(f"module {package!r} has no attribute {attribute!r}")
+
+        return find
+
+
+def is_spec(name: str) -> bool:
+    """Say whether ``name`` is ``file.py:Name`` or ``module:Name`` rather than a built-in name."""
+    return ":" in name
+
+
+def absolute_spec(name: str) -> str:
+    """Return ``name`` with the file part, if it has one, as an absolute path."""
+    source, _, attribute = name.rpartition(":")
+    return f"{Path(source).absolute()}:{attribute}" if source.endswith(".py") else name
+
+
+def _import_file(path: Path, where: str) -> ModuleType:
+    if not path.is_file():
+        raise FedltError(f"{where}: no file {str(path)!r}")
+    digest = hashlib.blake2b(str(path.absolute()).encode(), digest_size=6).hexdigest()
+    name = f"{_USER_PREFIX}{path.stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FedltError(f"{where}: {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with users_code(f"{where}: {path.name} fails on import"):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def user_modules() -> list[ModuleType]:
+    """Return the modules loaded from users' files; their classes must travel by value."""
+    return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
+
+
+def import_paths() -> list[str]:
+    """Return the absolute folders from which this process imports."""
+    return [str(Path(entry).absolute()) for entry in sys.path]
+
+
+def add_import_paths(paths: Sequence[str]) -> list[str]:
+    """Import from more folders, after all others, so that nothing there hides a module of ours.
+
+    Returns:
+        Those of ``paths`` that are new.
+    """
+    known = set(import_paths())
+    new = [path for path in paths if path not in known]
+    sys.path.extend(new)
+    return new
+
+
+def check_packages() -> None:
+    """See that ``strategies`` and ``clients`` are our packages.
+
+    The two names are generic: a folder of that name in the working directory may come first on the
+    import path. Then ours are imported past it.
+
+    Raises:
+        FedltError: If another one was imported already.
+    """
+    home = Path(__file__).resolve().parents[2]
+    for name in ("strategies", "clients"):
+        origin, folders = _origin(name)
+        if name not in sys.modules and (origin is None or not _lies_in(home, origin)):
+            _import_from(home, name)
+            origin, folders = _origin(name)
+        if origin is None or not _lies_in(home, origin):
+            where = origin or next(iter(folders), "nowhere")
+            raise FedltError(
+                f"import: package {name!r} comes from {where!r}, not from {str(home)!r}: "
+                "run from another folder, or rename that one"
+            )
+
+
+def _lies_in(home: Path, origin: str) -> bool:
+    return Path(origin).resolve().parent.parent == home
+
+
+def _import_from(home: Path, name: str) -> None:
+    """Import a top-level package from one folder, whatever else is on the path."""
+    spec = PathFinder.find_spec(name, [str(home)])
+    if spec is None or spec.loader is None:
+        return
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def load_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or function of a user)
+    """Return what ``spec`` names.
+
+    Args:
+        spec: ``path/to/file.py:Name`` or ``package.module:Name``.
+        where: The configuration key, for the error line.
+
+    Raises:
+        FedltError: If the file, the module or the name in it cannot be had.
+    """
+    source, _, attribute = spec.rpartition(":")
+    if source.endswith(".py"):
+        module = _import_file(Path(source), where)
+    else:
+        module = _import_module(source, where)
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        known = nearest(attribute, public) if len(public) <= _MANY else ""
+        raise FedltError(f"{where}: {source!r} has no {shortened(attribute)!r}{known}")
+    return getattr(module, attribute)
+
+
+def _import_module(name: str, where: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise FedltError(
+            f"{where}: {shortened(name)!r} is neither a file.py nor a package.module; "
+            "write file.py:Name or package.module:Name"
+        )
+    try:
+        with users_code(f"{where}: {name!r} fails on import"):
+            return importlib.import_module(name)
+    except FedltError as error:
+        if isinstance(error.__cause__, ImportError):
+            reason = f"{where}: cannot import {name!r}: {error.__cause__}"
+            raise FedltError(reason) from error.__cause__
+        raise
+
+
+def announce(spec: str, where: str) -> None:
+    """Tell the rule in force that the code of ``spec`` is executed next; the rule may refuse."""
+    if _rules:
+        _rules[-1](spec, where)
+
+
+def load_users_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or function of a user)
+    """Return what a configuration or a command line names, after :func:`announce`.
+
+    Args:
+        spec: As for :func:`load_object`.
+        where: The configuration key.
+
+    Raises:
+        FedltError: If the rule in force refuses, or the object cannot be had.
+    """
+    announce(spec, where)
+    return load_object(spec, where)
+
+
+@contextmanager
+def execution_rule(rule: Rule) -> Iterator[None]:
+    """Ask ``rule`` before code of a user's is executed; without any, all of it is.
+
+    Args:
+        rule: Gets ``file.py:Name`` or ``package.module:Name`` and the configuration key; says so to
+            the user, or raises.
+    """
+    _rules.append(rule)
+    try:
+        yield
+    finally:
+        _rules.pop()
+
+
+def _origin(name: str) -> tuple[str | None, list[str]]:
+    """Return the file and the folders that a top-level package is, or would be, imported from."""
+    module = sys.modules.get(name)
+    if module is not None:
+        return getattr(module, "__file__", None), list(getattr(module, "__path__", []))
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return None, []
+    return spec.origin, list(spec.submodule_search_locations or [])

@@ -1,0 +1,64 @@
+"""Errors that a user's code raises, as one line that says where."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedlt.errors import FedltError, RunError, one_line
+
+_CORE = Path(__file__).resolve().parents[1]
+_OURS = (_CORE, _CORE.parent / "strategies", _CORE.parent / "clients")
+_INSTALLED = tuple(
+    {Path(path).resolve() for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib"))}
+)
+
+
+def raised_at(error: BaseException) -> str:
+    """Return the last place of an error's traceback in a user's file, ``mine.py, line 7``.
+
+    Returns:
+        "" where no file of a user's is in the traceback.
+    """
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if _is_users(file):
+            found = f"{Path(file).name}, line {line}"
+    return found
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<"):
+        return False
+    above = Path(file).resolve().parents
+    if any(home in above for home in _OURS):
+        return _CORE / "templates" in above
+    return not any(home in above for home in _INSTALLED) and "site-packages" not in file
+
+
+def described(error: BaseException) -> str:
+    """Return an error of a user's code as one line, with the place in that code."""
+    place = raised_at(error)
+    return f"{one_line(error)}{f' ({place})' if place else ''}"
+
+
+@contextmanager
+def users_code(line: str) -> Iterator[None]:
+    """Turn whatever a user's code raises into an error line, ``sys.exit`` too.
+
+    Args:
+        line: What the code was asked for; the reason follows.
+
+    Raises:
+        FedltError: ``line``, the reason and the place. Ctrl-C passes.
+    """
+    try:
+        yield
+    except (FedltError, RunError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise FedltError(f"{line}: {described(error)}") from error

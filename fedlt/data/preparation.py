@@ -1,0 +1,62 @@
+"""What a client plugin may read before a run, when it makes what all clients share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlt.data.prior import log_prior
+from fedlt.machine.devices import find_device
+
+if TYPE_CHECKING:
+    from fedlt.config import Config
+    from fedlt.data import FederatedData
+    from fedlt.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """A federation before its first round."""
+
+    config: Config
+    data: FederatedData
+    seed: int  # keys every draw
+    pooled: bool  # one client has everybody's images
+    progress: Progress  # is told how far it is
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where to compute.
+
+        Raises:
+            FedltError: If there is no such device.
+        """
+        return find_device(self.config.engine.device)
+
+    @cached_property
+    def clients(self) -> tuple[NDArray[np.int64], ...]:
+        """Each client's positions in the training images."""
+        if self.pooled:
+            return (np.arange(len(self.data.train_labels)),)
+        clients = self.data.partition.clients
+        return tuple(clients[cid] for cid in range(len(clients)))
+
+    @property
+    def cohort(self) -> int:
+        """The number of clients that a round asks."""
+        return min(self.config.clients_per_round or len(self.clients), len(self.clients))
+
+    @cached_property
+    def shares(self) -> NDArray[np.float32]:
+        """How frequent each class is (K, C) for each client, by the file's prior."""
+        prior, data = self.config.prior, self.data
+        counts = data.class_counts[None] if self.pooled else data.client_counts
+        known = data.class_counts if prior.use in ("global", "mix") else None
+        logs = [log_prior(own, known, use=prior.use, gamma=prior.gamma) for own in counts]
+        found: NDArray[np.float32] = torch.from_numpy(np.stack(logs)).softmax(dim=1).numpy()
+        return found

@@ -1,0 +1,266 @@
+"""An engine is a Flower ``Grid`` that runs client tasks. It knows no algorithm by name.
+
+A job is a contiguous piece of the cohort; its clients' replies are summed where they are made. Jobs
+depend on the cohort size only, and the server adds their sums in cohort order, so the bits of a run
+do not depend on the number of workers. To add an engine, subclass :class:`Engine` and write
+``run_jobs`` and ``run_scores``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.replies import keep_reply, sum_replies
+from fedlt.machine.peak_memory import peak_memory, reset_peak_memory
+from fedlt.runs.personal_states import PersonalStates
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+
+    from fedlt.config import EngineConfig
+    from fedlt.engines.probe import Estimate, Probe
+    from fedlt.evaluation.request import ScoreRequest, Scores
+    from fedlt.federation.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
+
+MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
+
+
+def chunk_size(cohort_size: int) -> int:
+    """Return how many clients' updates are summed in one piece; it depends on nothing else."""
+    return max(1, -(-cohort_size // MAX_CHUNKS))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Messages that one worker answers, and the contexts that they are answered in."""
+
+    messages: list[Message]
+    contexts: Sequence[Context]  # copies: a job that is lost or run twice leaves no trace
+    reduce: bool  # sum the replies into one
+
+
+class Contexts(Sequence[Context]):
+    """Clients' contexts, each made when it is asked for; pickled, they are a list.
+
+    So a whole cohort's personal states are never in memory together.
+    """
+
+    def __init__(self, make: Callable[[int], Context], cids: Sequence[int]) -> None:
+        self._make, self._cids = make, cids
+
+    def __len__(self) -> int:
+        return len(self._cids)
+
+    @overload
+    def __getitem__(self, index: int) -> Context: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Context]: ...
+    def __getitem__(self, index: int | slice) -> Context | Sequence[Context]:
+        if isinstance(index, slice):
+            return Contexts(self._make, self._cids[index])
+        return self._make(self._cids[index])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What comes back from a job."""
+
+    replies: list[Message]  # one a message, or one sum of them
+    contexts: list[Context]  # as the app left them
+
+
+def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
+    """Answer a job's messages one after another. The sum is taken as the replies are made.
+
+    Args:
+        app: The client app.
+        job: The messages.
+        live: Leave the reply of a job that reduces one message in the scratch model, for a caller
+            who is done with it before the app's next task.
+    """
+    pairs = zip(job.messages, job.contexts, strict=True)
+    answered = ((answer(app, message, context), context) for message, context in pairs)
+    return gather(job, answered, live=live)
+
+
+def gather(
+    job: Job, answered: Iterable[tuple[Message, Context]], *, live: bool = False
+) -> JobResult:
+    """Return a job's result from its replies and the contexts that they left."""
+    contexts: list[Context] = []
+
+    def replies() -> Iterator[Message]:
+        for reply, context in answered:
+            contexts.append(context)
+            yield reply
+
+    if job.reduce and len(job.messages) > 1:
+        return JobResult([sum_replies(replies())], contexts)
+    leave = live and job.reduce
+    return JobResult([r if leave else keep_reply(r) for r in replies()], contexts)
+
+
+def answer(app: ClientApp, message: Message, context: Context) -> Message:
+    """Answer one message; an error says in which client and round it was raised."""
+    try:
+        return app(message, context)
+    except Exception as error:
+        error.add_note(f"raised in client {context.node_id}, round {message.metadata.group_id}")
+        raise
+
+
+class Engine(Grid):
+    """A Flower ``Grid`` whose node ids are client ids, with sums made where the tasks run."""
+
+    exact: ClassVar[bool] = True  # the bits of the serial engine
+
+    @classmethod
+    def prepare(cls, config: EngineConfig) -> Callable[[], None]:
+        """Begin what takes time before the data are there; the answer waits for it."""
+        return lambda: None
+
+    @classmethod
+    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate | None:
+        """Return what a run would cost here; None where that is not known or it cannot run."""
+        return None
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self._run = Run.create_empty(run_id=1)
+        self._states = PersonalStates()
+        self._replies: dict[str, Message] = {}
+        self._ids = itertools.count()
+        reset_peak_memory()
+
+    def __enter__(self) -> Self:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = self._run.run_id
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Free what the engine holds."""
+
+    def rehearse(self, server: ServerHalf) -> None:
+        """Try what this engine asks of a method, before anything is written.
+
+        Raises:
+            FedltError: If the engine cannot run it.
+        """
+
+    def peak_memory(self) -> int | None:
+        """Return the most bytes that the processes of this engine held; None: not known."""
+        return peak_memory()
+
+    @abstractmethod
+    def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:
+        """Run every job and yield the results in the order of the jobs.
+
+        A result is used before the next one is asked for.
+        """
+
+    @abstractmethod
+    def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
+        """Score every request and yield the results in the order of the requests."""
+
+    def map_reduce(self, messages: Iterable[Message]) -> list[Message]:
+        """Send messages and return one reply: the sum, taken in chunks of contiguous positions."""
+        listed = list(messages)
+        size = chunk_size(len(listed))
+        pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
+        return [sum_replies(self._train(pieces, reduce=True))]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send messages and return one reply per message, in order; ``timeout`` is not used."""
+        return list(self._train([[message] for message in messages], reduce=False))
+
+    def _train(self, pieces: list[list[Message]], *, reduce: bool) -> Iterator[Message]:
+        self._states.discard()
+        cids = [[message.metadata.dst_node_id for message in piece] for piece in pieces]
+        jobs = [
+            Job(piece, Contexts(self.context, own), reduce)
+            for piece, own in zip(pieces, cids, strict=True)
+        ]
+        for result in self.run_jobs(jobs):
+            for context in result.contexts:
+                record = context.state.get("personal")
+                if isinstance(record, ArrayRecord):
+                    self._states.stage(context.node_id, tensors_of(record))
+            yield from result.replies
+
+    def commit(self, cids: Iterable[int]) -> None:
+        """Keep the personal states that the last messages left, for these clients only."""
+        self._states.commit(cids)
+
+    def context(self, cid: int) -> Context:
+        """Return a copy of client ``cid``'s context."""
+        config: UserConfig = {
+            "partition-id": cid,
+            "num-partitions": self.federation.num_clients,
+        }
+        state = RecordDict()
+        if cid in self._states:
+            state["personal"] = array_record(self._states[cid])
+        return Context(
+            run_id=self._run.run_id, node_id=cid, node_config=config, state=state, run_config={}
+        )
+
+    def states(self) -> PersonalStates:
+        """Return the committed personal states by client id."""
+        return self._states
+
+    def set_run(self, run: Run) -> None:
+        """Set the Flower run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Return the Flower run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a new message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the client ids: they are the node ids."""
+        return range(self.federation.num_clients)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages and keep their replies until they are pulled."""
+        listed = list(messages)
+        ids = [str(next(self._ids)) for _ in listed]
+        self._replies.update(zip(ids, self.send_and_receive(listed), strict=True))
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return and forget the replies to these messages."""
+        return [self._replies.pop(i) for i in message_ids if i in self._replies]

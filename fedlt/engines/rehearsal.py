@@ -1,0 +1,182 @@
+"""Try a method once before anything is written: build, init, one forward pass, every head.
+
+What a strategy or plugin gets wrong shows here, in one line that names the verb, instead of a
+traceback in the middle of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlt.config.raised import described
+from fedlt.errors import FedltError
+from fedlt.evaluation.counting import check_names
+from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.models.batchnorm import single_value_layers
+from fedlt.strategy import HeadFunction
+from fedlt.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from fedlt.federation.federation import Federation
+    from fedlt.flower.adapter import ServerHalf
+    from fedlt.models import Model
+
+GenericModel = Literal["shared", "average", "none"]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What trying a method once has shown."""
+
+    worker: Worker  # the worker that tried
+    generic: GenericModel  # what the generic model is: see :func:`rehearse`
+    alone: int = 0  # clients of one image, where BatchNorm trains by its running statistics
+
+    def notes(self) -> list[str]:
+        """Return what a user should know before the run, a line each."""
+        if not self.alone:
+            return []
+        clients = self.worker.federation.num_clients
+        return [
+            f"{self.alone} of {clients} clients hold a single image, of which BatchNorm has no "
+            "variance: there it trains by its running statistics; partition.min_samples=2 or "
+            "model.norm=group avoids that"
+        ]
+
+
+def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
+    """Try the verbs that a run begins with, on two images.
+
+    The generic model is ``none`` where the method has no generic head, ``average`` where its
+    prediction depends on personal tensors, of which it can only be given a mean, else ``shared``.
+
+    Raises:
+        FedltError: If one of them fails or returns what a run cannot use.
+    """
+    name = type(federation.strategy).__name__
+    step = "init"
+    try:
+        worker, state = Worker(federation), server.state
+        step = "init or init_personal"
+        client = worker.first_client(state, 0, server.prior_counts([0]))
+        model = worker.model.eval()
+        images = client.data.images[:2].float() / 255
+        with torch.no_grad():
+            step = "features"
+            features = model.features(images)  # (2, S, D)
+            broadcast = client.broadcast
+            step = "generic"
+            generic = federation.strategy.generic(model, broadcast)
+            if generic:
+                check_names(tuple(generic), model.stream_names)
+                _try_heads(federation, features, generic)
+            step = "personal or personal_weights"
+            federation.strategy.personal_weights(model, broadcast, client.personal)
+            heads = federation.strategy.personal(model, broadcast, client.personal)
+            if not heads:
+                raise ValueError("it returns no head; the first one it names is the primary")
+            _try_heads(federation, features, heads)
+            step = "generic"
+            kind = _find_generic(federation, model, broadcast, images)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit, too
+        raise FedltError(f"strategy {name}: {step} fails: {described(error)}") from error
+    return Rehearsal(worker, kind, _try_alone(server, worker))
+
+
+def _try_alone(server: ServerHalf, worker: Worker) -> int:
+    """Train and score a client of one image, if there is one, and return how many lack BatchNorm.
+
+    Raises:
+        FedltError: If the method cannot train on one image, or no batch of the run would have
+            more than one where a BatchNorm needs more.
+    """
+    federation, local = worker.federation, worker.federation.config.local
+    sizes, pools = federation.data.client_sizes, federation.strategy.pools
+    alone = np.flatnonzero(sizes == 1) if not pools else np.zeros(0, dtype=np.int64)
+    if not len(alone) and local.batch_size > 1:
+        return 0
+    cid = int(alone[0]) if len(alone) else int(np.flatnonzero(sizes)[0])
+    image = worker.client_data(cid).images[:1].float() / 255
+    layers = single_value_layers(worker.model.backbone, image)
+    if layers and (local.batch_size == 1 or len(alone) == np.count_nonzero(sizes)):
+        key = "local.batch_size" if local.batch_size == 1 else "partition.min_samples"
+        raise FedltError(
+            f"{key}: every batch would be one image, of which BatchNorm (backbone.{layers[0]}) "
+            f"has no variance; set {key}=2 or more, or model.norm=group"
+        )
+    if len(alone):
+        _train_alone(server, worker, cid)
+    return len(alone) if layers else 0
+
+
+def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
+    """Do the task of a client of one image, and score what it leaves."""
+    state, counts = server.state, server.prior_counts([cid])
+    client = worker.first_client(state, cid, counts)
+    client.local = client.local.model_copy(update={"epochs": 1})
+    try:
+        update = worker.train(client)
+        own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}
+        request = ScoreRequest(
+            round=1,
+            broadcast=state.broadcast,
+            fixed=state.fixed,
+            private_mean={},
+            start=0,
+            stop=min(2, len(worker.federation.data.eval_labels)),
+            generic=False,
+            keep_logits=False,
+            global_counts=None if counts is None else tuple(counts.tolist()),
+            clients=(ClientRequest(cid, own, base=False),),
+        )
+        worker.score(request)
+    except Exception as error:
+        raise FedltError(
+            f"client {cid} holds a single image, on which its task fails: {described(error)}; "
+            "set partition.min_samples=2 or more, or model.norm=group"
+        ) from error
+
+
+def _find_generic(
+    federation: Federation, model: Model, broadcast: Mapping[str, Tensor], images: Tensor
+) -> GenericModel:
+    """Return what the generic model is, by changing the personal tensors of ``model``."""
+
+    def predict() -> Tensor | None:
+        for head in federation.strategy.generic(model, broadcast).values():
+            return head(model.features(images))
+        return None
+
+    first = predict()
+    if first is None:
+        return "none"
+    for name in model.names("personal"):
+        tensor = model.state()[name]
+        if tensor.is_floating_point():
+            tensor.add_(1.0)
+    second = predict()
+    return "shared" if second is not None and torch.equal(first, second) else "average"
+
+
+def _try_heads(federation: Federation, features: Tensor, heads: Mapping[str, HeadFunction]) -> None:
+    """Raise unless every head gives logits (B, S, C) that the plugin can fuse to (B, C)."""
+    batch, streams, _ = features.shape
+    classes = federation.data.num_classes
+    for name, head in heads.items():
+        logits = head(features)
+        if tuple(logits.shape) != (batch, streams, classes):
+            raise ValueError(
+                f"head {name!r} gives shape {tuple(logits.shape)} for {batch} images, "
+                f"expected {(batch, streams, classes)}"
+            )
+        fused = tuple(federation.plugin.predict(logits).shape)
+        if fused != (batch, classes):
+            raise ValueError(f"predict gives shape {fused}, expected {(batch, classes)}")

@@ -1,0 +1,1 @@
+"""The parties of a federation, who takes part in a round, and what goes wrong."""

@@ -1,0 +1,289 @@
+"""One evaluation round, driver's side: make requests, add up the answers, cut the metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from torch import Tensor
+
+from fedlt.data.arrays import BoolArray, IntArray
+from fedlt.evaluation.generic import Metric, generic_metrics
+from fedlt.evaluation.headline import ScoredSet
+from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
+from fedlt.evaluation.personal_metrics import coverage_metrics, personal_metrics
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
+from fedlt.runs.evaluations import Evaluation
+
+if TYPE_CHECKING:
+    from fedlt.federation.federation import Federation
+
+Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
+MAX_SHARDS = 8  # pieces of the test set that workers share
+CHUNK_CLIENTS = 1000  # in one request, ...
+CHUNK_BYTES = 128 * 2**20  # ... and of their personal states, unless one client has more
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the driver holds after a round: the models to be scored."""
+
+    round: int
+    broadcast: Mapping[str, Tensor]
+    fixed: Mapping[str, Tensor]
+    personal: Mapping[int, Mapping[str, Tensor]]  # of those that took part; read when needed
+    participated: BoolArray  # (K,)
+    steps: IntArray  # (K,) local steps of a round that made each personal part
+    global_counts: IntArray | None  # (C,) that the server may know
+
+
+class Evaluator:
+    """Scores a federation's models. It knows heads by name only as the strategy gives them."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        has_own_backbone: Callable[[Standing], bool],
+        borrowed: Sequence[str],
+        *,
+        has_generic: bool = True,
+    ) -> None:
+        data, config = federation.data, federation.config
+        self.federation = federation
+        self._has_own_backbone = has_own_backbone
+        self._borrowed = borrowed  # personal tensors of the model that a generic model reads
+        self._has_generic = has_generic
+        self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
+        self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
+        self.shots = federation.shots
+        self.view: LocalTest = local_test(
+            data.client_counts,
+            self.test_counts,
+            scheme=config.evaluate.local_test,
+            seed=config.seed,
+        )
+        self._cids = evaluated_clients(
+            federation.num_clients, config.evaluate.clients, seed=config.seed
+        ).tolist()
+
+    def evaluate(
+        self, standing: Standing, ask: Ask, *, personal: bool, keep_logits: bool
+    ) -> tuple[dict[str, Metric], Evaluation]:
+        """Score one standing.
+
+        Args:
+            standing: The models.
+            ask: Sends requests to the workers and yields the answers in order.
+            personal: Score the personal view too.
+            keep_logits: Keep the generic logits.
+
+        Returns:
+            The metrics of the round, and the counts that they were cut from.
+        """
+        generic: GenericScores | None = None
+        own: dict[int, ClientHits | None] = {}
+        bases: dict[int, ClientHits | None] = {}
+        steps = standing.steps.copy()
+        for answer in ask(self._requests(standing, personal, keep_logits)):
+            if answer.generic is not None:
+                generic = answer.generic if generic is None else generic + answer.generic
+            for cid, (mine, base) in answer.clients.items():
+                own[cid] = _add(own.get(cid), mine)
+                bases[cid] = _add(bases.get(cid), base)
+            for cid, taken in answer.steps.items():
+                steps[cid] += taken
+        generic = generic or GenericScores.nothing(self.federation.data.num_classes)
+        scores = self._stack(own, bases) if personal else None
+        metrics = self._metrics(standing, generic, scores, steps)
+        return metrics, self._archive(standing, generic, scores)
+
+    def request(self, standing: Standing, cids: Sequence[int]) -> ScoreRequest:
+        """Return a request about the generic model and some clients' on the whole test set."""
+        counts = standing.global_counts
+        own = standing.personal
+        return ScoreRequest(
+            round=standing.round,
+            broadcast=standing.broadcast,
+            fixed=standing.fixed,
+            private_mean=self._private_mean(standing),
+            start=0,
+            stop=len(self.federation.data.eval_labels),
+            generic=self._has_generic,
+            keep_logits=False,
+            global_counts=None if counts is None else tuple(counts.tolist()),
+            clients=tuple(ClientRequest(cid, own.get(cid, {}), base=False) for cid in cids),
+        )
+
+    def _requests(
+        self, standing: Standing, personal: bool, keep_logits: bool
+    ) -> Sequence[ScoreRequest]:
+        """Pieces of the test set with clients on them; clients one by one if they must be."""
+        images, block = len(self.federation.data.eval_labels), self.federation.config.evaluate
+        cids = self._cids if personal else []
+        alone = bool(cids) and (self._tunes or self._has_own_backbone(standing))
+        whole = replace(self.request(standing, ()), keep_logits=keep_logits)
+        size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
+        step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
+        parts = [
+            _Part(
+                start,
+                min(start + size, images),
+                self._has_generic and first == 0,
+                cids[first : first + step],
+                base=self._has_generic,
+            )
+            for first in range(0, max(len(cids), 1), step)
+            for start in range(0, images, size)
+        ]
+        if not alone:
+            return _Requests(standing, whole, parts, self.has_own_model)
+        lone = [cid for cid in cids if self.has_own_model(standing, cid)]
+        bases = [replace(part, own=False) for part in parts] if self._has_generic else []
+        models = [_Part(0, images, False, [cid], base=False) for cid in lone]
+        return _Requests(standing, whole, [*bases, *models], self.has_own_model)
+
+    @property
+    def _tunes(self) -> bool:
+        """Whether every client's personal model is trained just before it is scored."""
+        refresh = self.federation.config.personal.refresh
+        return refresh.epochs > 0 or self.federation.strategy.adapt_epochs > 0
+
+    def has_own_model(self, standing: Standing, cid: int) -> bool:
+        """Say whether a client is scored by a model of its own, not by the generic one.
+
+        A client that never took part has one where everybody's is tuned for scoring, and its first
+        state where there is no generic model.
+        """
+        return self._tunes or not self._has_generic or bool(standing.participated[cid])
+
+    def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
+        """Average the participants' personal parts of the model, weighted by examples.
+
+        A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows
+        this mean, for evaluation only. States are read one after another.
+        """
+        sizes = self.federation.data.client_sizes
+        total = float(sum(sizes[cid] for cid in standing.personal)) if self._borrowed else 0.0
+        if total == 0:
+            return {}
+        means: dict[str, Any] = {}
+        for cid, own in standing.personal.items():
+            for name in self._borrowed:
+                if name in own and own[name].is_floating_point():
+                    means[name] = means.get(name, 0) + own[name] * (sizes[cid] / total)
+        return means
+
+    def _stack(
+        self, own: Mapping[int, ClientHits | None], bases: Mapping[int, ClientHits | None]
+    ) -> PersonalScores:
+        return PersonalScores.stack(
+            self._cids,
+            [own[cid] for cid in self._cids],
+            [base for cid in self._cids if (base := bases[cid] or own[cid]) is not None],
+            sampled=self.view.scheme == "sampled",
+        )
+
+    def _metrics(
+        self,
+        standing: Standing,
+        generic: GenericScores,
+        scores: PersonalScores | None,
+        steps: IntArray,
+    ) -> dict[str, Metric]:
+        counts = self.federation.data.client_counts
+        metrics = generic_metrics(generic, self.shots)
+        if scores is not None:
+            metrics |= personal_metrics(
+                scores,
+                self.view,
+                self.shots,
+                participated=standing.participated,
+                steps=steps,
+                has_generic=self._has_generic,
+            )
+        return metrics | coverage_metrics(standing.participated, counts, self.shots)
+
+    def _archive(
+        self, standing: Standing, generic: GenericScores, scores: PersonalScores | None
+    ) -> Evaluation:
+        return Evaluation(
+            round=standing.round,
+            generic=generic,
+            client_counts=self.federation.data.client_counts,
+            test_counts=self.test_counts,
+            participated=standing.participated.copy(),
+            local_test=self.view.scheme,
+            personal=scores,
+            labels=None if generic.logits is None else self.federation.data.eval_labels,
+            seed=self.view.seed,
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one request is about."""
+
+    start: int  # of the test images
+    stop: int
+    generic: bool
+    cids: list[int]
+    base: bool = True
+    own: bool = True  # score the clients' personal models
+
+
+class _Requests(Sequence[ScoreRequest]):
+    """Requests, each made when it is asked for: only then are its personal states read."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        whole: ScoreRequest,
+        parts: Sequence[_Part],
+        is_own: Callable[[Standing, int], bool],
+    ) -> None:
+        self._standing, self._whole, self._parts = standing, whole, parts
+        self._is_own = is_own
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> ScoreRequest: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ScoreRequest]: ...
+    def __getitem__(self, index: int | slice) -> ScoreRequest | Sequence[ScoreRequest]:
+        if isinstance(index, slice):
+            return _Requests(self._standing, self._whole, self._parts[index], self._is_own)
+        part = self._parts[index]
+        return replace(
+            self._whole,
+            start=part.start,
+            stop=part.stop,
+            generic=part.generic,
+            keep_logits=part.generic and self._whole.keep_logits,
+            clients=tuple(self._client(part, cid) for cid in part.cids),
+        )
+
+    def _client(self, part: _Part, cid: int) -> ClientRequest:
+        scored = part.own and self._is_own(self._standing, cid)
+        own = self._standing.personal.get(cid, {}) if scored else None
+        return ClientRequest(cid, own, base=part.base)
+
+
+def _chunk_size(personal: Mapping[int, Mapping[str, Tensor]]) -> int:
+    """Return how many clients' personal models one request takes, judged by the first state."""
+    for own in personal.values():
+        size = sum(tensor.nbytes for tensor in own.values())
+        return max(1, min(CHUNK_CLIENTS, CHUNK_BYTES // max(size, 1)))
+    return CHUNK_CLIENTS
+
+
+def _add(a: ClientHits | None, b: ClientHits | None) -> ClientHits | None:
+    """Add hits on two pieces of the test set; None is nothing."""
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b

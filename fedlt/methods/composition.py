@@ -1,0 +1,228 @@
+"""Two client plugins as one: what it trains on from the first, what it minimises from the second.
+
+    data plugin   batches                       which images, in which order, with which weights
+    loss plugin   build, views, loss, predict   what the model has, sees, minimises and answers
+    both          setup, prepare                what they put into client.tensors, client.material
+
+A plugin that overrides neither side's verbs is a loss plugin: plain cross-entropy. One that
+overrides verbs of both sides is whole, and composes with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from fedlt.client import Batch, ClientPlugin
+from fedlt.losses import cross_entropy
+from fedlt.losses.cross_entropy import TINY
+
+if TYPE_CHECKING:
+    from fedlt.client import Client
+    from fedlt.data.preparation import Preparation
+    from fedlt.models import Model
+    from fedlt.strategy import Tensors
+
+Kind = Literal["data", "loss", "whole"]
+_VERBS = {"data": ("batches",), "loss": ("build", "views", "loss", "predict")}
+
+
+def kind_of(cls: type[ClientPlugin]) -> Kind:
+    """Return what a plugin is, by the verbs that it overrides."""
+    data, loss = (
+        any(getattr(cls, verb) is not getattr(ClientPlugin, verb) for verb in _VERBS[side])
+        for side in ("data", "loss")
+    )
+    return "whole" if data and loss else "data" if data else "loss"
+
+
+def is_plain(plugin: ClientPlugin) -> bool:
+    """Say whether the loss of a plugin is plain cross-entropy."""
+    return all(type(part).loss is ClientPlugin.loss for part in plugin.parts)
+
+
+def weighted(
+    loss: Callable[[Tensor, Batch], Tensor],
+    logits: Tensor,
+    batch: Batch,
+    *,
+    own: bool = False,
+    label_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the mean of a loss over a batch, with the weights and mixed labels of its images.
+
+    Args:
+        loss: (logits (B, S, C), batch) -> scalar, the mean over images of each one's own loss,
+            weighted by ``label_weights``.
+        logits: (B, S, C).
+        batch: ``weights``, ``mixed`` and ``share`` of its extra are read; without them the result
+            is that of ``loss``, bit for bit.
+        own: Read ``own``, too: the loss on the client's own images, as it holds them.
+        label_weights: w (C,) of :meth:`ClientPlugin.label_weights`; None: 1 for every class.
+
+    Returns:
+        sum of weight (share w_y l(y) + (1 - share) w_y' l(y')) over images, divided by the sum of
+        (share w_y + (1 - share) w_y'); without ``label_weights`` that is the number of images. The
+        images' own weights are in the numerator alone: they say how much a loss counts.
+    """
+    extra = dict(batch.extra)
+    weights, share, mixed = (extra.pop(name, None) for name in ("weights", "share", "mixed"))
+    factors = [f for f in (weights, extra.get("own") if own else None) if f is not None]
+    if not factors and mixed is None:
+        return loss(logits, batch)
+
+    def each(labels: Tensor) -> Tensor:
+        def one(row: Tensor, image: Tensor, label: Tensor, more: Tensors) -> Tensor:
+            whole = {name: tensor[None] for name, tensor in more.items()}
+            return loss(row[None], Batch(image[None], label[None], whole))
+
+        rows: Tensor = vmap(one)(logits, batch.images, labels, extra)  # (B,)
+        return rows
+
+    rows, sums = each(batch.labels), None
+    if label_weights is not None:
+        sums = label_weights[batch.labels]
+        rows = rows * sums
+    if mixed is not None and share is not None:
+        others = each(mixed)
+        if label_weights is not None and sums is not None:
+            others = others * label_weights[mixed]
+            sums = share * sums + (1 - share) * label_weights[mixed]
+        rows = share * rows + (1 - share) * others
+    for factor in factors:
+        rows = rows * factor
+    return rows.mean() if sums is None else rows.sum() / sums.sum().clamp(min=TINY)
+
+
+def own_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the cross-entropy on the client's own images, as it holds them.
+
+    For parts of a strategy that learn the client's own class mix, whatever a data plugin draws.
+    """
+    return weighted(lambda z, b: cross_entropy(z, b.labels), logits, batch, own=True)
+
+
+@dataclass(frozen=True)
+class Composed(ClientPlugin):
+    """A data plugin and a loss plugin: see :func:`compose`."""
+
+    data: ClientPlugin
+    objective: ClientPlugin
+
+    @property
+    def parts(self) -> tuple[ClientPlugin, ...]:
+        """Return the data plugin, then the loss plugin."""
+        return self.data, self.objective
+
+    @property
+    def needs_global_prior(self) -> bool:  # type: ignore[override]  # of two objects, not a class
+        """Whether one of them does."""
+        return any(part.needs_global_prior for part in self.parts)
+
+    @property
+    def reference(self) -> str:  # type: ignore[override]
+        """What one of them is, if it is not federated."""
+        return self.data.reference or self.objective.reference
+
+    @property
+    def weighs_images(self) -> bool:  # type: ignore[override]
+        """Whether one of them does."""
+        return any(part.weighs_images for part in self.parts)
+
+    # What follows is the loss plugin's.
+    cosine_heads = property(attrgetter("objective.cosine_heads"))
+    stream_heads = property(attrgetter("objective.stream_heads"))
+    normed_features = property(attrgetter("objective.normed_features"))
+    no_decay = property(attrgetter("objective.no_decay"))
+    experts = property(attrgetter("objective.experts"))
+    masks_absent = property(attrgetter("objective.masks_absent"))
+
+    def prepare(self, setting: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
+        """Prepare both."""
+        return _joined(*(part.prepare(setting) for part in self.parts))
+
+    def build(self, model: Model) -> None:
+        """Add what the loss plugin adds."""
+        self.objective.build(model)
+
+    def train_networks(self, client: Client) -> dict[str, float]:
+        """Train what the loss plugin added."""
+        return self.objective.train_networks(client)
+
+    def setup(self, client: Client) -> None:
+        """Set both up, the data plugin first.
+
+        Raises:
+            ValueError: If the loss plugin replaces a tensor of the data plugin's.
+        """
+        given = dict(client.tensors)
+        self.data.setup(client)
+        added = {n: t for n, t in client.tensors.items() if given.get(n) is not t}
+        self.objective.setup(client)
+        for name, tensor in added.items():
+            if client.tensors.get(name) is not tensor:
+                raise ValueError(f"setup: both plugins put {name!r} into client.tensors")
+
+    def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
+        """Yield the data plugin's batches."""
+        return self.data.batches(client, epoch)
+
+    def views(
+        self, client: Client, batches: Iterator[Batch], generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """Yield the loss plugin's views."""
+        return self.objective.views(client, batches, generator)
+
+    def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
+        """Return the loss plugin's loss, under the weights that the batch says."""
+        weights = self.label_weights(client)
+        return weighted(
+            lambda z, b: self.objective.loss(z, b, client), logits, batch, label_weights=weights
+        )
+
+    def label_weights(self, client: Client) -> Tensor | None:
+        """Return the loss plugin's weights of the classes."""
+        return self.objective.label_weights(client)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """Fuse the streams as the loss plugin does."""
+        return self.objective.predict(logits)
+
+
+def compose(data: ClientPlugin, objective: ClientPlugin) -> Composed:
+    """Return both as one plugin.
+
+    Raises:
+        ValueError: If they do not compose, with the reason.
+    """
+    kind, other = kind_of(type(data)), kind_of(type(objective))
+    if kind != "data":
+        what = "is a loss plugin itself" if kind == "loss" else "makes batches for its own loss"
+        raise ValueError(f"{_name(data)} {what}; only a data plugin takes another loss")
+    if other != "loss":
+        what = "is a data plugin" if other == "data" else "makes batches of its own"
+        raise ValueError(f"loss: {_name(objective)} {what}; a loss plugin is needed")
+    if data.weighs_images and not objective.per_image:
+        raise ValueError(
+            f"{_name(data)} weighs or mixes single images, and the loss of {_name(objective)} is "
+            "no mean over single images"
+        )
+    return Composed(data, objective)
+
+
+def _name(plugin: ClientPlugin) -> str:
+    return type(plugin).__name__
+
+
+def _joined(
+    *parts: Mapping[str, npt.NDArray[np.generic]],
+) -> Mapping[str, npt.NDArray[np.generic]]:
+    return {name: array for part in parts for name, array in part.items()}

@@ -1,0 +1,215 @@
+"""A client plugin with a teacher: a second network that the federation, or nobody, trains.
+
+co_teacher             shared: averaged as the model is; clients train it every round
+pretrained_federated   fixed: the model of a finished run, sent once
+local                  personal: every client trains its own
+none                   no teacher: to compare with
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final, Literal
+
+import torch
+from torch import nn
+
+from fedlt.client import Batch, ClientPlugin
+from fedlt.data.mixing import mix
+from fedlt.losses import ldam, ldam_margins, reweighting
+from fedlt.methods.teacher import Teacher, load_teacher
+from fedlt.worker.training import epoch_batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlt.client import Client
+    from fedlt.models import Group, Model
+
+GROUPS: Final[dict[str, Group]] = {
+    "co_teacher": "shared",
+    "pretrained_federated": "fixed",
+    "local": "personal",
+}
+_SCALE, _MARGIN = 30.0, 0.5  # of the teacher's cosines: LDAM's s and largest margin
+
+
+def check_range(plugin: object, low: float, high: float, *names: str) -> None:
+    """Raise ValueError unless the named fields lie in [low, high]."""
+    for name in names:
+        value = getattr(plugin, name)
+        if not low <= value <= high:
+            bound = f"below {low:g}" if value < low else f"above {high:g}"
+            raise ValueError(f"{name}: {value} is {bound}")
+
+
+def mix_batch(
+    batch: Batch,
+    images: Tensor,
+    num_classes: int,
+    generator: torch.Generator,
+    *,
+    mixup: float,
+    cutmix: float,
+    smoothing: float,
+) -> Batch:
+    """Return a batch of mixed views with soft ``targets`` (B, C).
+
+    Its labels are the classes of the larger parts. Of two images, only one of which is the
+    client's own, the mixture is not.
+
+    Args:
+        batch: The images' labels and extras.
+        images: A view of each, (B, Ch, H, W).
+        num_classes: C.
+        generator: For :func:`fedlt.data.mixing.mix`, which has the other arguments.
+        mixup: Its alpha.
+        cutmix: Its alpha.
+        smoothing: Of the labels.
+    """
+    rule = {"mixup": mixup, "cutmix": cutmix, "smoothing": smoothing}
+    mixed, targets, larger = mix(images, batch.labels, num_classes, generator, **rule)
+    extra = {**batch.extra, "targets": targets}
+    if "own" in extra and (mixup or cutmix):
+        extra["own"] = torch.minimum(extra["own"], extra["own"].roll(1, 0))
+    return Batch(mixed, larger, extra)
+
+
+@dataclass(frozen=True)
+class TaughtPlugin(ClientPlugin):
+    """Has a CNN as teacher, trained on weak views by LDAM or cross-entropy, DRW and SAM.
+
+    LDAM-DRW: Cao et al., NeurIPS 2019, https://arxiv.org/abs/1906.07413. With SAM: Rangwani et al.,
+    Escaping saddle points for effective generalization on class-imbalanced data, NeurIPS 2022,
+    https://arxiv.org/abs/2212.13827. The class counts are those that the server may know, by the
+    file's ``prior.source``; else the client's own.
+    """
+
+    teacher: Literal["co_teacher", "pretrained_federated", "local", "none"] = "co_teacher"
+    weights_path: str = ""  # the run directory of a pretrained teacher
+    teacher_loss: Literal["ldam", "ce"] = "ldam"
+    teacher_epochs: int = 1  # passes over the client's images a round
+    teacher_lr: float = 0.05  # its optimizer is SGD with the file's momentum; the highest rate
+    teacher_schedule: Literal["cosine", "step", "constant"] = "cosine"  # over all rounds, to 0
+    teacher_rho: float = 0.8  # of SAM; 0: plain SGD
+    teacher_drw_start: float = 0.8  # share of the rounds in which the teacher weighs no class
+    beta: float = 0.9999  # of the effective numbers
+    drw_cap: float | None = None  # largest ratio of two class weights; None: no cap, as the paper
+
+    def __post_init__(self) -> None:
+        """Check the hyperparameters."""
+        check_range(self, 1, math.inf, "teacher_epochs")
+        if self.drw_cap is not None:
+            check_range(self, 1, math.inf, "drw_cap")
+        check_range(self, 0, math.inf, "teacher_rho")
+        check_range(self, 0, 1, "teacher_drw_start")
+        if not 0 <= self.beta < 1:
+            raise ValueError(f"beta: {self.beta} is not in [0, 1)")
+        if self.teacher_lr <= 0:
+            raise ValueError(f"teacher_lr: {self.teacher_lr} is not above 0")
+        if bool(self.weights_path) != (self.teacher == "pretrained_federated"):
+            reason = "the directory of the run that trained the teacher"
+            raise ValueError(
+                f"weights_path: teacher pretrained_federated, and no other, needs {reason}; "
+                f"it is {self.weights_path!r} with teacher {self.teacher!r}"
+            )
+
+    def add_teacher(self, model: Model, backbone: nn.Module) -> None:
+        """Add the network ``teacher`` to a model, made of a backbone; none if there is to be none.
+
+        Raises:
+            FedltError: If the weights cannot be had or do not fit.
+        """
+        if self.teacher == "none":
+            return
+        scale = _SCALE if self.teacher_loss == "ldam" else None
+        network = Teacher(backbone, model.num_classes, scale=scale)
+        if self.weights_path:
+            load_teacher(network, self.weights_path)
+        model.add_network("teacher", network, group=GROUPS[self.teacher])
+
+    def class_weights(self, client: Client, start: float) -> Tensor:
+        """Return the weights (C,) of a loss that re-weights after a share of the rounds."""
+        cap = math.inf if self.drw_cap is None else self.drw_cap
+        weights = reweighting(client.tensors["known_counts"], beta=self.beta, cap=cap)
+        return weights if client.round > start * client.rounds else torch.ones_like(weights)
+
+    def setup(self, client: Client) -> None:
+        """Make the teacher's margins and this round's weights."""
+        counts = client.tensors["known_counts"]
+        margins = _SCALE * ldam_margins(counts, max_margin=_MARGIN)
+        is_ldam = self.teacher_loss == "ldam"
+        client.tensors["teacher_margins"] = margins if is_ldam else torch.zeros_like(margins)
+        client.tensors["teacher_weights"] = self.class_weights(client, self.teacher_drw_start)
+
+    def teaching(self, client: Client, batch: Batch) -> Tensor:
+        """Return the teacher's own loss, divided by the sum of the batch's class weights."""
+        logits = client.model.networks["teacher"](batch.images)  # (B, C)
+        tensors = client.tensors
+        return ldam(logits, batch.labels, tensors["teacher_margins"], tensors["teacher_weights"])
+
+    def train_networks(self, client: Client) -> dict[str, float]:
+        """Train a teacher that is not fixed, and see how often it is right about the views.
+
+        ``agreement`` is of the first batch, before this round's training. It is low on strong and
+        mixed views: that is what DeiT-LT wants.
+        """
+        metrics = {}
+        if self.teacher in ("co_teacher", "local"):
+            metrics["teacher_loss"] = self._train_teacher(client)
+        if self.teacher != "none":
+            batch = next(epoch_batches(client, 0), None)
+            named = None if batch is None else self.answers(client, batch.images) == batch.labels
+            metrics["agreement"] = 0.0 if named is None else float(named.float().mean())
+        return metrics
+
+    def teacher_rate(self, client: Client) -> float:
+        """Return the teacher's learning rate in this round."""
+        return self.teacher_lr * rate_factor(self.teacher_schedule, client.round, client.rounds)
+
+    def _train_teacher(self, client: Client) -> float:
+        """Train on plain batches, but for a single image, of which BatchNorm has no statistics."""
+        epochs = range(self.teacher_epochs)
+        plain = chain.from_iterable(ClientPlugin.batches(self, client, epoch) for epoch in epochs)
+        weak = islice(plain, client.steps_in(self.teacher_epochs))
+        done = client.train(
+            self.teaching,
+            network="teacher",
+            no_decay=("networks.",),  # the file's is the student's
+            batches=[batch for batch in weak if len(batch.labels) > 1],
+            schedule=partial(_constant, self.teacher_rate(client) / client.local.lr),
+            ascent=self.teacher_rho,
+            optimizer="sgd",
+        )
+        return done["loss"] / max(done["examples"], 1.0)
+
+    def answers(self, client: Client, images: Tensor) -> Tensor:
+        """Return the classes (B,) that the teacher names, as it was when the round began."""
+        received = {**client.broadcast, **client.personal}
+        return client.frozen_network("teacher", received, images).argmax(dim=-1)
+
+
+def rate_factor(schedule: str, round_: int, rounds: int) -> float:
+    """Return the factor of a teacher's learning rate in a round.
+
+    Args:
+        schedule: ``cosine``: (1 + cos(pi t)) / 2, t the share of the rounds that are over.
+            ``step``: the recipe of LDAM-DRW with SAM on CIFAR, 200 epochs: growth over the first 5
+            (2.5 %), 0.01 after 160 (80 %) and 0.0001 after 180 (90 %). ``constant``: 1.
+        round_: From 1.
+        rounds: Of the run.
+    """
+    over = (round_ - 1) / rounds
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * over)) / 2
+    if schedule == "step":
+        grown = min(1.0, round_ / (0.025 * rounds))
+        return grown * (1e-4 if over >= 0.9 else 0.01 if over >= 0.8 else 1.0)
+    return 1.0
+
+
+def _constant(rate: float, step: int, steps: int) -> float:
+    return rate

@@ -1,0 +1,90 @@
+"""AdamW: Loshchilov and Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
+
+For transformers, which plain SGD trains slowly. Moments begin at zero in every phase of a task and
+stay on the client, as SGD's momentum does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlt.optim.sgd import Optimizer, ParameterGroup
+
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+
+
+@dataclass
+class Moments:
+    """Running means of a parameter's gradients and of their squares; written in place."""
+
+    first: Tensor
+    second: Tensor
+
+    @staticmethod
+    def of(parameter: Tensor) -> Moments:
+        """Return those before the first step."""
+        zeros = torch.zeros_like(parameter, requires_grad=False)
+        return Moments(zeros, zeros.clone())
+
+
+@torch.no_grad()
+def adamw(
+    parameter: Tensor,
+    gradient: Tensor,
+    moments: Moments,
+    *,
+    steps: Tensor,
+    rates: Tensor,
+    weight_decay: float,
+) -> None:
+    """Take one step, in place.
+
+    Args:
+        parameter: What is trained; (k, ...) where models are stacked.
+        gradient: Its gradient.
+        moments: Likewise of its shape.
+        steps: How many steps there are with this one, () or (k,), float64.
+        rates: Learning rates, () or (k,), float64.
+        weight_decay: Times the learning rate and the parameter, it is taken off.
+    """
+    shape = (-1, *[1] * (parameter.ndim - 1)) if steps.ndim else ()
+
+    def scale(values: Tensor) -> Tensor:
+        return values.to(parameter.dtype).view(shape)
+
+    moments.first.lerp_(gradient, 1 - _BETA1)
+    moments.second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+    root = moments.second.sqrt().div_(scale((1 - _BETA2**steps).sqrt())).add_(_EPS)
+    parameter.mul_(scale(1 - rates * weight_decay))
+    parameter.sub_(scale(rates / (1 - _BETA1**steps)) * moments.first / root)
+
+
+class AdamW(Optimizer):
+    """What :class:`fedlt.optim.sgd.Sgd` is for SGD."""
+
+    def __init__(self, groups: Iterable[ParameterGroup]) -> None:
+        super().__init__(groups)
+        self.moments: dict[int, tuple[Moments, int]] = {}  # by id, and steps taken
+
+    def step(self, factor: float = 1.0) -> None:
+        """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""
+        for group in self.groups:
+            rates = torch.tensor(group.lr * factor, dtype=torch.float64)
+            for parameter in group.parameters:
+                if parameter.grad is None:
+                    continue
+                known = self.moments.get(id(parameter)) or (Moments.of(parameter), 0)
+                moments, steps = known[0], known[1] + 1
+                adamw(
+                    parameter,
+                    parameter.grad,
+                    moments,
+                    steps=torch.tensor(float(steps), dtype=torch.float64),
+                    rates=rates,
+                    weight_decay=group.weight_decay,
+                )
+                self.moments[id(parameter)] = moments, steps

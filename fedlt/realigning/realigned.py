@@ -1,0 +1,151 @@
+"""A run's strategy with its generic linear head changed; everything else is its own.
+
+The new head takes the old one's place in what the server sends, so generic and personal models,
+fine-tuning and refresh are those of the method. The trained weight travels beside it: where it is
+missing, nothing was changed and every verb is the strategy's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from fedlt.models.class_statistics import client_features
+from fedlt.models.realign import local_realign
+from fedlt.realigning.changes import Learner
+from fedlt.realigning.linear_head import LinearNames
+from fedlt.rng import torch_generator
+from fedlt.strategy import (
+    HeadFunction,
+    ServerState,
+    Strategy,
+    Tensors,
+    Total,
+    Update,
+    prefixed,
+    under,
+)
+
+if TYPE_CHECKING:
+    from fedlt.client import Batch, Client, ClientPlugin
+    from fedlt.models import Model
+    from fedlt.models.linear_probe import Head
+
+TRAINED = "realign/trained"  # the head's weight before it was changed
+SENT = "realign/sent/"  # before the names of what a method that learns sends
+
+
+def head_of(names: LinearNames, tensors: Mapping[str, Tensor]) -> Head:
+    """Return a linear head from the tensors that hold it, on the CPU; without a bias it is zero."""
+    weight = tensors[names.weight].cpu()
+    bias = torch.zeros(len(weight)) if names.bias is None else tensors[names.bias].cpu()
+    return {"weight": weight, "bias": bias}
+
+
+@dataclass(frozen=True)
+class Realigned(Strategy):
+    """The strategy ``base`` with another generic head, or while that one is being learnt."""
+
+    base: Strategy
+    head: LinearNames
+    local: LinearNames | None = None  # the clients' own linear head, where its norms are wanted
+    learner: Learner | None = None  # what :meth:`local_update` does
+
+    @property
+    def adapt_epochs(self) -> int:
+        """As the strategy has it."""
+        return self.base.adapt_epochs
+
+    def refuses(self, plugin: ClientPlugin) -> str | None:
+        """As the strategy does."""
+        return self.base.refuses(plugin)
+
+    def note(self, plugin: ClientPlugin) -> str:
+        """As the strategy does."""
+        return self.base.note(plugin)
+
+    def build(self, model: Model) -> None:
+        """As the strategy does."""
+        self.base.build(model)
+
+    def init(self, model: Model) -> ServerState:
+        """As the strategy does."""
+        return self.base.init(model)
+
+    def init_personal(self, client: Client) -> Tensors:
+        """As the strategy does."""
+        return self.base.init_personal(client)
+
+    def personal_weights(
+        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
+    ) -> Tensors:
+        """As the strategy does."""
+        return self.base.personal_weights(model, broadcast, personal)
+
+    def adapt(self, client: Client) -> Tensors:
+        """As the strategy does, from the new head."""
+        return self.base.adapt(client)
+
+    def refresh(self, client: Client, *, scope: str, epochs: int) -> Tensors:
+        """As the strategy does, from the new head."""
+        return self.base.refresh(client, scope=scope, epochs=epochs)
+
+    def objective(self, client: Client, batch: Batch) -> Tensor:
+        """As the strategy does."""
+        return self.base.objective(client, batch)
+
+    def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
+        """Return the new head alone; before the change all of the strategy's."""
+        heads = self.base.generic(model, broadcast)
+        return {self.head.head: heads[self.head.head]} if TRAINED in broadcast else heads
+
+    def personal(
+        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
+    ) -> dict[str, HeadFunction]:
+        """Return the primary personal head; LA-FR's where local norms are wanted."""
+        heads = self.base.personal(model, broadcast, personal)
+        if TRAINED not in broadcast:
+            return heads
+        if self.local is None:
+            return dict(list(heads.items())[:1])
+        weight = local_realign(broadcast[TRAINED], personal[self.local.weight])
+        bias = None if self.head.bias is None else {**model.state(), **broadcast}[self.head.bias]
+        return {"realigned": partial(linear, weight=weight, bias=bias)}
+
+    def local_update(self, client: Client) -> Update:
+        """Learn on the features of this client's images; the backbone stays as it is."""
+        assert self.learner is not None
+        head, size = (
+            head_of(self.head, {**client.model.state(), **client.broadcast}),
+            client.data.num_examples,
+        )
+        sent = {name: tensor.cpu() for name, tensor in under(SENT, client.broadcast).items()}
+        features, labels = torch.zeros(0, head["weight"].shape[1]), torch.zeros(0).long()
+        if size:
+            features, labels = (t.cpu() for t in client_features(client, client.broadcast))
+        generator = torch_generator(client.seed, "realign", client.round, client.cid)
+        mean, total = self.learner.answer(head, sent, (features, labels), generator)
+        return Update(
+            sums=prefixed(SENT, mean),
+            weight=float(size),
+            metrics={"examples": float(size)},
+            personal={},
+            plain=total,
+        )
+
+    def aggregate(self, state: ServerState, total: Total) -> ServerState:
+        """Average what is to be averaged, and keep what is to be added."""
+        return replace(super().aggregate(state, total), private=total.plain)
+
+
+@dataclass(frozen=True)
+class PooledRealigned(Realigned):
+    """The same, learnt on everybody's images at once: an oracle."""
+
+    pools: ClassVar[bool] = True

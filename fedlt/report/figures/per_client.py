@@ -1,0 +1,202 @@
+"""The clients: what each holds, and how well its own model serves it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedlt.report.finished import ClientFigures, Method, RunRecord
+from fedlt.report.partition_plot import PartitionView, draw_heat
+from fedlt.report.picture import Cell, Picture, Sheet, share, text_of
+from fedlt.report.style import LOOKS, look, new_figure, percent_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_ROWS = 500  # of a table of clients
+
+
+def with_clients(methods: Sequence[Method]) -> list[tuple[int, Method]]:
+    """Return the methods whose runs have clients' figures, with their positions."""
+    return [
+        (n, method)
+        for n, method in enumerate(methods)
+        if all(run.clients is not None for run in method.runs)
+    ]
+
+
+def clients_of(run: RunRecord) -> ClientFigures:
+    """Return the clients' figures of a run of :func:`with_clients`."""
+    assert run.clients is not None  # by with_clients
+    return run.clients
+
+
+def partition_and_accuracy(methods: Sequence[Method]) -> list[Picture]:
+    """Return client x class counts of the first seed, beside each client's personal accuracy."""
+    seed = min(run.seed for method in methods for run in method.runs)
+    pictures: list[Picture] = []
+    seen: dict[str, list[tuple[Method, RunRecord]]] = {}
+    for method in methods:
+        for run in method.runs:
+            if run.seed == seed:
+                seen.setdefault(run.result["partition_hash"], []).append((method, run))
+    for number, (digest, pairs) in enumerate(seen.items(), start=1):
+        slug = "partition" if number == 1 else f"partition-{number}"
+        positions = {method.label: n for n, method in enumerate(methods)}
+        pictures.append(_partition(slug, digest, pairs, positions))
+    return pictures
+
+
+def _partition(
+    slug: str, digest: str, pairs: Sequence[tuple[Method, RunRecord]], positions: dict[str, int]
+) -> Picture:
+    run = pairs[0][1]
+    counts, names = run.evaluation.client_counts, run.class_counts
+    known = [(method, one) for method, one in pairs if one.clients is not None]
+    labels, groups = [str(c) for c in range(len(names))], dict(run.shots.items())
+    view = PartitionView(counts, labels, groups, scored_on=pairs[0][0].scored_on)
+    figure = new_figure(min(max(2.6 + 0.28 * len(counts), 4.0), 14.0))
+    main, side = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    draw_heat(main, view)
+    main.grid(visible=False)
+    main.set_xticks(main.get_xticks(), main.get_xticklabels(), rotation=0, ha="center")
+    main.set_xlabel(f"class ({mark})" if (mark := main.get_xlabel()) else "class")
+    main.set_title("Training images of each client")
+    _draw_accuracies(side, known, positions)
+    how = (
+        "Left: how many training images of each class a client holds; white cells are empty. "
+        "Right: how often the client's own model is right on the client's own class mix."
+    )
+    alt = (
+        f"Map of {len(counts)} clients by {len(names)} classes, {int(counts.sum())} images in all; "
+        f"beside it the personal accuracy per client of {', '.join(m.label for m, _ in known)}."
+    )
+    title = f"Who holds what, and how the client fares: seed {run.seed}, partition {digest[:10]}"
+    sheets = {"Clients": _clients_sheet(counts, known)}
+    return Picture(slug, title, how, alt, figure, sheets)
+
+
+def _draw_accuracies(
+    axes: Axes, known: Sequence[tuple[Method, RunRecord]], positions: dict[str, int]
+) -> None:
+    many = len(known) > len(LOOKS)
+    for method, run in known:
+        figures, style = clients_of(run), look(positions[method.label])
+        color = "0.75" if many else style.color
+        marker = "|" if many else style.marker
+        edge: dict[str, Any] = {} if many else {"edgecolor": "white", "linewidth": 0.5}
+        size, label = (60, None) if many else (32, method.label)
+        axes.scatter(
+            figures.accuracy, figures.cids, s=size, c=color, marker=marker, label=label, **edge
+        )
+    if many:
+        clients = len(known[0][1].evaluation.client_counts)
+        table: dict[int, list[float]] = {cid: [] for cid in range(clients)}
+        for _, run in known:
+            for cid, value in zip(
+                clients_of(run).cids.tolist(), clients_of(run).accuracy, strict=True
+            ):
+                table[cid].append(float(value))
+        middle = {cid: statistics.median(values) for cid, values in table.items() if values}
+        axes.scatter(
+            list(middle.values()), list(middle), s=40, c="black", label="median of the methods"
+        )
+        axes.scatter([], [], s=60, c="0.75", marker="|", label="each method")
+    axes.set_title("Personal accuracy")
+    percent_axis(axes.xaxis)
+    axes.tick_params(labelleft=False)
+    if known:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=2, fontsize=8)
+
+
+def _clients_sheet(counts: np.ndarray, known: Sequence[tuple[Method, RunRecord]]) -> Sheet:
+    figures = [clients_of(run) for _, run in known]
+    tables = [dict(zip(f.cids.tolist(), f.accuracy.tolist(), strict=True)) for f in figures]
+    rows: list[list[Cell | str]] = []
+    for cid, row in enumerate(counts[:_MOST_ROWS]):
+        held = ", ".join(f"{c}: {n}" for c, n in enumerate(row.tolist()) if n)
+        cells = [share(table.get(cid)) for table in tables]
+        rows.append([str(cid), Cell(str(row.sum()), float(row.sum())), held, *cells])
+    left = len(counts) - len(rows)
+    more = f" {left} more clients are in evaluations/ of the run directories." if left > 0 else ""
+    note = f"Personal accuracy in % in the last round.{more}"
+    return Sheet(["client", "images", "class: images", *(m.label for m, _ in known)], rows, note)
+
+
+def client_distribution(methods: Sequence[Method]) -> list[Picture]:
+    """Return each client's personal accuracy, a row of points per method, all seeds together."""
+    known = with_clients(methods)
+    if not known:
+        return []
+    figure = new_figure(1.3 + 0.34 * len(known))
+    axes = figure.subplots()
+    generator = np.random.default_rng(0)  # places points only
+    rows: list[list[Cell | str]] = []
+    for row, (position, method) in enumerate(known):
+        values = np.concatenate([clients_of(run).accuracy for run in method.runs])
+        _draw_row(
+            axes, row, values, generator, look(position).color if len(known) < 8 else "#0072B2"
+        )
+        quantiles = np.percentile(values, [0, 10, 25, 50, 75, 90, 100])
+        mean = float(np.mean([clients_of(run).accuracy.mean() for run in method.runs]))
+        rows.append(
+            [
+                method.label,
+                *map(share, quantiles),
+                share(mean),
+                Cell(str(values.size), float(values.size)),
+            ]
+        )
+    axes.set_yticks(range(len(known)), [method.label for _, method in known])
+    axes.set_ylim(len(known) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    percent_axis(axes.xaxis)
+    axes.set_xlabel("accuracy of a client's own model on its own class mix")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
+    how = (
+        "Every dot is one client of one seed in the last round. The black bar is the median, the "
+        "triangle the 10th percentile: one client in ten does worse than that."
+    )
+    words = [f"{r[0]} median {text_of(r[4])} %, 10th percentile {text_of(r[2])} %" for r in rows]
+    headings = ["method", "lowest", "10th", "25th", "median", "75th", "90th", "highest"]
+    note = "In %, percentiles over all clients of all seeds together, in the last round."
+    sheet = Sheet([*headings, "mean", "clients"], rows, note)
+    alt = f"Dots of personal accuracy, one per client. {'; '.join(words)}."
+    return [
+        Picture(
+            "clients",
+            "How evenly the clients are served",
+            how,
+            alt,
+            figure,
+            {"Distribution over clients": sheet},
+        )
+    ]
+
+
+def _draw_row(
+    axes: Axes, row: int, values: np.ndarray, generator: np.random.Generator, color: str
+) -> None:
+    places = row + generator.uniform(-0.28, 0.28, values.size)
+    first = row == 0
+    style: dict[str, Any] = {
+        "s": 12,
+        "alpha": 0.6,
+        "linewidths": 0,
+        "color": color,
+        "rasterized": values.size > 2000,
+    }
+    axes.scatter(values, places, label="client" if first else None, **style)
+    middle, low = np.percentile(values, [50, 10])
+    axes.plot(
+        [middle] * 2,
+        [row - 0.36, row + 0.36],
+        color="black",
+        linewidth=2,
+        label="median" if first else None,
+    )
+    label = "10th percentile" if first else None
+    axes.plot(low, row, marker=">", color="black", markersize=6, linestyle="none", label=label)

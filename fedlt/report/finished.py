@@ -1,0 +1,190 @@
+"""Finished runs, read back for a report: nothing is trained, and no data set is needed.
+
+paths -> stored runs -> RunRecord (one seed) -> Method (its seeds) -> figures, facts, page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedlt.comparing.cells import values
+from fedlt.comparing.conditions import check_comparable
+from fedlt.comparing.stored import collect, read_finished
+from fedlt.config.identity import flatten
+from fedlt.config.yaml12 import read_mapping
+from fedlt.data.arrays import BoolArray, FloatArray, IntArray
+from fedlt.data.shots import ShotGroups
+from fedlt.evaluation.generic import recalls
+from fedlt.evaluation.headline import ScoredSet, scored_set
+from fedlt.evaluation.personal_metrics import client_accuracies, client_recalls
+from fedlt.runs.directory import RunDirectory
+from fedlt.runs.evaluations import Evaluation
+
+MOMENT = "last_k"  # what pages and pictures show, if they do not say another
+
+
+@dataclass(frozen=True)
+class ClientFigures:
+    """The scored clients of a run's last round: E of them."""
+
+    cids: IntArray  # (E,)
+    sizes: IntArray  # (E,) training images
+    accuracy: FloatArray  # (E,) of the client's own model on its own class mix
+    generic: FloatArray | None  # (E,) of the generic model on the same; None: there is none
+    gain: FloatArray | None  # (E,) the difference
+    owns_few: BoolArray | None  # (E,) holds an image of a few-class; None: no groups
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one run directory holds."""
+
+    path: Path
+    result: Mapping[str, Any]  # with its path and conditions
+    rounds: Sequence[Mapping[str, Any]]  # rows of rounds.jsonl
+    config: Mapping[str, Any]  # dotted key -> value
+    environment: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.result["seed"])
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What the last round counted, without logits: those of many runs fill the memory."""
+        found = RunDirectory(self.path).evaluation(int(self.result["rounds"]))
+        return replace(found, generic=replace(found.generic, logits=None), labels=None)
+
+    @cached_property
+    def shots(self) -> ShotGroups:
+        """The run's class groups."""
+        return ShotGroups.from_json(self.result["shots"])
+
+    @property
+    def class_counts(self) -> IntArray:
+        """(C,) training images per class, of all clients together."""
+        counts: IntArray = self.evaluation.client_counts.sum(axis=0)
+        return counts
+
+    @cached_property
+    def generic_recalls(self) -> FloatArray | None:
+        """(C,) recall of the primary generic model by class; None: there is no such model."""
+        confusion = self.evaluation.generic.confusion
+        return recalls(confusion[0]) if len(confusion) else None
+
+    @cached_property
+    def personal_recalls(self) -> FloatArray | None:
+        """(C,) mean over the clients that hold a class of their own model's recall on it."""
+        evaluation = self.evaluation
+        if evaluation.personal is None:
+            return None
+        cids = evaluation.personal.cids
+        own = client_recalls(evaluation.personal, evaluation.view())  # (E, C)
+        held = (evaluation.client_counts[cids] > 0) & ~np.isnan(own)
+        owners = held.sum(axis=0)
+        sums = np.where(held, own, 0).sum(axis=0)
+        return np.where(owners > 0, sums / np.maximum(owners, 1), np.nan)
+
+    @cached_property
+    def clients(self) -> ClientFigures | None:
+        """The clients' figures; None where the last round has no personal view."""
+        scores = self.evaluation.personal
+        if scores is None:
+            return None
+        counts, view = self.evaluation.client_counts, self.evaluation.view()
+        own = client_accuracies(scores, view)[:, 0]
+        keep = ~np.isnan(own)
+        cids = scores.cids[keep]
+        generic = gain = None
+        if self.result.get("generic_model") != "none":
+            base = scores.generic_hits[:, None]
+            alone = replace(scores, heads=("generic",), hits=base)
+            generic = client_accuracies(alone, view)[keep, 0]
+            hits, nothing = scores.hits - base, np.zeros_like(scores.generic_hits)
+            difference = replace(scores, hits=hits, generic_hits=nothing)
+            gain = client_accuracies(difference, view)[keep, 0]
+        few = list(self.shots.few)
+        owns = counts[cids][:, few].sum(axis=1) > 0 if few else None
+        return ClientFigures(cids, counts[cids].sum(axis=1), own[keep], generic, gain, owns)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a comparison: its runs, a seed each."""
+
+    label: str
+    runs: tuple[RunRecord, ...]  # by seed, at least one
+
+    @property
+    def results(self) -> list[Mapping[str, Any]]:
+        """The runs' results."""
+        return [run.result for run in self.runs]
+
+    @property
+    def scored_on(self) -> ScoredSet:
+        """The images that the runs are scored on: the same in all runs of a report."""
+        return scored_set(self.runs[0].result)
+
+    def values(self, metric: str, which: str) -> list[float]:
+        """Return a metric over the seeds; [] where a run does not have it."""
+        return values(self.results, which, metric)
+
+    def known(self, metric: str, which: str) -> list[float]:
+        """Return a metric over the seeds that have it."""
+        return [value for one in self.results for value in values([one], which, metric)]
+
+    def numbers(self, key: str) -> list[float]:
+        """Return a number that stands in ``result.json`` itself, over the seeds."""
+        return [float(one[key]) for one in self.results if one.get(key) is not None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that a report is made of."""
+
+    methods: tuple[Method, ...]
+    unfinished: tuple[str, ...]  # folders that were left out
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs."""
+        return [run for method in self.methods for run in method.runs]
+
+
+def read_runs(paths: Sequence[Path] | Mapping[str, Sequence[Path]]) -> Reading:
+    """Read runs, methods (folders of seeds) and comparisons (folders of methods).
+
+    Args:
+        paths: Folders of any of these; or each method's finished run directories by its label.
+
+    Raises:
+        FedltError: If a path holds no finished run, a run cannot be read, or runs cannot stand
+            side by side: other data, another split or view, other class groups for a seed.
+    """
+    rows: Mapping[str, Sequence[RunDirectory]]
+    unfinished: tuple[Path, ...] = ()
+    if isinstance(paths, Mapping):
+        rows = {label: [RunDirectory(run) for run in runs] for label, runs in paths.items()}
+    else:
+        stored = collect(paths)
+        rows, unfinished = stored.rows, stored.unfinished
+    methods = tuple(
+        Method(label, tuple(sorted(map(_read, runs), key=lambda run: run.seed)))
+        for label, runs in rows.items()
+    )
+    check_comparable({method.label: method.results for method in methods}, paired=False)
+    return Reading(methods, tuple(map(str, unfinished)))
+
+
+def _read(directory: RunDirectory) -> RunRecord:
+    folder = directory.path
+    result, rounds = read_finished(directory), directory.rounds()
+    config = flatten(read_mapping(folder / "config.yaml"))
+    return RunRecord(folder, result, rounds, config, directory.environment())

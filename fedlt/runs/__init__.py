@@ -1,0 +1,1 @@
+"""Files that a run leaves on disk: directory, checkpoints, personal states, evaluations."""

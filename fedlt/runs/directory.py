@@ -1,0 +1,372 @@
+"""The run directory ``output/name/seed``: what it holds, and when it may be written.
+
+    config.yaml        the resolved configuration      environment.json   versions and machine
+    partition.json     which client has which images   fingerprint.json   all the result depends on
+    rounds.jsonl       one line per evaluated round    evaluations/       see fedlt.evaluation
+    result.json        written last: the run is done   checkpoints/       see fedlt.runs.checkpoints
+
+A directory appears whole (it is prepared under another name); JSON files are replaced atomically.
+Every file says which run it is of, by the short hash of the fingerprint, which holds the hash of
+the partition; a file that is not of the
+run, was changed or is missing is named, and what is read without it is refused. One process at a
+time works in a directory: it holds a lock on config.yaml, which ends with the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedlt.config import Config, load_config, settings_of, to_yaml
+from fedlt.errors import FedltError, writing
+from fedlt.runs.environment import environment
+from fedlt.runs.files import (
+    CONFIG,
+    ENVIRONMENT,
+    FINGERPRINT,
+    HELP,
+    PARTITION,
+    RESULT,
+    ROUNDS,
+    is_run,
+    missing,
+    read_sealed,
+    remove_leftovers,
+    take_lock,
+    write_sealed,
+)
+from fedlt.runs.fingerprint import RESULTS_VERSION, Fingerprint, declared
+from fedlt.runs.recorded import append_row, check_rounds, make_record, read_rows
+
+if TYPE_CHECKING:
+    from fedlt.data import Partition
+    from fedlt.runs.evaluations import Evaluation
+
+RunState = Literal["absent", "unfinished", "finished"]
+Action = Literal["start", "resume", "show"]
+
+_KEEP_OR_REPLACE = "name=... keeps both, --overwrite replaces it"
+_IN_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "final", "last_k")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run's directory. It is not touched before `create`."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: Config) -> RunDirectory:
+        """Return the directory of ``config``, whose ``seed`` is the run's."""
+        return cls(Path(config.output) / config.name / str(config.seed))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder that `fedlt.runs.checkpoints` reads and writes."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder of ``round_R.npz`` files."""
+        return self.path / "evaluations"
+
+    @property
+    def state(self) -> RunState:
+        """Whether there is a run here, and whether it has its result."""
+        if (self.path / RESULT).is_file():
+            return "finished"
+        return "unfinished" if self._is_occupied() else "absent"
+
+    def _is_occupied(self) -> bool:
+        return self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+
+    def decide(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> Action:
+        """Say what running ``config`` here means, before the data are loaded. Nothing is written.
+
+        Returns:
+            ``"start"`` (nothing here yet, or ``overwrite``), ``"resume"`` (an unfinished run of the
+            same configuration), or ``"show"`` (finished: its stored result answers the question,
+            if `check` agrees).
+
+        Raises:
+            FedltError: If the directory holds an unfinished run and ``resume`` is not set, a run
+                of another configuration, one that is not whole, something else, or a run at work.
+        """
+        if resume and overwrite:
+            raise FedltError("give --resume or --overwrite, not both")
+        state = self.state
+        if state == "absent":
+            return "start"
+        if not is_run(self.path):
+            raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        recorded = None if overwrite else self.recorded()
+        if state == "unfinished" or overwrite:
+            with self.lock():
+                pass
+        if recorded is None:
+            return "start"
+        known = declared(config)
+        fresh = replace(recorded, settings=known.settings, files=known.files)
+        self.check(fresh, purpose="resumed" if resume else "shown")
+        if state == "finished":
+            self.result()
+            return "show"
+        if resume:
+            return "resume"
+        raise FedltError(
+            f"{self.path} holds an unfinished run; --resume continues it, --overwrite starts again"
+        )
+
+    def check(self, found: Fingerprint, *, purpose: str = "shown") -> None:
+        """Raise unless the run that is stored here has the fingerprint that was made anew.
+
+        Args:
+            found: The fingerprint of the configuration, the data and the code as they are now.
+            purpose: What is to be done with the run: shown, resumed or realigned.
+
+        Raises:
+            FedltError: It names all that differs.
+        """
+        words = "; ".join(found.differences(self.recorded()))
+        if words and purpose == "shown":
+            raise FedltError(f"{self.path} holds another run: {words}; {_KEEP_OR_REPLACE}")
+        if words:
+            raise FedltError(f"{self.path} cannot be {purpose}: {words}")
+
+    def recorded(self) -> Fingerprint:
+        """Return the fingerprint that is stored here.
+
+        Raises:
+            FedltError: If the directory is not a whole run, the run was made by another results
+                version, or its configuration is not the one of its fingerprint.
+        """
+        lacking = missing(self.path)
+        if lacking == [FINGERPRINT] and self._is_older():
+            self._refuse_version(1)
+        if lacking:
+            names = " and ".join(str(self.path / name) for name in lacking)
+            verb = "are" if len(lacking) > 1 else "is"
+            raise FedltError(f"{names} {verb} missing: the run is not whole; {HELP}")
+        found = self._fingerprint()
+        if found.results_version != RESULTS_VERSION:
+            self._refuse_version(found.results_version)
+        mine = settings_of(self.config())
+        keys = [key for key, value in sorted(found.settings.items()) if mine.get(key) != value]
+        if keys:
+            pair = f"{self.path / CONFIG} and {FINGERPRINT} are not of the same run"
+            raise FedltError(f"{pair}: they differ in {', '.join(keys)}; {HELP}")
+        return found
+
+    def _fingerprint(self) -> Fingerprint:
+        path = self.path / FINGERPRINT
+        content = read_sealed(path)
+        try:
+            found = Fingerprint.from_json(content)
+        except TypeError as error:
+            raise FedltError(f"{path} is damaged: {error}; {HELP}") from error
+        read_sealed(path, found.run)
+        return found
+
+    def _is_older(self) -> bool:
+        """Say whether a version of fedlt that kept no fingerprints has made this directory."""
+        try:
+            content = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(content, dict) and "run" not in content
+
+    def _refuse_version(self, number: int) -> None:
+        raise FedltError(
+            f"{self.path} was made by results version {number} of fedlt, this is "
+            f"{RESULTS_VERSION}: numbers have changed since; use name=... for a new run"
+        )
+
+    @property
+    def run(self) -> str:
+        """The short hash of the fingerprint, by which all files here name their run."""
+        return self._fingerprint().run
+
+    def engine(self, config: Config) -> str:
+        """Return the engine that a resumed run goes on with: for ``auto`` the one picked before."""
+        name = config.engine.name
+        return self.config().engine.name if name == "auto" else name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep the run for this process; the kernel lets go when the process ends, however.
+
+        Raises:
+            FedltError: If another process has it, or it cannot be written.
+        """
+        path = self.path / CONFIG
+        with writing(path):
+            file = path.open("r+b")
+        with file:
+            take_lock(file, self.path)
+            yield
+
+    def create(
+        self,
+        config: Config,
+        partition: Partition,
+        found: Fingerprint,
+        *,
+        overwrite: bool = False,
+        engine: str | None = None,
+    ) -> None:
+        """Make the directory, with ``overwrite`` in place of a run that is there.
+
+        Call it when everything is validated and `decide` says ``"start"``.
+
+        Args:
+            config: The run.
+            partition: Which client has which images.
+            found: The run's fingerprint.
+            overwrite: Whether a run may be replaced.
+            engine: The engine that ``auto`` stands for.
+
+        Raises:
+            FedltError: If something is there already, or the directory cannot be written.
+        """
+        if engine is not None:
+            picked = config.engine.model_copy(update={"name": engine})
+            config = config.model_copy(update={"engine": picked})
+        if self._is_occupied() and not is_run(self.path):
+            raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
+        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        remove_leftovers(self.path)
+        try:
+            new.mkdir(parents=True)
+            _fill(new, config, partition, found)
+            if overwrite and is_run(self.path):
+                with self.lock():
+                    shutil.rmtree(self.path)
+            new.rename(self.path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                words = f"{self.path} is in use: another process has made it meanwhile"
+                raise FedltError(words) from error
+            raise FedltError(f"{self.path} cannot be made: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def config(self) -> Config:
+        """Return the stored configuration."""
+        try:
+            return load_config(self.path / CONFIG)
+        except FedltError as error:
+            raise FedltError(f"{error}; {HELP}") from error
+
+    def environment(self) -> dict[str, Any]:
+        """Return the stored versions and hardware."""
+        return read_sealed(self.path / ENVIRONMENT, self.run)
+
+    def check_partition(self, partition: Partition) -> None:
+        """Raise unless the stored partition is the one that a resumed run has drawn."""
+        from fedlt.data import Partition
+
+        path = self.path / PARTITION
+        try:
+            stored = Partition.load(path)
+        except FedltError as error:
+            raise FedltError(f"{path} is damaged ({error}); {HELP}") from error
+        if not stored.hash() == partition.hash() == self._fingerprint().partition:
+            raise FedltError(f"{path} is of another run; {HELP}")
+
+    def append_round(self, row: Mapping[str, Any]) -> int:
+        """Append one line to ``rounds.jsonl`` and return the file's new length in bytes."""
+        return append_row(self.path / ROUNDS, row, self.run)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the rows of ``rounds.jsonl``, without a last line that was cut off.
+
+        Raises:
+            FedltError: If the file cannot be read, was changed since the run has finished, or has
+                a line that is no round of this run.
+        """
+        rows = read_rows(self.path / ROUNDS, self.run)
+        if self.state == "finished":
+            wrong = check_rounds(self.path, self._record(), whole=True)
+            if wrong:
+                raise FedltError(f"{wrong}; {HELP}")
+        return rows
+
+    def evaluation(self, number: int) -> Evaluation:
+        """Return what was counted after a round.
+
+        Raises:
+            FedltError: If it is missing, was changed, or is of another run.
+        """
+        from fedlt.runs.evaluations import evaluation_path, load_evaluation
+
+        digests = self._record()["evaluations"] if self.state == "finished" else None
+        path = evaluation_path(self.path, number)
+        return load_evaluation(path, run=self.run, digests=digests)
+
+    def write_result(self, result: Mapping[str, Any], evaluations: Mapping[str, str]) -> None:
+        """Write ``result.json``, which makes the run finished.
+
+        Args:
+            result: Its content.
+            evaluations: The digests of the run's evaluations, by file.
+        """
+        record = make_record(self.path, evaluations)
+        write_sealed(self.path / RESULT, {**result, "record": record}, self.run)
+
+    def result(self) -> dict[str, Any]:
+        """Return the stored result of a finished run, which has what every result has.
+
+        Raises:
+            FedltError: If the directory is not a whole run, or the result was changed or is of
+                another run.
+        """
+        found = self._result(self.recorded())
+        del found["record"]
+        return found
+
+    def _result(self, recorded: Fingerprint) -> dict[str, Any]:
+        path = self.path / RESULT
+        found = read_sealed(path, recorded.run)
+        if any(name not in found for name in (*_IN_RESULT, "record")):
+            raise FedltError(f"{path} is damaged: it is not a result; {HELP}")
+        return found
+
+    def _record(self) -> Mapping[str, Any]:
+        record: Mapping[str, Any] = self._result(self._fingerprint())["record"]
+        return record
+
+
+def run_directories(path: str | Path) -> list[RunDirectory]:
+    """Return a run, or the runs of a folder with one per seed, by seed.
+
+    Raises:
+        FedltError: If there is none, or one that is not whole.
+    """
+    folder = Path(path).absolute()
+    if is_run(folder):
+        found = [RunDirectory(folder)]
+    else:
+        seeds = [one for one in folder.glob("*") if one.name.isdecimal() and is_run(one)]
+        found = [RunDirectory(one) for one in sorted(seeds, key=lambda seed: int(seed.name))]
+    if not found:
+        raise FedltError(f"{path} is neither a run directory nor a folder of runs by seed")
+    for directory in found:
+        directory.recorded()
+    return found
+
+
+def _fill(folder: Path, config: Config, partition: Partition, found: Fingerprint) -> None:
+    (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    partition.save(folder / PARTITION)
+    write_sealed(folder / ENVIRONMENT, environment(), found.run)
+    write_sealed(folder / FINGERPRINT, found.to_json(), found.run)
+    (folder / ROUNDS).touch()
+    (folder / "checkpoints").mkdir()
+    (folder / "evaluations").mkdir()

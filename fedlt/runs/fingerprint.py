@@ -1,0 +1,193 @@
+"""The fingerprint of a run: everything that its result depends on.
+
+    settings    every key of the configuration that changes a result, the seed among them
+    files       the user's Python files with what they import, and data named by hyperparameters
+    data        the arrays that the run trains and scores on
+    weights     weights that were loaded from elsewhere
+    partition   which client has which images
+    results version of fedlt
+
+A run directory keeps the fingerprint in ``fingerprint.json``, and each of its files names the run
+by the short hash of it. Whoever trains makes the fingerprint anew and compares the two; whoever
+only reads compares what is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from fedlt.config.identity import Digests, contents, file_digests, settings_of
+from fedlt.machine.digests import array_digest, path_digest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fedlt.config import Config
+    from fedlt.data import FederatedData
+    from fedlt.data.dataset import Dataset
+
+RESULTS_VERSION = 2  # to be raised with every change of a number that a run gives
+
+Weights = Iterable[tuple[str, "str | Path | Mapping[str, Any]"]]  # name -> file, folder or tensors
+
+# Fields of the data that follow from the others, or that no number depends on.
+_DERIVED = ("name", "class_names", "split", "partition", "class_counts", "client_counts")
+_WORDS = {  # field of the data -> what a message calls it
+    "num_classes": "numbers of classes",
+    "mean": "channel means",
+    "std": "channel deviations",
+    "train_images": "training images",
+    "train_labels": "training labels",
+    "eval_images": "{part} images",
+    "eval_labels": "{part} labels",
+    "pool_indices": "places of the training images in the data set",
+}
+_PARTS = {"final": "test", "tune": "validation"}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that a result depends on: values and digests by name."""
+
+    results_version: int
+    settings: Mapping[str, str]  # dotted key -> value as JSON
+    files: Mapping[str, Mapping[str, str]]  # dotted key -> file -> digest
+    data: Mapping[str, str] = field(default_factory=dict)  # words -> digest; {}: not looked at
+    weights: Mapping[str, str] = field(default_factory=dict)  # name -> digest
+    partition: str = ""  # hash; "": not looked at
+
+    @property
+    def run(self) -> str:
+        """The short hash of the whole, 16 hex digits: what a run's files call their run."""
+        content = {**asdict(self), "files": contents(self.files)}
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``fingerprint.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return what :meth:`to_json` gave.
+
+        Raises:
+            TypeError: If something is missing, or of another kind.
+        """
+        kept: dict[str, Any] = {one.name: content.get(one.name) for one in fields(cls)}
+        whole = isinstance(kept["results_version"], int) and isinstance(kept["partition"], str)
+        named = (kept["settings"], kept["files"], kept["data"], kept["weights"])
+        if not whole or not all(isinstance(one, dict) for one in named):
+            raise TypeError("not a fingerprint")
+        return cls(**kept)
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Return in words what of ``other``, the run that is stored, is not as in this one."""
+        words = []
+        if self.results_version != other.results_version:
+            made = f"made by results version {other.results_version}"
+            words.append(f"{made}, this is {self.results_version}")
+        keys = _unequal(self.settings, other.settings)
+        words += [f"another {', '.join(keys)}"] if keys else []
+        words += [f"{name} has changed" for name in _changed(self.files, other.files)]
+        words += [f"the {name} differ" for name in _unequal(self.data, other.data)]
+        words += [f"the weights of {name} differ" for name in _unequal(self.weights, other.weights)]
+        words += ["the partition differs"] if self.partition != other.partition else []
+        return words
+
+
+def _unequal(mine: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    names = {**mine, **theirs}
+    return sorted(name for name in names if mine.get(name) != theirs.get(name))
+
+
+def _changed(
+    mine: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """Return the names of files with other contents; a renamed file is the same."""
+    known, found = contents(mine), contents(theirs)
+    names: dict[str, None] = {}
+    for key in _unequal(known, found):
+        names |= dict.fromkeys(_unequal(mine.get(key, {}), theirs.get(key, {})))
+    return [*names]
+
+
+def declared(config: Config) -> Fingerprint:
+    """Return what can be known of a fingerprint before the data are loaded."""
+    digests: Digests = file_digests(config)
+    return Fingerprint(RESULTS_VERSION, settings_of(config), digests)
+
+
+def fingerprint(config: Config, data: FederatedData, weights: Weights = ()) -> Fingerprint:
+    """Return the fingerprint of a run.
+
+    Args:
+        config: The run; its ``seeds`` must be None.
+        data: What it trains and scores on.
+        weights: What it loads beside that: a name, and a file, a folder or tensors by name.
+    """
+    known = declared(config)
+    return Fingerprint(
+        known.results_version,
+        known.settings,
+        known.files,
+        data=_data_digests(data),
+        weights={name: _weights_digest(source) for name, source in weights},
+        partition=data.partition.hash(),
+    )
+
+
+def fingerprints(configs: Iterable[Config]) -> list[Fingerprint]:
+    """Return the fingerprints of runs, from their data as they are now; each set is loaded once."""
+    from fedlt.data import prepare_data
+    from fedlt.data.datasets import load_dataset
+
+    found: list[Fingerprint] = []
+    loaded: dict[str, Dataset] = {}  # the last one
+    for config in configs:
+        data = config.data
+        key = data.model_dump_json(include={"dataset", "root", "options"})
+        if key not in loaded:
+            source = load_dataset(data.dataset, root=data.root, options=data.options)
+            loaded = {key: source}
+        prepared = prepare_data(data, config.partition, seed=config.seed, source=loaded[key])
+        found.append(fingerprint(config, prepared))
+    return found
+
+
+def _data_digests(data: FederatedData) -> dict[str, str]:
+    """Return the digests of all fields that count, by the words for them."""
+    found = {}
+    for one in fields(data):
+        if one.name not in _DERIVED:
+            words = _WORDS.get(one.name, one.name.replace("_", " "))
+            value = getattr(data, one.name)
+            is_array = isinstance(value, np.ndarray)
+            digest = array_digest(value) if is_array else json.dumps(value)
+            found[words.format(part=_PARTS.get(data.split, data.split))] = digest
+    return found
+
+
+def _weights_digest(source: str | Path | Mapping[str, Any]) -> str:
+    if not isinstance(source, Mapping):
+        return path_digest(Path(source))
+    named = {name: array_digest(_array(tensor)) for name, tensor in source.items()}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
+def _array(tensor: Any) -> NDArray[np.generic]:  # noqa: ANN401 (an array or a tensor)
+    """Return an array, or the bytes of a tensor of any type with its shape's last axis as bytes."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    import torch
+
+    dense = tensor.detach().cpu().contiguous()
+    array: NDArray[np.generic] = dense.reshape(*dense.shape, 1).view(torch.uint8).numpy()
+    return array

@@ -1,0 +1,1 @@
+"""One worker process: local training, scoring, diagnostics."""

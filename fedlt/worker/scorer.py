@@ -1,0 +1,200 @@
+"""A worker's second task: score generic and personal models on a piece of the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlt.data.augment import normalize
+from fedlt.evaluation.counting import client_hits, fused_logits, score_client, score_generic
+from fedlt.evaluation.local_test import draw_images, local_test
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.scores import ClientHits
+from fedlt.machine.devices import SharedCopies
+from fedlt.machine.memory import as_tensor
+from fedlt.strategy import HeadFunction
+
+if TYPE_CHECKING:
+    from fedlt.federation.federation import Federation
+    from fedlt.models import Model
+
+
+def touches_backbone(names: Mapping[str, Tensor]) -> bool:
+    """Say whether a personal model has a backbone of its own, which costs a pass of its own."""
+    return any(name.startswith("backbone.") for name in names)
+
+
+class Scorer:
+    """Scores models on the evaluation images with one scratch model."""
+
+    def __init__(self, federation: Federation, model: Model) -> None:
+        data, config = federation.data, federation.config
+        self.federation, self.model = federation, model
+        device = next(model.parameters()).device
+        images, labels = as_tensor(data.eval_images), as_tensor(data.eval_labels)
+        self._images, self._labels = images.to(device), labels.to(device)
+        self._mean = torch.as_tensor(data.mean, device=device)
+        self._std = torch.as_tensor(data.std, device=device)
+        self._shared = SharedCopies(device)
+        self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
+        self._view = local_test(
+            data.client_counts,
+            np.bincount(data.eval_labels, minlength=data.num_classes),
+            scheme=config.evaluate.local_test,
+            seed=config.seed,
+        )
+        self._block = config.evaluate.batch_size
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """Answer one request. The backbone runs once, and again for each client with its own.
+
+        A method without a generic model has no generic scores.
+        """
+        request = self._placed(request)
+        self._load_generic(request)
+        heads = self.federation.strategy.generic(self.model, request.broadcast)
+        asked = request.generic or any(client.base for client in request.clients)
+        needs_generic = asked and bool(heads)
+        features = self._features(request) if needs_generic else None
+        generic = None
+        if request.generic and features is not None:
+            generic = score_generic(
+                features,
+                self._labels[request.start : request.stop],
+                heads,
+                self.federation.plugin.predict,
+                block_size=self._block,
+                streams=self.model.stream_names,
+                keep_logits=request.keep_logits,
+            )
+        bases = {} if features is None else self._bases(features, request, heads)
+        own = {client.cid: self._own(features, request, client) for client in request.clients}
+        steps = {client.cid: client.steps for client in request.clients}
+        return Scores(generic, {cid: (own[cid], bases.get(cid)) for cid in own}, steps)
+
+    def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
+        """Load the generic model into the scratch model and return its heads; {}: there is none."""
+        request = self._placed(request)
+        self._load_generic(request)
+        return self.federation.strategy.generic(self.model, request.broadcast)
+
+    @torch.no_grad()
+    def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        request = self._placed(request)
+        heads = self.load_generic(request)
+        features = self._features(request) if heads else None
+        own = {}
+        for client in request.clients:
+            with self._own_model(features, request, client) as (seen, own_heads):
+                own[client.cid] = self._classes(seen, own_heads)
+        return None if features is None else self._classes(features, heads), own
+
+    def _classes(self, features: Tensor, heads: Mapping[str, HeadFunction]) -> Tensor:
+        head, predict = next(iter(heads.values())), self.federation.plugin.predict
+        return fused_logits(features, head, predict, block_size=self._block).argmax(dim=1).cpu()
+
+    def _bases(
+        self, features: Tensor, request: ScoreRequest, heads: Mapping[str, HeadFunction]
+    ) -> dict[int, ClientHits]:
+        """Return the primary generic head's hits under every client's masks, from one product."""
+        name, head = next(iter(heads.items()))
+        predict = self.federation.plugin.predict
+        logits = {name: fused_logits(features, head, predict, block_size=self._block)}
+        labels = self._labels[request.start : request.stop]
+        return {
+            client.cid: client_hits(logits, labels, **self._view_of(request, client.cid))
+            for client in request.clients
+            if client.base
+        }
+
+    def _placed(self, request: ScoreRequest) -> ScoreRequest:
+        """Return the request with its models on this process's device."""
+        shared = self._shared
+        clients = tuple(
+            client
+            if client.personal is None
+            else replace(
+                client,
+                personal=shared.moved(client.personal),
+                refreshed=shared.moved(client.refreshed),
+            )
+            for client in request.clients
+        )
+        return replace(
+            request,
+            broadcast=shared.of("broadcast", request.broadcast),
+            fixed=shared.of("fixed", request.fixed),
+            private_mean=shared.of("private mean", request.private_mean),
+            clients=clients,
+        )
+
+    def _load_generic(self, request: ScoreRequest) -> None:
+        model = self.model
+        model.load(request.fixed, model.names("fixed"))
+        model.load(request.broadcast, model.names("shared"))
+        model.load({**self._initial, **request.private_mean}, model.names("personal"))
+
+    @torch.no_grad()
+    def _features(self, request: ScoreRequest) -> Tensor:
+        """Return the features (B, S, D) of the request's images, in blocks of a fixed size."""
+        self.model.eval()
+        images = self._images[request.start : request.stop]
+        blocks = [
+            self.model.features(normalize(block, self._mean, self._std))
+            for block in torch.split(images, self._block)
+        ]
+        return torch.cat(blocks)
+
+    def _own(
+        self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
+    ) -> ClientHits | None:
+        """Return the hits of a client's own heads; leaves the scratch model as it was."""
+        if client.personal is None:
+            return None
+        with self._own_model(features, request, client) as (seen, heads):
+            return score_client(
+                seen,
+                self._labels[request.start : request.stop],
+                heads,
+                self.federation.plugin.predict,
+                block_size=self._block,
+                **self._view_of(request, client.cid),
+            )
+
+    @contextmanager
+    def _own_model(
+        self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
+    ) -> Iterator[tuple[Tensor, dict[str, HeadFunction]]]:
+        """Load a client's model; give the features of the request's images, and its heads."""
+        personal = client.personal or {}
+        strategy, broadcast = self.federation.strategy, {**request.broadcast, **client.refreshed}
+        own_weights = strategy.personal_weights(self.model, broadcast, personal)
+        weights = {**client.refreshed, **own_weights}
+        before = {name: self.model.state()[name].clone() for name in weights}
+        self.model.load(weights, weights)
+        if features is None or touches_backbone(weights):
+            features = self._features(request)
+        yield features, strategy.personal(self.model, broadcast, personal)
+        self.model.load(before, before)
+
+    def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
+        """Return which classes and images of the request count for a client."""
+        return {
+            "class_counts": self.federation.data.client_counts[cid],
+            "test_mask": self._view.test_mask(cid),
+            "drawn": self._drawn(request, cid),
+        }
+
+    def _drawn(self, request: ScoreRequest, cid: int) -> np.ndarray | None:
+        """Return which of the request's images count for a client, under ``sampled``."""
+        drawn = draw_images(self._view, cid, self.federation.data.eval_labels)
+        if drawn is None:
+            return None
+        return drawn[(drawn >= request.start) & (drawn < request.stop)] - request.start

@@ -1,0 +1,253 @@
+"""One process's scratch model, and the client tasks done with it one after another.
+
+Every tensor of the scratch model is overwritten before a task, and every draw is keyed, so a task's
+result does not depend on the tasks before it or on the process it runs in.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedlt.client import Client, ClientData
+from fedlt.data.prior import log_prior
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.machine.devices import SharedCopies, find_device
+from fedlt.machine.memory import as_tensor
+from fedlt.models.batchnorm import batchnorm_statistics, to_moments
+from fedlt.rng import seed_torch
+from fedlt.strategy import HeadFunction, ServerState, Tensors, Update
+from fedlt.worker.scorer import Scorer
+from fedlt.worker.training import Trainer, train_alone
+
+if TYPE_CHECKING:
+    from fedlt.federation.federation import Federation
+
+
+def prepare_process() -> None:
+    """Set one torch thread and flush denormals: first thing in every process that trains.
+
+    More threads than free cores slow small convolutions down many times over. The tiny gradients
+    that a small classifier norm makes fall into denormal floats, which a CPU computes in microcode.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+class Worker:
+    """Does client tasks of one federation."""
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.device = find_device(federation.config.engine.device)
+        self.model = model = federation.build_model().to(self.device)
+        self.trainer: Trainer = train_alone
+        model.pack()
+        self._shared = SharedCopies(self.device)
+        data = federation.data
+        images, labels = as_tensor(data.train_images), as_tensor(data.train_labels)
+        self._images, self._labels = images.to(self.device), labels.to(self.device)
+        self._mean, self._std = self._placed(data.mean), self._placed(data.std)
+        self._material = {n: as_tensor(a).to(self.device) for n, a in federation.material.items()}
+        self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
+        self._moments = batchnorm_statistics(model, "shared")
+        self._counts = as_tensor(data.client_counts).to(self.device)
+        self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
+        self._scorer = Scorer(federation, model)
+
+    def twin(self) -> Self:
+        """Return a worker with a scratch model of its own, which shares everything else."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        other.model.pack()
+        return other
+
+    def _placed(self, values: npt.ArrayLike) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
+    def client_data(self, cid: int, *, pooled: bool = False) -> ClientData:
+        """Return client ``cid``'s share of the data; ``pooled``: everybody's."""
+        data = self.federation.data
+        own = as_tensor(data.partition.clients[cid])
+        return ClientData(
+            images=self._images,
+            labels=self._labels,
+            indices=torch.arange(len(data.train_labels)) if pooled else own,
+            class_counts=self._placed(data.class_counts) if pooled else self._counts[cid],
+            mean=self._mean,
+            std=self._std,
+        )
+
+    def client(
+        self,
+        cid: int,
+        round_: int,
+        broadcast: Mapping[str, Tensor],
+        *,
+        fixed: Mapping[str, Tensor],
+        personal: Tensors,
+        global_counts: Sequence[int] | np.ndarray | None = None,
+        pooled: bool | None = None,
+    ) -> Client:
+        """Return client ``cid`` with the scratch model loaded.
+
+        Args:
+            cid: The client.
+            round_: The global round, from 1.
+            broadcast: The shared part of the model, and extras.
+            fixed: The fixed part of the model.
+            personal: What this client stored; empty before its first round: it is drawn then.
+            global_counts: (C,) class counts that the server may know, where ``prior`` asks for
+                them.
+            pooled: Give it everybody's images; None: where the strategy trains on them.
+        """
+        federation, model = self.federation, self.model
+        pooled = federation.strategy.pools if pooled is None else pooled
+        data = self.client_data(cid, pooled=pooled)
+        counts = None if global_counts is None else tuple(global_counts)
+        broadcast = self._shared.of("broadcast", broadcast)
+        client = Client(
+            cid=cid,
+            round=round_,
+            rounds=federation.config.rounds,
+            seed=federation.seed,
+            model=model,
+            broadcast=broadcast,
+            personal=self._moved(personal),
+            data=data,
+            local=federation.config.local.at(round_, federation.config.rounds),
+            plugin=federation.plugin,
+            tensors={
+                "class_counts": data.class_counts,
+                "log_prior": self._log_prior(None if pooled else cid, counts),
+                "known_counts": data.class_counts if counts is None else self._placed(counts),
+            },
+            trainer=self.trainer,
+            asked=(federation.cohort_size, federation.num_clients),
+            material=self._material,
+        )
+        model.load_groups(
+            {"fixed": fixed, "shared": broadcast, "personal": client.personal or self._initial}
+        )
+        if not personal:
+            client.personal = self._moved(federation.strategy.init_personal(client))
+        if not personal and client.personal:
+            model.load_groups({"personal": client.personal})
+        federation.plugin.setup(client)
+        seed_torch(federation.seed, "task", round_, cid)
+        return client
+
+    def first_client(self, state: ServerState, cid: int, counts: np.ndarray | None) -> Client:
+        """Return client ``cid``, which has stored nothing yet, as it begins a round.
+
+        Args:
+            state: What the round begins with.
+            cid: The client.
+            counts: (C,) class counts that the server may know; None: it knows none.
+        """
+        return self.client(
+            cid,
+            state.round + 1,
+            state.broadcast,
+            fixed=state.fixed,
+            personal={},
+            global_counts=counts,
+        )
+
+    def _moved(self, tensors: Tensors) -> Tensors:
+        return tensors if self.device.type == "cpu" else self._shared.moved(tensors)
+
+    def _find_log_prior(self, cid: int | None, global_counts: tuple[int, ...] | None) -> Tensor:
+        """Return the log class prior (C,) that a client's losses use, by the run's policy.
+
+        None stands for everybody's images.
+        """
+        prior, data = self.federation.config.prior, self.federation.data
+        own = data.class_counts if cid is None else data.client_counts[cid]
+        known = None if global_counts is None else np.asarray(global_counts, dtype=np.int64)
+        return self._placed(log_prior(own, known, use=prior.use, gamma=prior.gamma))
+
+    def train(self, client: Client) -> Update:
+        """Do one client's task; the update's tensors live in the scratch model."""
+        further = self.federation.plugin.train_networks(client)
+        update = self.federation.strategy.local_update(client)
+        if further:
+            examples = update.metrics.get("examples", 0.0)
+            sums = {name: mean * examples for name, mean in further.items()}
+            update = replace(update, metrics={**update.metrics, **sums})
+        if self.federation.config.batchnorm == "pooled":
+            moments = to_moments(update.sums, self._moments, about=client.broadcast)
+            update = replace(update, sums=moments)
+        return update
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """Score models on a piece of the test set, personal ones as their method finishes them."""
+        return self._scorer.score(self.finished(request))
+
+    def score_as_it_is(self, request: ScoreRequest) -> Scores:
+        """Score a request that :meth:`finished` has returned."""
+        return self._scorer.score(request)
+
+    def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        return self._scorer.predict(self.finished(request))
+
+    def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
+        """Load the generic model into ``model`` and return its heads; {}: there is none."""
+        return self._scorer.load_generic(request)
+
+    def finished(self, request: ScoreRequest) -> ScoreRequest:
+        """Return the request with personal models as their method finishes them."""
+        policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
+        is_trained = strategy.adapt_epochs > 0 or policy.epochs > 0
+        if is_trained or not strategy.generic(self.model, request.broadcast):
+            finished = tuple(self._finish(request, client) for client in request.clients)
+            request = replace(request, clients=finished)
+        return request
+
+    def _finish(self, request: ScoreRequest, asked: ClientRequest) -> ClientRequest:
+        """Return one client's personal model as it is to be scored.
+
+        A client that never took part starts from its first state, with the personal part of the
+        generic model where that one borrows a mean of the participants'. The strategy's ``adapt``
+        comes next, then ``personal.refresh``.
+        """
+        if asked.personal is None:
+            return asked
+        policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
+        client = self.client(
+            asked.cid,
+            request.round + 1,
+            request.broadcast,
+            fixed=request.fixed,
+            personal=dict(asked.personal),
+            global_counts=request.global_counts,
+            pooled=False,
+        )
+        if not asked.personal and request.private_mean:
+            borrowed = self._moved(dict(request.private_mean))
+            self.model.load(borrowed, borrowed)
+            client.personal = {**client.personal, **borrowed}
+        start = strategy.personal_weights(self.model, client.broadcast, client.personal)
+        self.model.load(start, start)
+        own = client.personal
+        if strategy.adapt_epochs:
+            own = client.personal = strategy.adapt(client)
+        if policy.epochs:
+            own = strategy.refresh(client, scope=policy.scope, epochs=policy.epochs)
+        state = {name: tensor.clone() for name, tensor in self.model.state().items()}
+        trained = {
+            name: state[name]
+            for name in self.model.names("shared")
+            if not torch.equal(state[name], client.broadcast[name])
+        }
+        personal = {name: tensor.detach().clone() for name, tensor in own.items()}
+        return replace(asked, personal=personal, refreshed=trained, steps=client.steps_done)
