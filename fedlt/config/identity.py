@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.config.import_closure import closure, module_files
-from fedlt.config.loading import is_spec
+from fedlt.config.loading import installed_points, is_spec
 from fedlt.config.paths import is_path
 from fedlt.machine.digests import file_digest, path_digest
 
@@ -94,8 +93,8 @@ def _specs(config: Config) -> dict[str, str]:
     for section, plugin in _plugins(config).items():
         group = "fedlt.strategies" if section == "strategy" else "fedlt.clients"
         if not is_spec(plugin.name):
-            for point in entry_points(group=group, name=plugin.name):
-                found[f"{section}.name"] = point.value
+            named = (p.value for p in installed_points(group) if p.name == plugin.name)
+            found |= {f"{section}.name": value for value in named}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -54,6 +56,12 @@ class Table(Mapping[str, T]):
             raise AttributeError(f"module {package!r} has no attribute {attribute!r}")
 
         return find
+
+
+@functools.cache  # a search through every installed package; a run asks twelve times
+def installed_points(group: str) -> tuple[EntryPoint, ...]:
+    """Return the entry points of a group in all installed packages, read once a process."""
+    return tuple(entry_points(group=group))
 
 
 def is_spec(name: str) -> bool:

@@ -13,7 +13,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +20,13 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 from fedlt.config.explain import expected
-from fedlt.config.loading import check_packages, is_spec, load_object, load_users_object
+from fedlt.config.loading import (
+    check_packages,
+    installed_points,
+    is_spec,
+    load_object,
+    load_users_object,
+)
 from fedlt.config.raised import users_code
 from fedlt.config.schema import Config, PluginConfig
 from fedlt.errors import FedltError, nearest, shortened
@@ -67,7 +72,7 @@ def _loaders(section: str) -> dict[str, Callable[[], Any]]:
     """Return what loads the class of every known name; built-in names win over entry points."""
     group = f"fedlt.{_TABLES[section][0]}"
     found: dict[str, Callable[[], Any]] = {
-        point.name: point.load for point in entry_points(group=group)
+        point.name: point.load for point in installed_points(group)
     }
     short = _short_names(section).items()
     found |= {n: partial(load_object, spec, f"{section}.name") for n, (spec, _) in short}

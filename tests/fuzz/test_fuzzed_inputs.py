@@ -9,7 +9,6 @@ making alone costs seconds. Comparisons, sweeps and recipes stop where their run
 
 from __future__ import annotations
 
-import functools
 import random
 import signal
 from collections import Counter
@@ -25,7 +24,6 @@ from fedlt.cli import main
 from fedlt.config import Config, load_config
 from fedlt.config.yaml12 import dump
 from fedlt.errors import FedltError, RunError
-from fedlt.methods import lookup as plugins
 from strategies import STRATEGIES
 
 NUMBER, SEED = 2000, 20
@@ -118,8 +116,6 @@ def stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(fedlt.generators.generator, "find_pool_maker", stop)
     monkeypatch.setattr(fedlt.check, "run_checks", stop)
     monkeypatch.setattr(fedlt.report.build, "all_pictures", stop)
-    # What a process reads once, and a test of two thousand processes in one need not read again.
-    monkeypatch.setattr(plugins, "entry_points", functools.cache(plugins.entry_points))
     monkeypatch.setattr(fedlt.cli, "app", typer.main.get_command(fedlt.cli.app))
     return work
 

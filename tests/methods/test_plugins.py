@@ -185,7 +185,8 @@ def test_entry_points(monkeypatch):
         EntryPoint("gone", "nowhere_at_all:S", "fedlt.strategies"),
         EntryPoint("known", "nowhere_at_all:S", "fedlt.strategies"),
     ]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points if "strat" in group else [])
+    found = {"fedlt.strategies": points, "fedlt.clients": []}
+    monkeypatch.setattr(plugins, "installed_points", found.__getitem__)
     monkeypatch.setattr(points[0].__class__, "load", _load)
     assert isinstance(strategy("theirs"), Theirs)
     assert isinstance(strategy("known"), Known)
