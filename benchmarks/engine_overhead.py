@@ -107,17 +107,12 @@ def _count(server: ServerHalf) -> int:
 
 def _time_rounds(server: ServerHalf, grid: Any, rounds: int) -> dict[str, Any]:  # noqa: ANN401
     """Return milliseconds a task, of rounds and floors taken in turn, and the memory they left."""
-    from flwr.app import ConfigRecord
+    from fedlt.realigning.drive import play_round
 
-    from fedlt.flower.records import array_record
-
-    arrays = array_record(server.state.broadcast)
     task, floor, memory = [], [], []
     for round_ in range(1, WARM_UP + rounds + 1):
         start = time.perf_counter()
-        messages = server.configure_train(round_, arrays, ConfigRecord(), grid)
-        arrays, _ = server.aggregate_train(round_, grid.map_reduce(messages))
-        grid.commit(server.finite)
+        grid.commit(play_round(server, grid, round_).used)
         task.append(1000 * (time.perf_counter() - start) / COHORT)
         floor.append(_floor(server))
         memory.append(_resident_mb())

@@ -54,21 +54,15 @@ def make_federation(
 
 def run_rounds(turns: Turns, federation: Federation) -> None:
     """Take turns of one round, without evaluation and checkpoints, on the engine it names."""
-    from flwr.app import ConfigRecord
-
     from fedlt.engines import engine_class
-    from fedlt.flower.records import array_record
     from fedlt.flower.server_half import make_server_half
+    from fedlt.realigning.drive import play_round
 
     prepare_process()
     server = make_server_half(federation)
     with engine_class(federation.config.engine.name)(federation) as engine:
-        arrays = array_record(server.state.broadcast)
         parameters = sum(parameter.numel() for parameter in server.model.parameters())
         more = turns.next(parameters=parameters)
         while more:
-            round_ = server.state.round + 1
-            messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
-            arrays, _ = server.aggregate_train(round_, engine.map_reduce(messages))
-            engine.commit(server.finite)
+            engine.commit(play_round(server, engine, server.state.round + 1).used)
             more = turns.next()

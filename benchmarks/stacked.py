@@ -25,16 +25,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from flwr.app import ConfigRecord
 
 from fedlt.config import Config
 from fedlt.engines import engine_class
 from fedlt.engines.engine import Engine
 from fedlt.federation.federation import Federation, prepare_federation
 from fedlt.flower.adapter import ServerHalf
-from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
 from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.realigning.drive import play_round
 
 ENGINES = ("serial", "stacked")
 MODELS: dict[str, dict[str, Any]] = {
@@ -73,11 +72,7 @@ class Run:
         """Do one round and return its seconds."""
         server, engine = self.server, self.engine
         start = time.perf_counter()
-        round_ = server.state.round + 1
-        arrays = array_record(server.state.broadcast)
-        messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
-        server.aggregate_train(round_, engine.map_reduce(messages))
-        engine.commit(server.finite)
+        engine.commit(play_round(server, engine, server.state.round + 1).used)
         return time.perf_counter() - start
 
 

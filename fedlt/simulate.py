@@ -4,9 +4,9 @@
 
 One round:
 
-    server  configure_train: sample the cohort, one message a client   flower/adapter.py, faults.py
-    engine  map_reduce: client tasks, sums over parts of the cohort    engines/, client_app.py
-    server  aggregate_train: add the sums, the strategy's step         adapter.py, strategies/
+    server  cohort, plan, tasks: one message a client                  flower/adapter.py, faults.py
+    engine  train: client tasks, sums over parts of the cohort         engines/, client_app.py
+    server  aggregate: add the sums, the strategy's step               adapter.py, strategies/
     engine  commit: the personal states of the clients in the sum      engines/base.py
     driver  enter the round in the books; it is finished now           ledger.py
     driver  evaluate, diagnose, write rounds.jsonl, checkpoint         evaluation/, runs.py
@@ -18,12 +18,11 @@ round; --resume begins with what of that round was still due.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 
 from fedlt.config import Config, config_hash
@@ -35,9 +34,8 @@ from fedlt.engines.rehearsal import GenericModel, rehearse
 from fedlt.evaluation import rounds_to_evaluate, summarise
 from fedlt.federation.evaluator import Evaluator, Standing
 from fedlt.federation.federation import Federation, prepare_federation
-from fedlt.federation.ledger import Ledger, pack, unpack
+from fedlt.federation.ledger import Ledger, RoundOutcome, pack, unpack
 from fedlt.flower.adapter import ServerHalf
-from fedlt.flower.records import array_record
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
 from fedlt.machine.stopping import Stops
@@ -184,23 +182,16 @@ class Simulation:
 
     def main(self, grid: Grid, context: Context) -> None:
         """Run the rounds that are left on any Flower grid: this is the loop."""
-        server, rounds = self.server, self.config.rounds
-        engine = as_engine(grid, self.federation)
-        arrays = array_record(server.state.broadcast)
-        self.progress.start(rounds, server.state.round)
+        engine, rounds = as_engine(grid, self.federation), self.config.rounds
+        self.progress.start(rounds, self.server.state.round)
         self.trackers.start(self.directory.rounds())
         self._clock = time.perf_counter()
         with self.stops:
             try:
                 if self.ledger.due is not None:  # the last session was stopped before
                     self._finish(engine)
-                for round_ in range(server.state.round + 1, rounds + 1):
-                    messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
-                    send = engine.map_reduce if server.reduces else engine.send_and_receive
-                    replies = send(messages) if messages else None
-                    with self.stops.held():
-                        arrays = self._step(engine, round_, arrays, replies)
-                    self._tell_what_was_left_out(round_)
+                for round_ in range(self.server.state.round + 1, rounds + 1):
+                    self._train(engine, round_)
                     self._finish(engine)
             except (Exception, KeyboardInterrupt, SystemExit):
                 if self._is_whole:  # else the last checkpoint is what is left
@@ -212,29 +203,23 @@ class Simulation:
         result = self._result() | {"peak_memory": engine.peak_memory()}
         self.directory.write_result(result, self.ledger.evaluations)
 
-    def _step(
-        self, engine: Engine, round_: int, arrays: ArrayRecord, replies: Iterable[Message] | None
-    ) -> ArrayRecord:
-        """Take a round's step and return the next broadcast; where it fails, nothing has changed.
+    def _train(self, engine: Engine, round_: int) -> None:
+        """Train a round and enter it in the books; its evaluation is due then.
 
-        From then on the round is finished; its evaluation is due.
+        Where the server's step fails, nothing has changed.
         """
         server = self.server
-        take_back, self._is_whole = server.memo(), False
-        try:
-            if replies is None:  # nobody was to answer
-                metrics = server.pass_round(round_)
-            else:
-                arrays, metrics = server.aggregate_train(round_, replies)
-        except BaseException:
-            take_back()
+        plan = server.plan(round_, server.cohort(round_, engine))
+        replies = engine.train(server.tasks(round_, plan), reduce=server.reduces)
+        with self.stops.held():
+            outcome = server.aggregate(round_, plan, replies)
+            self._is_whole = False
+            server.adopt(outcome)
+            engine.commit(outcome.used)
+            self.ledger.note(outcome)
+            self._count_seconds()
             self._is_whole = True
-            raise
-        engine.commit(server.finite)
-        self.ledger.note(server, round_, metrics)
-        self._count_seconds()
-        self._is_whole = True
-        return arrays
+        self._tell_what_was_left_out(outcome)
 
     def _finish(self, engine: Engine) -> None:
         """Evaluate and diagnose the last round, write its line, and save it if it is its turn."""
@@ -271,13 +256,13 @@ class Simulation:
         chosen = {evaluate.selected_round} if evaluate.selected_round else set()
         return generic | chosen, personal | chosen
 
-    def _tell_what_was_left_out(self, round_: int) -> None:
+    def _tell_what_was_left_out(self, outcome: RoundOutcome) -> None:
         """Tell the progress of updates that were not used."""
-        server = self.server
-        for words, cids in (("not finite", server.nonfinite), ("too large", server.huge)):
+        round_ = outcome.state.round
+        for words, cids in (("not finite", outcome.nonfinite), ("too large", outcome.huge)):
             for cid in cids:
                 self.progress.note(f"round {round_}: client {cid}: update {words}, left out")
-        if not server.finite:
+        if not outcome.used:
             self.progress.note(f"round {round_}: no update to use, no step taken")
 
     def standing(self, engine: Engine, round_: int) -> Standing:
@@ -330,7 +315,7 @@ class Simulation:
             with self.stops.held():
                 written = self.ledger.evaluations, self.ledger.rounds_length
                 record = make_record(self.directory.path, *written)
-                content = pack(self.server, self.ledger, engine.states().flush(), record)
+                content = pack(self.server.snapshot(), self.ledger, engine.states().flush(), record)
                 save_checkpoint(self.directory.checkpoints, **content, run=self.directory.run)
                 self._saved = now
 
@@ -348,7 +333,9 @@ class Simulation:
 
     def take(self, checkpoint: Checkpoint, engine: Engine) -> None:
         """Go back to a checkpoint of this run; nothing is written."""
-        unpack(checkpoint, self.server, self.ledger, engine.states())
+        server, self.ledger, states = unpack(checkpoint, self.federation.num_clients)
+        self.server.restore(server)
+        engine.states().restore(states, round=checkpoint.round)
         self._saved = (checkpoint.round, self.ledger.due is None)
 
     def _result(self) -> dict[str, Any]:

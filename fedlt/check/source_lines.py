@@ -111,7 +111,7 @@ class Places:
             verbs: What else it may have been, the likeliest first.
         """
         asked = [frame.f_code.co_name for frame, _ in traceback.walk_tb(trace)]
-        steps = [name for name in asked if name in ("aggregate_train", "train")]
-        if steps and steps[-1] == "aggregate_train":
+        steps = [name for name in asked if name in ("aggregate", "train")]
+        if steps and steps[-1] == "aggregate":
             verbs = ("aggregate", *verbs)
         return place(self._subject, *verbs)

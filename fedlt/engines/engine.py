@@ -182,6 +182,12 @@ class Engine(Grid):
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
         """Score every request and yield the results in the order of the requests."""
 
+    def train(self, tasks: Sequence[Message], *, reduce: bool) -> list[Message]:
+        """Return the replies to a round's tasks, or their sum as the only one; no tasks: none."""
+        if not tasks:
+            return []
+        return self.map_reduce(tasks) if reduce else self.send_and_receive(tasks)
+
     def map_reduce(self, messages: Iterable[Message]) -> list[Message]:
         """Send messages and return one reply: the sum, taken in chunks of contiguous positions."""
         listed = list(messages)

@@ -1,4 +1,4 @@
-"""Choose the server half of a run: the adapter for our strategies, the wrapper for stock ones."""
+"""Choose the server half of a run: its own class for stock strategies of Flower's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fedlt.config.raised import users_code
 from fedlt.errors import FedltError
-from fedlt.flower.adapter import FlowerStrategy, ServerHalf
+from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.stock import StockFlowerStrategy, StockStrategy
 
 if TYPE_CHECKING:
@@ -29,4 +29,4 @@ def make_server_half(federation: Federation) -> ServerHalf:
             )
         if isinstance(strategy, StockStrategy):
             return StockFlowerStrategy(strategy, model, federation)
-        return FlowerStrategy(strategy, model, federation)
+        return ServerHalf(federation, model, strategy.init(model))

@@ -10,9 +10,9 @@ import copy
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import FedltError, RunError, nearest
-from fedlt.flower.adapter import ServerHalf
-from fedlt.flower.records import array_record, metric_record, tensors_of, with_content
-from fedlt.flower.replies import metric_lists
+from fedlt.federation.ledger import RoundOutcome, ServerSnapshot
+from fedlt.flower.adapter import Answers, ServerHalf
+from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.models import Model
 from fedlt.rng import key
-from fedlt.strategy import ServerState, Strategy, Tensors
+from fedlt.strategy import Strategy, Tensors
 
 if TYPE_CHECKING:
     from fedlt.federation.federation import Federation
@@ -70,9 +70,7 @@ class StockStrategy(Strategy):
 
 
 class StockFlowerStrategy(ServerHalf):
-    """The round loop's view of a stock strategy."""
-
-    reduces = False
+    """A stock strategy with the state of one run."""
 
     def __init__(self, strategy: StockStrategy, model: Model, federation: Federation) -> None:
         super().__init__(federation, model, strategy.init(model))
@@ -87,105 +85,64 @@ class StockFlowerStrategy(ServerHalf):
         self.stock = strategy.make(federation.num_clients, cohort_size)
         self._trained = model.parameter_names("shared")
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Let the strategy choose its clients, and give them the whole broadcast."""
+    def cohort(self, round_: int, grid: Grid) -> list[int]:
+        """Let the strategy choose its clients."""
         state = random.getstate()
-        random.seed(key(self.federation.seed, "cohort", server_round))
+        random.seed(key(self.federation.seed, "cohort", round_))
         try:
             trained = array_record({name: self.state.broadcast[name] for name in self._trained})
-            messages = list(self.stock.configure_train(server_round, trained, config, grid))
+            messages = list(self.stock.configure_train(round_, trained, ConfigRecord(), grid))
         finally:
             random.setstate(state)
-        messages.sort(key=lambda message: message.metadata.dst_node_id)
-        by_cid = {message.metadata.dst_node_id: message for message in messages}
-        asked = self.ask(server_round, list(by_cid))
-        settings = self.round_config(server_round, asked)
-        for cid in asked:
-            told = self.told(settings, cid)
-            content = RecordDict({"arrays": arrays, "fixed": self.fixed, "config": told})
-            by_cid[cid].content = content
-        return [by_cid[cid] for cid in asked]
+        return sorted({message.metadata.dst_node_id for message in messages})
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord, MetricRecord]:
-        """Average the buffers; give the strategy one array and one metric record per client."""
-        lists: dict[str, list[float]] = {}
-        stripped: list[Message] = []
-        sums: Tensors = {}
-        for reply in replies:
-            own = metric_lists(reply)
-            for name, values in own.items():
-                lists.setdefault(name, []).extend(values)
-            if "arrays" in reply.content:
-                stripped.append(self._strip(reply, sums, own["weight"][0]))
-        self.note_cohort(lists)
-        weight = self.used_weight(lists)
-        buffers = self.average_buffers(sums, weight)
-        stepped = self._step(server_round, stripped) if weight else {}
-        broadcast = {**self.state.broadcast, **stepped, **buffers}
-        self.set_state(replace(self.state, round=server_round, broadcast=broadcast))
-        return array_record(self.state.broadcast), metric_record(lists)
-
-    def _step(self, server_round: int, replies: list[Message]) -> Tensors:
-        """Let the strategy aggregate trainable parameters."""
-        arrays, _ = self.stock.aggregate_train(server_round, replies)
+    def take_step(self, outcome: RoundOutcome, answers: Answers) -> RoundOutcome:
+        """Let a copy of the strategy aggregate trainable parameters."""
+        stock, round_ = copy.copy(self.stock), self.state.round + 1
+        held = {n: v for n, v in vars(stock).items() if isinstance(v, dict | list)}
+        vars(stock).update({name: copy.copy(value) for name, value in held.items()})
+        replies = [self._strip(reply) for reply in answers.replies]
+        arrays, _ = stock.aggregate_train(round_, replies)
         if arrays is None:
-            name, updates = type(self.stock).__name__, len(replies)
-            raise RunError(f"round {server_round}: {name} gave no model of {updates} updates")
-        return {name: tensor.float() for name, tensor in tensors_of(arrays).items()}
+            name, updates = type(stock).__name__, len(replies)
+            raise RunError(f"round {round_}: {name} gave no model of {updates} updates")
+        stepped = {name: tensor.float() for name, tensor in tensors_of(arrays).items()}
+        state = replace(self.state, broadcast={**self.state.broadcast, **stepped})
+        return replace(outcome, state=state, stock=stock)
 
-    def _strip(self, reply: Message, sums: Tensors, weight: float) -> Message:
-        """Add a reply's buffers to ``sums`` and return the reply with trainable parameters only."""
+    def adopt(self, outcome: RoundOutcome) -> None:
+        """Put a round's outcome in force, the strategy's own state with it."""
+        super().adopt(outcome)
+        if outcome.stock is not None:
+            self.stock = cast(FlowerBase, outcome.stock)
+
+    def _strip(self, reply: Message) -> Message:
+        """Return a client's reply with trainable parameters and its number of examples only."""
         tensors = tensors_of(reply.content.array_records["arrays"])
-        for name in self._buffers:
-            scaled = tensors[name] * weight
-            sums[name] = sums[name] + scaled if name in sums else scaled
         arrays = array_record({name: tensors[name] for name in self._trained})
         examples = reply.content.metric_records["metrics"]["num-examples"]
         metrics = MetricRecord({"num-examples": examples})
         return with_content(reply, RecordDict({"arrays": arrays, "metrics": metrics}))
 
-    def memo(self) -> Callable[[], None]:
-        """Return a function that takes back what a round changes in here and in the strategy."""
-        take_back_server = super().memo()
-        kept = {
-            name: copy.copy(value) if isinstance(value, dict | list) else value
-            for name, value in vars(self.stock).items()
-        }
-
-        def take_back() -> None:
-            take_back_server()
-            vars(self.stock).clear()
-            vars(self.stock).update(kept)
-
-        return take_back
-
-    def snapshot(self) -> tuple[dict[str, Tensors], dict[str, object]]:
-        """Return the server state, and the strategy's array- and scalar-valued attributes."""
-        groups: dict[str, Tensors] = {
-            "broadcast": self.state.broadcast,
-            "fixed": self.state.fixed,
-        }
-        values: dict[str, object] = {"round": self.state.round}
+    def snapshot(self) -> ServerSnapshot:
+        """Return the server's snapshot with the strategy's array- and scalar-valued attributes."""
+        saved = super().snapshot()
+        groups = {name: saved.tensors[name] for name in ("broadcast", "fixed")}
+        values = dict(saved.values)
         for name, value in vars(self.stock).items():
             if isinstance(value, bool | int | float | str):
                 values[f"stock/{name}"] = value
             elif arrays := _arrays(value):
                 groups[f"stock/{name}"] = arrays
-        return groups, values
+        return replace(saved, tensors=groups, values=values)
 
-    def restore(self, tensors: dict[str, Tensors], values: dict[str, object]) -> None:
+    def restore(self, saved: ServerSnapshot) -> None:
         """Take back a snapshot."""
-        round_, groups = int(str(values["round"])), (tensors["broadcast"], tensors["fixed"])
-        self.set_state(ServerState(round_, groups[0], fixed=groups[1]))
-        self.fixed = array_record(self.state.fixed)
-        for name, value in values.items():
+        super().restore(saved)
+        for name, value in saved.values.items():
             if name.startswith("stock/"):
                 setattr(self.stock, name.removeprefix("stock/"), value)
-        for name, group in tensors.items():
+        for name, group in saved.tensors.items():
             if name.startswith("stock/"):
                 arrays = {entry: tensor.numpy() for entry, tensor in group.items()}
                 setattr(self.stock, name.removeprefix("stock/"), _shape_like(arrays))

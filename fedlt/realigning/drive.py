@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flwr.app import ConfigRecord
-
-from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
 
 if TYPE_CHECKING:
     from fedlt.engines.engine import Engine
     from fedlt.federation.federation import Federation
+    from fedlt.federation.ledger import RoundOutcome
+    from fedlt.flower.adapter import ServerHalf
     from fedlt.strategy import ServerState
 
 
@@ -28,11 +27,15 @@ def drive(
     """
     server = make_server_half(federation)
     server.set_state(state)
-    server.fixed = array_record(state.fixed)
-    cohorts = []
-    for round_ in range(state.round + 1, state.round + rounds + 1):
-        arrays = array_record(server.state.broadcast)
-        messages = server.configure_train(round_, arrays, ConfigRecord(), engine)
-        server.aggregate_train(round_, engine.map_reduce(messages))
-        cohorts.append(list(server.cohort))
+    numbers = range(state.round + 1, state.round + rounds + 1)
+    cohorts = [list(play_round(server, engine, number).answered) for number in numbers]
     return server.state, cohorts
+
+
+def play_round(server: ServerHalf, engine: Engine, round_: int) -> RoundOutcome:
+    """Return the outcome of a round, which is in force; personal states are left to the caller."""
+    plan = server.plan(round_, server.cohort(round_, engine))
+    replies = engine.train(server.tasks(round_, plan), reduce=server.reduces)
+    outcome = server.aggregate(round_, plan, replies)
+    server.adopt(outcome)
+    return outcome

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord
+from by_hand import play_round, tasks_of
 from torch.nn import functional
 
 from clients import BalancedSoftmax, CrossEntropy
 from fedlt.client import Batch
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
-from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
 from fedlt.simulate import run
 from fedlt.worker.worker import Worker
@@ -113,18 +112,15 @@ def test_predictions_use_plain_logits():
 def sent_counts(federation, rounds):
     """Run rounds by hand and return (cohort, counts in the messages) of each."""
     server, seen = make_server_half(federation), []
-    arrays = array_record(server.state.broadcast)
     with SerialEngine(federation) as engine:
         for round_ in range(1, rounds + 1):
-            sent = server.configure_train(round_, arrays, ConfigRecord(), engine)
+            sent = tasks_of(server, engine, round_)
             counts = {str(m.content["config"].get("global-counts")) for m in sent}
             assert len(counts) == 1
             first = sent[0].content["config"].get("global-counts")
             cohort = [message.metadata.dst_node_id for message in sent]
             seen.append((cohort, first))
-            send = engine.map_reduce if server.reduces else engine.send_and_receive
-            arrays, _ = server.aggregate_train(round_, send(sent))
-            engine.commit(server.finite)
+            play_round(server, engine, round_)
     return seen
 
 

@@ -152,11 +152,11 @@ def test_a_comparison_stopped_three_times_at_random_has_the_same_table(file, cap
     shutil.rmtree(file / "runs")
     note, left = Ledger.note, []
 
-    def interrupted(self, server, round_, lists):
-        left.append(round_)
+    def interrupted(self, outcome):
+        left.append(outcome.state.round)
         if len(left) in stops:
             raise KeyboardInterrupt
-        note(self, server, round_, lists)
+        note(self, outcome)
 
     monkeypatch.setattr(Ledger, "note", interrupted)
     stops = sorted(random.Random(6).sample(range(1, 9), 3))

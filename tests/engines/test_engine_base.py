@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from by_hand import play_round
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedlt.engines import ENGINES, engine_class
@@ -270,14 +271,12 @@ def test_serial_sums_equal_a_naive_weighted_sum(lab, clients):
         )
         for name, tensor in worker.train(client).sums.items():
             naive[name] = naive[name] + tensor.double() * int(sizes[cid])
-    arrays = array_record(server.state.broadcast)
     with SerialEngine(federation) as engine:
-        sent = server.configure_train(1, arrays, ConfigRecord(), engine)
-        server.aggregate_train(1, engine.map_reduce(sent))
+        outcome = play_round(server, engine)
     integers = set(worker.model.integer_names())
     for name, tensor in server.state.broadcast.items():
         if name not in integers:
             mean = (naive[name] / int(sizes.sum())).float()
             torch.testing.assert_close(tensor, mean, rtol=1e-5, atol=1e-6)
-    assert server.cohort == list(range(clients))
+    assert outcome.answered == tuple(range(clients))
     assert np.array_equal(server.heard, np.ones(clients, bool))

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord
+from by_hand import play_round, tasks_of
+from flwr.app import ArrayRecord
 
 from fedlt.config.loading import check_packages
 from fedlt.engines.engine import Job
 from fedlt.errors import FedltError
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import tensors_of
 from fedlt.flower.server_half import make_server_half
 from fedlt.runs.personal_states import PersonalStates
 
@@ -59,8 +60,7 @@ def engine(running):
 def test_replies_come_in_the_order_of_the_messages(federation, engine):
     """Clients are started largest first; send_and_receive still answers in order."""
     server = make_server_half(federation)
-    arrays = array_record(server.state.broadcast)
-    sent = server.configure_train(1, arrays, ConfigRecord(), engine)
+    sent = tasks_of(server, engine)
     cids = [message.metadata.dst_node_id for message in sent]
     for order in (sent, sent[::-1]):
         replies = engine.send_and_receive(order)
@@ -79,12 +79,9 @@ def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, e
     puts = []
     put = ray.put
     server = make_server_half(federation)
-    arrays = array_record(server.state.broadcast)
     monkeypatch.setattr(ray, "put", lambda value: puts.append(value) or put(value))
     for round_ in (1, 2):
-        sent = server.configure_train(round_, arrays, ConfigRecord(), engine)
-        arrays, _ = server.aggregate_train(round_, engine.map_reduce(sent))
-        engine.commit(server.finite)
+        play_round(server, engine, round_)
     records = [value for value in puts if isinstance(value, ArrayRecord)]
     assert len(records) == 3  # two broadcasts and one fixed part
     assert sum(record is server.fixed for record in records) == 1
@@ -93,8 +90,8 @@ def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, e
 @pytest.mark.ray
 def test_messages_and_jobs_are_not_changed_by_sending(federation, engine):
     server = make_server_half(federation)
-    arrays = array_record(server.state.broadcast)
-    sent = server.configure_train(1, arrays, ConfigRecord(), engine)
+    sent = tasks_of(server, engine)
+    arrays = sent[0].content["arrays"]
     job = Job([sent[0]], [engine.context(0)], reduce=True)
     first, second = (next(iter(engine.run_jobs([job]))).replies[0] for _ in range(2))
     assert sent[0].content["arrays"] is arrays

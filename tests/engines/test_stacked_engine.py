@@ -14,6 +14,7 @@ import pytest
 import smooth_backbone
 import torch
 from built_in import BUILT_IN as ALL
+from by_hand import tasks_of
 from smooth_backbone import Smooth
 from tiers import in_tiers
 from torch import nn
@@ -24,7 +25,7 @@ from fedlt.engines import engine as base
 from fedlt.engines.serial import SerialEngine
 from fedlt.engines.stack import Stack
 from fedlt.engines.stacked import StackedEngine, stack_size
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import metric_lists
 from fedlt.flower.server_half import make_server_half
 from fedlt.models import LinearHead, Model
@@ -288,8 +289,7 @@ def uneven(lab, sizes, **changes):
 def replies_of(engine, federation, cids):
     server = make_server_half(federation)
     with engine(federation) as grid:
-        arrays = array_record(server.state.broadcast)
-        messages = server.configure_train(1, arrays, {}, grid)
+        messages = tasks_of(server, grid)
         return grid.send_and_receive([messages[cid] for cid in cids])
 
 

@@ -27,9 +27,10 @@ from typing import Any
 from fedlt.config import Config
 from fedlt.engines import serial  # noqa: F401 (imported before the fork)
 from fedlt.federation.evaluator import Evaluator
+from fedlt.federation.ledger import Ledger, RoundOutcome
 from fedlt.runs.checkpoints import load_checkpoint
 from fedlt.runs.directory import RunDirectory
-from fedlt.simulate import Simulation, run
+from fedlt.simulate import run
 
 PAUSE = 0.1  # seconds at both ends of an evaluation, for an interrupt to fall into it
 SOONER = 0.8  # of the time in which moments are drawn, where a run was done before its moment
@@ -151,12 +152,11 @@ class Interrupts:
 
 def _go_on_aloud(config: Config, out: int) -> None:
     """Go on with a run, say what it does, and be slow in evaluations."""
-    step, evaluate = Simulation._step, Evaluator.evaluate
+    note, evaluate = Ledger.note, Evaluator.evaluate
 
-    def told_step(self: Simulation, engine: Any, round_: int, *more: Any) -> Any:
-        done = step(self, engine, round_, *more)
-        os.write(out, f"trained {round_}\n".encode())
-        return done
+    def told_note(self: Ledger, outcome: RoundOutcome) -> None:
+        note(self, outcome)
+        os.write(out, f"trained {outcome.state.round}\n".encode())
 
     def slow_evaluate(self: Evaluator, standing: Any, *more: Any, **named: Any) -> Any:
         os.write(out, f"evaluates {standing.round}\n".encode())
@@ -165,7 +165,7 @@ def _go_on_aloud(config: Config, out: int) -> None:
         time.sleep(PAUSE)
         return done
 
-    Simulation._step, Evaluator.evaluate = told_step, slow_evaluate
+    Ledger.note, Evaluator.evaluate = told_note, slow_evaluate
     signal.signal(signal.SIGINT, signal.default_int_handler)
     go_on(config)
 

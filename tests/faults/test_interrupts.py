@@ -11,7 +11,7 @@ import pytest
 from fedlt import simulate
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import RunError
-from fedlt.flower.adapter import FlowerStrategy
+from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.stock import StockFlowerStrategy
 from fedlt.machine.stopping import Stops
 from fedlt.progress import Progress
@@ -97,7 +97,7 @@ def test_after_a_round(lab, reference, interrupted):
 # ---- a real signal, or an error, at every step of a round
 
 PLACES = {
-    "the server's step": (FlowerStrategy, "aggregate_train"),
+    "the server's step": (ServerHalf, "aggregate"),
     "the personal states": (SerialEngine, "commit"),
     "the books": (simulate.Ledger, "note"),
     "an evaluation": (SerialEngine, "run_scores"),
@@ -188,7 +188,7 @@ RULE = {"faults": {"detect": {"max_ratio": 1.5}}, "checkpoint": {"every": 50}}
 @pytest.mark.parametrize(
     ("strategy", "half"),
     [
-        ("fedavg", FlowerStrategy),
+        ("fedavg", ServerHalf),
         ("flwr.serverapp.strategy:FedAdam", StockFlowerStrategy),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_failed_step_leaves_nothing_behind_in_the_server(
 ):
     """The norm rule remembers medians, FedAdam moments: a round that is done again adds one."""
     config = lab.fresh(strategy=strategy, **RULE)
-    real, left = half.aggregate_train, [2]
+    real, left = half.aggregate, [2]
 
     def failing(self, *arguments):
         left[0] -= 1
@@ -206,7 +206,7 @@ def test_a_failed_step_leaves_nothing_behind_in_the_server(
             raise FullError
         return done
 
-    monkeypatch.setattr(half, "aggregate_train", failing)
+    monkeypatch.setattr(half, "aggregate", failing)
     with pytest.raises(RunError, match="FullError"):
         run(config)
     monkeypatch.undo()

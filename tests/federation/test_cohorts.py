@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from flwr.app import ConfigRecord
+from by_hand import tasks_of
 
 from fedlt.engines.serial import SerialEngine
-from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
 from fedlt.rng import numpy_generator
 
@@ -35,11 +34,10 @@ def test_records_of_a_round_are_shared_by_all_messages(lab):
     """One broadcast record, not one a client: engines send it once."""
     federation = lab.federation()
     server = make_server_half(federation)
-    arrays = array_record(server.state.broadcast)
     with SerialEngine(federation) as engine:
-        messages = server.configure_train(1, arrays, ConfigRecord(), engine)
+        messages = tasks_of(server, engine)
     assert len(messages) == 3
-    assert all(m.content["arrays"] is arrays for m in messages)
+    assert len({id(m.content["arrays"]) for m in messages}) == 1
     assert len({id(m.content["fixed"]) for m in messages}) == 1
 
 

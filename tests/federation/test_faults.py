@@ -150,9 +150,9 @@ def test_steps_before_the_deadline_by_hand(lab):
     whole = [2 * (math.ceil(n / 4) - (n % 4 == 1 and n > 4)) for n in sizes]
     in_time = math.floor(0.6 * float(np.median(whole)))
     server = make_server_half(federation)
-    server.ask(1, [0, 1, 2, 3, 4])
+    plan = server.plan(1, [0, 1, 2, 3, 4])
     expected = {cid: (in_time, full) for cid, full in enumerate(whole) if full > in_time}
-    assert server.plan.partial == expected
+    assert plan.partial == expected
     assert expected
     assert len(expected) < 5
 
@@ -224,13 +224,15 @@ def test_too_few_answers_for_a_secure_sum_give_the_round_up():
     assert draw(population({}, clients=3, lost=0.0, needed=3)).asked == (0, 1, 2)
 
 
+@pytest.mark.usefixtures("identity")
 def test_without_the_section_nothing_is_drawn_or_sent(lab):
     server = make_server_half(lab.federation())
     assert (server.faults, server.rule) == (None, None)
-    assert server.ask(1, [0, 3]) == [0, 3]
-    settings = server.round_config(1, [0, 3])
-    assert server.told(settings, 0) is settings
-    assert dict(settings) == {"server-round": 1}
+    plan = server.plan(1, [0, 3])
+    assert plan == RoundFaults((0, 3))
+    first, second = (message.content["config"] for message in server.tasks(1, plan))
+    assert first is second
+    assert dict(first) == {"server-round": 1}
 
 
 # ---- the norm rule

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord
+from by_hand import play_round
 from flwr.serverapp.strategy import FedAdam
 
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
-from fedlt.flower.records import array_record
 from fedlt.flower.server_half import make_server_half
 from fedlt.simulate import run
 from fedlt.worker.worker import Worker
@@ -23,13 +23,9 @@ FLOWER = "flwr.serverapp.strategy"
 def play(federation, rounds, server=None):
     """Run rounds by hand; return the server half and the cohorts."""
     server = server or make_server_half(federation)
-    arrays, cohorts = array_record(server.state.broadcast), []
     with SerialEngine(federation) as engine:
-        for round_ in range(server.state.round + 1, rounds + 1):
-            sent = server.configure_train(round_, arrays, ConfigRecord(), engine)
-            cohorts.append([message.metadata.dst_node_id for message in sent])
-            arrays, _ = server.aggregate_train(round_, engine.send_and_receive(sent))
-    return server, cohorts
+        numbers = range(server.state.round + 1, rounds + 1)
+        return server, [list(play_round(server, engine, number).plan.asked) for number in numbers]
 
 
 def test_cohorts_are_sorted_seeded_by_round_and_of_the_files_size(lab):
@@ -87,12 +83,12 @@ def test_fedadam_equals_flowers_own_step(lab):
 def test_moments_are_in_the_snapshot_and_come_back(lab):
     federation = lab.federation(strategy=f"{FLOWER}:FedAdam")
     server, _ = play(federation, 2)
-    tensors, values = server.snapshot()
+    saved = server.snapshot()
     trained = set(server.model.parameter_names("shared"))
     for group in ("m_t", "v_t"):
-        assert {name.removeprefix("dict/") for name in tensors[f"stock/{group}"]} == trained
+        assert {name.removeprefix("dict/") for name in saved.tensors[f"stock/{group}"]} == trained
     copy = make_server_half(federation)
-    copy.restore(tensors, values)
+    copy.restore(saved)
     assert copy.state.round == 2
     for group in ("m_t", "v_t"):
         mine, theirs = getattr(copy.stock, group), getattr(server.stock, group)
@@ -106,12 +102,12 @@ def test_without_its_moments_a_resumed_fedadam_would_differ(lab):
     """The counter-test of the contract on resuming."""
     federation = lab.federation(strategy=f"{FLOWER}:FedAdam")
     server, _ = play(federation, 2)
-    tensors, values = server.snapshot()
+    saved = server.snapshot()
     states = []
     for forget in (False, True):
         copy = make_server_half(federation)
-        kept = {n: g for n, g in tensors.items() if not (forget and n == "stock/m_t")}
-        copy.restore(kept, values)
+        kept = {n: g for n, g in saved.tensors.items() if not (forget and n == "stock/m_t")}
+        copy.restore(replace(saved, tensors=kept))
         states.append(play(federation, 3, copy)[0].state.broadcast["heads.head.weight"])
     whole = play(federation, 3, server)[0].state.broadcast["heads.head.weight"]
     assert torch.equal(states[0], whole)

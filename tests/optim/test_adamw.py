@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from by_hand import tasks_of
 
 from fedlt.engines.serial import SerialEngine
 from fedlt.engines.stacked import StackedEngine
 from fedlt.errors import FedltError
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import tensors_of
 from fedlt.flower.server_half import make_server_half
 from fedlt.optim.adamw import AdamW
 from fedlt.optim.sgd import ParameterGroup
@@ -92,9 +93,7 @@ def test_stacked_clients_have_their_own_clocks(lab):
     for engine_class in (SerialEngine, StackedEngine):
         server = make_server_half(federation)
         with engine_class(federation) as engine:
-            arrays = array_record(server.state.broadcast)
-            messages = server.configure_train(1, arrays, None, engine)
-            replies = list(engine.send_and_receive(messages))
+            replies = engine.send_and_receive(tasks_of(server, engine))
             answers.append([tensors_of(reply.content["arrays"]) for reply in replies])
     for one, other in zip(*answers, strict=True):
         for name, value in one.items():

@@ -159,9 +159,7 @@ def test_batchnorm_statistics_by_hand(lab, strategy, policy, variance):
     federation = lab.federation(strategy=strategy, batchnorm=policy, clients_per_round=2)
     server = make_server_half(federation)
     grid = type("Nodes", (), {"get_node_ids": lambda self: range(5)})()
-    from fedlt.flower.records import array_record
-
-    server.configure_train(1, array_record(server.state.broadcast), ConfigRecord(), grid)
+    plan = server.plan(1, server.cohort(1, grid))
     answers = []
     for cid, (mean, square, weight) in enumerate([(1.0, 2.0, 1.0), (3.0, 4.0, 3.0)]):
         second = square + mean**2 if policy == "pooled" else square
@@ -174,7 +172,7 @@ def test_batchnorm_statistics_by_hand(lab, strategy, policy, variance):
         update = Update(tensors, weight, {"loss": 0.0, "examples": 1.0, "steps": 1.0}, {})
         message = Message(RecordDict({"config": ConfigRecord({})}), cid, "train")
         answers.append(pack_reply(update, cid, reply_to=message))
-    server.aggregate_train(1, answers)
+    server.adopt(server.aggregate(1, plan, answers))
     after = server.state.broadcast
     assert {float(v) for n, t in after.items() if n.endswith("running_mean") for v in t} == {2.5}
     assert {float(v) for n, t in after.items() if n.endswith("running_var") for v in t} == {
