@@ -19,6 +19,7 @@ from fedlt.flower.client_app import make_client_app
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
 from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.runs.creation import create_run
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.fingerprint import fingerprint
 from fedlt.worker.worker import Worker, prepare_process
@@ -73,5 +74,5 @@ def _serve(config: Config, grid: Grid, context: Context) -> None:
         directory.check(found)
         return
     server = make_server_half(federation)
-    directory.create(config, federation.data.partition, found)
+    create_run(directory, config, federation.data.partition, found)
     Simulation(server, directory, Progress()).main(grid, context)

@@ -43,6 +43,7 @@ from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.progress import Progress
 from fedlt.runs.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
 from fedlt.runs.claims import claimed
+from fedlt.runs.creation import create_run
 from fedlt.runs.directory import Action, RunDirectory
 from fedlt.runs.endings import explained
 from fedlt.runs.evaluations import evaluation_path, save_evaluation
@@ -139,7 +140,7 @@ def _carry_out(
             (progress or Progress()).note(line)
         if action == "start":
             partition = federation.data.partition
-            directory.create(config, partition, found, overwrite=overwrite, engine=name)
+            create_run(directory, config, partition, found, overwrite=overwrite, engine=name)
         with directory.lock():
             simulation = Simulation(server, directory, progress or Progress(), generic)
             personal = state_folder(directory.checkpoints)

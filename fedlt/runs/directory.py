@@ -5,7 +5,7 @@
     rounds.jsonl       one line per evaluated round    evaluations/       see fedlt.evaluation
     result.json        written last: the run is done   checkpoints/       see fedlt.runs.checkpoints
 
-A directory appears whole (it is prepared under another name); JSON files are replaced atomically.
+A directory appears whole (fedlt.runs.creation); JSON files are replaced atomically.
 Every file says which run it is of, by the short hash of the fingerprint, which holds the hash of
 the partition; a file that is not of the
 run, was changed or is missing is named, and what is read without it is refused. One process at a
@@ -14,19 +14,15 @@ time works in a directory: it holds a lock on config.yaml, which ends with the p
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedlt.config import Config, load_config, settings_of, to_yaml
+from fedlt.config import Config, load_config, settings_of
 from fedlt.errors import FedltError, writing
-from fedlt.runs.environment import environment
 from fedlt.runs.files import (
     CONFIG,
     ENVIRONMENT,
@@ -38,7 +34,6 @@ from fedlt.runs.files import (
     is_run,
     missing,
     read_sealed,
-    remove_leftovers,
     take_lock,
     write_sealed,
 )
@@ -58,7 +53,7 @@ _IN_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run's directory. It is not touched before `create`."""
+    """One run's directory; `fedlt.runs.creation` makes it."""
 
     path: Path
 
@@ -82,10 +77,8 @@ class RunDirectory:
         """Whether there is a run here, and whether it has its result."""
         if (self.path / RESULT).is_file():
             return "finished"
-        return "unfinished" if self._is_occupied() else "absent"
-
-    def _is_occupied(self) -> bool:
-        return self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+        occupied = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+        return "unfinished" if occupied else "absent"
 
     def decide(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> Action:
         """Say what running ``config`` here means, before the data are loaded. Nothing is written.
@@ -212,51 +205,6 @@ class RunDirectory:
             take_lock(file, self.path)
             yield
 
-    def create(
-        self,
-        config: Config,
-        partition: Partition,
-        found: Fingerprint,
-        *,
-        overwrite: bool = False,
-        engine: str | None = None,
-    ) -> None:
-        """Make the directory, with ``overwrite`` in place of a run that is there.
-
-        Call it when everything is validated and `decide` says ``"start"``.
-
-        Args:
-            config: The run.
-            partition: Which client has which images.
-            found: The run's fingerprint.
-            overwrite: Whether a run may be replaced.
-            engine: The engine that ``auto`` stands for.
-
-        Raises:
-            FedltError: If something is there already, or the directory cannot be written.
-        """
-        if engine is not None:
-            picked = config.engine.model_copy(update={"name": engine})
-            config = config.model_copy(update={"engine": picked})
-        if self._is_occupied() and not is_run(self.path):
-            raise FedltError(f"{self.path} exists and is not a run directory; use name=...")
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        remove_leftovers(self.path)
-        try:
-            new.mkdir(parents=True)
-            _fill(new, config, partition, found)
-            if overwrite and is_run(self.path):
-                with self.lock():
-                    shutil.rmtree(self.path)
-            new.rename(self.path)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                words = f"{self.path} is in use: another process has made it meanwhile"
-                raise FedltError(words) from error
-            raise FedltError(f"{self.path} cannot be made: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-
     def config(self) -> Config:
         """Return the stored configuration."""
         try:
@@ -360,13 +308,3 @@ def run_directories(path: str | Path) -> list[RunDirectory]:
     for directory in found:
         directory.recorded()
     return found
-
-
-def _fill(folder: Path, config: Config, partition: Partition, found: Fingerprint) -> None:
-    (folder / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    partition.save(folder / PARTITION)
-    write_sealed(folder / ENVIRONMENT, environment(), found.run)
-    write_sealed(folder / FINGERPRINT, found.to_json(), found.run)
-    (folder / ROUNDS).touch()
-    (folder / "checkpoints").mkdir()
-    (folder / "evaluations").mkdir()

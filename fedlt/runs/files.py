@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,24 +100,6 @@ def read_sealed(path: Path, run: str | None = None) -> dict[str, Any]:
         raise FedltError(f"{path} is of another run; {HELP}")
     del content["run"]
     return content
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed have prepared for the run directory ``path``."""
-    for old in path.parent.glob(f".{path.name}.*"):
-        number = old.name.rpartition(".")[2]
-        if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    return True
 
 
 def take_lock(file: BinaryIO, path: Path) -> None:

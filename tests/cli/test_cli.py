@@ -15,6 +15,7 @@ from fedlt.cli import main
 from fedlt.config import load_config
 from fedlt.errors import FedltError, RunError
 from fedlt.runs import checkpoints
+from fedlt.runs.creation import create_run
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.fingerprint import declared
 
@@ -39,7 +40,7 @@ class Runs:
         if directory.decide(config, resume=resume, overwrite=overwrite) == "show":
             return directory.result()
         if directory.state == "absent" or overwrite:
-            directory.create(config, Partition(), declared(config), overwrite=overwrite)
+            create_run(directory, config, Partition(), declared(config), overwrite=overwrite)
         progress.start(config.rounds, 0)
         for number in range(1, config.rounds + 1):
             if self.error is not None and number == 2:
@@ -125,7 +126,7 @@ def test_several_seeds_in_turn(runs, capsys):
 def test_all_seeds_are_checked_before_the_first_starts(runs, capsys):
     config = load_config(write(f"{BASE}seeds: [1, 3]"))
     second = config.runs()[1]
-    RunDirectory.of(second).create(second, Partition(), declared(second))
+    create_run(RunDirectory.of(second), second, Partition(), declared(second))
     assert main(["run", "a.yaml"]) == 2
     line = one_line(capsys)
     assert "runs/a/3 holds an unfinished run; --resume continues it" in line

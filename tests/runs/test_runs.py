@@ -11,6 +11,7 @@ import yaml
 
 from fedlt.config import Config, PluginConfig, load_config
 from fedlt.errors import FedltError
+from fedlt.runs.creation import create_run
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.environment import environment
 from fedlt.runs.files import write_sealed
@@ -36,7 +37,7 @@ def config(tmp_path, monkeypatch):
 
 def made(config, **how) -> RunDirectory:
     directory = RunDirectory.of(config)
-    directory.create(config, FakePartition(), declared(config), **how)
+    create_run(directory, config, FakePartition(), declared(config), **how)
     return directory
 
 
@@ -153,7 +154,7 @@ def test_a_folder_that_is_not_a_run_is_left_alone(config, overwrite):
 def test_failure_while_making_leaves_nothing(config):
     directory = RunDirectory.of(config)
     with pytest.raises(FedltError, match="cannot be made: disk full"):
-        directory.create(config, BrokenPartition(), declared(config))
+        create_run(directory, config, BrokenPartition(), declared(config))
     assert list(directory.path.parent.iterdir()) == []
 
 
