@@ -2,14 +2,22 @@
 
     config -> strategy, plugin -> federation (data, partition) -> server, engine -> rounds -> result
 
-One round:
+A round, in the order of `Simulation._train` and `Simulation._finish`:
 
-    server  cohort, plan, tasks: one message a client                  flower/adapter.py, faults.py
-    engine  train: client tasks, sums over parts of the cohort         engines/, client_app.py
-    server  aggregate: add the sums, the strategy's step               adapter.py, strategies/
-    engine  commit: the personal states of the clients in the sum      engines/base.py
-    driver  enter the round in the books; it is finished now           ledger.py
-    driver  evaluate, diagnose, write rounds.jsonl, checkpoint         evaluation/, runs.py
+    cohort  = server.cohort(round, engine)            # clients sampled by (seed, round)
+    plan    = server.plan(round, cohort)              # which of them answer; faults
+    tasks   = server.tasks(round, plan)               # a message a client: broadcast and settings
+    replies = engine.train(tasks)                     # serial, Ray or stacked; parts are summed
+        # on a worker, per client:
+        #   load broadcast + personal state into one scratch model
+        #   plugin.batches, .views -> strategy.objective -> SGD step, local.epochs times
+        #   Update: weighted sums, metrics; personal state apart
+    outcome = server.aggregate(round, plan, replies)  # the sum, and the strategy's step
+    server.adopt(outcome)                             # these three together, or none of them:
+    engine.commit(outcome.used)                       #   personal states of the clients in the sum
+    ledger.note(outcome)                              #   the books; the round is finished now
+    evaluate and diagnose; a line in rounds.jsonl     # both views, from integer counts
+    checkpoint
 
 Whatever stops a run (Ctrl-C, an error in an evaluation) leaves a checkpoint of its last finished
 round; --resume begins with what of that round was still due.
