@@ -8,7 +8,23 @@ from __future__ import annotations
 
 import os
 
-__all__: list[str] = []
-
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def __getattr__(name: str) -> str:
+    """Return ``fedlt.__version__``; ``"unknown"`` where fedlt is used without being installed.
+
+    The version is read when it is asked for, so that ``import fedlt`` stays cheap.
+
+    Raises:
+        AttributeError: For every other name.
+    """
+    if name != "__version__":
+        raise AttributeError(f"module 'fedlt' has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fedlt")
+    except PackageNotFoundError:
+        return "unknown"

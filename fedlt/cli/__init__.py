@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_type_hints
 
 # Nothing leaves the machine unasked, and offline machines do not wait. Before any flwr or ray.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -27,11 +26,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import click
 import typer
-from typer.core import TyperCommand
 
+import fedlt
 from fedlt.cli.check import check
 from fedlt.cli.compare import compare
 from fedlt.cli.generate import generate
+from fedlt.cli.help import Verb, Verbs
 from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
@@ -41,8 +41,7 @@ from fedlt.cli.reproduce import reproduce
 from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
 from fedlt.cli.sweep import sweep
-from fedlt.cli.trust import rule_of
-from fedlt.config.loading import add_import_paths, execution_rule
+from fedlt.config.loading import add_import_paths
 from fedlt.config.raised import described, raised_at
 from fedlt.errors import FedltError, RunError, shortened
 
@@ -52,6 +51,7 @@ _MOST_LINE = 2000  # characters of an error line
 
 app = typer.Typer(
     name="fedlt",
+    cls=Verbs,
     help="Federated long-tail learning, simulated: one file, one command, two views.",
     add_completion=False,
     no_args_is_help=True,
@@ -61,51 +61,15 @@ app = typer.Typer(
 )
 
 
-class _Command(TyperCommand):
-    """A command with a rule for code of a user's, and plain help on every typer and click.
-
-    Typer escapes brackets for HTML pages, and newer clicks drop the help of typer's arguments.
-    """
-
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (what a verb returns)
-        """Run the verb; what only reads executes no code of a user's, the others say which."""
-        with execution_rule(rule_of(self.name)):
-            return super().invoke(ctx)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write arguments and options, each with its help."""
-        hints: dict[str, Any] = get_type_hints(self.callback, include_extras=True)
-        lacking: list[Any] = [p for p in self.params if getattr(p, "help", "") is None]
-        for parameter in lacking:
-            parameter.help = hints[parameter.name].__metadata__[0].help
-        super().format_options(ctx, formatter)
-        for parameter in lacking:  # else click would write them once more
-            parameter.help = None
-
-    def get_help(self, ctx: click.Context) -> str:
-        """Return the help without escapes."""
-        return super().get_help(ctx).replace("\\[", "[")
-
-
-app.command("run", cls=_Command)(run)
-app.command("generate", cls=_Command)(generate)
-app.command("inspect", cls=_Command)(inspect)
-app.command("compare", cls=_Command)(compare)
-app.command("sweep", cls=_Command)(sweep)
-app.command("reproduce", cls=_Command)(reproduce)
-app.command("realign", cls=_Command)(realign)
-app.command("rescore", cls=_Command)(rescore)
-app.command("report", cls=_Command)(report)
-app.command("list", cls=_Command)(list_names)
-app.command("new", cls=_Command)(new)
-app.command("check", cls=_Command)(check)
+app.command("list", cls=Verb)(list_names)
+for verb in (run, inspect, generate, compare, sweep, reproduce, report, rescore, realign, new):
+    app.command(verb.__name__, cls=Verb)(verb)
+app.command("check", cls=Verb)(check)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from fedlt.runs.environment import fedlt_version
-
-        typer.echo(f"fedlt {fedlt_version()}")
+        typer.echo(f"fedlt {fedlt.__version__}")
         raise typer.Exit
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import fedlt
 from fedlt.comparing.verdicts import Verdict
 from fedlt.errors import writing
 from fedlt.report.facts import (
@@ -22,7 +23,6 @@ from fedlt.report.picture import Picture
 from fedlt.report.style import save, styled
 from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, title
 from fedlt.report.verdict import judged, verdict_lines, verdict_sheet
-from fedlt.runs.environment import fedlt_version
 
 _TERMS = (
     (
@@ -134,7 +134,7 @@ def _content(
         verdicts=_verdicts(found, refusal),
         pictures=pictures,
         sections=[_fairness(reading), _reading_help(reading), _provenance(reading)],
-        footer=f"Written by fedlt {fedlt_version()} from finished runs, without training.",
+        footer=f"Written by fedlt {fedlt.__version__} from finished runs, without training.",
     )
 
 

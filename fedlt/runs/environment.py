@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import fedlt
+
 _PACKAGES = ("torch", "torchvision", "flwr", "ray", "numpy", "safetensors")
 
 
@@ -18,16 +20,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def fedlt_version() -> str:
-    """Return fedlt's version, or ``"unknown"`` where it is used without being installed."""
-    return _version("fedlt") or "unknown"
-
-
 def environment() -> dict[str, Any]:
     """Return versions and hardware, without names of hosts, users or folders."""
     return {
         "python": platform.python_version(),
-        "fedlt": fedlt_version(),
+        "fedlt": fedlt.__version__,
         **{package: _version(package) for package in _PACKAGES},
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),

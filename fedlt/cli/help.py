@@ -1,0 +1,87 @@
+"""How the help is written: verbs by task, and an example below each verb's options."""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import click
+from typer.core import TyperCommand, TyperGroup
+
+from fedlt.cli.trust import rule_of
+from fedlt.config.loading import execution_rule
+
+# Task -> verb -> an example; every one of them is a line of a page of docs/, where a test runs it.
+TASKS = {
+    "Run an experiment": {
+        "inspect": "fedlt inspect experiments/quickstart.yaml",
+        "generate": "fedlt generate experiments/digits_discl.yaml",
+        "run": "fedlt run experiments/quickstart.yaml strategy=fedavg name=plain",
+    },
+    "Compare methods": {
+        "compare": "fedlt compare experiments/quickstart.yaml --strategies fedavg,ditto name=two",
+        "sweep": "fedlt sweep experiments/tables/digits.yaml",
+        "reproduce": "fedlt reproduce fedloge --scale cpu",
+    },
+    "Look at finished runs, or change their heads": {
+        "report": "fedlt report runs/two --output report.html",
+        "rescore": "fedlt rescore runs/quickstart/1 --shots 0-4//5-9",
+        "realign": "fedlt realign runs/quickstart/1 --method tau_norm --tau 0.5",
+    },
+    "Find and add methods": {
+        "list": "fedlt list strategies",
+        "new": "fedlt new strategy my_method",
+        "check": "fedlt check my_method.py:MyMethod mu=0.1",
+    },
+}
+_EXAMPLES = {verb: line for verbs in TASKS.values() for verb, line in verbs.items()}
+
+
+class Verbs(TyperGroup):
+    """The verbs, listed by task; no line of theirs is cut off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section a task."""
+        width = max(map(len, _EXAMPLES))
+        for task, verbs in TASKS.items():
+            with formatter.section(task):
+                lines = [
+                    (verb.ljust(width), _first_sentence(self.commands[verb])) for verb in verbs
+                ]
+                formatter.write_dl(lines)
+        formatter.write_paragraph()
+        formatter.write_text("'fedlt VERB --help' has the options of a verb, and an example.")
+
+
+def _first_sentence(command: click.Command) -> str:
+    return command.get_short_help_str(limit=1000)
+
+
+class Verb(TyperCommand):
+    """A command with a rule for code of a user's, and plain help on every typer and click.
+
+    Typer escapes brackets for HTML pages, and newer clicks drop the help of typer's arguments.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (what a verb returns)
+        """Run the verb; what only reads executes no code of a user's, the others say which."""
+        with execution_rule(rule_of(self.name)):
+            return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write arguments and options, each with its help."""
+        hints: dict[str, Any] = get_type_hints(self.callback, include_extras=True)
+        lacking: list[Any] = [p for p in self.params if getattr(p, "help", "") is None]
+        for parameter in lacking:
+            parameter.help = hints[parameter.name].__metadata__[0].help
+        super().format_options(ctx, formatter)
+        for parameter in lacking:  # else click would write them once more
+            parameter.help = None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verb's example."""
+        with formatter.section("Example"):
+            formatter.write_text(_EXAMPLES[self.name or ""])
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help without escapes."""
+        return super().get_help(ctx).replace("\\[", "[")
