@@ -58,7 +58,8 @@ class FedYoYo(ClientPlugin):
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
         """Yield the weak views, then the strong ones (2B), each with a crop and flip of its own."""
-        return paired_views(client, batches, generator, degrees=self.rotation, strong=self.strong)
+        kinds = {"augment": client.local.augment, "strong": self.strong}
+        return paired_views(client.data, batches, generator, degrees=self.rotation, **kinds)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return CE of both views + the grown weight times the distillation, on shifted logits."""

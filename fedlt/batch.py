@@ -1,19 +1,13 @@
-"""A client's share of the data, and the mini-batches that are made of it."""
+"""Training data of one client: its share, mini-batches, and one phase of training on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fedlt.data.batches import make_batches
-from fedlt.rng import torch_generator
-from fedlt.strategy import Tensors
-
-if TYPE_CHECKING:
-    from fedlt.client import Client
+from fedlt.update import Tensors
 
 
 @dataclass(frozen=True)
@@ -66,26 +60,24 @@ class ClientData:
         return len(self.indices)
 
 
-def batches_with_rows(
-    client: Client, epoch: int, data: ClientData
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch of batches as :meth:`ClientPlugin.batches` makes them, of any images.
+@dataclass(frozen=True)
+class Phase:
+    """The arguments of one call of ``Client.train``."""
 
-    Args:
-        client: Its settings and keys are used, not its data.
-        epoch: Of the task.
-        data: The images; ``indices`` may name one several times, or not at all.
+    objective: Callable[..., Tensor]  # (client, batch) -> mean loss of the batch
+    epochs: int  # passes over the client's data
+    trained: tuple[str, ...]  # the parameters that SGD moves, in the model's order
+    no_decay: tuple[str, ...] = ()  # prefixes of parameters that get no weight decay
+    schedule: Schedule | None = None  # factor of every learning rate; None: always 1
+    ascent: float = 0.0  # SAM's rho: the gradient is taken this far uphill
+    batches: tuple[Batch, ...] | None = None  # these, instead of epochs of the plugin's
+    optimizer: str = "sgd"  # or adamw
 
-    Yields:
-        Images (B, Ch, H, W), and their positions (B,) in ``data.images``.
-    """
-    yield from make_batches(
-        data.images,
-        None,
-        data.indices,
-        batch_size=client.local.batch_size,
-        augment=client.local.augment,
-        mean=data.mean,
-        std=data.std,
-        generator=torch_generator(client.seed, "batches", client.round, client.cid, epoch),
-    )
+
+Schedule = Callable[[int, int], float]  # (step from 0, planned steps) -> factor
+
+
+def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
+    """Return the sums of what several calls of :meth:`Client.train` returned."""
+    names = dict.fromkeys(name for phase in phases for name in phase)
+    return {name: sum(phase.get(name, 0.0) for phase in phases) for name in names}

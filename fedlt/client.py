@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedlt.batch import Batch, ClientData, batches_with_rows
-from fedlt.data.batches import batch_slices
+from fedlt.batch import Batch, ClientData, Phase, Schedule, add_metrics
+from fedlt.data.batches import batch_slices, make_batches
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
-from fedlt.models.modes import evaluating
-from fedlt.strategy import Tensors, Update, prefixed, under
-from fedlt.worker.training import Phase, Schedule, Trainer, batches_of, train_alone
+from fedlt.models.frozen import frozen_features
+from fedlt.models.modes import evaluating, set_training_modes
+from fedlt.rng import torch_generator
+from fedlt.update import Tensors, Update, prefixed, under
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +38,33 @@ __all__ = [
     "batches_with_rows",
 ]
 
-Objective = Callable[["Client", "Batch"], Tensor]
+Objective = Callable[["Client", Batch], Tensor]
+Trainer = Callable[["Client", Phase], dict[str, float]]  # the loop behind Client.train
 
 
-def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
-    """Return the sums of what several calls of :meth:`Client.train` returned."""
-    names = dict.fromkeys(name for phase in phases for name in phase)
-    return {name: sum(phase.get(name, 0.0) for phase in phases) for name in names}
+def batches_with_rows(
+    client: Client, epoch: int, data: ClientData
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield an epoch of batches as :meth:`ClientPlugin.batches` makes them, of any images.
+
+    Args:
+        client: Its settings and keys are used, not its data.
+        epoch: Of the task.
+        data: The images; ``indices`` may name one several times, or not at all.
+
+    Yields:
+        Images (B, Ch, H, W), and their positions (B,) in ``data.images``.
+    """
+    yield from make_batches(
+        data.images,
+        None,
+        data.indices,
+        batch_size=client.local.batch_size,
+        augment=client.local.augment,
+        mean=data.mean,
+        std=data.std,
+        generator=torch_generator(client.seed, "batches", client.round, client.cid, epoch),
+    )
 
 
 @dataclass
@@ -60,9 +82,9 @@ class Client:
     local: LocalConfig  # epochs, batch_size, lr, ...; the learning rates are those of this round
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
+    trainer: Trainer  # the loop behind train, which an engine may replace
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
     steps_done: int = 0  # likewise; a loop of a method's own adds the steps that it takes
-    trainer: Trainer = train_alone  # the loop behind train, which an engine may replace
     work: tuple[int, int] | None = None  # steps done of the whole task's; None: all of them
     asked: tuple[int, int] = (1, 1)  # clients that a round asks, and clients in the population
     material: Mapping[str, Tensor] = field(default_factory=dict)  # what the plugin's prepare made
@@ -124,7 +146,7 @@ class Client:
             batches=None if batches is None else tuple(batches),
             optimizer=optimizer or self.local.optimizer,
         )
-        phase.set_modes(self.model)
+        set_training_modes(self.model, phase.trained)
         metrics = self.trainer(self, phase)
         self.steps_done += int(metrics["steps"])
         return metrics
@@ -146,8 +168,17 @@ class Client:
         return head_lr if name.startswith("heads.") else self.local.lr
 
     def batches(self, epochs: int | None = None) -> Iterator[Batch]:
-        """Yield the plugin's batches of the next epochs, for a loop of a method's own."""
-        return batches_of(self, self.local.epochs if epochs is None else epochs)
+        """Yield the plugin's batches of the next epochs; a client that is cut short gets fewer."""
+        number = self.local.epochs if epochs is None else epochs
+        start = self.epochs_done
+        self.epochs_done += number
+        every = chain.from_iterable(self.epoch_batches(start + e) for e in range(number))
+        return islice(every, self.steps_in(number))
+
+    def epoch_batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield an epoch of the plugin's batches, as its loss wants to see them."""
+        generator = torch_generator(self.seed, "views", self.round, self.cid, epoch)
+        return self.plugin.views(self, self.plugin.batches(self, epoch), generator)
 
     def snapshot(self, prefix: str = "") -> Tensors:
         """Return a copy of everything in the model that is not fixed, by name after ``prefix``."""
@@ -166,13 +197,7 @@ class Client:
         Returns:
             Features without a gradient, in evaluation mode. Usable in a stacked objective.
         """
-        backbone = self.model.backbone
-        own = under("backbone.", tensors)
-        known = set(backbone.state_dict())
-        with evaluating(backbone), torch.no_grad():
-            given = {name: value for name, value in own.items() if name in known}
-            features: Tensor = functional_call(backbone, given, (images,))
-        return features
+        return frozen_features(self.model, tensors, images)
 
     def frozen_logits(
         self, tensors: Mapping[str, Tensor], images: Tensor, *, head: str = "head"
@@ -196,11 +221,9 @@ class Client:
                 model's own are used.
             images: (B, Ch, H, W).
         """
-        network = self.model.networks[name]
+        network, own = self.model.networks[name], under(f"networks.{name}.", tensors)
         with evaluating(network), torch.no_grad():
-            output: Tensor = functional_call(
-                network, under(f"networks.{name}.", tensors), (images,)
-            )
+            output: Tensor = functional_call(network, own, (images,))
         return output
 
     def keep_start(self) -> None:
@@ -221,21 +244,17 @@ class Client:
 
         Added to a loss it adds ``direction`` to the gradient.
         """
-        terms = [
-            (parameter * direction[name]).sum()
-            for name, parameter in self.model.named_parameters()
-            if name in direction and parameter.requires_grad
-        ]
-        return torch.stack(terms).sum()
+        return torch.stack([(w * direction[n]).sum() for n, w in self._named_in(direction)]).sum()
 
     def squared_distance(self, anchor: Mapping[str, Tensor]) -> Tensor:
         """Return |w - anchor|^2 over the trainable parameters that ``anchor`` names."""
-        terms = [
-            (parameter - anchor[name]).square().sum()
-            for name, parameter in self.model.named_parameters()
-            if name in anchor and parameter.requires_grad
-        ]
-        return torch.stack(terms).sum()
+        return torch.stack(
+            [(w - anchor[n]).square().sum() for n, w in self._named_in(anchor)]
+        ).sum()
+
+    def _named_in(self, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+        parameters = self.model.named_parameters()
+        return [(name, w) for name, w in parameters if name in tensors and w.requires_grad]
 
     def update(
         self,
@@ -291,7 +310,7 @@ class ClientPlugin:
     """A local-training method. The defaults are plain cross-entropy on plain batches.
 
     One that overrides ``batches`` is a data plugin, one that overrides ``build``, ``views``,
-    ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt/methods/composition.py).
+    ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt.methods.composition).
     """
 
     needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
@@ -303,13 +322,8 @@ class ClientPlugin:
     masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
     weighs_images: ClassVar[bool] = False  # batches or views have weights, or mixed labels
     reference: ClassVar[str] = ""  # of one that no federation could have: what it is
-    control: ClassVar[
-        Mapping[str, object]
-    ] = {}  # options of what is compared beside it; None: none
-    per_image: ClassVar[bool] = (
-        False  # the loss reads logits and labels, and is a mean over images,
-    )
-    # plain or weighted by ``label_weights``
+    control: ClassVar[Mapping[str, object]] = {}  # hyperparameters of its control run; empty: none
+    per_image: ClassVar[bool] = False  # the loss is a mean over images of logits and labels
 
     @property
     def parts(self) -> tuple[ClientPlugin, ...]:

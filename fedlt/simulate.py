@@ -34,7 +34,7 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 
 from fedlt.config import Config, config_hash
-from fedlt.engines import engine_class
+from fedlt.engines import check_engine, engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.engine import Engine
 from fedlt.engines.foreign import as_engine
@@ -93,6 +93,7 @@ def run(
         RunError: If the run cannot go on; its last checkpoint is intact.
     """
     prepare_process()
+    check_engine(config.engine.name)
     strategy, plugin = resolve_strategy(config), resolve_client(config)
     directory = RunDirectory.of(config)
     action = directory.decide(config, resume=resume, overwrite=overwrite)

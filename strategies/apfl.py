@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fedlt.batch import Phase
+from fedlt.models.modes import set_training_modes
 from fedlt.optim.sgd import ParameterGroup, Sgd
 from fedlt.strategy import Tensors, Update, prefixed, under
-from fedlt.worker.training import Phase, parameter_groups, precision_of
+from fedlt.worker.training import parameter_groups, precision_of
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class APFL(FedAvg):
         """
         model, precision = client.model, precision_of(client)
         phase = Phase(self.objective, client.local.epochs, tuple(w))
-        phase.set_modes(model)
+        set_training_modes(model, phase.trained)
         optimizers = [_sgd(client, phase, tensors) for tensors in (w, v)]
         loss_sum, examples, steps = torch.zeros_like(alpha), 0, 0
         for batch in client.batches():

@@ -53,7 +53,7 @@ class CCVR(FedAvg):
         """Train as FedAvg does; in the last round, send statistics of the received model."""
         if client.round < client.rounds:
             return super().local_update(client)
-        features, labels = client_features(client, client.broadcast)
+        features, labels = client_features(client.model, client.data, client.broadcast)
         with torch.no_grad():
             logits = client.model.heads["head"](features)
             loss = cross_entropy(logits, labels) if len(labels) else logits.sum()

@@ -58,10 +58,12 @@ class CReFF(Strategy):
         """Take the gradients of the received model, then train it without the retrained head."""
         received = client.broadcast
         gradients = client_gradients(
-            client,
+            client.model,
+            client.data,
             received,
             received[f"{V}weight"],
             received[f"{V}bias"],
+            augment=client.local.augment,
             batches=self.gradient_batches,
             batch_size=self.gradient_batch_size,
             generator=torch_generator(client.seed, "class gradients", client.round, client.cid),

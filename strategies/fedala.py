@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedlt.strategy import Tensors, Update, prefixed, under
-from fedlt.worker.training import epoch_batches
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class FedALA(FedAvg):
         of an epoch that training does not reach.
         """
         received = dict(client.broadcast)
-        batches = list(epoch_batches(client, client.local.epochs))
+        batches = list(client.epoch_batches(client.local.epochs))
         batches = batches[: math.ceil(self.share * len(batches))]
         client.model.eval()
         for _ in range(epochs):

@@ -75,7 +75,7 @@ class FedETF(Strategy):
     def adapt(self, client: Client) -> Tensors:
         """Tune class vectors and projection in turns, on features of the frozen backbone."""
         head = cast(EtfHead, client.model.heads["head"])
-        features, labels = client_features(client, {})
+        features, labels = client_features(client.model, client.data, {})
         classes = head.classes.clone().requires_grad_()
         local, projection = client.local, list(head.projection.parameters())
         phases = (

@@ -55,7 +55,7 @@ class FedNH(Strategy):
         """
         names = client.model.parameter_names("shared") + client.model.parameter_names("personal")
         metrics = client.train(self.objective, only=[n for n in names if n != PROTOTYPES])
-        features, labels = client_features(client, {})
+        features, labels = client_features(client.model, client.data, {})
         unit = F.normalize(features, dim=-1)  # (n S, D)
         sums = ClassSums.of(unit, labels, client.model.num_classes).sums  # (C, D)
         weight = 1.0 if self.mean == "plain" else float(max(client.data.num_examples, 1))

@@ -16,8 +16,8 @@ import torch
 from fedlt.strategy import ServerState, Strategy, Total, Update
 
 if TYPE_CHECKING:
+    from fedlt.batch import Schedule
     from fedlt.client import Client
-    from fedlt.worker.training import Schedule
 
 
 def falling(step: int, steps: int, *, end: float) -> float:

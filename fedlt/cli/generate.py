@@ -57,6 +57,7 @@ def _pools(file: Path, overrides: list[str]) -> list[Pool]:
 
     from fedlt.config import load_config
     from fedlt.data import prepare_data
+    from fedlt.engines import check_engine
     from fedlt.federation.federation import Federation
     from fedlt.generators.generator import find_pool_maker
     from fedlt.methods.lookup import resolve_client, resolve_strategy
@@ -66,6 +67,7 @@ def _pools(file: Path, overrides: list[str]) -> list[Pool]:
     prepare_process()
     found = []
     for config in load_config(file, overrides).runs():
+        check_engine(config.engine.name)
         maker = find_pool_maker(resolve_client(config))
         if maker is None:
             raise FedltError(f"client {config.client.label!r} has no pool of synthetic images")

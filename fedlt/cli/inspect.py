@@ -72,9 +72,11 @@ def _inspect(config: Config, png: Path | None) -> None:
 
 
 def _federation(config: Config, data: FederatedData) -> Federation:
+    from fedlt.engines import check_engine
     from fedlt.federation.federation import Federation
     from fedlt.methods.lookup import resolve_client, resolve_strategy
 
+    check_engine(config.engine.name)
     return Federation(config, data, resolve_strategy(config), resolve_client(config))
 
 

@@ -83,9 +83,11 @@ def stopped_by_terminate() -> Iterator[None]:
 
 def _check(config: Config, *, resume: bool, overwrite: bool) -> None:
     """Find every mistake that can be found before the first of several runs starts."""
+    from fedlt.engines import check_engine
     from fedlt.methods.lookup import resolve_client, resolve_strategy
     from fedlt.runs.directory import RunDirectory
 
+    check_engine(config.engine.name)
     for one in config.runs():
         RunDirectory.of(one).decide(one, resume=resume, overwrite=overwrite)
     resolve_strategy(config)

@@ -28,6 +28,7 @@ from fedlt.config.load import parse_options
 from fedlt.config.loading import announce
 from fedlt.config.paths import with_paths
 from fedlt.config.yaml12 import read_mapping
+from fedlt.engines import check_engine
 from fedlt.errors import FedltError, nearest
 from fedlt.methods.lookup import client_control, resolve_client, resolve_strategy
 
@@ -78,6 +79,7 @@ class Comparison:
         config = config.model_copy(update={"output": output, "name": row.slug})
         for key, spec in user_code(config).items():  # also what its processes execute
             announce(spec, key)
+        check_engine(config.engine.name)
         resolve_strategy(config)
         resolve_client(config)
         return config.runs()

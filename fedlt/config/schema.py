@@ -20,7 +20,6 @@ from pydantic import (
 )
 
 from fedlt.config.faults_section import FaultsConfig
-from fedlt.config.loading import is_spec
 from fedlt.config.section import (
     Count,
     Epochs,
@@ -34,8 +33,6 @@ from fedlt.config.section import (
     Width,
 )  # fmt: skip
 from fedlt.config.section import Section as _Section
-from fedlt.engines import ENGINES
-from fedlt.errors import nearest
 
 __all__ = [
     "CheckpointConfig",
@@ -278,12 +275,6 @@ class EngineConfig(_Section):
         if value > 1 and value != int(value):
             raise ValueError(f"{value:g} is neither a share of one nor a whole number")
         return value
-
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        if not is_spec(self.name) and self.name not in ENGINES:
-            raise ValueError(f"name: no engine {self.name!r}{nearest(self.name, ENGINES)}")
-        return self
 
 
 class CheckpointConfig(_Section):

@@ -21,7 +21,7 @@ from fedlt.data.distort import distort
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fedlt.client import Batch, Client
+    from fedlt.batch import Batch, ClientData
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -111,27 +111,29 @@ def plain_views_note(name: str, augment: str, degrees: float) -> str:
 
 
 def paired_views(
-    client: Client,
+    data: ClientData,
     batches: Iterable[Batch],
     generator: torch.Generator,
     *,
+    augment: str,
     degrees: float,
     strong: str,
 ) -> Iterator[Batch]:
     """Yield the weak views of each batch, then its strong ones, as one batch of 2B images.
 
     The weak view is the batch's own image, turned. The strong view has a crop and a flip of its
-    own, by the file's ``local.augment``: they are drawn anew from the pixels of the images, where
+    own, by ``augment``: they are drawn anew from the pixels of the images, where
     the batch has them, else from the batch's images.
 
     Args:
-        client: Has the data's mean and deviation, and the file's settings.
+        data: Holds the mean and deviation of the pixels.
         batches: Images float32 (B, Ch, H, W), normalised; not changed.
         generator: CPU generator. Per batch: the turns, the crops and flips, the strong views.
+        augment: The file's ``local.augment``.
         degrees: Of :func:`turned`, which makes the weak views.
         strong: The kind of :func:`single_view` of the strong ones.
     """
-    mean, std, augment = client.data.mean, client.data.std, client.local.augment
+    mean, std = data.mean, data.std
     for batch in batches:
         weak, fresh = turned(batch.images, mean, std, generator, degrees=degrees), batch.images
         if augment != "none":

@@ -11,7 +11,7 @@ from fedlt.errors import FedltError, nearest
 if TYPE_CHECKING:
     from fedlt.engines.engine import Engine
 
-__all__ = ["ENGINES", "engine_class"]
+__all__ = ["ENGINES", "check_engine", "engine_class"]
 
 ENGINES = {
     "auto": "fedlt.engines.engine:Engine",  # a word: choose_engine() picks one of the others
@@ -19,6 +19,12 @@ ENGINES = {
     "ray": "fedlt.engines.ray:RayEngine",
     "stacked": "fedlt.engines.stacked:StackedEngine",
 }
+
+
+def check_engine(name: str) -> None:
+    """Raise FedltError unless ``name`` is a key of :data:`ENGINES` or ``file.py:Class``."""
+    if not is_spec(name) and name not in ENGINES:
+        raise FedltError(f"engine.name: no engine {name!r}{nearest(name, ENGINES)}")
 
 
 def engine_class(name: str) -> type[Engine]:
@@ -36,8 +42,7 @@ def engine_class(name: str) -> type[Engine]:
                 f"engine.name: {name!r} is not a subclass of fedlt.engines.engine.Engine"
             )
         return found
-    if name not in ENGINES:
-        raise FedltError(f"engine.name: no engine {name!r}{nearest(name, ENGINES)}")
+    check_engine(name)
     module, _, attribute = ENGINES[name].partition(":")
     chosen: type[Engine] = getattr(importlib.import_module(module), attribute)
     return chosen

@@ -17,8 +17,9 @@ from torch import Tensor
 from fedlt.rng import set_torch_state, torch_state
 
 if TYPE_CHECKING:
+    from fedlt.batch import Phase
     from fedlt.client import Client
-    from fedlt.worker.training import Phase, Trainer
+from fedlt.client import Trainer
 
 Result = TypeVar("Result")
 

@@ -23,9 +23,10 @@ from fedlt.engines.lockstep import Request
 from fedlt.engines.stack_batches import Stream, largest_group
 from fedlt.engines.template import TemplateClient, TemplateModel
 from fedlt.losses import under_vmap
+from fedlt.models.modes import set_training_modes
 from fedlt.optim.adamw import Moments, adamw
 from fedlt.optim.sgd import climb, descend, descend_rows
-from fedlt.strategy import Tensors
+from fedlt.update import Tensors
 from fedlt.worker.training import check_loss, parameter_groups, precision_of
 
 
@@ -76,7 +77,7 @@ class Stack:
 
     def train(self) -> None:
         """Run every client's epochs; write its model and its metrics."""
-        self._phase.set_modes(self._template.model)
+        set_training_modes(self._template.model, self._phase.trained)
         streams = [Stream(request) for request in self._requests]
         with self._template.lent():
             while chosen := largest_group(streams):

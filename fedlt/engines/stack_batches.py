@@ -11,7 +11,7 @@ from fedlt.client import Batch, Client
 from fedlt.engines.lockstep import Request
 from fedlt.engines.template import BatchClient, UnstackableError
 from fedlt.rng import set_torch_state, torch_state
-from fedlt.worker.training import phase_batches
+from fedlt.worker.training import phase_batches, step_factors
 
 _AHEAD = 8  # batches drawn at once, between two exchanges of torch's global generator
 
@@ -23,7 +23,7 @@ class Stream:
         self._request, self._tensors = request, _marks(request.client)
         client = cast(Client, BatchClient(request.client))
         self._source = phase_batches(client, request.phase)
-        self._factors = request.phase.factors(request.client)
+        self._factors = step_factors(request.client, request.phase)
         self.factor = 1.0  # of the learning rate, for the batch that was taken last
         self._drawn: deque[Batch] = deque()
         self.kind: Hashable = None  # what the next batch looks like; None after the last

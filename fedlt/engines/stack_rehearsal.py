@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlt.batch import Phase
+from fedlt.client import Trainer
 from fedlt.engines.alike import describe_difference, group_alike
 from fedlt.engines.lockstep import Request, Task, run_together
 from fedlt.engines.probe import measure_seconds, method_name
 from fedlt.engines.stack import Stack
 from fedlt.engines.template import TemplateModel, UnstackableError
 from fedlt.errors import FedltError, one_line
-from fedlt.worker.training import Phase, Trainer, train_alone
+from fedlt.worker.training import train_alone
 
 if TYPE_CHECKING:
     from fedlt.client import Client

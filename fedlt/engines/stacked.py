@@ -30,11 +30,11 @@ from fedlt.worker.worker import Worker, prepare_process
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
 
+    from fedlt.client import Trainer
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
-    from fedlt.worker.training import Trainer
 
 MAX_STACK = 32  # clients; more add little: by then the arithmetic, not the calls, takes the time
 MEMORY = 2**30  # bytes of weights in a stack: model, stacked values, gradients, momentum

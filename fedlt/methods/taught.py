@@ -21,7 +21,6 @@ from fedlt.client import Batch, ClientPlugin
 from fedlt.data.mixing import mix
 from fedlt.losses import ldam, ldam_margins, reweighting
 from fedlt.methods.teacher import Teacher, load_teacher
-from fedlt.worker.training import epoch_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +160,7 @@ class TaughtPlugin(ClientPlugin):
         if self.teacher in ("co_teacher", "local"):
             metrics["teacher_loss"] = self._train_teacher(client)
         if self.teacher != "none":
-            batch = next(epoch_batches(client, 0), None)
+            batch = next(client.epoch_batches(0), None)
             named = None if batch is None else self.answers(client, batch.images) == batch.labels
             metrics["agreement"] = 0.0 if named is None else float(named.float().mean())
         return metrics

@@ -16,9 +16,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from fedlt.data.augment import normalize
+from fedlt.models.frozen import frozen_features
 
 if TYPE_CHECKING:
-    from fedlt.client import Client
+    from fedlt.batch import ClientData
+    from fedlt.models.model import Model
 
 Moments = Literal["none", "diag", "full"]  # second moments: none, of each feature, of every pair
 
@@ -30,20 +32,22 @@ def rows_of(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
 
 
-def client_features(client: Client, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the features of a client's images as they are, in evaluation mode.
+def client_features(
+    model: Model, data: ClientData, tensors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the features of a client's images, not augmented, in evaluation mode.
 
     Args:
-        client: Whose images; its model's architecture.
-        tensors: The model that sees them, as in ``Client.frozen_features``.
+        model: Its architecture, and its values of what ``tensors`` lack.
+        data: The client's images.
+        tensors: Weights of the model that sees them, by the model's names.
 
     Returns:
         Features (n S, D), one row a stream, and labels (n S,), in the order of the client's images.
     """
-    data = client.data
     indices = data.indices.to(data.images.device)
     blocks = [
-        client.frozen_features(tensors, normalize(data.images[block], data.mean, data.std))
+        frozen_features(model, tensors, normalize(data.images[block], data.mean, data.std))
         for block in torch.split(indices, _BLOCK)
     ]
     return rows_of(torch.cat(blocks), data.labels[indices])
@@ -148,8 +152,8 @@ class ClassGaussians:
 
 
 def client_sums(
-    client: Client, tensors: Mapping[str, Tensor], moments: Moments = "none"
+    model: Model, data: ClientData, tensors: Mapping[str, Tensor], moments: Moments = "none"
 ) -> ClassSums:
     """Return the class sums of a client's features: see :func:`client_features`."""
-    features, labels = client_features(client, tensors)
-    return ClassSums.of(features, labels, client.model.num_classes, moments)
+    features, labels = client_features(model, data, tensors)
+    return ClassSums.of(features, labels, model.num_classes, moments)

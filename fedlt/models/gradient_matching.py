@@ -17,10 +17,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from fedlt.data.augment import augment, normalize
+from fedlt.data.augment import augment as augment_images
+from fedlt.data.augment import normalize
+from fedlt.models.frozen import frozen_features
 
 if TYPE_CHECKING:
-    from fedlt.client import Client
+    from fedlt.batch import ClientData
+    from fedlt.models.model import Model
 
 
 def class_gradients(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
@@ -43,11 +46,13 @@ def class_gradients(features: Tensor, weight: Tensor, bias: Tensor, labels: Tens
 
 
 def client_gradients(
-    client: Client,
+    model: Model,
+    data: ClientData,
     tensors: Mapping[str, Tensor],
     weight: Tensor,
     bias: Tensor,
     *,
+    augment: str,
     batches: int,
     batch_size: int,
     generator: torch.Generator,
@@ -55,10 +60,12 @@ def client_gradients(
     """Return a head's gradient on each of a client's classes, in evaluation mode.
 
     Args:
-        client: Whose images, augmented as the file says.
-        tensors: The model that sees them, as in ``Client.frozen_features``.
+        model: Its architecture, and its values of what ``tensors`` lack.
+        data: The client's images.
+        tensors: Weights of the model that sees them, by the model's names.
         weight: (C, D) of the head.
         bias: (C,).
+        augment: How the images are augmented: the file's ``local.augment``.
         batches: Random batches of a class whose gradients are averaged. Without augmentation, one
             does where it holds the whole class.
         batch_size: Images in each; a smaller class has smaller ones.
@@ -67,20 +74,19 @@ def client_gradients(
     Returns:
         (C, C, D + 1); zero for classes that the client does not hold.
     """
-    data, scheme = client.data, client.local.augment
     classes, size = weight.shape
     gradients = weight.new_zeros(classes, classes, size + 1)
     indices = data.indices.to(data.images.device)
     for label in data.class_counts.nonzero().flatten():
         own = indices[data.labels[indices] == label]
-        alike = scheme == "none" and len(own) <= batch_size
+        alike = augment == "none" and len(own) <= batch_size
         drawn = [
             torch.randperm(len(own), generator=generator)[:batch_size]
             for _ in range(1 if alike else batches)
         ]
         images = data.images[own[torch.cat(drawn).to(own.device)]]
-        pixels = normalize(augment(images, scheme, generator), data.mean, data.std)
-        features = client.frozen_features(tensors, pixels).flatten(0, 1)  # (B S, D)
+        pixels = normalize(augment_images(images, augment, generator), data.mean, data.std)
+        features = frozen_features(model, tensors, pixels).flatten(0, 1)  # (B S, D)
         gradients[label] = class_gradients(features[None], weight, bias, label[None])[0]
     return gradients
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from fedlt.models.model import Model
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode inside the context; every part has its own again after."""
+    """Evaluation mode inside the block; every submodule's mode is restored."""
     was_training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -18,3 +22,19 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in was_training:
             part.training = True
+
+
+def set_training_modes(model: Model, trained: Sequence[str]) -> None:
+    """Put a model into training mode, except the parts of which no parameter is trained.
+
+    A part is the backbone or a network of the plugin's own. A part that stays as it is evaluates,
+    so that its BatchNorm statistics stay as they are, too.
+
+    Args:
+        model: The model, changed in place.
+        trained: Names of the parameters that are trained.
+    """
+    model.train()
+    networks = {f"networks.{name}.": part for name, part in model.networks.items()}
+    for prefix, part in {"backbone.": model.backbone, **networks}.items():
+        part.train(any(name.startswith(prefix) for name in trained))

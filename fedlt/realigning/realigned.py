@@ -128,7 +128,9 @@ class Realigned(Strategy):
         sent = {name: tensor.cpu() for name, tensor in under(SENT, client.broadcast).items()}
         features, labels = torch.zeros(0, head["weight"].shape[1]), torch.zeros(0).long()
         if size:
-            features, labels = (t.cpu() for t in client_features(client, client.broadcast))
+            features, labels = (
+                t.cpu() for t in client_features(client.model, client.data, client.broadcast)
+            )
         generator = torch_generator(client.seed, "realign", client.round, client.cid)
         mean, total = self.learner.answer(head, sent, (features, labels), generator)
         return Update(

@@ -5,7 +5,7 @@
         checkpoint.json        format, run, round, the groups' names in order, the state files,
                                the caller's meta
         SHA256SUMS             of both, as `sha256sum -c` reads it
-    checkpoints/personal/      see fedlt.runs.state_files: personal tensors, written when they change
+    checkpoints/personal/      personal tensors, written when they change: state_files.py
 
 A folder is written under a temporary name, synced to disk and renamed; the last two are kept, and
 of the state files those that they name. When the newest checkpoint or a state file of it is

@@ -1,7 +1,8 @@
 """A claim on a run directory that need not exist: one process on a machine prepares a run.
 
 The claim is a name that the kernel keeps as long as its process lives, so nothing is written and
-nothing can be left behind. The lock on the directory itself (fedlt/runs/directory.py) holds across machines.
+nothing can be left behind. The lock on the directory itself, in fedlt/runs/directory.py, holds
+across machines.
 """
 
 from __future__ import annotations

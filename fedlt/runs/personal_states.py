@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedlt.runs.state_files import StateFile, read_state, write_states
-from fedlt.strategy import Tensors
+from fedlt.update import Tensors
 
 FILE_BYTES = 64 * 2**20  # of tensors in one state file, unless one client has more
 FILE_TENSORS = 1024  # likewise: reading one client's state reads the names of a whole file

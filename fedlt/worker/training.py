@@ -8,83 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice, repeat
+from itertools import count, repeat
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fedlt.batch import Phase
 from fedlt.optim.adamw import AdamW
 from fedlt.optim.sgd import ParameterGroup, Sgd, climb
-from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
-    from fedlt.client import Batch, Client, Objective
-    from fedlt.models import Model
+    from fedlt.batch import Batch
+    from fedlt.client import Client
 
 
-@dataclass(frozen=True)
-class Phase:
-    """What one call of ``Client.train`` asks for."""
+def step_factors(client: Client, phase: Phase) -> Iterator[float]:
+    """Yield the factor of the learning rates step by step, without an end.
 
-    objective: Objective  # gives the mean loss of a batch
-    epochs: int  # passes over the client's data
-    trained: tuple[str, ...]  # the parameters that SGD moves, in the model's order
-    no_decay: tuple[str, ...] = ()  # prefixes of parameters that get no weight decay
-    schedule: Schedule | None = None  # factor of every learning rate; None: always 1
-    ascent: float = 0.0  # SAM's rho: the gradient is taken this far uphill
-    batches: tuple[Batch, ...] | None = None  # these, instead of epochs of the plugin's
-    optimizer: str = "sgd"  # or adamw
-
-    def set_modes(self, model: Model) -> None:
-        """Put a model into training mode; a backbone of which nothing is trained evaluates.
-
-        So does a plugin's network.
-        """
-        model.train()
-        networks = {f"networks.{name}.": part for name, part in model.networks.items()}
-        for prefix, part in {"backbone.": model.backbone, **networks}.items():
-            part.train(any(name.startswith(prefix) for name in self.trained))
-
-    def factors(self, client: Client) -> Iterator[float]:
-        """Yield the factor of the learning rates step by step, without an end.
-
-        A plugin that makes more batches than plain ones keeps the last step's factor.
-        """
-        if self.schedule is None:
-            yield from repeat(1.0)
-            return
-        planned = client.planned_steps(self.epochs) if self.batches is None else len(self.batches)
-        for step in count():
-            yield self.schedule(min(step, planned - 1), planned)
-
-
-Schedule = Callable[[int, int], float]  # (step from 0, planned steps) -> factor
-Trainer = Callable[["Client", Phase], dict[str, float]]
+    A plugin that makes more batches than plain ones keeps the last step's factor.
+    """
+    if phase.schedule is None:
+        yield from repeat(1.0)
+        return
+    steps = client.planned_steps(phase.epochs) if phase.batches is None else len(phase.batches)
+    for step in count():
+        yield phase.schedule(min(step, steps - 1), steps)
 
 
 def phase_batches(client: Client, phase: Phase) -> Iterator[Batch]:
     """Yield the batches of a phase; of a client that is cut short, the first ones."""
     if phase.batches is None:
-        yield from batches_of(client, phase.epochs)
+        yield from client.batches(phase.epochs)
     else:
         yield from phase.batches
-
-
-def batches_of(client: Client, epochs: int) -> Iterator[Batch]:
-    """Yield the batches of the next epochs; of a client that is cut short, the first ones."""
-    start = client.epochs_done
-    client.epochs_done += epochs
-    every = chain.from_iterable(epoch_batches(client, start + e) for e in range(epochs))
-    return islice(every, client.steps_in(epochs))
-
-
-def epoch_batches(client: Client, epoch: int) -> Iterator[Batch]:
-    """Yield an epoch of the plugin's batches, as its loss wants to see them."""
-    generator = torch_generator(client.seed, "views", client.round, client.cid, epoch)
-    return client.plugin.views(client, client.plugin.batches(client, epoch), generator)
 
 
 def precision_of(client: Client) -> Callable[[], AbstractContextManager[object]]:
@@ -144,7 +102,9 @@ def train_alone(client: Client, phase: Phase) -> dict[str, float]:
     for parameter in (*frozen, *thawed):
         parameter.requires_grad_(not parameter.requires_grad)
     try:
-        for batch, factor in zip(phase_batches(client, phase), phase.factors(client), strict=False):
+        for batch, factor in zip(
+            phase_batches(client, phase), step_factors(client, phase), strict=False
+        ):
             loss = backward(batch)
             if phase.ascent:
                 moved = [parameters[name] for name in phase.trained]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedlt.client import Client, ClientData
+from fedlt.client import Client, ClientData, Trainer
 from fedlt.data.prior import log_prior
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.machine.devices import SharedCopies, find_device
@@ -26,7 +26,7 @@ from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
 from fedlt.strategy import HeadFunction, ServerState, Tensors, Update
 from fedlt.worker.scorer import Scorer
-from fedlt.worker.training import Trainer, train_alone
+from fedlt.worker.training import train_alone
 
 if TYPE_CHECKING:
     from fedlt.federation.federation import Federation

@@ -15,7 +15,6 @@ from fedlt.client import Batch
 from fedlt.data.partition import Partition
 from fedlt.errors import FedltError
 from fedlt.losses import cross_entropy
-from fedlt.worker.training import epoch_batches
 
 LAMBDAS = np.array([-0.5, 1.0, 2.5])
 IID = {"scheme": "iid"}  # every client holds every class
@@ -99,7 +98,7 @@ def test_views_are_keyed_by_round_client_and_epoch(lab, strong):
     bench = bench_of(lab, {"name": "mdcs", "strong": strong})
 
     def images(cid, round_, epoch):
-        batches = epoch_batches(bench.client(cid, round_=round_), epoch)
+        batches = bench.client(cid, round_=round_).epoch_batches(epoch)
         return torch.cat([batch.images for batch in batches])
 
     first = images(1, 1, 0)

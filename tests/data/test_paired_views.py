@@ -41,7 +41,9 @@ def both_views(origin, augment="crop_flip", seed=0):
     batch = Batch(images, rows, origin=(image, rows) if origin else None)
     generator = torch.Generator().manual_seed(seed)
     client = client_with(augment)
-    (found,) = paired_views(client, [batch], generator, degrees=0.0, strong="none")
+    (found,) = paired_views(
+        client.data, [batch], generator, augment=client.local.augment, degrees=0.0, strong="none"
+    )
     assert found.labels.shape == (2 * COUNT,)
     return to_pixels(found.images, MEAN, STD)[:, 0].numpy(), image[0, 0].numpy()
 

@@ -86,7 +86,7 @@ def test_a_clients_features_are_those_of_its_images_in_evaluation_mode(lab):
     federation = lab.federation()
     server, worker = make_server_half(federation), Worker(federation)
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
-    features, labels = client_features(client, client.broadcast)
+    features, labels = client_features(client.model, client.data, client.broadcast)
     model = worker.model.eval()
     data = federation.data
     chosen = data.partition.clients[1]
@@ -96,7 +96,7 @@ def test_a_clients_features_are_those_of_its_images_in_evaluation_mode(lab):
         expected = model.features(images).squeeze(1)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
     assert labels.tolist() == data.train_labels[chosen].tolist()
-    sums = client_sums(client, client.broadcast)
+    sums = client_sums(client.model, client.data, client.broadcast)
     assert sums.counts.tolist() == data.client_counts[1].tolist()
     assert sums.products is None
     torch.testing.assert_close(sums.sums.sum(0), expected.sum(0), rtol=1e-4, atol=1e-4)

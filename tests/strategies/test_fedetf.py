@@ -82,7 +82,7 @@ def test_tuning_by_autograd_on_features(lab, momentum, decay):
     worker, server, client = start(lab, local={"momentum": momentum, "weight_decay": decay})
     del worker, server
     model, strategy = client.model, FedETF(alternations=2, tune_epochs=2)
-    features, labels = client_features(client, {})
+    features, labels = client_features(client.model, client.data, {})
     head = model.heads["head"]
     weight = head.projection.weight.detach().clone().requires_grad_()
     bias = head.projection.bias.detach().clone().requires_grad_()

@@ -1,0 +1,28 @@
+"""Features of a model with other weights, without a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from fedlt.models.model import Model
+from fedlt.models.modes import evaluating
+
+
+def frozen_features(model: Model, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    """Return the features (B, S, D) that a model gives with other weights, in evaluation mode.
+
+    Args:
+        model: Its architecture, and its values of what ``tensors`` lack.
+        tensors: Parameters and buffers by the model's names.
+        images: (B, Ch, H, W).
+    """
+    backbone, prefix = model.backbone, "backbone."
+    known = {f"{prefix}{name}" for name in backbone.state_dict()}
+    given = {n.removeprefix(prefix): value for n, value in tensors.items() if n in known}
+    with evaluating(backbone), torch.no_grad():
+        features: Tensor = functional_call(backbone, given, (images,))
+    return features
