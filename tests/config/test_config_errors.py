@@ -81,7 +81,6 @@ def test_file_that_cannot_be_read(path, reason):
         ("partition: {num_clients: 0}", ["partition.num_clients is 0", "at least 1"]),
         ("partition: {scheme: dirichle}", ["expected 'dirichlet', 'iid'", "nearest: 'dirichlet'"]),
         ("engine: {workers: 0}", ["engine.workers is 0", "'auto' or at least 1"]),
-        ("engine: {name: rya}", ["engine.name: no engine 'rya'", "nearest: 'ray'"]),
         ("evaluate: {clients: some}", ["evaluate.clients is 'some'", "'all' or a whole number"]),
         ("evaluate: {clients: 11}", ["evaluate.clients: 11", "partition.num_clients: 10"]),
         ("clients_per_round: 11", ["clients_per_round: 11", "partition.num_clients: 10"]),
