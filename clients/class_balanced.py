@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import ShareBelowOne
 from fedlt.losses import class_weighted_cross_entropy, effective_number_weights
 
 if TYPE_CHECKING:
@@ -20,12 +21,7 @@ class ClassBalanced(ClientPlugin):
 
     per_image: ClassVar[bool] = True
 
-    beta: float = 0.9999
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta: {self.beta} is not in [0, 1)")
+    beta: ShareBelowOne = 0.9999
 
     def setup(self, client: Client) -> None:
         """Make the weights of the classes."""

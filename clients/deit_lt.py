@@ -6,12 +6,15 @@ CVPR 2024, https://arxiv.org/abs/2404.02900
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from pydantic import Field
+
+from fedlt.config.ranges import Count, NotNegative, Share
 from fedlt.data.views import single_view
 from fedlt.errors import FedltError
 from fedlt.losses import mean_weight, soft_cross_entropy, weighted_distillation
-from fedlt.methods.taught import TaughtPlugin, check_range, mix_batch
+from fedlt.methods.taught import TaughtPlugin, mix_batch
 from fedlt.models.vit import NO_DECAY, DistilledViT, fuse
 
 if TYPE_CHECKING:
@@ -40,31 +43,21 @@ class DeitLT(TaughtPlugin):
     normed_features: ClassVar[bool] = True
     no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
-    alpha: float = 0.5  # share of the DIST loss
-    warmup: float = 0.1  # share of the rounds without it, in which a co-teacher begins
-    drw_start: float = 0.9  # share of the rounds that mix, and weigh no class
+    alpha: Share = 0.5  # share of the DIST loss
+    warmup: Share = 0.1  # share of the rounds without it, in which a co-teacher begins
+    drw_start: Share = 0.9  # share of the rounds that mix, and weigh no class
     drw_norm: Literal["auto", "batch", "fixed"] = "auto"  # batch: the paper; auto: from 16 images
-    mixup: float = 0.8  # alpha of mixup; 0: none
-    cutmix: float = 1.0  # alpha of CutMix; 0: none
-    smoothing: float = 0.1  # of labels, while images are mixed
+    mixup: NotNegative = 0.8  # alpha of mixup; 0: none
+    cutmix: NotNegative = 1.0  # alpha of CutMix; 0: none
+    smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0.1  # of labels, while images are mixed
     strong: Literal["autoaugment", "distort", "none"] = "autoaugment"  # distort: cheaper
     head_fusion: Literal["logits", "probs", "cls", "dist"] = "logits"
-    patch: int | None = None  # pixels a side; None: by the image's
-    width: int = 64  # features of a token
-    depth: int = 4  # blocks
-    heads: int = 4  # of attention
-    mlp_ratio: float = 2.0
-    drop_path: float = 0.0  # 0.1 in the paper
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters; the student checks its own sizes."""
-        super().__post_init__()
-        check_range(self, 0, 1, "alpha", "warmup", "drw_start")
-        check_range(self, 0, float("inf"), "mixup", "cutmix")
-        check_range(self, 0, 0.999, "smoothing", "drop_path")
-        check_range(self, 1, 4096, "width", "heads")
-        check_range(self, 1, 100, "depth")
-        check_range(self, 0, 100, "mlp_ratio")
+    patch: Count | None = None  # pixels a side; None: by the image's
+    width: Annotated[int, Field(ge=1, le=4096)] = 64  # features of a token
+    depth: Annotated[int, Field(ge=1, le=100)] = 4  # blocks
+    heads: Annotated[int, Field(ge=1, le=4096)] = 4  # of attention
+    mlp_ratio: Annotated[float, Field(ge=0, le=100)] = 2.0
+    drop_path: Annotated[float, Field(ge=0, le=0.999)] = 0.0  # 0.1 in the paper
 
     def build(self, model: Model) -> None:
         """Make the file's model the teacher, and the student the model."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from fedlt.config.ranges import NotNegative, Share
 from fedlt.generators.curriculum import stage_of
 from fedlt.generators.plugin import PoolPlugin
 from fedlt.generators.tail import LEVELS, TailData, progress_epochs
@@ -37,18 +38,9 @@ class DisCL(PoolPlugin):
     curriculum: Literal[
         "diverse_to_specific", "specific_to_diverse", "all_levels", "adaptive", "oversample"
     ] = "diverse_to_specific"
-    until: float = 60 / 65  # share of the rounds that the curriculum takes
-    keep: float = 0.3  # rare: share of the other images that an epoch keeps
-    cap: float = 3.0  # most further hard images, in real ones
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        super().__post_init__()
-        for name in ("until", "keep"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not in [0, 1]")
-        if self.cap < 0:
-            raise ValueError(f"cap: {self.cap} is below 0")
+    until: Share = 60 / 65  # share of the rounds that the curriculum takes
+    keep: Share = 0.3  # rare: share of the other images that an epoch keeps
+    cap: NotNegative = 3.0  # most further hard images, in real ones
 
     @property
     def uses_pool(self) -> bool:

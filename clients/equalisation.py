@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import Share
 from fedlt.losses import equalisation, kept_in_softmax
 
 if TYPE_CHECKING:
@@ -31,14 +32,8 @@ class Equalisation(ClientPlugin):
 
     per_image: ClassVar[bool] = True
 
-    threshold: float = 0.05  # lambda: a class with a smaller share is rare
-    gamma: float = 0.9  # how often a rare class is left out
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("threshold", "gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not in [0, 1]")
+    threshold: Share = 0.05  # lambda: a class with a smaller share is rare
+    gamma: Share = 0.9  # how often a rare class is left out
 
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative
 from fedlt.losses import calibration, fedlc
 
 if TYPE_CHECKING:
@@ -26,12 +27,7 @@ class FedLC(ClientPlugin):
 
     per_image: ClassVar[bool] = True
 
-    tau: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.tau < 0:
-            raise ValueError(f"tau: {self.tau} is below 0")
+    tau: NotNegative = 1.0
 
     def setup(self, client: Client) -> None:
         """Make the offsets of the logits."""

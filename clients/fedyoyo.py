@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative, Positive, Share
 from fedlt.data.views import paired_views, plain_views_note
 from fedlt.losses import logit_adjusted, weak_to_strong
 
@@ -33,22 +34,12 @@ class FedYoYo(ClientPlugin):
 
     masks_absent: ClassVar[bool] = True
 
-    weight: float = 4.0  # lambda: of the distillation
-    tau: float = 1.5  # exponent of the prior
-    temperature: float = 1.5  # T: of the distillation
-    warmup: float = 1 / 6  # share of the rounds in which the weight grows linearly; 50 of 300
-    rotation: float = 15.0  # degrees by which a weak view is turned at most
+    weight: NotNegative = 4.0  # lambda: of the distillation
+    tau: NotNegative = 1.5  # exponent of the prior
+    temperature: Positive = 1.5  # T: of the distillation
+    warmup: Share = 1 / 6  # share of the rounds in which the weight grows linearly; 50 of 300
+    rotation: NotNegative = 15.0  # degrees by which a weak view is turned at most
     strong: Literal["autoaugment", "distort"] = "autoaugment"  # strong views; distort is cheaper
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("weight", "tau", "rotation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: {self.temperature} is not above 0")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup: {self.warmup} is not in [0, 1]")
 
     def note(self, config: Config) -> str:
         """Say what the views are where the file does not crop."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative
 from fedlt.losses import focal
 
 if TYPE_CHECKING:
@@ -23,12 +24,7 @@ class Focal(ClientPlugin):
 
     per_image: ClassVar[bool] = True
 
-    gamma: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.gamma < 0:
-            raise ValueError(f"gamma: {self.gamma} is below 0")
+    gamma: NotNegative = 2.0
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean of -(1 - p)^gamma log p, equation 4."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from fedlt.client import Batch, ClientPlugin, batches_with_rows
+from fedlt.config.ranges import Share, ShareBelowOne
 from fedlt.data.pruning import image_losses, soft_prune
 from fedlt.rng import torch_generator
 
@@ -29,15 +30,8 @@ class InfoBatch(ClientPlugin):
 
     weighs_images: ClassVar[bool] = True
 
-    ratio: float = 0.5  # r: how likely an image below the mean loss is left out
-    until: float = 0.875  # delta: share of the rounds in which images are left out
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if not 0 <= self.ratio < 1:
-            raise ValueError(f"ratio: {self.ratio} is not in [0, 1)")
-        if not 0 <= self.until <= 1:
-            raise ValueError(f"until: {self.until} is not in [0, 1]")
+    ratio: ShareBelowOne = 0.5  # r: how likely an image below the mean loss is left out
+    until: Share = 0.875  # delta: share of the rounds in which images are left out
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
         """Yield one epoch of what is kept."""

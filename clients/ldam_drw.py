@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative, Positive, Share, ShareBelowOne
 from fedlt.losses import effective_number_weights, ldam, ldam_margins
 
 if TYPE_CHECKING:
@@ -28,21 +29,10 @@ class LdamDrw(ClientPlugin):
     cosine_heads: ClassVar[bool] = True
     per_image: ClassVar[bool] = True
 
-    max_margin: float = 0.5  # of the rarest class, as a cosine
-    scale: float = 30.0  # of the cosines: s
-    beta: float = 0.9999  # of the effective numbers
-    drw_start: float = 0.8  # share of the rounds without re-weighting; 1: never
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.max_margin < 0:
-            raise ValueError(f"max_margin: {self.max_margin} is below 0")
-        if self.scale <= 0:
-            raise ValueError(f"scale: {self.scale} is not above 0")
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta: {self.beta} is not in [0, 1)")
-        if not 0 <= self.drw_start <= 1:
-            raise ValueError(f"drw_start: {self.drw_start} is not in [0, 1]")
+    max_margin: NotNegative = 0.5  # of the rarest class, as a cosine
+    scale: Positive = 30.0  # of the cosines: s
+    beta: ShareBelowOne = 0.9999  # of the effective numbers
+    drw_start: Share = 0.8  # share of the rounds without re-weighting; 1: never
 
     def build(self, model: Model) -> None:
         """Ask for cosine heads."""

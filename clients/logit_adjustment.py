@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative
 from fedlt.losses import logit_adjusted
 
 if TYPE_CHECKING:
@@ -27,12 +28,7 @@ class LogitAdjustment(ClientPlugin):
     per_image: ClassVar[bool] = True
     masks_absent: ClassVar[bool] = True
 
-    tau: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.tau < 0:
-            raise ValueError(f"tau: {self.tau} is below 0")
+    tau: NotNegative = 1.0
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean of CE(logits + tau log prior), equation 10."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import Count, Finite, NotNegative, Positive, Share
 from fedlt.data.shots import GROUPS
 from fedlt.data.views import paired_views, plain_views_note
 from fedlt.losses import consistency, diversity, expert_offsets
@@ -40,31 +43,21 @@ class Mdcs(ClientPlugin):
     experts: ClassVar[bool] = True
     masks_absent: ClassVar[bool] = True
 
-    lambdas: tuple[float, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
-    kd_weight: float = 0.6  # of the self-distillation
-    temperature: float = 1.0  # of the self-distillation
-    warmup: float = 0.05  # share of the rounds in which its weight grows linearly
-    scale: float = 30.0  # of the cosines
-    own_stages: int = 2  # the last stages of the backbone, which every expert has for itself
-    expert_width: float = 0.75  # factor of their widths
+    lambdas: tuple[Finite, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
+    kd_weight: NotNegative = 0.6  # of the self-distillation
+    temperature: Positive = 1.0  # of the self-distillation
+    warmup: Share = 0.05  # share of the rounds in which its weight grows linearly
+    scale: Positive = 30.0  # of the cosines
+    own_stages: Count = 2  # the last stages of the backbone, which every expert has for itself
+    expert_width: Annotated[float, Field(ge=0.5, le=1)] = 0.75  # factor of their widths
     reduce: Literal["sum", "mean"] = "sum"  # of the experts' losses
-    rotation: float = 15.0  # degrees by which a weak view is turned at most
+    rotation: NotNegative = 15.0  # degrees by which a weak view is turned at most
     strong: Literal["autoaugment", "distort"] = "autoaugment"  # strong views; distort is cheaper
 
     def __post_init__(self) -> None:
-        """Check the hyperparameters."""
+        """Ask for two experts, and say where their mean is biased."""
         if len(self.lambdas) < 2:
             raise ValueError(f"lambdas: {list(self.lambdas)} are not at least 2 experts")
-        for name in ("temperature", "scale"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
-        for name in ("kd_weight", "rotation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
-        if not 0 <= self.warmup <= 1:
-            raise ValueError(f"warmup: {self.warmup} is not in [0, 1]")
-        if not 0.5 <= self.expert_width <= 1:
-            raise ValueError(f"expert_width: {self.expert_width} is not in [0.5, 1]")
         mean = sum(self.lambdas) / len(self.lambdas)
         if not math.isclose(mean, 1.0, abs_tol=1e-6):
             logging.getLogger(__name__).warning(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from fedlt.client import Batch, ClientPlugin
+from fedlt.config.ranges import NotNegative
 from fedlt.rng import numpy_generator, torch_generator
 
 if TYPE_CHECKING:
@@ -28,12 +29,7 @@ class Mixup(ClientPlugin):
 
     weighs_images: ClassVar[bool] = True
 
-    alpha: float = 1.0  # 0: nothing is mixed
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.alpha < 0:
-            raise ValueError(f"alpha: {self.alpha} is below 0")
+    alpha: NotNegative = 1.0  # 0: nothing is mixed
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
         """Yield one epoch of mixed batches."""

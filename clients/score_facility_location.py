@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative
 from fedlt.losses import cross_entropy, facility_location
 
 if TYPE_CHECKING:
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
 class ScoreFacilityLocation(ClientPlugin):
     """Cross-entropy, and a push of every image away from the nearest image of each other class."""
 
-    weight: float = 1.0  # of the push
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.weight < 0:
-            raise ValueError(f"weight: {self.weight} is below 0")
+    weight: NotNegative = 1.0  # of the push
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return CE + weight times the total information; the logits are the embeddings."""

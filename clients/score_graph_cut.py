@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative
 from fedlt.losses import cross_entropy, graph_cut
 
 if TYPE_CHECKING:
@@ -18,14 +19,8 @@ if TYPE_CHECKING:
 class ScoreGraphCut(ClientPlugin):
     """Cross-entropy, and images of a class drawn together and away from those of other classes."""
 
-    weight: float = 1.0  # of the cut
-    within: float = 1.0  # lambda: of the similarities inside a class
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("weight", "within"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
+    weight: NotNegative = 1.0  # of the cut
+    within: NotNegative = 1.0  # lambda: of the similarities inside a class
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return CE + weight times the total information; the logits are the embeddings."""

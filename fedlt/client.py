@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedlt.batch import Batch, ClientData, Phase, Schedule, add_metrics
+from fedlt.config.ranges import Checked
 from fedlt.data.batches import batch_slices, make_batches
 from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
@@ -306,7 +307,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class ClientPlugin:
+class ClientPlugin(Checked):
     """A local-training method. The defaults are plain cross-entropy on plain batches.
 
     One that overrides ``batches`` is a data plugin, one that overrides ``build``, ``views``,

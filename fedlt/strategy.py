@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from fedlt.config.ranges import Checked
 from fedlt.models import LinearHead, Model
 from fedlt.update import HeadFunction, ServerState, Tensors, Total, Update, prefixed, under
 
@@ -39,7 +40,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Strategy(Checked):
     """A federated method. The defaults are FedAvg with one shared linear head called ``head``."""
 
     reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedlt.batch import Phase
+from fedlt.config.ranges import Share
 from fedlt.models.modes import set_training_modes
 from fedlt.optim.sgd import ParameterGroup, Sgd
 from fedlt.strategy import Tensors, Update, prefixed, under
@@ -40,13 +41,8 @@ class APFL(FedAvg):
     needs_sgd: ClassVar[bool] = True
     own_model: ClassVar[str] = "mixed."
 
-    alpha: float = 0.5  # the share of v in the mixture; where it begins, if it is adaptive
+    alpha: Share = 0.5  # the share of v in the mixture; where it begins, if it is adaptive
     adaptive: bool = True  # alpha takes a gradient step at the first batch of each round
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha: {self.alpha} is not in [0, 1]")
 
     def local_update(self, client: Client) -> Update:
         """Train w and v side by side; keep v, the mixture at the end, and alpha."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from fedlt.config.ranges import NotNegative, Positive
 from fedlt.data.batches import make_batches
 from fedlt.data.prior import ABSENT
 from fedlt.losses import entropy, masked_divergence
@@ -34,18 +35,10 @@ class BalanceFL(FedAvg):
 
     reads_labels: ClassVar[bool] = True
 
-    weight: float = 1.0  # of the distillation of absent classes
-    tau: float = 2.0  # its temperature
-    smooth: float = 0.1  # of the entropy over the held classes, which is kept high
-    noise: float = 1.0  # factor of the features' noise; 0: none
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("weight", "smooth", "noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
-        if self.tau <= 0:
-            raise ValueError(f"tau: {self.tau} is not above 0")
+    weight: NotNegative = 1.0  # of the distillation of absent classes
+    tau: Positive = 2.0  # its temperature
+    smooth: NotNegative = 0.1  # of the entropy over the held classes, which is kept high
+    noise: NotNegative = 1.0  # factor of the features' noise; 0: none
 
     def local_update(self, client: Client) -> Update:
         """Make class-balanced batches with noise for their features, and train on them."""

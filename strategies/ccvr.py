@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from fedlt.config.ranges import Count, Positive, ShareBelowOne, Whole
 from fedlt.losses import cross_entropy
 from fedlt.models.calibration import Allocation, Calibration, Covariance
 from fedlt.models.class_statistics import ClassSums, client_features
@@ -35,15 +36,11 @@ class CCVR(FedAvg):
 
     covariance: Covariance = Calibration.covariance  # full: C D^2 numbers a client
     allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images
-    per_class: int = Calibration.per_class  # M_c: features drawn from each class, on average
-    epochs: int = Calibration.epochs  # passes over them
-    lr: float = Calibration.lr
-    momentum: float = Calibration.momentum
-    batch_size: int = Calibration.batch_size
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        self.calibration()
+    per_class: Count = Calibration.per_class  # M_c: features drawn from each class, on average
+    epochs: Whole = Calibration.epochs  # passes over them
+    lr: Positive = Calibration.lr
+    momentum: ShareBelowOne = Calibration.momentum
+    batch_size: Count = Calibration.batch_size
 
     def calibration(self) -> Calibration:
         """Return the hyperparameters as what is done with the statistics."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
 
+from fedlt.config.ranges import Positive
 from fedlt.strategy import Strategy, Update
 
 if TYPE_CHECKING:
@@ -26,12 +27,7 @@ class Centralised(Strategy):
 
     reference: ClassVar[str] = "pooled data"
     pools: ClassVar[bool] = True
-    epochs: float | None = None  # passes over all images in a round, whole or not
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.epochs is not None and self.epochs <= 0:
-            raise ValueError(f"epochs: {self.epochs} is not above 0")
+    epochs: Positive | None = None  # passes over all images in a round, whole or not
 
     def local_update(self, client: Client) -> Update:
         """Train on the pooled images for a round's share of passes."""

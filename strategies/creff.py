@@ -7,12 +7,13 @@ with federated features, IJCAI 2022. https://arxiv.org/abs/2204.13399
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from fedlt.config.ranges import Count, Positive
 from fedlt.models import LinearHead, Model
 from fedlt.models.gradient_matching import client_gradients, match_features
 from fedlt.models.linear_probe import ProbeSettings, draw_head, train_head
@@ -35,19 +36,13 @@ class CReFF(Strategy):
 
     needs_linear_heads: ClassVar[bool] = True
 
-    per_class: int = 100  # federated features of each class
-    gradient_batches: int = 10  # averaged into one class's gradient
-    gradient_batch_size: int = 32  # images in each, at most
-    match_steps: int = 100
-    match_lr: float = 0.1
-    retrain_epochs: int = 300
-    retrain_lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in (field.name for field in fields(self)):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
+    per_class: Count = 100  # federated features of each class
+    gradient_batches: Count = 10  # averaged into one class's gradient
+    gradient_batch_size: Count = 32  # images in each, at most
+    match_steps: Count = 100
+    match_lr: Positive = 0.1
+    retrain_epochs: Count = 300
+    retrain_lr: Positive = 0.01
 
     def build(self, model: Model) -> None:
         """Add FedAvg's head and the retrained one."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import add_metrics
+from fedlt.config.ranges import NotNegative
 from fedlt.strategy import Update, under
 from strategies.fedavg import FedAvg
 
@@ -27,12 +28,7 @@ class Ditto(FedAvg):
 
     own_model: ClassVar[str] = "own."
 
-    lam: float = 1.0  # lambda: how strongly the personal model is held
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.lam < 0:
-            raise ValueError(f"lam: {self.lam} is below 0")
+    lam: NotNegative = 1.0  # lambda: how strongly the personal model is held
 
     def local_update(self, client: Client) -> Update:
         """Train the copy of the global model, then the personal one, on the same batches.

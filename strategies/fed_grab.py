@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 
+from fedlt.config.ranges import NotNegative, Positive, ShareBelowOne
 from fedlt.methods.composition import is_plain
 from fedlt.models.balancer import BalancedHead, GradientBalancer, norm_prior, rare_classes
 from strategies.fedavg import FedAvg
@@ -35,23 +36,12 @@ class FedGraB(FedAvg):
     needs_linear_heads: ClassVar[bool] = True
     reads_labels: ClassVar[bool] = True
 
-    kp: float = 10.0  # gains of the incremental PID controllers
-    ki: float = 0.01
-    kd: float = 0.1
-    slope: float = 0.5  # of the weight in the controller's output
-    limit: float = 100.0  # largest absolute output
-    covered: float = 0.95  # share of the estimated prior that the other classes cover; 0: all rare
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("kp", "ki", "kd"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 0")
-        for name in ("slope", "limit"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
-        if not 0 <= self.covered < 1:
-            raise ValueError(f"covered: {self.covered} is not in [0, 1)")
+    kp: NotNegative = 10.0  # gains of the incremental PID controllers
+    ki: NotNegative = 0.01
+    kd: NotNegative = 0.1
+    slope: Positive = 0.5  # of the weight in the controller's output
+    limit: Positive = 100.0  # largest absolute output
+    covered: ShareBelowOne = 0.95  # share of the estimated prior in the other classes; 0: all rare
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Refuse plugins with a loss of their own."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fedlt.config.ranges import Count, NotNegative, ShareAboveZero
 from fedlt.strategy import Tensors, Update, prefixed, under
 from strategies.fedavg import FedAvg
 
@@ -39,20 +40,10 @@ class FedALA(FedAvg):
 
     own_model: ClassVar[str] = "own."
 
-    layers: int = 1  # p: how many of the top layers are mixed; the head is the first
-    share: float = 0.8  # s: share of the client's batches that the weights are learnt on
-    eta: float = 1.0  # learning rate of the weights; 0 leaves them at 1, which is FedAvg
-    start_epochs: int = 10  # passes when the weights are learnt first; later it is one
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("layers", "start_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share: {self.share} is not in (0, 1]")
-        if self.eta < 0:
-            raise ValueError(f"eta: {self.eta} is below 0")
+    layers: Count = 1  # p: how many of the top layers are mixed; the head is the first
+    share: ShareAboveZero = 0.8  # s: share of the client's batches that the weights are learnt on
+    eta: NotNegative = 1.0  # learning rate of the weights; 0 leaves them at 1, which is FedAvg
+    start_epochs: Count = 10  # passes when the weights are learnt first; later it is one
 
     def local_update(self, client: Client) -> Update:
         """Mix, if the client has a model of its own, then train as FedAvg does."""

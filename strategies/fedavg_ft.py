@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from fedlt.config.ranges import Count
 from fedlt.strategy import Tensors
 from strategies.fedavg import FedAvg
 
@@ -25,12 +26,7 @@ class FedAvgFT(FedAvg):
     """
 
     scope: Literal["all", "head"] = "all"  # what is tuned
-    epochs: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.epochs < 1:
-            raise ValueError(f"epochs: {self.epochs} is not at least 1")
+    epochs: Count = 1
 
     @property
     def adapt_epochs(self) -> int:

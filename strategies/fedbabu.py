@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from fedlt.config.ranges import Count
 from fedlt.models import FixedHead, LinearHead
 from fedlt.strategy import HeadFunction, Strategy, Tensors, Update
 
@@ -29,12 +30,7 @@ class FedBABU(Strategy):
     needs_linear_heads: ClassVar[bool] = True
 
     scope: Literal["all", "head"] = "all"  # what is tuned
-    epochs: int = 5
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.epochs < 1:
-            raise ValueError(f"epochs: {self.epochs} is not at least 1")
+    epochs: Count = 5
 
     def build(self, model: Model) -> None:
         """Add the random head twice: fixed for the generic model, and the copy that is tuned."""

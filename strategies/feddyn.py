@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fedlt.config.ranges import Positive
 from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
 from strategies.scaffold import with_drift
 
@@ -36,12 +37,7 @@ class FedDyn(Strategy):
     the first round takes the plain mean step 1 + |cohort| / N times.
     """
 
-    alpha: float = 0.1  # weight of the regulariser
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameter."""
-        if self.alpha <= 0:
-            raise ValueError(f"alpha: {self.alpha} is not above 0")
+    alpha: Positive = 0.1  # weight of the regulariser
 
     def init(self, model: Model) -> ServerState:
         """Return the first state: h is zero, and stays with the server."""

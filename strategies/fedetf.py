@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
+from fedlt.config.ranges import Count, Positive, Seed, Whole
 from fedlt.losses import balanced_softmax
 from fedlt.methods.composition import is_plain, weighted
 from fedlt.models import Model
@@ -34,22 +35,12 @@ class FedETF(Strategy):
     weight decay, the class vectors have neither.
     """
 
-    scale: float = 1.0  # where the learnable scale of the cosines starts
-    etf_seed: int = 0  # draws the frame's orientation; the same one for every seed of a run
-    alternations: int = 20  # of tuning class vectors, then projection; 0: no personal model
-    tune_epochs: int = 3  # passes over the client's features in each phase
-    classes_lr: float = 0.1  # learning rate of the class vectors
-    projection_lr: float = 0.05  # and of the projection
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("scale", "classes_lr", "projection_lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
-        if self.alternations < 0:
-            raise ValueError(f"alternations: {self.alternations} is below 0")
-        if self.tune_epochs < 1:
-            raise ValueError(f"tune_epochs: {self.tune_epochs} is below 1")
+    scale: Positive = 1.0  # where the learnable scale of the cosines starts
+    etf_seed: Seed = 0  # draws the frame's orientation; the same one for every seed of a run
+    alternations: Whole = 20  # of tuning class vectors, then projection; 0: no personal model
+    tune_epochs: Count = 3  # passes over the client's features in each phase
+    classes_lr: Positive = 0.1  # learning rate of the class vectors
+    projection_lr: Positive = 0.05  # and of the projection
 
     @property
     def adapt_epochs(self) -> int:

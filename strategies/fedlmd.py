@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fedlt.config.ranges import NotNegative, Positive
 from fedlt.losses import masked_divergence, not_true
 from strategies.fedavg import FedAvg
 
@@ -27,15 +28,8 @@ class FedLMD(FedAvg):
 
     reads_labels: ClassVar[bool] = True
 
-    beta: float = 1.0  # weight of the distillation; 0: FedAvg
-    tau: float = 1.0  # temperature
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.beta < 0:
-            raise ValueError(f"beta: {self.beta} is below 0")
-        if self.tau <= 0:
-            raise ValueError(f"tau: {self.tau} is not above 0")
+    beta: NotNegative = 1.0  # weight of the distillation; 0: FedAvg
+    tau: Positive = 1.0  # temperature
 
     def local_update(self, client: Client) -> Update:
         """Train with the model as received for a teacher."""

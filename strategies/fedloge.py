@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, zeros
 
+from fedlt.config.ranges import Positive, Seed, ShareBelowOne
 from fedlt.methods.composition import own_cross_entropy
 from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
@@ -33,17 +34,11 @@ class FedLoGe(Strategy):
     needs_linear_heads: ClassVar[bool] = True
     takes_stream_heads: ClassVar[bool] = True
     with_experts: ClassVar[str] = "fedloge_experts"
-    sparsity: float = 0.6  # beta: share of the classifier's entries that are zero
-    etf_norm: float = 0.1  # gamma: target norm of each class vector
-    etf_scale: float | None = None  # of unit class vectors on normalised features, in place of it
-    etf_seed: int = 0  # draws the classifier; the same one for every seed of a run
+    sparsity: ShareBelowOne = 0.6  # beta: share of the classifier's entries that are zero
+    etf_norm: Positive = 0.1  # gamma: target norm of each class vector
+    etf_scale: Positive | None = None  # of unit class vectors on normalised features instead
+    etf_seed: Seed = 0  # draws the classifier; the same one for every seed of a run
     profile: Literal["paper", "reference"] = "paper"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity: {self.sparsity} is not in [0, 1)")
-        if self.etf_norm <= 0:
-            raise ValueError(f"etf_norm: {self.etf_norm} is not above 0")
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Refuse a small classifier on normed features: it caps the logits."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from fedlt.config.ranges import ShareAboveZero
 from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Tensors, Total, Update, prefixed, under
 from strategies.fedswa import FedSWA
@@ -40,13 +41,7 @@ class FedMoSWA(FedSWA):
     """
 
     needs_sgd: ClassVar[bool] = True
-    gamma: float = 0.2  # how fast m follows the clients' gradients
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        super().__post_init__()
-        if not 0 < self.gamma <= 1:
-            raise ValueError(f"gamma: {self.gamma} is not in (0, 1]")
+    gamma: ShareAboveZero = 0.2  # how fast m follows the clients' gradients
 
     def init(self, model: Model) -> ServerState:
         """Return the first state: m is zero."""

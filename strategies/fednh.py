@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F  # noqa: N812
 
+from fedlt.config.ranges import Positive, Share
 from fedlt.models import Model
 from fedlt.models.class_statistics import ClassSums, client_features
 from fedlt.models.prototype_head import PrototypeHead, PrototypeStart, move_prototypes
@@ -31,17 +32,10 @@ class FedNH(Strategy):
     These sums travel beside the model, whose prototypes SGD does not touch.
     """
 
-    momentum: float = 0.9  # rho: share of the old prototype
-    scale: float = 20.0  # where the learnable scale of the cosines starts
+    momentum: Share = 0.9  # rho: share of the old prototype
+    scale: Positive = 20.0  # where the learnable scale of the cosines starts
     start: PrototypeStart = "orthogonal"  # the first prototypes
     mean: Literal["plain", "examples"] = "plain"  # of the models: all clients alike, or by n_k
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum: {self.momentum} is not in [0, 1]")
-        if self.scale <= 0:
-            raise ValueError(f"scale: {self.scale} is not above 0")
 
     def build(self, model: Model) -> None:
         """Add prototypes and scale."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from fedlt.config.ranges import NotNegative
 from fedlt.losses import nearest_prototype, prototype_distance
 from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Total, Update
 
@@ -30,12 +31,7 @@ class FedProto(Strategy):
 
     reads_labels: ClassVar[bool] = True
 
-    lam: float = 1.0  # lambda: how strongly features are pulled to the prototypes
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.lam < 0:
-            raise ValueError(f"lam: {self.lam} is below 0")
+    lam: NotNegative = 1.0  # lambda: how strongly features are pulled to the prototypes
 
     def build(self, model: Model) -> None:
         """Make everything personal that would be shared."""

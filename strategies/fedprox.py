@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedlt.config.ranges import NotNegative
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -23,12 +24,7 @@ class FedProx(FedAvg):
     With mu = 0 it is FedAvg, bit for bit.
     """
 
-    mu: float = 0.01  # weight of the proximal term
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameter."""
-        if self.mu < 0:
-            raise ValueError(f"mu: {self.mu} is below 0")
+    mu: NotNegative = 0.01  # weight of the proximal term
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return F_k(w) + mu/2 |w - w_global|^2, eq. 2 of the paper."""

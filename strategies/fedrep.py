@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.client import add_metrics
+from fedlt.config.ranges import Whole
 from fedlt.models import LinearHead
 from fedlt.strategy import Strategy, Update
 
@@ -25,12 +26,7 @@ class FedRep(Strategy):
     the frozen head. A round is the sum of both, so the backbone gets what every method gets.
     """
 
-    head_epochs: int = 10  # tau in the paper; 0 leaves the head at its start, as in FedBABU
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.head_epochs < 0:
-            raise ValueError(f"head_epochs: {self.head_epochs} is below 0")
+    head_epochs: Whole = 10  # tau in the paper; 0 leaves the head at its start, as in FedBABU
 
     def build(self, model: Model) -> None:
         """Add a personal head."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedlt.config.ranges import NotNegative
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -22,12 +23,7 @@ class FedSAM(FedAvg):
     With rho = 0 it is FedAvg, bit for bit.
     """
 
-    rho: float = 0.05  # length of the way uphill at which the gradient is taken
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameter."""
-        if self.rho < 0:
-            raise ValueError(f"rho: {self.rho} is below 0")
+    rho: NotNegative = 0.05  # length of the way uphill at which the gradient is taken
 
     def local_update(self, client: Client) -> Update:
         """Step w - eta grad F_k(w + rho g / |g|), g = grad F_k(w): Algorithm 1 of the paper."""

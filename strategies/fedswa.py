@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fedlt.config.ranges import Positive, Share
 from fedlt.strategy import ServerState, Strategy, Total, Update
 
 if TYPE_CHECKING:
@@ -32,15 +33,8 @@ class FedSWA(Strategy):
     With rho = alpha = 1 it is FedAvg, bit for bit. Means are weighted by examples.
     """
 
-    rho: float = 0.1  # the learning rate falls towards this share of itself
-    alpha: float = 1.5  # how far the server goes from the old model to the mean; above 1: beyond
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if not 0 <= self.rho <= 1:
-            raise ValueError(f"rho: {self.rho} is not in [0, 1]")
-        if self.alpha <= 0:
-            raise ValueError(f"alpha: {self.alpha} is not above 0")
+    rho: Share = 0.1  # the learning rate falls towards this share of itself
+    alpha: Positive = 1.5  # how far the server goes from the old model to the mean; above 1: beyond
 
     @property
     def schedule(self) -> Schedule:

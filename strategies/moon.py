@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedlt.config.ranges import NotNegative, Positive
 from fedlt.losses import model_contrast
 from fedlt.strategy import Update, prefixed, under
 from strategies.fedavg import FedAvg
@@ -28,15 +29,8 @@ class MOON(FedAvg):
     term is then the constant log 2. With mu = 0 it is FedAvg, bit for bit.
     """
 
-    mu: float = 1.0  # weight of the contrastive term
-    temperature: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.mu < 0:
-            raise ValueError(f"mu: {self.mu} is below 0")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature: {self.temperature} is not above 0")
+    mu: NotNegative = 1.0  # weight of the contrastive term
+    temperature: Positive = 0.5
 
     def local_update(self, client: Client) -> Update:
         """Train against the global and the previous model, and keep what came out."""

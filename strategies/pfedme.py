@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from fedlt.client import add_metrics
+from fedlt.config.ranges import Count, Positive
 from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
 
 if TYPE_CHECKING:
@@ -26,16 +27,13 @@ class PFedMe(Strategy):
 
     own_model: ClassVar[str] = "own."
 
-    lam: float = 15.0  # lambda: how strongly theta is held to w_k
-    inner_steps: int = 5  # K: steps on theta with one batch
-    outer_lr: float = 0.005  # eta: the rate of w_k
-    beta: float = 1.0  # the server's step towards the mean; 1 takes the mean
+    lam: Positive = 15.0  # lambda: how strongly theta is held to w_k
+    inner_steps: Count = 5  # K: steps on theta with one batch
+    outer_lr: Positive = 0.005  # eta: the rate of w_k
+    beta: Positive = 1.0  # the server's step towards the mean; 1 takes the mean
 
     def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        for name in ("lam", "inner_steps", "outer_lr", "beta"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
+        """Refuse an outer step that diverges."""
         if self.outer_lr * self.lam > 1:
             product = self.outer_lr * self.lam
             raise ValueError(f"outer_lr: times lam it is {product:g}, above 1, which diverges")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from fedlt.config.ranges import Positive
 from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
 
@@ -61,12 +62,7 @@ class SCAFFOLD(Strategy):
     """
 
     needs_sgd: ClassVar[bool] = True
-    server_lr: float = 1.0  # eta_g
-
-    def __post_init__(self) -> None:
-        """Check the hyperparameter."""
-        if self.server_lr <= 0:
-            raise ValueError(f"server_lr: {self.server_lr} is not above 0")
+    server_lr: Positive = 1.0  # eta_g
 
     def init(self, model: Model) -> ServerState:
         """Return the first state: c is zero."""

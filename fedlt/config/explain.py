@@ -41,6 +41,7 @@ def expected(error: ErrorDetails) -> str:
         "greater_than": ("more than", "gt"),
         "less_than_equal": ("at most", "le"),
         "less_than": ("less than", "lt"),
+        "multiple_of": ("a multiple of", "multiple_of"),
     }
     if kind in bounds:
         words, key = bounds[kind]
@@ -98,6 +99,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def refusal(key: str, value: object, details: Sequence[ErrorDetails]) -> str:
+    """Return what a key is and what was expected instead, from all errors about its value."""
+    wanted, hint = [expected(item) for item in details], ""
+    if details[0]["type"] == "literal_error" and isinstance(value, str):
+        choices = [word.strip("'") for word in wanted[0].replace(" or ", ", ").split(", ")]
+        hint = nearest(value, choices).partition("; known:")[0]
+    return f"{key} is {_short(value)}; expected {' or '.join(dict.fromkeys(wanted))}{hint}"
+
+
 def explain(error: ValidationError, model: type[BaseModel], where: Callable[[str], str]) -> str:
     """Return one line for the first mistake in ``error``.
 
@@ -118,11 +128,5 @@ def explain(error: ValidationError, model: type[BaseModel], where: Callable[[str
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
         return f"{where(key)}: {key}.{text}" if key else f"{where(key)}: {text}"
-    wanted = [expected(item) for item in details if _dotted(item["loc"], known) == key]
-    choices = [word.strip("'") for word in wanted[0].replace(" or ", ", ").split(", ")]
-    value = first["input"]
-    hint = ""
-    if first["type"] == "literal_error" and isinstance(value, str):
-        hint = nearest(value, choices).partition("; known:")[0]
-    unique = " or ".join(dict.fromkeys(wanted))
-    return f"{where(key)}: {key} is {_short(value)}; expected {unique}{hint}"
+    same = [item for item in details if _dotted(item["loc"], known) == key]
+    return f"{where(key)}: {refusal(key, first['input'], same)}"

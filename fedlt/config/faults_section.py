@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedlt.config.section import Count, NotNegative, Positive, Section, Share
+from fedlt.config.ranges import Count, NotNegative, Positive, Share
+from fedlt.config.section import Section
 
 
 class LostConfig(Section):

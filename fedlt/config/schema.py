@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from fedlt.config.faults_section import FaultsConfig
-from fedlt.config.section import (
+from fedlt.config.ranges import (
     Count,
     Epochs,
     Memory,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fedlt.config.explain import refusal
+from fedlt.config.ranges import hints_of
 from fedlt.errors import nearest
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.generator import Generator
@@ -38,7 +40,7 @@ def make_generator(given: str | Mapping[str, object], *, needed: bool = True) ->
     if not isinstance(name, str) or name not in GENERATORS:
         raise ValueError(f"generator: unknown name {name!r}{nearest(str(name), GENERATORS)}")
     cls = GENERATORS[name]
-    hints = get_type_hints(cls)
+    hints = hints_of(cls, name)
     known = {field.name: field for field in fields(cls)}
     for key in options:
         if key not in known:
@@ -51,6 +53,8 @@ def make_generator(given: str | Mapping[str, object], *, needed: bool = True) ->
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
-            kind = hints[key].__name__
-            raise ValueError(f"generator: {key}: {value!r} is no {kind}") from error
-    return cls(**values)
+            raise ValueError(f"generator: {refusal(key, value, error.errors())}") from error
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"generator: {error}") from error

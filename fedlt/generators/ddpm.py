@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlt.config.ranges import Count, NotNegative, Positive, ShareBelowOne
 from fedlt.data.prior import ABSENT
 from fedlt.errors import FedltError
 from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.fitting import Fit, fit
-from fedlt.generators.generator import Generator, Group, Items, Maker, Request
+from fedlt.generators.generator import Generator, Group, Items, Maker, Request, TimesEight
 from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
 from fedlt.progress import round_time
 from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
@@ -36,29 +37,22 @@ class Ddpm(Generator):
     """What all generators that learn from the federation's images have in common."""
 
     least_score: ClassVar[float] = 0.3
-    rounds: int = 100
-    local_steps: int = 10  # of a client in a round
-    batch_size: int = 32
-    lr: float = 0.002
-    width: int = 32  # channels of the first stage; each further one has twice as many
-    stages: int = 2
-    times: int = 200  # noise levels
-    sample_steps: int = 25  # of a whole denoising
-    class_guidance: float = 2.0  # w of guidance without a classifier
-    drop_class: float = 0.1  # share of images that are learnt without their class
-    decay: float = 0.995  # of the running mean of the weights, by step
+    rounds: Count = 100
+    local_steps: Count = 10  # of a client in a round
+    batch_size: Count = 32
+    lr: Positive = 0.002
+    width: TimesEight = 32  # channels of the first stage; each further one has twice as many
+    stages: Count = 2
+    times: Count = 200  # noise levels
+    sample_steps: Count = 25  # of a whole denoising
+    class_guidance: NotNegative = 2.0  # w of guidance without a classifier
+    drop_class: ShareBelowOne = 0.1  # share of images that are learnt without their class
+    decay: ShareBelowOne = 0.995  # of the running mean of the weights, by step
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        for name in ("rounds", "local_steps", "batch_size", "stages", "sample_steps"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("times", self.times >= self.sample_steps, "at least sample_steps")
-        self._check("width", self.width >= 8 and self.width % 8 == 0, "a multiple of 8")
-        self._check("lr", self.lr > 0, "above 0")
-        self._check("class_guidance", self.class_guidance >= 0, "at least 0")
-        for name in ("drop_class", "decay"):
-            self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        """Compare the settings with each other."""
+        if self.times < self.sample_steps:
+            raise ValueError(f"times is {self.times}; expected at least sample_steps")
 
     def rounds_of(self, group: Group) -> int:
         """Return the rounds of the two networks."""

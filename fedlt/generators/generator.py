@@ -15,16 +15,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from fedlt.config.ranges import Checked, Count
 from fedlt.data.preparation import Preparation
 
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
     from fedlt.generators.pool import Pool
+
+
+TimesEight = Annotated[int, Field(ge=8, multiple_of=8)]  # channels in 8 groups, or pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,24 +68,15 @@ Maker = Callable[[Items], tuple[NDArray[np.uint8], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
-class Generator(ABC):
+class Generator(Checked, ABC):
     """Makes synthetic images from real ones. A frozen dataclass: its fields are its settings."""
 
     name: ClassVar[str]
     least_score: ClassVar[float]  # images with a lower score are left out, unless asked otherwise
     usual_levels: ClassVar[tuple[float, ...]] = (0.0, 0.1, 0.3, 0.5)
     reference: ClassVar[str] = ""  # of one that no federation could have: what it is
-    per_image: int = 4  # images of a source at each level
-    batch: int = 64  # images that are made at once
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        for name in ("per_image", "batch"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-
-    def _check(self, name: str, fits: bool, expected: str) -> None:
-        if not fits:
-            raise ValueError(f"generator: {name}: {getattr(self, name)!r} is not {expected}")
+    per_image: Count = 4  # images of a source at each level
+    batch: Count = 64  # images that are made at once
 
     def settings(self) -> Mapping[str, object]:
         """Return all that the images depend on, besides data and request: by name."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import Finite, NotNegative, Share, ShareBelowOne
 from fedlt.errors import FedltError
 from fedlt.generators import make_generator
 from fedlt.generators.filling import filled_pool
@@ -33,19 +34,15 @@ class PoolPlugin(ClientPlugin):
 
     generator: str | dict[str, object] = "federated_ddpm"  # its name, or name and settings
     pool_path: str = ""  # npz file or folder: images that are there, instead of a generator
-    levels: tuple[float, ...] = ()  # ascending; none: the generator's usual ones, or the pool's
-    min_score: float | None = None  # lower scores are left out; none: as the generator says
+    levels: tuple[ShareBelowOne, ...] = ()  # ascending; none: the generator's usual, or the pool's
+    min_score: Finite | None = None  # lower scores are left out; none: as the generator says
     select: Literal["rare", "low_confidence"] = "rare"  # which images are hard
-    tail_below: float = 0.17  # rare: a class is of the tail below this times the mean class size
-    confidence_below: float = 0.5  # low_confidence: an image is hard below this probability
+    tail_below: NotNegative = 0.17  # rare: below this times the mean size a class is of the tail
+    confidence_below: Share = 0.5  # low_confidence: an image is hard below this probability
     classifier_path: str = ""  # low_confidence: the directory of the run that trained the model
 
     def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        if self.tail_below < 0:
-            raise ValueError(f"tail_below: {self.tail_below} is below 0")
-        if not 0 <= self.confidence_below <= 1:
-            raise ValueError(f"confidence_below: {self.confidence_below} is not in [0, 1]")
+        """Compare the hyperparameters with each other."""
         if bool(self.classifier_path) != (self.select == "low_confidence"):
             reason = "the directory of a finished run, whose model says how likely each class is"
             raise ValueError(

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fedlt.config.ranges import Count, NotNegative
 from fedlt.config.yaml12 import read_mapping
 from fedlt.data import FederatedData
 from fedlt.errors import FedltError, one_line
 from fedlt.generators.clip import ClipScores
 from fedlt.generators.extra import diffusion_extra
-from fedlt.generators.generator import Generator, Group, Items, Maker, Request
+from fedlt.generators.generator import Generator, Group, Items, Maker, Request, TimesEight
 from fedlt.generators.sdedit import steps_of
 from fedlt.rng import key, numpy_generator
 
@@ -33,26 +34,22 @@ class StableDiffusion(Generator):
 
     name: ClassVar[str] = "stable_diffusion"
     least_score: ClassVar[float] = 0.3  # cosine
-    per_image: int = 8
-    batch: int = 4
+    per_image: Count = 8
+    batch: Count = 4
     weights_path: str = ""  # a pipeline in diffusers' format
     clip_path: str = ""  # a CLIP model with its tokenizer, in transformers' format
     prompts_path: str = ""  # YAML: class name -> sentences; none: "a photo of a NAME"
-    sample_steps: int = 50  # of a whole denoising
-    text_guidance: float = 10.0
-    side: int = 512  # pixels of the square that the pipeline sees
-    tries: int = 5  # prompts that are tried while the filter refuses; the best image is kept
+    sample_steps: Count = 50  # of a whole denoising
+    text_guidance: NotNegative = 10.0
+    side: TimesEight = 512  # pixels of the square that the pipeline sees
+    tries: Count = 5  # prompts that are tried while the filter refuses; the best image is kept
     half: bool = False  # float16, for a GPU
 
     def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
+        """Ask for the folders that have no default."""
         for name in ("weights_path", "clip_path"):
-            self._check(name, bool(getattr(self, name)), "given: a folder on this disk")
-        for name in ("sample_steps", "tries"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("side", self.side >= 8 and self.side % 8 == 0, "a multiple of 8")
-        self._check("text_guidance", self.text_guidance >= 0, "at least 0")
+            if not getattr(self, name):
+                raise ValueError(f"{name} is ''; expected a folder on this disk")
 
     def settings(self) -> Mapping[str, object]:
         """Return all settings, and what the paths hold."""

@@ -13,13 +13,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
-from fedlt.config.explain import expected
+from fedlt.config.explain import refusal
 from fedlt.config.loading import (
     check_packages,
     installed_points,
@@ -28,6 +28,7 @@ from fedlt.config.loading import (
     load_users_object,
 )
 from fedlt.config.raised import users_code
+from fedlt.config.ranges import hints_of
 from fedlt.config.schema import Config, PluginConfig
 from fedlt.errors import FedltError, nearest, shortened
 
@@ -218,17 +219,9 @@ def _validated(key: str, value: object, hint: Any) -> object:  # noqa: ANN401 (a
         validated: object = TypeAdapter(hint).validate_json(to_json(value), strict=True)
         return validated
     except ValidationError as error:
-        words = " or ".join(dict.fromkeys(map(expected, error.errors(include_url=False))))
-        raise FedltError(f"{key} is {value!r}; expected {words}") from error
+        raise FedltError(refusal(key, value, error.errors())) from error
     except (PydanticSchemaGenerationError, PydanticUserError, PydanticSerializationError) as error:
         raise FedltError(f"{key}: a {hint} cannot be given in a file") from error
-
-
-def _hints(of: object, where: str) -> dict[str, Any]:
-    try:
-        return get_type_hints(of)
-    except Exception as error:  # a name that only exists for a type checker, a syntax error
-        raise FedltError(f"{where}: a type annotation cannot be read: {error}") from error
 
 
 def _validated_options(
@@ -257,7 +250,7 @@ def _validated_options(
 def _instantiate(section: str, plugin: PluginConfig, cls: type, base: type) -> Any:  # noqa: ANN401
     where = f"{section}.name: {plugin.name!r}"
     _check_contract(cls, base, where)
-    hints = _hints(cls, where)
+    hints = hints_of(cls, where)
     fields = [f for f in dataclasses.fields(cls) if f.init]
     required = {
         f.name
@@ -285,7 +278,7 @@ def _stock(plugin: PluginConfig, cls: Any) -> StockStrategy:  # noqa: ANN401 (a 
         raise FedltError(f"{where}: {cls.__name__} must define {missing}")
     for key in _SET_BY_FEDLT & set(plugin.options):
         raise FedltError(f"strategy.{key}: set by fedlt; clients_per_round sets the cohort")
-    hints = _hints(cls.__init__, where)
+    hints = hints_of(cls.__init__, where)
     named = [
         p
         for p in inspect.signature(cls).parameters.values()

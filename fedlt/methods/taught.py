@@ -12,12 +12,14 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from fedlt.client import Batch, ClientPlugin
+from fedlt.config.ranges import Count, NotNegative, Positive, Share, ShareBelowOne
 from fedlt.data.mixing import mix
 from fedlt.losses import ldam, ldam_margins, reweighting
 from fedlt.methods.teacher import Teacher, load_teacher
@@ -34,15 +36,6 @@ GROUPS: Final[dict[str, Group]] = {
     "local": "personal",
 }
 _SCALE, _MARGIN = 30.0, 0.5  # of the teacher's cosines: LDAM's s and largest margin
-
-
-def check_range(plugin: object, low: float, high: float, *names: str) -> None:
-    """Raise ValueError unless the named fields lie in [low, high]."""
-    for name in names:
-        value = getattr(plugin, name)
-        if not low <= value <= high:
-            bound = f"below {low:g}" if value < low else f"above {high:g}"
-            raise ValueError(f"{name}: {value} is {bound}")
 
 
 def mix_batch(
@@ -90,25 +83,16 @@ class TaughtPlugin(ClientPlugin):
     teacher: Literal["co_teacher", "pretrained_federated", "local", "none"] = "co_teacher"
     weights_path: str = ""  # the run directory of a pretrained teacher
     teacher_loss: Literal["ldam", "ce"] = "ldam"
-    teacher_epochs: int = 1  # passes over the client's images a round
-    teacher_lr: float = 0.05  # its optimizer is SGD with the file's momentum; the highest rate
+    teacher_epochs: Count = 1  # passes over the client's images a round
+    teacher_lr: Positive = 0.05  # its optimizer is SGD with the file's momentum; the highest rate
     teacher_schedule: Literal["cosine", "step", "constant"] = "cosine"  # over all rounds, to 0
-    teacher_rho: float = 0.8  # of SAM; 0: plain SGD
-    teacher_drw_start: float = 0.8  # share of the rounds in which the teacher weighs no class
-    beta: float = 0.9999  # of the effective numbers
-    drw_cap: float | None = None  # largest ratio of two class weights; None: no cap, as the paper
+    teacher_rho: NotNegative = 0.8  # of SAM; 0: plain SGD
+    teacher_drw_start: Share = 0.8  # share of the rounds in which the teacher weighs no class
+    beta: ShareBelowOne = 0.9999  # of the effective numbers
+    drw_cap: Annotated[float, Field(ge=1)] | None = None  # of two weights' ratio; None: no cap
 
     def __post_init__(self) -> None:
-        """Check the hyperparameters."""
-        check_range(self, 1, math.inf, "teacher_epochs")
-        if self.drw_cap is not None:
-            check_range(self, 1, math.inf, "drw_cap")
-        check_range(self, 0, math.inf, "teacher_rho")
-        check_range(self, 0, 1, "teacher_drw_start")
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta: {self.beta} is not in [0, 1)")
-        if self.teacher_lr <= 0:
-            raise ValueError(f"teacher_lr: {self.teacher_lr} is not above 0")
+        """Compare the hyperparameters with each other."""
         if bool(self.weights_path) != (self.teacher == "pretrained_federated"):
             reason = "the directory of the run that trained the teacher"
             raise ValueError(

@@ -7,12 +7,12 @@ data, NeurIPS 2021. https://arxiv.org/abs/2106.05001
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fedlt.errors import nearest
+from fedlt.config.ranges import Checked, Count, Positive, ShareBelowOne, Whole
 from fedlt.models.class_statistics import ClassSums
 from fedlt.models.linear_probe import Head, ProbeSettings, train_head
 
@@ -21,7 +21,7 @@ Allocation = Literal["equal", "proportional"]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Checked):
     """How many features are drawn from what, and how the head is trained on them.
 
     Equal numbers balance the classes that the head is trained on, whatever the data's counts are;
@@ -30,29 +30,11 @@ class Calibration:
 
     covariance: Covariance = "full"  # full: C D^2 numbers a client
     allocation: Allocation = "equal"  # features of a class: as many as of any other, or by n_c
-    per_class: int = 100  # M_c: features drawn from each class, on average
-    epochs: int = 100  # passes over them; 0: the head stays as it is
-    lr: float = 0.01
-    momentum: float = 0.9
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: If one of them is out of range.
-        """
-        for name, known in (("covariance", Covariance), ("allocation", Allocation)):
-            value, names = getattr(self, name), get_args(known)
-            if value not in names:
-                raise ValueError(f"{name}: unknown {value!r}{nearest(value, names)}")
-        for name in ("per_class", "lr", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} is not above 0")
-        if self.epochs < 0:
-            raise ValueError(f"epochs: {self.epochs} is below 0")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: {self.momentum} is not in [0, 1)")
+    per_class: Count = 100  # M_c: features drawn from each class, on average
+    epochs: Whole = 100  # passes over them; 0: the head stays as it is
+    lr: Positive = 0.01
+    momentum: ShareBelowOne = 0.9
+    batch_size: Count = 32
 
     def numbers(self, counts: Tensor) -> Tensor:
         """Return how many features are drawn of each class, (C,) int64.

@@ -8,7 +8,6 @@ in rounds (``federated``), or once on everybody's images (``pooled``). Formulas 
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fedlt.config.ranges import Checked, Count, NotNegative, Positive, ShareBelowOne, Whole
 from fedlt.models.calibration import Allocation, Calibration, Covariance
 from fedlt.models.class_statistics import ClassSums
 from fedlt.models.linear_probe import Head, ProbeSettings, draw_head, train_head, train_scales
@@ -29,23 +29,12 @@ def spelt(value: float | str) -> str:
 
 
 @dataclass(frozen=True)
-class Realignment:
+class Realignment(Checked):
     """A method and its constants."""
 
     name: ClassVar[str] = ""
     moves_bias: ClassVar[bool] = False  # it needs a head that has one
     reads_local: ClassVar[bool] = False  # a client's local head gives the personal model its norms
-
-    def __post_init__(self) -> None:
-        """Check the constants."""
-        for constant, value in self.constants().items():
-            if isinstance(value, str):
-                continue
-            least = 0 if constant in ("tau", "epochs", "momentum") else None
-            wrong = not math.isfinite(value) or (value <= 0 if least is None else value < least)
-            if wrong:
-                words = "above 0" if least is None else "at least 0"
-                raise ValueError(f"{constant}: {value} is not {words} and finite")
 
     def constants(self) -> dict[str, Any]:
         """Return the constants by name: numbers and words."""
@@ -72,7 +61,7 @@ class GlaFr(ClosedForm):
 
     name: ClassVar[str] = "gla_fr"
     reads_local: ClassVar[bool] = True
-    scale: float = 1.0
+    scale: Positive = 1.0
 
     def realign(self, head: Head, class_counts: Tensor) -> Head:
         """Return the head with equal norms."""
@@ -84,7 +73,7 @@ class TauNorm(ClosedForm):
     """Tau-normalisation: class vectors over their norm to the power ``tau``."""
 
     name: ClassVar[str] = "tau_norm"
-    tau: float = 1.0
+    tau: NotNegative = 1.0
 
     def realign(self, head: Head, class_counts: Tensor) -> Head:
         """Return the head with flattened norms."""
@@ -97,7 +86,7 @@ class LogitAdjustment(ClosedForm):
 
     name: ClassVar[str] = "logit_adjustment"
     moves_bias: ClassVar[bool] = True
-    tau: float = 1.0
+    tau: NotNegative = 1.0
 
     def realign(self, head: Head, class_counts: Tensor) -> Head:
         """Return the head with another bias."""
@@ -109,9 +98,9 @@ class Learner(Realignment):
     """A method that learns on features: rows (N, D) with labels (N,)."""
 
     once: ClassVar[bool] = False  # one round is all there is
-    epochs: int = 10  # passes over the features, in each round
-    lr: float = 0.1
-    batch_size: int = 32
+    epochs: Whole = 10  # passes over the features, in each round
+    lr: Positive = 0.1
+    batch_size: Count = 32
 
     def settings(self, *, balanced: bool) -> ProbeSettings:
         """Return how a head is trained."""
@@ -192,18 +181,13 @@ class Ccvr(Learner):
     name: ClassVar[str] = "ccvr"
     moves_bias: ClassVar[bool] = True
     once: ClassVar[bool] = True
-    epochs: int = Calibration.epochs
-    lr: float = Calibration.lr
-    batch_size: int = Calibration.batch_size
-    momentum: float = Calibration.momentum
-    per_class: int = Calibration.per_class  # features drawn of each class, on average
+    epochs: Whole = Calibration.epochs
+    lr: Positive = Calibration.lr
+    batch_size: Count = Calibration.batch_size
+    momentum: ShareBelowOne = Calibration.momentum
+    per_class: Count = Calibration.per_class  # features drawn of each class, on average
     allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images
     covariance: Covariance = Calibration.covariance
-
-    def __post_init__(self) -> None:
-        """Check the constants."""
-        super().__post_init__()
-        self.calibration()
 
     def calibration(self) -> Calibration:
         """Return the constants as what is done with the statistics."""

@@ -339,18 +339,8 @@ def test_tiny_clients_of_one_class(lab, teacher, count):
 
 
 def test_bad_values_are_refused(lab):
-    cases = {
-        "alpha: 2.0 is above 1": {"alpha": 2.0},
-        "warmup: -1.0 is below 0": {"warmup": -1.0},
-        "drw_cap: 0.5 is below 1": {"drw_cap": 0.5},
-        "client.teacher_schedule is 'linear'": {"teacher_schedule": "linear"},
-        "teacher_lr: 0.0 is not above 0": {"teacher_lr": 0.0},
-        r"beta: 1.0 is not in \[0, 1\)": {"beta": 1.0},
-        "teacher_epochs: 0 is below 1": {"teacher_epochs": 0},
-    }
-    for reason, options in cases.items():
-        with pytest.raises(FedltError, match=reason):
-            lab.federation(client={**TINY, **options})
+    with pytest.raises(FedltError, match=r"client\.teacher_schedule is 'linear'; expected"):
+        lab.federation(client={**TINY, "teacher_schedule": "linear"})
     with pytest.raises(FedltError, match="patch: 3 does not divide the image side 8"):
         make_server_half(lab.federation(client={**TINY, "patch": 3}))
     federation = lab.federation(strategy="centralised", client={**TINY, "teacher": "local"})

@@ -196,7 +196,6 @@ def test_nothing_hard_is_the_plain_plugin_bit_for_bit(lab, tmp_path, trained, re
             "classifier_path: select low_confidence, and no other, needs",
         ),
         ({"classifier_path": "/x"}, "classifier_path: select low_confidence, and no other, needs"),
-        ({"confidence_below": 1.5}, r"confidence_below: 1.5 is not in \[0, 1\]"),
         ({"select": "hardest"}, "client.select is 'hardest'; expected"),
         (
             {"select": "low_confidence", "classifier_path": "/nowhere"},

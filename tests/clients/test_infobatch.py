@@ -100,12 +100,3 @@ def test_the_six_strategies_train_on_it(lab, strategy):
 def test_it_is_refused_where_clients_are_stacked(lab):
     with pytest.raises(FedltError, match=r"'stacked' cannot run .*client\.model.*'serial'"):
         lab.run(client="infobatch", engine={"name": "stacked"})
-
-
-@pytest.mark.parametrize(
-    ("option", "reason"),
-    [({"ratio": 1.0}, r"ratio: 1.0 is not in \[0, 1\)"), ({"until": 2.0}, "until: 2.0 is not in")],
-)
-def test_wrong_settings_are_one_line(lab, option, reason):
-    with pytest.raises(FedltError, match=reason):
-        lab.federation(client={"name": "infobatch", **option})

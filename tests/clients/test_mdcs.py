@@ -261,20 +261,9 @@ def test_lambdas_off_their_mean_are_warned_of(caplog):
     assert "the mean of lambdas [0.0, 1.0, 3.0] is 1.33, not 1" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"lambdas": [1.0]}, r"lambdas: \[1.0\] are not at least 2 experts"),
-        ({"temperature": 0.0}, "temperature: 0.0 is not above 0"),
-        ({"kd_weight": -1.0}, "kd_weight: -1.0 is below 0"),
-        ({"warmup": 2.0}, r"warmup: 2.0 is not in \[0, 1\]"),
-        ({"expert_width": 0.2}, r"expert_width: 0.2 is not in \[0.5, 1\]"),
-        ({"strong": "both"}, "client.strong is 'both'; expected"),
-    ],
-)
-def test_bad_values_are_refused(lab, changes, reason):
-    with pytest.raises(FedltError, match=reason):
-        lab.federation(client={"name": "mdcs", **changes})
+def test_one_expert_is_refused(lab):
+    with pytest.raises(FedltError, match=r"lambdas: \[1.0\] are not at least 2 experts"):
+        lab.federation(client={"name": "mdcs", "lambdas": [1.0]})
 
 
 def test_a_backbone_of_one_layer_is_refused(lab):

@@ -208,15 +208,24 @@ def test_the_oracle_is_labelled_as_a_leak(lab, monkeypatch):
             {"generator": {"name": "local_ddpm", "round": 3}},
             "no setting 'round'; nearest",
         ),
-        ({"generator": {"name": "local_ddpm", "rounds": "3"}}, "generator: rounds: '3' is no int"),
-        ({"generator": {"name": "local_ddpm", "rounds": 0}}, "rounds: 0 is not at least 1"),
-        ({"generator": {"name": "local_ddpm", "width": 12}}, "width: 12 is not a multiple of 8"),
-        ({"generator": "stable_diffusion"}, "weights_path: '' is not given: a folder on this disk"),
+        (
+            {"generator": {"name": "local_ddpm", "rounds": "3"}},
+            "rounds is '3'; expected a whole",
+        ),
+        (
+            {"generator": {"name": "local_ddpm", "rounds": 0}},
+            "generator: rounds is 0; expected at",
+        ),
+        (
+            {"generator": {"name": "local_ddpm", "width": 12}},
+            "width is 12; expected a multiple",
+        ),
+        ({"generator": "stable_diffusion"}, "weights_path is ''; expected a folder on this disk"),
         ({"generator": "noisy", "tail_below": 0.0}, "no client holds an image of a tail class"),
         ({"generator": {"name": "noisy", "score": 0.4}}, "generator noisy: no image is left of"),
         ({"generator": "noisy", "min_score": 1.5}, "no image is left of .*min_score is 1.5"),
         ({"generator": "noisy", "levels": [0.5, 0.1]}, r"levels: .* must ascend, in \[0, 1\)"),
-        ({"generator": "noisy", "levels": [1.0]}, r"levels: .* must ascend, in \[0, 1\)"),
+        ({"generator": "noisy", "levels": [1.0]}, r"levels is \[1.0\]; expected less"),
     ],
 )
 def test_what_cannot_be_made_is_one_line_and_code_2(lab, tmp_path, capsys, options, reason):

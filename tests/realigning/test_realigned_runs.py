@@ -353,22 +353,6 @@ def test_the_run_is_only_read(reference, plan):
     assert outcome_path(outcome.directory, plan).parent.name == "realign"
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: TauNorm(tau=-1.0), "tau: -1.0 is not at least 0 and finite"),
-        (lambda: GlaFr(scale=0.0), "scale: 0.0 is not above 0 and finite"),
-        (lambda: Crt(lr=float("nan")), "lr: nan is not above 0"),
-        (lambda: Ccvr(per_class=0), "per_class: 0 is not above 0"),
-        (lambda: Ccvr(momentum=1.0), r"momentum: 1.0 is not in \[0, 1\)"),
-        (lambda: Ccvr(allocation="equl"), "allocation: unknown 'equl'; nearest: 'equal'"),
-    ],
-)
-def test_constants_are_checked(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()
-
-
 def test_realigning_reads_no_global_randomness(reference):
     plan = Plan(Ccvr(per_class=20), "federated")
     first = one(reference(), plan)["after"]

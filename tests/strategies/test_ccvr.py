@@ -125,12 +125,3 @@ def test_a_class_that_nobody_holds_keeps_its_vector():
     broadcast = retrained(CCVR(epochs=2), features, labels, 3)
     assert not broadcast[WEIGHT][2].any()
     assert broadcast[WEIGHT][:2].abs().min() > 0
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"per_class": 0}, {"epochs": -1}, {"lr": 0.0}, {"momentum": 1.0}, {"allocation": "even"}],
-)
-def test_wrong_hyperparameters_are_named(wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: "):
-        CCVR(**wrong)

@@ -85,5 +85,5 @@ def test_wrong_settings(lab):
         lab.federation(**POOLED, batchnorm="local")
     with pytest.raises(FedltError, match="faults: needs clients"):
         lab.federation(**POOLED, faults={"lost": {"rate": 0.1}})
-    with pytest.raises(ValueError, match="epochs: 0 is not above 0"):
+    with pytest.raises(ValueError, match="epochs is 0; expected more than 0"):
         Centralised(epochs=0)

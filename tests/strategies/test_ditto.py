@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import under
 from fedlt.worker.worker import Worker
@@ -59,8 +58,3 @@ def test_personal_steps_by_hand(lab):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(update.personal[f"own.{name}"], value)
     assert update.metrics["steps"] == 2 * update.metrics["personal_steps"]
-
-
-def test_a_negative_pull_is_refused(lab):
-    with pytest.raises(FedltError, match=r"lam: -1.0 is below 0"):
-        lab.federation(strategy={"name": "ditto", "lam": -1.0})

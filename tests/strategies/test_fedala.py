@@ -9,7 +9,6 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional
 
-from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.strategy import under
 from fedlt.worker.worker import Worker
@@ -96,11 +95,3 @@ def test_the_model_that_was_trained_last_is_kept(lab):
     own = under("own.", update.personal)
     assert all(torch.equal(own[name], value) for name, value in update.sums.items())
     assert not under("weight.", update.personal)  # nothing to mix in the first round
-
-
-@pytest.mark.parametrize(
-    "options", [{"layers": 0}, {"share": 0.0}, {"share": 1.1}, {"eta": -1.0}, {"start_epochs": 0}]
-)
-def test_bad_hyperparameters_of_fedala(lab, options):
-    with pytest.raises(FedltError, match=next(iter(options))):
-        lab.federation(strategy={"name": "fedala", **options})

@@ -8,7 +8,6 @@ import pytest
 import torch
 from written_out import assert_close, drawn, parameters, start, train
 
-from fedlt.errors import FedltError
 from fedlt.strategy import ServerState, Total
 from strategies import FedDyn, FedProx
 
@@ -73,8 +72,3 @@ def test_the_servers_sum_is_the_mean_over_all_clients(lab):
         mean = sum(state[f"h/{name}"] for state in run.personal.values()) / 5
         torch.testing.assert_close(h, mean, rtol=1e-4, atol=1e-7)
         assert h.abs().max() > 0
-
-
-def test_no_regulariser_is_refused(lab):
-    with pytest.raises(FedltError, match="alpha: 0"):
-        lab.federation(strategy={"name": "feddyn", "alpha": 0})

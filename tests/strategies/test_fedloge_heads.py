@@ -167,11 +167,3 @@ def test_fewer_features_than_classes_are_refused_in_one_line(lab):
         run(config)
     assert "\n" not in str(caught.value)
     assert not lab.output.exists()
-
-
-@pytest.mark.parametrize(
-    "options", [{"sparsity": 1.0}, {"sparsity": -0.1}, {"etf_norm": 0.0}, {"profile": "papr"}]
-)
-def test_bad_hyperparameters_are_refused(lab, options):
-    with pytest.raises(FedltError, match=next(iter(options))):
-        lab.federation(strategy={"name": "fedloge", **options})

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
-from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.losses import nearest_prototype, prototype_distance
 from fedlt.runs.evaluations import load_evaluation
@@ -101,11 +99,6 @@ def test_the_nearest_prototype_is_found_among_known_ones():
     chosen = [0, 1, 3, 4, 5]
     torch.testing.assert_close(logits[..., chosen], -far[..., chosen], rtol=1e-4, atol=1e-4)
     assert not (logits.argmax(-1) == 2).any()
-
-
-def test_a_negative_pull_to_prototypes_is_refused(lab):
-    with pytest.raises(FedltError, match=r"lam: -0.5 is below 0"):
-        lab.federation(strategy={"name": "fedproto", "lam": -0.5})
 
 
 def test_the_papers_inference_is_primary(lab, reference):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 from written_out import assert_close, parameters, start, train
-
-from fedlt.errors import FedltError
 
 
 def test_without_its_term_it_is_fedavg(lab, reference):
@@ -21,8 +18,3 @@ def test_a_clients_steps_by_hand(lab):
     first = parameters(other)
     train(other, lambda name, g, w: g + 0.7 * (w - first[name]))
     assert_close(worker.train(client).sums, parameters(other))
-
-
-def test_a_negative_weight_is_refused(lab):
-    with pytest.raises(FedltError, match="mu: -1"):
-        lab.federation(strategy={"name": "fedprox", "mu": -1})

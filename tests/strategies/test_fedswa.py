@@ -6,7 +6,6 @@ import pytest
 import torch
 from written_out import assert_close, drawn, parameters, start, train
 
-from fedlt.errors import FedltError
 from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Total, under
 from strategies import FedMoSWA, FedSWA
@@ -100,17 +99,3 @@ def test_the_servers_moving_average_by_hand():
     state = strategy.aggregate(state, total)
     assert {n: t.item() for n, t in state.broadcast.items()} == {"w": 5.0, "m/w": 0.75}
     assert strategy.aggregate(state, total).broadcast["m/w"].item() == 1.125
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("fedswa", {"rho": 1.5}, "rho: 1.5"),
-        ("fedswa", {"alpha": 0}, "alpha: 0"),
-        ("fedmoswa", {"rho": -1}, "rho: -1"),
-        ("fedmoswa", {"gamma": 0}, "gamma: 0"),
-    ],
-)
-def test_bad_hyperparameters_are_refused(lab, name, options, words):
-    with pytest.raises(FedltError, match=words):
-        lab.federation(strategy={"name": name, **options})

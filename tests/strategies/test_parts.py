@@ -228,13 +228,3 @@ def test_fine_tuning_is_the_common_refresh(reference, scope):
     refreshed = reference(personal={"refresh": {"scope": scope, "epochs": 2}})
     assert tuned.bits == refreshed.bits
     assert tuned.rows != reference().rows
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("fedavg_ft", {"epochs": 0}), ("fedavg_ft", {"scope": "tail"}), ("fedbabu", {"epochs": 0}),
-     ("fedrep", {"head_epochs": -1})],
-)  # fmt: skip
-def test_bad_hyperparameters_of_parts(lab, name, options):
-    with pytest.raises(FedltError, match=next(iter(options))):
-        lab.federation(strategy={"name": name, **options})

@@ -97,7 +97,7 @@ def test_what_diverges_is_refused(lab):
     with pytest.raises(FedltError, match=r"outer_lr: times lam it is 1.5, above 1"):
         lab.federation(strategy=strategy)
     lab.federation(strategy={**strategy, "outer_lr": 1 / 15})
-    with pytest.raises(FedltError, match=r"inner_steps: 0 is not above 0"):
+    with pytest.raises(FedltError, match=r"inner_steps is 0; expected at least 1"):
         lab.federation(strategy={"name": "pfedme", "inner_steps": 0})
     with pytest.raises(RunError, match=r"lam: times local.lr it is 7.5, above 3"):
         lab.run(strategy="pfedme", local={"lr": 0.5, "momentum": 0.5})

@@ -8,7 +8,6 @@ import pytest
 import torch
 from written_out import assert_close, drawn, parameters, start, train
 
-from fedlt.errors import FedltError
 from fedlt.optim.sgd import gradient_weight
 from fedlt.strategy import ServerState, Total, under
 from strategies import SCAFFOLD, FedAvg
@@ -92,8 +91,3 @@ def test_a_client_without_images_changes_nothing(lab):
     update = worker.train(client)
     assert update.weight == 0
     assert all(not tensor.any() for tensor in under("c/", update.sums).values())
-
-
-def test_a_server_rate_of_zero_is_refused(lab):
-    with pytest.raises(FedltError, match="server_lr: 0"):
-        lab.federation(strategy={"name": "scaffold", "server_lr": 0})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.client import ClientPlugin
+from fedlt.config.ranges import NotNegative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +23,7 @@ class NewClient(ClientPlugin):
     model, ``batches`` yields the data, ``predict`` fuses the streams.
     """
 
-    gamma: float = 2.0  # a hyperparameter: read from the file, checked against this type
-
-    def __post_init__(self) -> None:
-        """Refuse wrong hyperparameters, in one line."""
-        if self.gamma < 0:
-            raise ValueError(f"gamma: {self.gamma} is below 0")
+    gamma: NotNegative = 2.0  # a hyperparameter: read from the file, checked against this type
 
     def setup(self, client: Client) -> None:
         """Put what the loss reads of a client into ``client.tensors``, before its task.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedlt.config.ranges import NotNegative
 from fedlt.strategy import ServerState, Strategy, Total, Update
 
 if TYPE_CHECKING:
@@ -22,12 +23,7 @@ class NewStrategy(Strategy):
     those of federated averaging; all of them are in fedlt/strategy.py.
     """
 
-    mu: float = 0.1  # a hyperparameter: read from the file, checked against this type
-
-    def __post_init__(self) -> None:
-        """Refuse wrong hyperparameters, in one line."""
-        if self.mu < 0:
-            raise ValueError(f"mu: {self.mu} is below 0")
+    mu: NotNegative = 0.1  # a hyperparameter: read from the file, checked against this type
 
     def local_update(self, client: Client) -> Update:
         """Do one client's whole task of a round (client).
