@@ -67,7 +67,7 @@ def has_same_bits(steps: int) -> bool:
     """Say whether a task of fedlt and the plain loop end in the same weights."""
     prepare_process()
     federation = cnn_federation(steps, COHORT)
-    worker, loop = Worker(federation), PlainLoop(federation)
+    worker, loop = Worker(federation.shares), PlainLoop(federation)
     start = {name: tensor.clone() for name, tensor in loop.model.state_dict().items()}
     loop.train(3, 1, start)
     worker.train(worker.client(3, 1, start, fixed={}, personal={}))

@@ -18,14 +18,14 @@ from torch.nn import functional
 from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
 
 CLIENTS, IMAGES, BATCH = 100, 160, 32
 STEPS = IMAGES // BATCH  # an epoch
 LR, MOMENTUM = 0.1, 0.5
 
 
-def cnn_federation(steps: int, cohort: int, engine: str = "serial", workers: int = 1) -> Federation:
+def cnn_federation(steps: int, cohort: int, engine: str = "serial", workers: int = 1) -> Parties:
     """Return the federation; ``steps`` is a multiple of the steps of an epoch."""
     local = {"epochs": steps // STEPS, "batch_size": BATCH, "lr": LR, "momentum": MOMENTUM}
     model = {"name": "cnn", "width": 16}
@@ -36,10 +36,10 @@ def cnn_federation(steps: int, cohort: int, engine: str = "serial", workers: int
 class PlainLoop:
     """A client's training in plain PyTorch: fedlt's batches, arithmetic and bits."""
 
-    def __init__(self, federation: Federation) -> None:
+    def __init__(self, federation: Parties) -> None:
         self.federation = federation
-        self.model = federation.build_model()
-        data = federation.data
+        self.model = federation.view.build_model()
+        data = federation.observer.data
         self._images = torch.from_numpy(data.train_images.copy())
         self._labels = torch.from_numpy(data.train_labels.copy())
         self._clients = [torch.from_numpy(indices.copy()) for indices in data.partition.clients]
@@ -53,7 +53,7 @@ class PlainLoop:
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
         loss = torch.zeros(())
-        for epoch in range(self.federation.config.local.epochs):
+        for epoch in range(self.federation.view.config.local.epochs):
             for images, labels in self._batches(cid, round_, epoch):
                 optimizer.zero_grad()
                 loss = functional.cross_entropy(model(images)[:, 0], labels)
@@ -62,7 +62,7 @@ class PlainLoop:
         return loss.item()
 
     def _batches(self, cid: int, round_: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch_generator(self.federation.seed, "batches", round_, cid, epoch)
+        generator = torch_generator(self.federation.view.seed, "batches", round_, cid, epoch)
         own = self._clients[cid]
         for chosen in own[torch.randperm(len(own), generator=generator)].split(BATCH):
             yield self._images[chosen] * self._scale - self._shift, self._labels[chosen]

@@ -72,7 +72,7 @@ def simulate(engine: str, model: str, clients: int, rounds: int) -> dict[str, An
     """Time rounds of the null trainer on an engine, and the floor between them (in a child)."""
     from fedlt.config import Config
     from fedlt.engines import engine_class
-    from fedlt.federation.federation import prepare_federation
+    from fedlt.federation import prepare_parties
     from fedlt.flower.server_half import make_server_half
     from fedlt.methods.lookup import resolve_client, resolve_strategy
     from fedlt.worker.worker import prepare_process
@@ -94,8 +94,8 @@ def simulate(engine: str, model: str, clients: int, rounds: int) -> dict[str, An
     )
     kind = engine_class(engine)
     wait = kind.prepare(config.engine)
-    federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
-    server = make_server_half(federation)
+    federation = prepare_parties(config, resolve_strategy(config), resolve_client(config))
+    server = make_server_half(federation.view)
     wait()
     with kind(federation) as grid:
         return {"parameters": _count(server), **_time_rounds(server, grid, rounds)}

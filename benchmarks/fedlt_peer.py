@@ -11,14 +11,14 @@ import numpy as np
 
 from fedlt.config import Config
 from fedlt.data import Dataset, load_dataset
-from fedlt.federation.federation import prepare_federation
+from fedlt.federation import prepare_parties
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from turns import Turns
 
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
 
 
 def cifar10_part(per_class: int) -> Dataset:
@@ -34,7 +34,7 @@ def cifar10_part(per_class: int) -> Dataset:
 
 def make_federation(
     settings: Mapping[str, Any], *, clients: int, images: int, engine: str = "serial", workers: int
-) -> Federation:
+) -> Parties:
     """Return a federation of ``clients`` clients with ``images`` CIFAR-10 images each."""
     config = Config.model_validate(
         {
@@ -49,18 +49,18 @@ def make_federation(
             **settings,
         }
     )
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
 
-def run_rounds(turns: Turns, federation: Federation) -> None:
+def run_rounds(turns: Turns, federation: Parties) -> None:
     """Take turns of one round, without evaluation and checkpoints, on the engine it names."""
     from fedlt.engines import engine_class
     from fedlt.flower.server_half import make_server_half
     from fedlt.realigning.drive import play_round
 
     prepare_process()
-    server = make_server_half(federation)
-    with engine_class(federation.config.engine.name)(federation) as engine:
+    server = make_server_half(federation.view)
+    with engine_class(federation.view.config.engine.name)(federation) as engine:
         parameters = sum(parameter.numel() for parameter in server.model.parameters())
         more = turns.next(parameters=parameters)
         while more:

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedlt.config import Config
-from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation import Parties, prepare_parties
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.rng import torch_generator
 from fedlt.strategy import ServerState
@@ -45,9 +45,7 @@ INPUTS = {"crop_flip_3x32x32": (3, 32, "crop_flip"), "crop_1x28x28": (1, 28, "cr
 LR, MOMENTUM, BATCH = 0.1, 0.5, 32
 
 
-def make_federation(
-    channels: int, size: int, augment: str, strategy: str, images: int
-) -> Federation:
+def make_federation(channels: int, size: int, augment: str, strategy: str, images: int) -> Parties:
     """Return a federation of one client with ``images`` synthetic images."""
     options = {"channels": channels, "image_size": size, "train_per_class": images // 10}
     config = Config.model_validate(
@@ -60,15 +58,15 @@ def make_federation(
             "rounds": 1,
         }
     )
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
 
 class ClientLoop:
     """fedlt's own loop: everything that a client task does but the packing of its reply."""
 
-    def __init__(self, federation: Federation) -> None:
-        self.worker = Worker(federation)
-        self.state: ServerState = federation.strategy.init(federation.build_model())
+    def __init__(self, federation: Parties) -> None:
+        self.worker = Worker(federation.shares)
+        self.state: ServerState = federation.view.strategy.init(federation.view.build_model())
 
     def __call__(self) -> None:
         """Load the broadcast and train one epoch."""
@@ -81,15 +79,15 @@ class ClientLoop:
 class BareLoop:
     """What one would write without a framework, for the same arithmetic in the same order."""
 
-    federation: Federation
+    federation: Parties
     start: dict[str, Tensor]
     augment: str
     options: dict[str, Any]  # of torch.optim.SGD
     channels_last: bool = True
 
     def __post_init__(self) -> None:
-        data = self.federation.data
-        self.model = self.federation.build_model()
+        data = self.federation.observer.data
+        self.model = self.federation.view.build_model()
         self.images = torch.from_numpy(data.train_images.copy())
         self.labels = torch.from_numpy(data.train_labels.copy())
         self.indices = torch.from_numpy(data.partition.clients[0].copy())
@@ -116,7 +114,7 @@ class BareLoop:
         return mock.patch("fedlt.models.cnn.channels_last_on_cpu", lambda images: images)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch_generator(self.federation.seed, "batches", 1, 0, 0)
+        generator = torch_generator(self.federation.view.seed, "batches", 1, 0, 0)
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]
         for chosen in order.split(BATCH):
             images = self._augment(self.images[chosen], generator).float()

@@ -37,7 +37,7 @@ from fedlt_peer import make_federation, run_rounds
 from turns import Peer, Turns, alternate, ratios, spread
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
 
 USERS, COHORT, IMAGES, BATCH, LR = 100, 10, 50, 10, 0.1
 WARM_UP = 3  # rounds that are not counted
@@ -49,7 +49,7 @@ RATIOS = {
 }
 
 
-def pfl_federation(engine: str, workers: int) -> Federation:
+def pfl_federation(engine: str, workers: int) -> Parties:
     """Return fedlt's side of the benchmark."""
     model = {"name": f"{FOLDER / 'simple_cnn.py'}:SimpleCnn"}
     local = {"epochs": 1, "batch_size": BATCH, "lr": LR}
@@ -59,7 +59,7 @@ def pfl_federation(engine: str, workers: int) -> Federation:
 
 def save_users(path: Path) -> None:
     """Write fedlt's images, normalised, and its partition for pfl."""
-    data = pfl_federation("serial", 1).data
+    data = pfl_federation("serial", 1).observer.data
     images = np.moveaxis(data.train_images, 1, -1) / np.float32(255)  # (N, H, W, Ch)
     images = (images - np.float32(data.mean)) / np.float32(data.std)
     np.savez(path, images=images, labels=data.train_labels, users=np.stack(data.partition.clients))

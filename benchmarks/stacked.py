@@ -29,7 +29,7 @@ import torch
 from fedlt.config import Config
 from fedlt.engines import engine_class
 from fedlt.engines.engine import Engine
-from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation import Parties, prepare_parties
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.server_half import make_server_half
 from fedlt.methods.lookup import resolve_client, resolve_strategy
@@ -46,7 +46,7 @@ PARTITIONS: dict[str, dict[str, Any]] = {"even": {"scheme": "iid"}, "ragged": {}
 
 def make_federation(
     model: dict[str, Any], partition: dict[str, Any], strategy: str, epochs: int
-) -> Federation:
+) -> Parties:
     """Return a federation of 10 clients on digits."""
     config = Config.model_validate(
         {
@@ -58,7 +58,7 @@ def make_federation(
             "rounds": 1,
         }
     )
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
 
 @dataclass
@@ -76,12 +76,12 @@ class Run:
         return time.perf_counter() - start
 
 
-def measure(federation: Federation, rounds: int) -> dict[str, Any]:
+def measure(federation: Parties, rounds: int) -> dict[str, Any]:
     """Let both engines take turns."""
     runs = {}
     for name in ENGINES:
         engine = engine_class(name)(federation).__enter__()
-        runs[name] = Run(make_server_half(federation), engine)
+        runs[name] = Run(make_server_half(federation.view), engine)
     for run in runs.values():
         run()
     serial, stacked = (run.server.state.broadcast for run in runs.values())
@@ -93,7 +93,7 @@ def measure(federation: Federation, rounds: int) -> dict[str, Any]:
     seconds = [{name: run() for name, run in runs.items()} for _ in range(rounds)]
     ratios = [turn["serial"] / turn["stacked"] for turn in seconds]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    sizes = federation.data.client_counts.sum(axis=1)
+    sizes = federation.observer.data.client_counts.sum(axis=1)
     return {
         **{
             f"{name}_ms": round(1e3 * statistics.median(turn[name] for turn in seconds), 1)

@@ -14,7 +14,8 @@ import functools
 from typing import TYPE_CHECKING
 
 from fedlt.config import Config
-from fedlt.federation.federation import prepare_federation
+from fedlt.federation import Parties, prepare_parties
+from fedlt.federation.faults import Faults
 from fedlt.flower.client_app import make_client_app
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
@@ -22,14 +23,13 @@ from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.runs.creation import create_run
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.fingerprint import fingerprint
-from fedlt.worker.worker import Worker, prepare_process
+from fedlt.worker.scorer import Host
+from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from flwr.app import Context
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
-
-    from fedlt.federation.federation import Federation
 
 
 def make_apps(config: Config) -> tuple[ServerApp, ClientApp]:
@@ -48,18 +48,22 @@ def make_apps(config: Config) -> tuple[ServerApp, ClientApp]:
     def serve(grid: Grid, context: Context) -> None:
         _serve(Config.model_validate_json(text), grid, context)
 
-    return make_server_app(serve), make_client_app(lambda: _worker(text))
+    client_app = make_client_app(
+        lambda: _host(text).worker, lambda request: _host(text).score(request)
+    )
+    return make_server_app(serve), client_app
 
 
-def _prepare(config: Config) -> Federation:
+def _prepare(config: Config) -> Parties:
     prepare_process()
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
 
 @functools.cache
-def _worker(text: str) -> Worker:
-    """Return this process's worker for a configuration in JSON."""
-    return Worker(_prepare(Config.model_validate_json(text)))
+def _host(text: str) -> Host:
+    """Return this process's host for a configuration in JSON."""
+    parties = _prepare(Config.model_validate_json(text))
+    return Host(parties.shares, parties.observer)
 
 
 def _serve(config: Config, grid: Grid, context: Context) -> None:
@@ -68,11 +72,12 @@ def _serve(config: Config, grid: Grid, context: Context) -> None:
 
     directory = RunDirectory.of(config)
     action = directory.decide(config)
-    federation = _prepare(config)
-    found = fingerprint(config, federation.data)
+    parties = _prepare(config)
+    data = parties.observer.data
+    found = fingerprint(config, data)
     if action == "show":
         directory.check(found)
         return
-    server = make_server_half(federation)
-    create_run(directory, config, federation.data.partition, found)
-    Simulation(server, directory, Progress()).main(grid, context)
+    server = make_server_half(parties.view, Faults.of(parties.observer))
+    create_run(directory, config, data.partition, found)
+    Simulation(server, parties, directory, Progress()).main(grid, context)

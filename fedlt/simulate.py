@@ -1,6 +1,6 @@
 """Read this first: from a configuration to a finished run.
 
-    config -> strategy, plugin -> federation (data, partition) -> server, engine -> rounds -> result
+    config -> strategy, plugin -> parties (data, partition) -> server, engine -> rounds -> result
 
 A round, in the order of `Simulation._train` and `Simulation._finish`:
 
@@ -40,8 +40,9 @@ from fedlt.engines.engine import Engine
 from fedlt.engines.foreign import as_engine
 from fedlt.engines.rehearsal import GenericModel, rehearse
 from fedlt.evaluation import rounds_to_evaluate, summarise
+from fedlt.federation import Parties, prepare_parties
 from fedlt.federation.evaluator import Evaluator, Standing
-from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation.faults import Faults
 from fedlt.federation.ledger import Ledger, RoundOutcome, pack, unpack
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.server_app import make_server_app
@@ -128,30 +129,30 @@ def _carry_out(
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)
     try:
-        federation = prepare_federation(config, strategy, plugin, progress=progress)
-        found = fingerprint(config, federation.data)
+        parties = prepare_parties(config, strategy, plugin, progress=progress)
+        found = fingerprint(config, parties.observer.data)
         if action == "resume":
             directory.check(found, purpose="resumed")
-        server = make_server_half(federation)
-        rehearsal = rehearse(federation, server)
+        server = make_server_half(parties.view, Faults.of(parties.observer))
+        rehearsal = rehearse(parties, server)
         if action == "start" and (estimate or name == "auto"):
-            name, lines = choose_engine(name, server, rehearsal.worker)
+            name, lines = choose_engine(name, server, rehearsal.host, parties)
             for line in lines:
                 (progress or Progress()).note(line)
         generic = rehearsal.generic
-        notes = federation.notes() + rehearsal.notes()
+        notes = parties.observer.notes() + rehearsal.notes()
         del rehearsal
     finally:
         wait()
-    with engine_class(name)(federation) as engine, explained(directory):
+    with engine_class(name)(parties) as engine, explained(directory):
         engine.rehearse(server)
         for line in notes:
             (progress or Progress()).note(line)
         if action == "start":
-            partition = federation.data.partition
+            partition = parties.observer.data.partition
             create_run(directory, config, partition, found, overwrite=overwrite, engine=name)
         with directory.lock():
-            simulation = Simulation(server, directory, progress or Progress(), generic)
+            simulation = Simulation(server, parties, directory, progress or Progress(), generic)
             personal = state_folder(directory.checkpoints)
             engine.states().spill_to(personal, config.engine.personal_memory)
             if action == "resume":
@@ -166,33 +167,29 @@ class Simulation:
     """One run: the loop, and what it drives."""
 
     server: ServerHalf
+    parties: Parties
     directory: RunDirectory
     progress: Progress
     generic: GenericModel = "shared"  # what the generic model is made of
 
     def __post_init__(self) -> None:
         """Make the evaluator and the books."""
-        self.config: Config = self.federation.config
+        self.config: Config = self.parties.view.config
         borrowed = self.server.model.names("personal") if self.generic == "average" else ()
         has_generic = self.generic != "none"
         own = self._has_own_backbone
-        self.evaluator = Evaluator(self.federation, own, borrowed, has_generic=has_generic)
-        self.diagnosis = Diagnosis(self.evaluator)
+        self.evaluator = Evaluator(self.parties.observer, own, borrowed, has_generic=has_generic)
+        self.diagnosis = Diagnosis(self.parties.shares, self.evaluator)
         self.trackers = Trackers(self.directory.path / "trackers", self.config)
-        self.ledger = Ledger(np.zeros(self.federation.num_clients, dtype=np.int64))
+        self.ledger = Ledger(np.zeros(self.parties.view.num_clients, dtype=np.int64))
         self.stops = Stops()
         self._is_whole = True  # models, personal states and books are of the same round
         self._saved: tuple[int, bool] | None = None  # the last checkpoint: round, and no more due
         self._clock = time.perf_counter()  # up to which the seconds are counted
 
-    @property
-    def federation(self) -> Federation:
-        """The federation of the server half."""
-        return self.server.federation
-
     def main(self, grid: Grid, context: Context) -> None:
         """Run the rounds that are left on any Flower grid: this is the loop."""
-        engine, rounds = as_engine(grid, self.federation), self.config.rounds
+        engine, rounds = as_engine(grid, self.parties), self.config.rounds
         self.progress.start(rounds, self.server.state.round)
         self.trackers.start(self.directory.rounds())
         self._clock = time.perf_counter()
@@ -292,7 +289,7 @@ class Simulation:
 
     def _has_own_backbone(self, standing: Standing) -> bool:
         """Say whether personal models have backbones of their own, from one client's."""
-        strategy = self.federation.strategy
+        strategy = self.parties.view.strategy
         for personal in standing.personal.values():
             model = self.server.model
             return touches_backbone(strategy.personal_weights(model, standing.broadcast, personal))
@@ -331,7 +328,7 @@ class Simulation:
 
     def restore(self, engine: Engine) -> None:
         """Go back to the newest checkpoint; the start of the run where there is none."""
-        self.directory.check_partition(self.federation.data.partition)
+        self.directory.check_partition(self.parties.observer.data.partition)
         path, folder = self.directory.path, self.directory.checkpoints
         checkpoint = load_checkpoint(
             folder, run=self.directory.run, check=lambda one: check_record(path, one.meta["record"])
@@ -343,14 +340,14 @@ class Simulation:
 
     def take(self, checkpoint: Checkpoint, engine: Engine) -> None:
         """Go back to a checkpoint of this run; nothing is written."""
-        server, self.ledger, states = unpack(checkpoint, self.federation.num_clients)
+        server, self.ledger, states = unpack(checkpoint, self.parties.view.num_clients)
         self.server.restore(server)
         engine.states().restore(states, round=checkpoint.round)
         self._saved = (checkpoint.round, self.ledger.due is None)
 
     def _result(self) -> dict[str, Any]:
-        config, data = self.config, self.federation.data
-        state, strategy = self.server.state, self.federation.strategy
+        config, partition = self.config, self.parties.observer.data.partition
+        state, strategy = self.server.state, self.parties.view.strategy
         sent = [] if strategy.pools else list(state.broadcast.values())
         once = [] if strategy.pools else list(state.fixed.values())
         return {
@@ -361,7 +358,7 @@ class Simulation:
             "rounds": config.rounds,
             "status": "finished",
             "split": config.data.split,
-            "reference": strategy.reference or self.federation.plugin.reference or None,
+            "reference": strategy.reference or self.parties.view.plugin.reference or None,
             "generic_model": self.generic,
             "streams": list(self.server.model.stream_names),
             "shots": self.evaluator.shots.to_json(),
@@ -379,7 +376,7 @@ class Simulation:
             "bytes_up": self.ledger.bytes_up,
             "bytes_once": sum(t.nbytes for t in once),
             "seconds": self.ledger.seconds,
-            "partition_hash": data.partition.hash(),
+            "partition_hash": partition.hash(),
             "config_hash": config_hash(config),
         }
 

@@ -28,7 +28,7 @@ from fedlt.check.tiny_runs import (
     read_rows,
 )
 from fedlt.config import Config
-from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation import Parties, prepare_parties
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.runs.checkpoints import Checkpoint
 from fedlt.runs.directory import RunDirectory
@@ -147,10 +147,10 @@ class Lab:
             make_pool(self.config(), path)
         return {"pool_path": str(path)}
 
-    def federation(self, **changes: Any) -> Federation:
-        """Return its federation."""
+    def federation(self, **changes: Any) -> Parties:
+        """Return the parties of its simulation."""
         config = self.config(**changes)
-        return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+        return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
     def run(self, **changes: Any) -> Outcome:
         """Run it from the start, in a directory of its own."""

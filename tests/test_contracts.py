@@ -17,8 +17,8 @@ from clients import CLIENTS
 from fedlt.check import Bench, Subject, frozen, raw, run_check
 from fedlt.engines.engine import run_job
 from fedlt.engines.serial import SerialEngine
+from fedlt.federation import prepare_parties
 from fedlt.federation.faults import RoundFaults
-from fedlt.federation.federation import prepare_federation
 from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import pack_reply, sum_replies
 from fedlt.flower.server_half import make_server_half
@@ -67,7 +67,7 @@ def test_every_setting_runs_and_moves_every_trained_tensor(reference, changes):
     assert [row["round"] for row in outcome.rows] == [1, 2, 3]
     # MDCS has the most: three experts, each at most 60 + log(classes) for cosines times 30.
     assert all(0 < row["train/loss"] < 190 for row in outcome.rows)
-    model = make_server_half(prepared(outcome)).model  # as it was before the first round
+    model = make_server_half(prepared(outcome).view).model  # as it was before the first round
     after = outcome.checkpoint.tensors["broadcast"]
     still = {n for n in model.names("shared") if torch.equal(model.state()[n], after[n])}
     assert still == set(model.integer_names("shared"))
@@ -76,7 +76,7 @@ def test_every_setting_runs_and_moves_every_trained_tensor(reference, changes):
 
 def prepared(outcome):
     config = outcome.directory.config()
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
 
 # A pairwise cover: every kind of method meets every policy, prior and number of workers,
@@ -236,7 +236,7 @@ def test_identical_clients_give_the_clients_model(lab, changes):
     """
     if "FedAdam" in str(changes):
         changes = {**changes, "strategy": "flwr.serverapp.strategy:FedAvg"}
-    elif "aggregate" in vars(type(lab.federation(**changes).strategy)):
+    elif "aggregate" in vars(type(lab.federation(**changes).view.strategy)):
         pytest.skip("the server's step is its own")
     bench = Bench(lab.federation(**changes))
     server, update = bench.server, bench.task(1)
@@ -376,9 +376,10 @@ def test_first_personal_state_is_drawn_by_seed_and_cid(lab, changes):
 def test_federation_and_its_parts_are_picklable(lab, changes):
     federation = lab.federation(**changes)
     copy = pickle.loads(pickle.dumps(federation))
-    assert copy.config == federation.config
-    assert copy.strategy == federation.strategy
-    assert copy.plugin == federation.plugin
+    for party, original in zip(copy, federation, strict=True):
+        assert party.config == original.config
+        assert party.strategy == original.strategy
+        assert party.plugin == original.plugin
     assert frozen(Bench(copy).task(1)) == frozen(Bench(federation).task(1))
 
 

@@ -13,7 +13,7 @@ from fedlt.comparing.recipes import is_recipe, read_recipe
 from fedlt.comparing.sweep import make_trials
 from fedlt.config import config_hash, load_config
 from fedlt.data import DATASETS
-from fedlt.federation.federation import prepare_federation
+from fedlt.federation import prepare_parties
 from fedlt.flower.server_half import make_server_half
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.models.etf import sparse_etf
@@ -106,12 +106,12 @@ def quick_etf(monkeypatch):
 
 def check_build(config):
     """Build the model and the server of one run."""
-    federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
-    server = make_server_half(federation)
-    assert federation.num_clients == config.partition.num_clients
+    federation = prepare_parties(config, resolve_strategy(config), resolve_client(config))
+    server = make_server_half(federation.view)
+    assert federation.view.num_clients == config.partition.num_clients
     assert set(server.state.broadcast) >= set(server.model.names("shared"))
-    assert len(server.sample(1, list(range(federation.num_clients)))) == (
-        config.clients_per_round or federation.num_clients
+    assert len(server.sample(1, list(range(federation.view.num_clients)))) == (
+        config.clients_per_round or federation.view.num_clients
     )
 
 

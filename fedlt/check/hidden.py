@@ -43,12 +43,12 @@ class Step:
 
 
 def _steps(subject: Subject) -> Iterator[Step]:
-    federation = subject.federation
-    strategy = federation.strategy
+    parties = subject.parties
+    strategy = parties.view.strategy
     bench = subject.bench()
 
     def begin() -> object:
-        return raw(make_server_half(federation).state.broadcast)
+        return raw(make_server_half(parties.view).state.broadcast)
 
     def load() -> object:
         client = bench.client(1)
@@ -64,7 +64,7 @@ def _steps(subject: Subject) -> Iterator[Step]:
             heads = strategy.generic(model, client.broadcast)
             own = strategy.personal(model, client.broadcast, client.personal)
             logits = [head(features) for head in (*heads.values(), *own.values())]
-            return raw({str(n): federation.plugin.predict(t) for n, t in enumerate(logits)})
+            return raw({str(n): parties.view.plugin.predict(t) for n, t in enumerate(logits)})
 
     yield Step(("build", "init"), begin)
     yield Step(("init_personal", "setup"), load)

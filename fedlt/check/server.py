@@ -36,7 +36,7 @@ def updates_of(bench: Bench, cids: Sequence[int]) -> dict[int, Update]:
 def total_of(bench: Bench, updates: Mapping[int, Update]) -> Total:
     """Reduce answers in the order given, as the engines and the server do."""
     cids, given = tuple(updates), tuple(updates.values())
-    weight, clients = sum(update.weight for update in given), bench.server.federation.num_clients
+    weight, clients = sum(update.weight for update in given), bench.server.view.num_clients
     if not bench.server.reduces:
         return Total({}, weight, cids, clients, updates=given)
     sums, plain = dict[str, Tensor](), dict[str, Tensor]()
@@ -53,7 +53,7 @@ def total_of(bench: Bench, updates: Mapping[int, Update]) -> Total:
 
 def _aggregate(subject: Subject, bench: Bench, updates: Mapping[int, Update]) -> ServerState:
     state = bench.server.state
-    return subject.federation.strategy.aggregate(state, total_of(bench, updates))
+    return subject.parties.view.strategy.aggregate(state, total_of(bench, updates))
 
 
 def _apart(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
@@ -71,7 +71,7 @@ def weighs_to_one(subject: Subject) -> str:
 
     A rule of the server's own must end at one place however the weights of equal answers are split.
     """
-    if isinstance(subject.federation.strategy, StockStrategy):
+    if isinstance(subject.parties.view.strategy, StockStrategy):
         return Note("the server's step is Flower's own")
     bench = subject.bench()
     updates = updates_of(bench, COHORT)
@@ -117,7 +117,7 @@ def _check_multiple(subject: Subject, given: Tensors, found: Mapping[str, Tensor
 
 def ignores_order(subject: Subject) -> str:
     """Aggregation gives the same, up to rounding, whichever client answers first."""
-    if isinstance(subject.federation.strategy, StockStrategy):
+    if isinstance(subject.parties.view.strategy, StockStrategy):
         return Note("the server's step is Flower's own")
     bench = subject.bench()
     updates = updates_of(bench, COHORT)

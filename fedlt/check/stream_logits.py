@@ -68,10 +68,10 @@ def runs_on_streams(subject: Subject) -> str:
 
 def _try_round(subject: Subject) -> list[float]:
     """Try a round without an engine, and return what the clients have measured."""
-    federation = subject.federation
-    rehearse(federation, make_server_half(federation))
+    parties = subject.parties
+    rehearse(parties, make_server_half(parties.view))
     bench = subject.bench()
     updates = updates_of(bench, COHORT)
-    if not isinstance(federation.strategy, StockStrategy):
-        federation.strategy.aggregate(bench.server.state, total_of(bench, updates))
+    if not isinstance(parties.view.strategy, StockStrategy):
+        parties.view.strategy.aggregate(bench.server.state, total_of(bench, updates))
     return [value for one in updates.values() for value in one.metrics.values()]

@@ -196,7 +196,7 @@ def writes_nothing(subject: Subject) -> str:
 
 
 def _check_aggregate(subject: Subject) -> None:
-    strategy, bench = subject.federation.strategy, subject.bench()
+    strategy, bench = subject.parties.view.strategy, subject.bench()
     if subject.section == "client" or isinstance(strategy, StockStrategy):
         return
     state, total = bench.server.state, total_of(bench, updates_of(bench, COHORT))
@@ -246,6 +246,6 @@ def first_state(subject: Subject) -> str:
                 "'purpose', client.cid) before a draw",
                 where=place(subject, "init_personal"),
             )
-    strategy: Strategy = subject.federation.strategy
+    strategy: Strategy = subject.parties.view.strategy
     names = len(strategy.init_personal(subject.bench().client(1)))
     return "a function of (seed, cid)" if names else "there is no personal state"

@@ -16,7 +16,7 @@ from fedlt.client import Client
 from fedlt.config import Config, PluginConfig
 from fedlt.config.loading import is_spec
 from fedlt.errors import FedltError
-from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation import Parties, prepare_parties
 from fedlt.flower.server_half import make_server_half
 from fedlt.methods.lookup import plugin_section, resolve_client, resolve_strategy
 from fedlt.strategy import Tensors, Update, prefixed
@@ -57,9 +57,9 @@ def frozen(update: Update) -> Frozen:
 class Bench:
     """A worker and a server of one federation, new for every trial."""
 
-    def __init__(self, federation: Federation) -> None:
-        self.worker = Worker(federation)
-        self.server = make_server_half(federation)
+    def __init__(self, parties: Parties) -> None:
+        self.worker = Worker(parties.shares)
+        self.server = make_server_half(parties.view)
 
     def client(
         self,
@@ -94,16 +94,16 @@ class Subject:
     ray: bool = False  # compare with the Ray engine, too
 
     @cached_property
-    def federation(self) -> Federation:
-        """The federation: data, strategy, plugin."""
+    def parties(self) -> Parties:
+        """The parties of a simulation with the class under test."""
         config = self.config
-        return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+        return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
     @property
     def value(self) -> object:
         """The object under test."""
-        federation = self.federation
-        return federation.strategy if self.section == "strategy" else federation.plugin.parts[0]
+        parties = self.parties
+        return parties.view.strategy if self.section == "strategy" else parties.view.plugin.parts[0]
 
     @cached_property
     def reference(self) -> Finished:
@@ -112,7 +112,7 @@ class Subject:
 
     def bench(self) -> Bench:
         """Return a new worker and server."""
-        return Bench(self.federation)
+        return Bench(self.parties)
 
 
 def subject_of(

@@ -16,14 +16,14 @@ from fedlt.config import Config
 from fedlt.engines.engine import Engine, Job, JobResult, run_job
 from fedlt.errors import FedltError
 from fedlt.evaluation.request import ScoreRequest, Scores
-from fedlt.federation.federation import Federation
+from fedlt.federation import Parties
 from fedlt.flower.client_app import make_client_app
 from fedlt.progress import Progress
 from fedlt.runs.checkpoints import Checkpoint, load_checkpoint, state_folder
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.personal_states import PersonalStates, Snapshot
 from fedlt.simulate import run
-from fedlt.worker.worker import Worker
+from fedlt.worker.scorer import Host
 
 APART = f"{__name__}:ApartEngine"
 PERSONAL_MEMORY = 100  # MiB
@@ -132,21 +132,21 @@ def run_whole(config: Config, *, stop_after: int | None = None) -> Finished:
 
 
 class ApartEngine(Engine):
-    """Does every job with a worker of its own, made from a pickled federation; the last one first.
+    """Does every job with a worker of its own, made from pickled parties; the last one first.
 
     So jobs share no more than jobs of several processes do, within this process.
     """
 
-    def __init__(self, federation: Federation) -> None:
-        super().__init__(federation)
-        self._pickled = pickle.dumps(federation)
+    def __init__(self, parties: Parties) -> None:
+        super().__init__(parties)
+        self._pickled = pickle.dumps((parties.shares, parties.observer))
 
-    def _worker(self) -> Worker:
-        return Worker(pickle.loads(self._pickled))
+    def _host(self) -> Host:
+        return Host(*pickle.loads(self._pickled))
 
     def _do(self, job: Job) -> JobResult:
-        worker = self._worker()
-        return run_job(make_client_app(lambda: worker), job)
+        host = self._host()
+        return run_job(make_client_app(lambda: host.worker), job)
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs backwards and yield their results in order."""
@@ -154,4 +154,4 @@ class ApartEngine(Engine):
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests backwards and yield the answers in order."""
-        yield from reversed([self._worker().score(request) for request in reversed(requests)])
+        yield from reversed([self._host().score(request) for request in reversed(requests)])

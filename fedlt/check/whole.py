@@ -22,11 +22,11 @@ STACK_ENDING = "; 'serial' and 'ray' can"
 def builds(subject: Subject) -> str:
     """The object can be made; ``build``, ``init``, one forward pass and every head work."""
     try:
-        federation = subject.federation
-        generic = rehearse(federation, make_server_half(federation)).generic
+        parties = subject.parties
+        generic = rehearse(parties, make_server_half(parties.view)).generic
     except FedltError as error:
         cause = root_cause(error)
-        places = Places(subject) if "federation" in vars(subject) else None
+        places = Places(subject) if "parties" in vars(subject) else None
         raise Violation(
             str(error),
             change="mend what the line names; the contract is in fedlt/strategy.py and "
@@ -69,7 +69,7 @@ def trains(subject: Subject) -> str:
 
 def _unmoved(subject: Subject, finished: Finished) -> list[str]:
     """Return the shared parameters that no round has moved; raise if nothing moved at all."""
-    server = make_server_half(subject.federation)
+    server = make_server_half(subject.parties.view)
     before, after = server.state.broadcast, finished.groups["broadcast"]
     names = server.model.parameter_names("shared")
     still = [name for name in names if torch.equal(before[name], after[name])]
@@ -136,9 +136,9 @@ def is_stackable(subject: Subject) -> str:
     changed = subject.config.engine.model_copy(update={"name": "stacked"})
     config = subject.config.model_copy(update={"engine": changed})
     whole = Subject(config, subject.section)
-    server = make_server_half(whole.federation)
+    server = make_server_half(whole.parties.view)
     try:
-        with engine_class("stacked")(whole.federation) as engine:
+        with engine_class("stacked")(whole.parties) as engine:
             engine.rehearse(server)
     except FedltError as error:
         reason = re.sub(r"^.*?(cannot run .*?|a trial on \d+ images fails): ", "", str(error))

@@ -72,7 +72,7 @@ def _show(result: Result, console: Console) -> None:
 
 
 def _summary(subject: Subject, tried: int, failed: int) -> str:
-    name = type(subject.value).__name__ if "federation" in vars(subject) else "it"
+    name = type(subject.value).__name__ if "parties" in vars(subject) else "it"
     if failed:
         return f"{name}: {failed} of {tried} checks fail"
     return f"{name} keeps its contract: {tried} checks"

@@ -58,7 +58,7 @@ def _pools(file: Path, overrides: list[str]) -> list[Pool]:
     from fedlt.config import load_config
     from fedlt.data import prepare_data
     from fedlt.engines import check_engine
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
     from fedlt.generators.generator import find_pool_maker
     from fedlt.methods.lookup import resolve_client, resolve_strategy
     from fedlt.progress import make_progress
@@ -72,10 +72,10 @@ def _pools(file: Path, overrides: list[str]) -> list[Pool]:
         if maker is None:
             raise FedltError(f"client {config.client.label!r} has no pool of synthetic images")
         data = prepare_data(config.data, config.partition, seed=config.seed)
-        federation = Federation(config, data, resolve_strategy(config), resolve_client(config))
+        parties = Parties.of(config, resolve_strategy(config), resolve_client(config), data)
         progress = make_progress(Console(), f"{config.name} seed {config.seed}")
         try:
-            found.append(maker(federation.setting(progress)))
+            found.append(maker(parties.observer.preparation(progress)))
         finally:
             progress.stop()
     return found

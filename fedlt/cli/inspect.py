@@ -13,7 +13,7 @@ from fedlt.cli.trust import Announcer, check_trusted
 if TYPE_CHECKING:
     from fedlt.config import Config
     from fedlt.data import FederatedData
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Observer
     from fedlt.report.partition_plot import PartitionView
 
 
@@ -52,17 +52,17 @@ def _inspect(config: Config, png: Path | None) -> None:
     from fedlt.report.partition_plot import cost_text, draw_partition, estimate_cost, show_partition
 
     data = prepare_data(config.data, config.partition, seed=config.seed)
-    federation = _federation(config, data)
+    observer = _observer(config, data)
     cost = estimate_cost(
         data.client_counts,
         clients_per_round=config.clients_per_round,
         epochs=config.local.epochs,
-        model_bytes=_shared_bytes(federation),
+        model_bytes=_shared_bytes(observer),
     )
-    view = _view(federation)
+    view = _view(observer)
     console = Console()
     console.print(show_partition(view))
-    groups = groups_note(federation.shots, data.class_counts)
+    groups = groups_note(observer.shots, data.class_counts)
     for line in filter(None, (groups, data.note(), cost_text(cost, config.rounds))):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if png is not None:
@@ -71,20 +71,20 @@ def _inspect(config: Config, png: Path | None) -> None:
         console.print(str(png), markup=False, highlight=False, soft_wrap=True)
 
 
-def _federation(config: Config, data: FederatedData) -> Federation:
+def _observer(config: Config, data: FederatedData) -> Observer:
     from fedlt.engines import check_engine
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
     from fedlt.methods.lookup import resolve_client, resolve_strategy
 
     check_engine(config.engine.name)
-    return Federation(config, data, resolve_strategy(config), resolve_client(config))
+    return Parties.of(config, resolve_strategy(config), resolve_client(config), data).observer
 
 
-def _view(federation: Federation) -> PartitionView:
+def _view(observer: Observer) -> PartitionView:
     from fedlt.evaluation.headline import ScoredSet
     from fedlt.report.partition_plot import PartitionView
 
-    config, data, groups = federation.config, federation.data, federation.shots
+    config, data, groups = observer.config, observer.data, observer.shots
     words = "no shot groups" if groups.scheme == "none" else f"shot groups by {groups.scheme}"
     title = f"{config.name}: {data.name}, seed {config.seed}, {words}"
     scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
@@ -93,8 +93,8 @@ def _view(federation: Federation) -> PartitionView:
     )
 
 
-def _shared_bytes(federation: Federation) -> int:
+def _shared_bytes(observer: Observer) -> int:
     """Return the bytes of the model's shared part: what travels each way for one client."""
-    model = federation.build_model()
+    model = observer.build_model()
     state = model.state()
     return sum(state[n].numel() * state[n].element_size() for n in model.names("shared"))

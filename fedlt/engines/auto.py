@@ -9,24 +9,28 @@ from fedlt.engines.probe import Estimate, Probe, take_probe
 from fedlt.progress import round_time
 
 if TYPE_CHECKING:
+    from fedlt.federation import Parties
     from fedlt.flower.adapter import ServerHalf
-    from fedlt.worker.worker import Worker
+    from fedlt.worker.scorer import Host
 
 
-def choose_engine(name: str, server: ServerHalf, worker: Worker) -> tuple[str, list[str]]:
+def choose_engine(
+    name: str, server: ServerHalf, host: Host, parties: Parties
+) -> tuple[str, list[str]]:
     """Return the engine to use, and lines that say why and what the run will cost.
 
     Args:
         name: What the file says; ``auto`` lets the probe decide.
         server: Its state is what the run goes on from.
-        worker: Its scratch model is used for the probe.
+        host: Its scratch model is used for the probe.
+        parties: An engine is made of them, to try it.
 
     Raises:
         FedltError: If the trial of a client's local update fails.
     """
-    probe = take_probe(server, worker)
+    probe = take_probe(server, host)
     candidates = [n for n in ENGINES if n != "auto"] if name == "auto" else [name]
-    found = {n: engine_class(n).estimate(server, probe) for n in candidates}
+    found = {n: engine_class(n).estimate(server, parties, probe) for n in candidates}
     estimates = {n: estimate for n, estimate in found.items() if estimate is not None}
     if not estimates:
         return name, []

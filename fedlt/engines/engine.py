@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fedlt.config import EngineConfig
     from fedlt.engines.probe import Estimate, Probe
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
     from fedlt.flower.adapter import ServerHalf
 
 MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client each up to 64 clients
@@ -136,12 +136,12 @@ class Engine(Grid):
         return lambda: None
 
     @classmethod
-    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate | None:
+    def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate | None:
         """Return what a run would cost here; None where that is not known or it cannot run."""
         return None
 
-    def __init__(self, federation: Federation) -> None:
-        self.federation = federation
+    def __init__(self, parties: Parties) -> None:
+        self.parties = parties
         self._run = Run.create_empty(run_id=1)
         self._states = PersonalStates()
         self._replies: dict[str, Message] = {}
@@ -223,7 +223,7 @@ class Engine(Grid):
         """Return a copy of client ``cid``'s context."""
         config: UserConfig = {
             "partition-id": cid,
-            "num-partitions": self.federation.num_clients,
+            "num-partitions": self.parties.view.num_clients,
         }
         state = RecordDict()
         if cid in self._states:
@@ -258,7 +258,7 @@ class Engine(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the client ids: they are the node ids."""
-        return range(self.federation.num_clients)
+        return range(self.parties.view.num_clients)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages and keep their replies until they are pulled."""

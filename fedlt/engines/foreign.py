@@ -23,28 +23,28 @@ from fedlt.flower.replies import hits_of, metric_lists, sum_replies
 from fedlt.worker.scorer import Scorer
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
 
 WAIT = 600.0  # seconds until all nodes must be there
 
 
-def as_engine(grid: Grid, federation: Federation) -> Engine:
+def as_engine(grid: Grid, parties: Parties) -> Engine:
     """Return ``grid`` itself if it is an engine of ours, otherwise one around it."""
-    return grid if isinstance(grid, Engine) else ForeignEngine(grid, federation)
+    return grid if isinstance(grid, Engine) else ForeignEngine(grid, parties)
 
 
 class ForeignEngine(Engine):
     """Presents clients by cid; sends to nodes by node id."""
 
-    def __init__(self, grid: Grid, federation: Federation) -> None:
-        super().__init__(federation)
+    def __init__(self, grid: Grid, parties: Parties) -> None:
+        super().__init__(parties)
         self._grid = grid
-        self._scorer = Scorer(federation, federation.build_model())
+        self._scorer = Scorer(parties.observer, parties.view.build_model())
         self._nodes = self._find_nodes()
 
     def _find_nodes(self) -> dict[int, int]:
         """Wait for the nodes and ask each for its client id."""
-        wanted, deadline = self.federation.num_clients, time.monotonic() + WAIT
+        wanted, deadline = self.parties.view.num_clients, time.monotonic() + WAIT
         while len(nodes := sorted(self._grid.get_node_ids())) < wanted:
             if time.monotonic() > deadline:
                 raise RunError(f"{len(nodes)} of {wanted} nodes are there after {WAIT:.0f} s")
@@ -89,7 +89,7 @@ class ForeignEngine(Engine):
 
     def _ask_clients(self, answer: Scores, request: ScoreRequest) -> Scores:
         """Add the clients' hits on the whole test set to an answer."""
-        images = len(self.federation.data.eval_labels)
+        images = len(self.parties.observer.data.eval_labels)
         content: dict[str, ArrayRecord | ConfigRecord] = {
             "arrays": array_record(dict(request.broadcast)),
             "fixed": array_record(dict(request.fixed)),

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedlt.client import Client
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ClientShares, Terms
     from fedlt.flower.adapter import ServerHalf
     from fedlt.strategy import ServerState
-    from fedlt.worker.worker import Worker
+    from fedlt.worker.scorer import Host
 
 BATCHES = 3  # of the probed client
 PATIENCE = 0.3  # seconds of repeated measurement
@@ -63,33 +63,32 @@ class Estimate:
     clients: int  # trained at once
 
 
-def method_name(federation: Federation) -> str:
+def method_name(terms: Terms) -> str:
     """Return what the file calls the strategy and the plugin, without the names of their files."""
-    chosen = (federation.config.strategy.name, federation.config.client.label)
+    chosen = (terms.config.strategy.name, terms.config.client.label)
     return "{} with {}".format(*(name.rpartition(":")[2] for name in chosen))
 
 
-def take_probe(server: ServerHalf, worker: Worker) -> Probe:
+def take_probe(server: ServerHalf, host: Host) -> Probe:
     """Measure a few steps of a client of median size, and one block of the test set.
 
     Args:
         server: Its state is what a round would begin with.
-        worker: Its scratch model is used.
+        host: Its scratch model is used.
 
     Raises:
         FedltError: If the local update or the scoring fails.
     """
     try:
-        return _measure(server, worker)
+        return _measure(server, host)
     except Exception as error:
-        what = f"{method_name(server.federation)}: a trial of local_update fails"
+        what = f"{method_name(server.view)}: a trial of local_update fails"
         raise FedltError(f"{what}: {one_line(error)}") from error
 
 
-def _measure(server: ServerHalf, worker: Worker) -> Probe:
-    federation, state = server.federation, server.state
-    config, data = federation.config, federation.data
-    sizes = data.client_counts.sum(axis=1)
+def _measure(server: ServerHalf, host: Host) -> Probe:
+    state, worker, shares = server.state, host.worker, host.worker.shares
+    config, sizes = shares.config, shares.sizes
     cid = int(np.argsort(sizes, kind="stable")[len(sizes) // 2])
     indices = worker.client_data(cid).indices[: BATCHES * config.local.batch_size]
 
@@ -109,26 +108,25 @@ def _measure(server: ServerHalf, worker: Worker) -> Probe:
 
     per_batch = measure_seconds(train) / max(batches(len(indices)), 1)
     work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
-    if federation.strategy.pools:  # one task does what the cohort would
-        work = federation.cohort_size * work.mean(keepdims=True)
+    if shares.strategy.pools:  # one task does what the cohort would
+        work = shares.cohort_size * work.mean(keepdims=True)
     generic, personal = rounds_to_evaluate(
         config.rounds, every=config.evaluate.every, personal_every=config.evaluate.personal_every
     )
-    images = data.train_images.nbytes + data.eval_images.nbytes
     return Probe(
         batch_seconds=per_batch,
         task_seconds=per_batch * float(work.mean()),
         longest_seconds=per_batch * float(work.max()),
-        evaluation_seconds=_evaluation_seconds(federation, worker, state),
+        evaluation_seconds=_evaluation_seconds(host, state),
         personal_seconds=personal_seconds(
-            server, worker, (cid, own), sorted(r for r in personal if r > state.round)
+            server, host, (cid, own), sorted(r for r in personal if r > state.round)
         ),
         evaluations=sum(round_ > state.round for round_ in generic),
         rounds=config.rounds - state.round,
-        cohort=1 if federation.strategy.pools else federation.cohort_size,
+        cohort=1 if shares.strategy.pools else shares.cohort_size,
         parameters=sum(tensor.numel() for tensor in state.broadcast.values()),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        data=images,
+        data=shares.images.nbytes + host.scorer.images.nbytes,
     )
 
 
@@ -143,30 +141,29 @@ def measure_seconds(act: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def _evaluation_seconds(federation: Federation, worker: Worker, state: ServerState) -> float:
+def _evaluation_seconds(host: Host, state: ServerState) -> float:
     """Return the seconds that the generic heads take on the whole test set; 0 without any."""
-    if not federation.strategy.generic(worker.model, state.broadcast):
+    if not host.worker.shares.strategy.generic(host.worker.model, state.broadcast):
         return 0.0
-    request = _request(worker, state)
-    return measure_seconds(lambda: worker.score(request)) * _blocks(federation)
+    request = _request(host, state)
+    return measure_seconds(lambda: host.score(request)) * _blocks(host)
 
 
-def _blocks(federation: Federation) -> float:
+def _blocks(host: Host) -> float:
     """Return how many blocks the test set has, of the size that is scored at once."""
-    images = len(federation.data.eval_labels)
-    return images / min(images, federation.config.evaluate.batch_size)
+    images = len(host.scorer.images)
+    return images / min(images, host.worker.shares.config.evaluate.batch_size)
 
 
-def _request(worker: Worker, state: ServerState, *clients: ClientRequest) -> ScoreRequest:
+def _request(host: Host, state: ServerState, *clients: ClientRequest) -> ScoreRequest:
     """Return a request for one block of the test set: the generic model, or some clients."""
-    federation = worker.federation
     return ScoreRequest(
         round=state.round,
         broadcast=state.broadcast,
         fixed=state.fixed,
         private_mean={},
         start=0,
-        stop=min(len(federation.data.eval_labels), federation.config.evaluate.batch_size),
+        stop=min(len(host.scorer.images), host.worker.shares.config.evaluate.batch_size),
         generic=not clients,
         keep_logits=False,
         clients=clients,
@@ -174,7 +171,7 @@ def _request(worker: Worker, state: ServerState, *clients: ClientRequest) -> Sco
 
 
 def personal_seconds(
-    server: ServerHalf, worker: Worker, client: tuple[int, Mapping[str, Tensor]], rounds: list[int]
+    server: ServerHalf, host: Host, client: tuple[int, Mapping[str, Tensor]], rounds: list[int]
 ) -> float:
     """Return the seconds that the personal views of some rounds take on one process.
 
@@ -183,38 +180,36 @@ def personal_seconds(
 
     Args:
         server: Its state is what a client is scored with.
-        worker: Its scratch model is used.
+        host: Its scratch model is used.
         client: A client of median size, and its personal state after a round.
         rounds: The rounds after which the personal view is scored.
     """
-    federation, state = server.federation, server.state
-    strategy, config = federation.strategy, federation.config
+    worker, shares, state = host.worker, host.worker.shares, server.state
+    strategy, tunes = shares.strategy, shares.tunes
     cid, own = client
-    tunes = strategy.adapt_epochs > 0 or config.personal.refresh.epochs > 0
     has_generic = bool(strategy.generic(worker.model, state.broadcast))
     weights = strategy.personal_weights(worker.model, state.broadcast, own)
     alone = tunes or touches_backbone(weights)
     asked = ClientRequest(cid, None if strategy.pools else own, base=has_generic)
-    scoring, tuning = _request(worker, state, asked), 0.0
+    scoring, tuning = _request(host, state, asked), 0.0
     if tunes or not has_generic:
-        tuning = measure_seconds(lambda: worker.finished(scoring)) * _relative_work(server, cid)
+        tuning = measure_seconds(lambda: worker.finished(scoring)) * _relative_work(shares, cid)
         scoring = worker.finished(scoring)
-    score = measure_seconds(lambda: worker.score_as_it_is(scoring))
+    score = measure_seconds(lambda: host.scorer.score(scoring))
     if not alone:  # the backbone's pass is shared by all clients
         several = replace(scoring, clients=scoring.clients * SEVERAL)
-        together = measure_seconds(lambda: worker.score_as_it_is(several))
+        together = measure_seconds(lambda: host.scorer.score(several))
         score = max(0.0, together - score) / (SEVERAL - 1)
-    population, cohort = federation.num_clients, federation.cohort_size
-    evaluated = config.evaluate.clients
+    population, cohort = shares.num_clients, shares.cohort_size
+    evaluated = shares.config.evaluate.clients
     scored = population if evaluated == "all" else min(evaluated, population)
     models = float(scored * len(rounds))
     if alone and has_generic and not tunes:  # only who took part has a model of its own
         models = sum(scored * (1 - (1 - cohort / population) ** round_) for round_ in rounds)
-    return models * (tuning + score * _blocks(federation))
+    return models * (tuning + score * _blocks(host))
 
 
-def _relative_work(server: ServerHalf, cid: int) -> float:
+def _relative_work(shares: ClientShares, cid: int) -> float:
     """Return the batches of an average client relative to those of a client."""
-    size = server.federation.config.local.batch_size
-    batches = -(-server.federation.data.client_sizes // size)
+    batches = -(-shares.sizes // shares.config.local.batch_size)
     return float(batches.mean()) / max(1, int(batches[cid]))

@@ -33,7 +33,7 @@ from fedlt.flower.records import array_record, with_content
 if TYPE_CHECKING:
     from fedlt.config import EngineConfig
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
     from fedlt.flower.adapter import ServerHalf
 
 START_SECONDS = 5.0  # of Ray and its workers, beyond what the driver does meanwhile
@@ -50,9 +50,9 @@ class RayEngine(Engine):
         return start_ray(config).wait
 
     @classmethod
-    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate:
+    def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:
         """Tasks side by side, messages one by one (benchmarks/engine_overhead.py), a start."""
-        workers = local_workers(server.federation.config.engine)
+        workers = local_workers(parties.view.config.engine)
         at_once = min(workers, probe.cohort)
         tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
         messages = probe.cohort * (4e-3 + 2.5e-9 * probe.parameters)
@@ -61,9 +61,9 @@ class RayEngine(Engine):
         memory = probe.memory + workers * (probe.memory - probe.data)
         return Estimate(seconds, memory, at_once)
 
-    def __init__(self, federation: Federation) -> None:
-        super().__init__(federation)
-        config = federation.config.engine
+    def __init__(self, parties: Parties) -> None:
+        super().__init__(parties)
+        config = parties.view.config.engine
         self._start = start_ray(config)
         self._start.wait()
         for module in user_modules():
@@ -73,7 +73,7 @@ class RayEngine(Engine):
             num_cpus=config.cpus_per_worker if on_cluster else 0,
             num_gpus=config.gpus_per_worker,
         )
-        shared, paths = ray.put(federation), import_paths()
+        shared, paths = ray.put((parties.shares, parties.observer)), import_paths()
 
         def hire() -> tuple[Any, Any]:
             worker = actor.remote(paths)
@@ -124,7 +124,7 @@ class RayEngine(Engine):
         """Run the jobs, those with most images first, and yield their results in order."""
         shared = _shared_records(jobs)
         self._share(shared)
-        sizes = self.federation.data.client_sizes
+        sizes = self.parties.shares.sizes
 
         def images(position: int) -> int:
             return int(sum(sizes[m.metadata.dst_node_id] for m in jobs[position].messages))

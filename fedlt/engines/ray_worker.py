@@ -1,4 +1,4 @@
-"""The Ray actor: a process with one scratch model, made when the federation arrives."""
+"""The Ray actor: a process with one scratch model, made when the clients' shares arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedlt.machine.peak_memory import peak_memory
 
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ClientShares, Observer
 
 SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
 
@@ -26,7 +26,7 @@ class RayWorker:
 
     def __init__(self, paths: Sequence[str]) -> None:
         check_packages()
-        add_import_paths(paths)  # where the driver has found the classes of the federation
+        add_import_paths(paths)  # where the driver has found the classes of the run
         from fedlt.machine.heap import keep_freed_memory
         from fedlt.worker.worker import prepare_process
 
@@ -34,13 +34,13 @@ class RayWorker:
         keep_freed_memory()
         self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, what it says)
 
-    def setup(self, federation: Federation) -> None:
-        """Build the scratch model."""
+    def setup(self, held: tuple[ClientShares, Observer]) -> None:
+        """Build the scratch model: its worker has the shares, its scorer the observer."""
         from fedlt.flower.client_app import make_client_app
-        from fedlt.worker.worker import Worker
+        from fedlt.worker.scorer import Host
 
-        self._worker = Worker(federation)
-        self._app = make_client_app(lambda: self._worker)
+        self._host = Host(*held)
+        self._app = make_client_app(lambda: self._host.worker)
 
     def share(self, refs: SharedRefs) -> None:
         """Map the records that the next calls share; those that are here already are kept."""
@@ -70,4 +70,4 @@ class RayWorker:
             for c in request.clients
         )
         light: Callable[..., ScoreRequest] = replace
-        return self._worker.score(light(request, clients=clients, **shared))
+        return self._host.score(light(request, clients=clients, **shared))

@@ -19,11 +19,11 @@ from fedlt.errors import FedltError
 from fedlt.evaluation.counting import check_names
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.models.batchnorm import single_value_layers
-from fedlt.strategy import HeadFunction
-from fedlt.worker.worker import Worker
+from fedlt.strategy import HeadFunction, Strategy
+from fedlt.worker.scorer import Host
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties, Terms
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
 
@@ -34,7 +34,7 @@ GenericModel = Literal["shared", "average", "none"]
 class Rehearsal:
     """What trying a method once has shown."""
 
-    worker: Worker  # the worker that tried
+    host: Host  # the process that tried
     generic: GenericModel  # what the generic model is: see :func:`rehearse`
     alone: int = 0  # clients of one image, where BatchNorm trains by its running statistics
 
@@ -42,7 +42,7 @@ class Rehearsal:
         """Return what a user should know before the run, a line each."""
         if not self.alone:
             return []
-        clients = self.worker.federation.num_clients
+        clients = self.host.worker.shares.num_clients
         return [
             f"{self.alone} of {clients} clients hold a single image, of which BatchNorm has no "
             "variance: there it trains by its running statistics; partition.min_samples=2 or "
@@ -50,7 +50,7 @@ class Rehearsal:
         ]
 
 
-def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
+def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
     """Try the verbs that a run begins with, on two images.
 
     The generic model is ``none`` where the method has no generic head, ``average`` where its
@@ -59,47 +59,48 @@ def rehearse(federation: Federation, server: ServerHalf) -> Rehearsal:
     Raises:
         FedltError: If one of them fails or returns what a run cannot use.
     """
-    name = type(federation.strategy).__name__
+    strategy = parties.view.strategy
+    name = type(strategy).__name__
     step = "init"
     try:
-        worker, state = Worker(federation), server.state
+        host, state = Host(parties.shares, parties.observer), server.state
         step = "init or init_personal"
-        client = worker.first_client(state, 0, server.prior_counts([0]))
-        model = worker.model.eval()
+        client = host.worker.first_client(state, 0, server.prior_counts([0]))
+        model = host.worker.model.eval()
         images = client.data.images[:2].float() / 255
         with torch.no_grad():
             step = "features"
             features = model.features(images)  # (2, S, D)
             broadcast = client.broadcast
             step = "generic"
-            generic = federation.strategy.generic(model, broadcast)
+            generic = strategy.generic(model, broadcast)
             if generic:
                 check_names(tuple(generic), model.stream_names)
-                _try_heads(federation, features, generic)
+                _try_heads(parties.view, features, generic)
             step = "personal or personal_weights"
-            federation.strategy.personal_weights(model, broadcast, client.personal)
-            heads = federation.strategy.personal(model, broadcast, client.personal)
+            strategy.personal_weights(model, broadcast, client.personal)
+            heads = strategy.personal(model, broadcast, client.personal)
             if not heads:
                 raise ValueError("it returns no head; the first one it names is the primary")
-            _try_heads(federation, features, heads)
+            _try_heads(parties.view, features, heads)
             step = "generic"
-            kind = _find_generic(federation, model, broadcast, images)
+            kind = _find_generic(strategy, model, broadcast, images)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit, too
         raise FedltError(f"strategy {name}: {step} fails: {described(error)}") from error
-    return Rehearsal(worker, kind, _try_alone(server, worker))
+    return Rehearsal(host, kind, _try_alone(server, host))
 
 
-def _try_alone(server: ServerHalf, worker: Worker) -> int:
+def _try_alone(server: ServerHalf, host: Host) -> int:
     """Train and score a client of one image, if there is one, and return how many lack BatchNorm.
 
     Raises:
         FedltError: If the method cannot train on one image, or no batch of the run would have
             more than one where a BatchNorm needs more.
     """
-    federation, local = worker.federation, worker.federation.config.local
-    sizes, pools = federation.data.client_sizes, federation.strategy.pools
+    worker, shares = host.worker, host.worker.shares
+    local, sizes, pools = shares.config.local, shares.sizes, shares.strategy.pools
     alone = np.flatnonzero(sizes == 1) if not pools else np.zeros(0, dtype=np.int64)
     if not len(alone) and local.batch_size > 1:
         return 0
@@ -113,13 +114,13 @@ def _try_alone(server: ServerHalf, worker: Worker) -> int:
             f"has no variance; set {key}=2 or more, or model.norm=group"
         )
     if len(alone):
-        _train_alone(server, worker, cid)
+        _train_alone(server, host, cid)
     return len(alone) if layers else 0
 
 
-def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
+def _train_alone(server: ServerHalf, host: Host, cid: int) -> None:
     """Do the task of a client of one image, and score what it leaves."""
-    state, counts = server.state, server.prior_counts([cid])
+    state, counts, worker = server.state, server.prior_counts([cid]), host.worker
     client = worker.first_client(state, cid, counts)
     client.local = client.local.model_copy(update={"epochs": 1})
     try:
@@ -131,13 +132,13 @@ def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
             fixed=state.fixed,
             private_mean={},
             start=0,
-            stop=min(2, len(worker.federation.data.eval_labels)),
+            stop=min(2, len(host.scorer.images)),
             generic=False,
             keep_logits=False,
             global_counts=None if counts is None else tuple(counts.tolist()),
             clients=(ClientRequest(cid, own, base=False),),
         )
-        worker.score(request)
+        host.score(request)
     except Exception as error:
         raise FedltError(
             f"client {cid} holds a single image, on which its task fails: {described(error)}; "
@@ -146,12 +147,12 @@ def _train_alone(server: ServerHalf, worker: Worker, cid: int) -> None:
 
 
 def _find_generic(
-    federation: Federation, model: Model, broadcast: Mapping[str, Tensor], images: Tensor
+    strategy: Strategy, model: Model, broadcast: Mapping[str, Tensor], images: Tensor
 ) -> GenericModel:
     """Return what the generic model is, by changing the personal tensors of ``model``."""
 
     def predict() -> Tensor | None:
-        for head in federation.strategy.generic(model, broadcast).values():
+        for head in strategy.generic(model, broadcast).values():
             return head(model.features(images))
         return None
 
@@ -166,10 +167,10 @@ def _find_generic(
     return "shared" if second is not None and torch.equal(first, second) else "average"
 
 
-def _try_heads(federation: Federation, features: Tensor, heads: Mapping[str, HeadFunction]) -> None:
+def _try_heads(terms: Terms, features: Tensor, heads: Mapping[str, HeadFunction]) -> None:
     """Raise unless every head gives logits (B, S, C) that the plugin can fuse to (B, C)."""
     batch, streams, _ = features.shape
-    classes = federation.data.num_classes
+    classes = terms.num_classes
     for name, head in heads.items():
         logits = head(features)
         if tuple(logits.shape) != (batch, streams, classes):
@@ -177,6 +178,6 @@ def _try_heads(federation: Federation, features: Tensor, heads: Mapping[str, Hea
                 f"head {name!r} gives shape {tuple(logits.shape)} for {batch} images, "
                 f"expected {(batch, streams, classes)}"
             )
-        fused = tuple(federation.plugin.predict(logits).shape)
+        fused = tuple(terms.plugin.predict(logits).shape)
         if fused != (batch, classes):
             raise ValueError(f"predict gives shape {fused}, expected {(batch, classes)}")

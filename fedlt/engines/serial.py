@@ -9,26 +9,27 @@ from fedlt.engines.engine import Engine, Job, JobResult, run_job
 from fedlt.engines.probe import Estimate, Probe
 from fedlt.flower.client_app import make_client_app
 from fedlt.machine.heap import keep_freed_memory
-from fedlt.worker.worker import Worker, prepare_process
+from fedlt.worker.scorer import Host
+from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
     from fedlt.flower.adapter import ServerHalf
 
 
 class SerialEngine(Engine):
     """Runs client tasks in the driver's own process."""
 
-    def __init__(self, federation: Federation) -> None:
-        super().__init__(federation)
+    def __init__(self, parties: Parties) -> None:
+        super().__init__(parties)
         prepare_process()
         keep_freed_memory()
-        self._worker = Worker(federation)
-        self._app = make_client_app(lambda: self._worker)
+        self._host = Host(parties.shares, parties.observer)
+        self._app = make_client_app(lambda: self._host.worker)
 
     @classmethod
-    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate:
+    def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:
         """Every task after another; the messages cost what benchmarks/engine_overhead.py finds."""
         message = 0.3e-3 + 1e-9 * probe.parameters
         round_ = probe.cohort * (probe.task_seconds + message)
@@ -43,4 +44,4 @@ class SerialEngine(Engine):
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests in order."""
         for request in requests:
-            yield self._worker.score(request)
+            yield self._host.score(request)

@@ -29,7 +29,6 @@ from fedlt.worker.training import train_alone
 
 if TYPE_CHECKING:
     from fedlt.client import Client
-    from fedlt.federation.federation import Federation
     from fedlt.flower.adapter import ServerHalf
     from fedlt.worker.worker import Worker
 
@@ -66,21 +65,19 @@ class _Trial:
         return torch.cat([tensor.double().flatten() for tensor in moved])
 
 
-def rehearse_stack(
-    federation: Federation, server: ServerHalf, workers: Sequence[Worker], template: TemplateModel
-) -> None:
+def rehearse_stack(server: ServerHalf, workers: Sequence[Worker], template: TemplateModel) -> None:
     """Train the clients with the most images on a few of them, alone and stacked.
 
     Raises:
         FedltError: If they cannot be stacked, with the reason.
     """
-    config, sizes = federation.config, federation.data.client_counts.sum(axis=1)
+    config, sizes = server.view.config, workers[0].shares.sizes
     cids = np.resize(np.argsort(-sizes, kind="stable"), len(workers))
     images = int(min(IMAGES, config.local.batch_size, sizes[cids].min()))
     if images == 0:
         return
     trials = [_Trial(server, w, int(cid), images) for w, cid in zip(workers, cids, strict=True)]
-    names = method_name(federation)
+    names = method_name(server.view)
     apart = np.inf
     for number in range(TRIALS):
         own = [replace(trial, number=number) for trial in trials]
@@ -112,7 +109,7 @@ def time_stack(
         template: The model that stands for all of them.
         batches: Of each client, at most.
     """
-    sizes, local = server.federation.data.client_counts.sum(axis=1), server.federation.config.local
+    sizes, local = workers[0].shares.sizes, server.view.config.local
     cids = np.resize(np.argsort(-sizes, kind="stable"), len(workers))
     images = int(min(batches * local.batch_size, np.median(sizes[cids])))
     trials = [_Trial(server, w, int(cid), images) for w, cid in zip(workers, cids, strict=True)]

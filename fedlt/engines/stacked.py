@@ -25,6 +25,7 @@ from fedlt.engines.template import TemplateModel
 from fedlt.errors import FedltError
 from fedlt.flower.client_app import make_client_app
 from fedlt.machine.heap import keep_freed_memory
+from fedlt.worker.scorer import Host
 from fedlt.worker.worker import Worker, prepare_process
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from fedlt.client import Trainer
     from fedlt.evaluation.request import ScoreRequest, Scores
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Parties
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
 
@@ -52,9 +53,9 @@ class StackedEngine(Engine):
     exact = False
 
     @classmethod
-    def estimate(cls, server: ServerHalf, probe: Probe) -> Estimate | None:
+    def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate | None:
         """Time a full stack on a few batches; None where the method cannot be stacked."""
-        engine = cls(server.federation)
+        engine = cls(parties)
         clients = min(engine._size, probe.cohort)
         try:
             engine.rehearse(server)
@@ -69,14 +70,14 @@ class StackedEngine(Engine):
         seconds = probe.rounds * round_ + scoring
         return Estimate(seconds, probe.memory + clients * 16 * probe.parameters, clients)
 
-    def __init__(self, federation: Federation) -> None:
-        super().__init__(federation)
+    def __init__(self, parties: Parties) -> None:
+        super().__init__(parties)
         prepare_process()
         keep_freed_memory()
-        self._worker = Worker(federation)
-        self._template = TemplateModel(self._worker.model)
-        size = federation.config.engine.stack
-        self._size = stack_size(self._worker.model) if size == "auto" else size
+        self._host = Host(parties.shares, parties.observer)
+        self._template = TemplateModel(self._host.worker.model)
+        size = parties.view.config.engine.stack
+        self._size = stack_size(self._host.worker.model) if size == "auto" else size
         self._seats: list[tuple[Worker, ClientApp]] = []
 
     def rehearse(self, server: ServerHalf) -> None:
@@ -86,7 +87,7 @@ class StackedEngine(Engine):
             FedltError: If the method cannot be stacked; it says why.
         """
         seats = [self._seat(position)[0] for position in range(2)]
-        rehearse_stack(self.federation, server, seats, self._template)
+        rehearse_stack(server, seats, self._template)
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs; a stack may hold the clients of several."""
@@ -98,7 +99,7 @@ class StackedEngine(Engine):
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests in order, as the serial engine does."""
         for request in requests:
-            yield self._worker.score(request)
+            yield self._host.score(request)
 
     def _answer_all(self, jobs: Sequence[Job]) -> Iterator[tuple[Message, Context]]:
         """Yield every reply and its context; a stack's replies live until the next one begins."""
@@ -134,7 +135,7 @@ class StackedEngine(Engine):
     def _seat(self, position: int) -> tuple[Worker, ClientApp]:
         """Return the worker that holds one client of a stack, and its app."""
         while len(self._seats) <= position:
-            worker = self._worker.twin()
+            worker = self._host.worker.twin()
             self._seats.append((worker, make_client_app(partial(_itself, worker))))
         return self._seats[position]
 

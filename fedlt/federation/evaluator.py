@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fedlt.data.arrays import BoolArray, IntArray
+from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.generic import Metric, generic_metrics
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
@@ -20,7 +21,8 @@ from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
 from fedlt.runs.evaluations import Evaluation
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.config import Config
+    from fedlt.data import FederatedData
 
 Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
 MAX_SHARDS = 8  # pieces of the test set that workers share
@@ -46,20 +48,32 @@ class Evaluator:
 
     def __init__(
         self,
-        federation: Federation,
+        data: FederatedData,
+        config: Config,
+        shots: ShotGroups,
+        *,
         has_own_backbone: Callable[[Standing], bool],
         borrowed: Sequence[str],
-        *,
+        tunes: bool,
         has_generic: bool = True,
     ) -> None:
-        data, config = federation.data, federation.config
-        self.federation = federation
+        """Take what is scored and how.
+
+        Args:
+            data: The test set, and every client's class counts.
+            config: The run.
+            shots: The groups of classes.
+            has_own_backbone: Says whether personal models have backbones of their own.
+            borrowed: Personal tensors of the model that a generic model reads.
+            tunes: Every client's personal model is trained just before it is scored.
+            has_generic: The method has a generic model.
+        """
+        self._data, self._config, self._tunes = data, config, tunes
         self._has_own_backbone = has_own_backbone
-        self._borrowed = borrowed  # personal tensors of the model that a generic model reads
-        self._has_generic = has_generic
+        self._borrowed, self._has_generic = borrowed, has_generic
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
-        self.shots = federation.shots
+        self.shots = shots
         self.view: LocalTest = local_test(
             data.client_counts,
             self.test_counts,
@@ -67,7 +81,7 @@ class Evaluator:
             seed=config.seed,
         )
         self._cids = evaluated_clients(
-            federation.num_clients, config.evaluate.clients, seed=config.seed
+            data.partition.num_clients, config.evaluate.clients, seed=config.seed
         ).tolist()
 
     def evaluate(
@@ -96,7 +110,7 @@ class Evaluator:
                 bases[cid] = _add(bases.get(cid), base)
             for cid, taken in answer.steps.items():
                 steps[cid] += taken
-        generic = generic or GenericScores.nothing(self.federation.data.num_classes)
+        generic = generic or GenericScores.nothing(self._data.num_classes)
         scores = self._stack(own, bases) if personal else None
         metrics = self._metrics(standing, generic, scores, steps)
         return metrics, self._archive(standing, generic, scores)
@@ -111,7 +125,7 @@ class Evaluator:
             fixed=standing.fixed,
             private_mean=self._private_mean(standing),
             start=0,
-            stop=len(self.federation.data.eval_labels),
+            stop=len(self._data.eval_labels),
             generic=self._has_generic,
             keep_logits=False,
             global_counts=None if counts is None else tuple(counts.tolist()),
@@ -122,7 +136,7 @@ class Evaluator:
         self, standing: Standing, personal: bool, keep_logits: bool
     ) -> Sequence[ScoreRequest]:
         """Pieces of the test set with clients on them; clients one by one if they must be."""
-        images, block = len(self.federation.data.eval_labels), self.federation.config.evaluate
+        images, block = len(self._data.eval_labels), self._config.evaluate
         cids = self._cids if personal else []
         alone = bool(cids) and (self._tunes or self._has_own_backbone(standing))
         whole = replace(self.request(standing, ()), keep_logits=keep_logits)
@@ -146,12 +160,6 @@ class Evaluator:
         models = [_Part(0, images, False, [cid], base=False) for cid in lone]
         return _Requests(standing, whole, [*bases, *models], self.has_own_model)
 
-    @property
-    def _tunes(self) -> bool:
-        """Whether every client's personal model is trained just before it is scored."""
-        refresh = self.federation.config.personal.refresh
-        return refresh.epochs > 0 or self.federation.strategy.adapt_epochs > 0
-
     def has_own_model(self, standing: Standing, cid: int) -> bool:
         """Say whether a client is scored by a model of its own, not by the generic one.
 
@@ -166,7 +174,7 @@ class Evaluator:
         A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows
         this mean, for evaluation only. States are read one after another.
         """
-        sizes = self.federation.data.client_sizes
+        sizes = self._data.client_sizes
         total = float(sum(sizes[cid] for cid in standing.personal)) if self._borrowed else 0.0
         if total == 0:
             return {}
@@ -194,7 +202,7 @@ class Evaluator:
         scores: PersonalScores | None,
         steps: IntArray,
     ) -> dict[str, Metric]:
-        counts = self.federation.data.client_counts
+        counts = self._data.client_counts
         metrics = generic_metrics(generic, self.shots)
         if scores is not None:
             metrics |= personal_metrics(
@@ -213,12 +221,12 @@ class Evaluator:
         return Evaluation(
             round=standing.round,
             generic=generic,
-            client_counts=self.federation.data.client_counts,
+            client_counts=self._data.client_counts,
             test_counts=self.test_counts,
             participated=standing.participated.copy(),
             local_test=self.view.scheme,
             personal=scores,
-            labels=None if generic.logits is None else self.federation.data.eval_labels,
+            labels=None if generic.logits is None else self._data.eval_labels,
             seed=self.view.seed,
         )
 

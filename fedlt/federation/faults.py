@@ -29,7 +29,7 @@ from fedlt.rng import numpy_generator, uniform
 
 if TYPE_CHECKING:
     from fedlt.config import FaultsConfig
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import Observer
 
 
 KINDS = ("lost", "dropped", "partial", "corrupt", "stale", "nonfinite", "huge")  # in the log
@@ -85,26 +85,26 @@ class Faults:
     needed: int = 1  # answers without which a round is given up
 
     @classmethod
-    def of(cls, federation: Federation) -> Faults | None:
-        """Return the faults of a run; None where nothing is to go wrong.
+    def of(cls, observer: Observer) -> Faults | None:
+        """Return the faults that a run's file asks for; None where nothing is to go wrong.
 
         Raises:
             FedltError: If the aimed rate cannot be met with this partition.
         """
-        config, seed = federation.config.faults, federation.seed
-        clients = federation.num_clients
+        config, seed = observer.config.faults, observer.seed
+        clients = observer.num_clients
         if not config.is_active:
             return None
-        steps = _full_steps(federation)
+        steps = _full_steps(observer)
         return cls(
             config=config,
             seed=seed,
-            lost=_lost_rates(federation),
+            lost=_lost_rates(observer),
             joins=_joining_rounds(config, seed, clients),
             corrupt=_chosen(clients, config.corrupt.share, seed, "corrupt clients"),
             full_steps=steps,
             median_steps=float(np.median(steps[steps > 0])),
-            needed=2 if federation.config.prior.source == "secure_sum" else 1,
+            needed=2 if observer.config.prior.source == "secure_sum" else 1,
         )
 
     def joined(self, round_: int, cids: Sequence[int]) -> list[int]:
@@ -197,19 +197,19 @@ def aimed_rates(shares: npt.ArrayLike, rate: float) -> FloatArray:
     return capped.astype(np.float64)
 
 
-def _lost_rates(federation: Federation) -> FloatArray:
+def _lost_rates(observer: Observer) -> FloatArray:
     """Return each client's probability of being lost (K,)."""
-    config, data = federation.config, federation.data
+    config, data = observer.config, observer.data
     lost = config.faults.lost
     if lost.aim == "uniform" or lost.rate == 0:
-        return np.full(federation.num_clients, lost.rate)
-    few = federation.shots.few
+        return np.full(observer.num_clients, lost.rate)
+    few = observer.shots.few
     counts = data.client_counts
     shares = counts[:, list(few)].sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
     if not few:
         raise FedltError(
             "faults.lost.aim: few needs few-classes, and there are none: "
-            f"{groups_note(federation.shots, data.class_counts)}"
+            f"{groups_note(observer.shots, data.class_counts)}"
         )
     owners = float((shares > 0).mean())
     if lost.rate > owners:
@@ -241,10 +241,10 @@ def _joining_rounds(config: FaultsConfig, seed: int, clients: int) -> IntArray:
     return joins
 
 
-def _full_steps(federation: Federation) -> IntArray:
+def _full_steps(observer: Observer) -> IntArray:
     """Return the local steps of each client's whole task (K,), counted in plain batches."""
-    local = federation.config.local
-    sizes = federation.data.client_counts.sum(axis=1).tolist()
+    local = observer.config.local
+    sizes = observer.data.client_counts.sum(axis=1).tolist()
     known = {n: local.epochs * len(batch_slices(n, local.batch_size)) for n in set(sizes)}
     return np.array([known[n] for n in sizes], dtype=np.int64)
 

@@ -28,7 +28,7 @@ from fedlt.rng import numpy_generator
 from fedlt.strategy import ServerState, Tensors, Total, Update
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ServerView
 
 
 class NoUsableUpdateError(RunError):
@@ -51,15 +51,17 @@ _NOBODY = Answers({"cid": [], "finite": [], "weight": [], "norm": []})
 class ServerHalf:
     """A strategy with the state of one run: what the round loop drives."""
 
-    def __init__(self, federation: Federation, model: Model, state: ServerState) -> None:
-        self.federation, self.model = federation, model
-        self.reduces = federation.strategy.reduces  # replies may be sums over parts of the cohort
+    def __init__(
+        self, view: ServerView, model: Model, state: ServerState, faults: Faults | None
+    ) -> None:
+        self.view, self.model = view, model
+        self.reduces = view.strategy.reduces  # replies may be sums over parts of the cohort
         self._layout = model.layout()
         self.set_state(state)
-        self.heard = np.zeros(federation.num_clients, dtype=np.bool_)  # answered so far
+        self.heard = np.zeros(view.num_clients, dtype=np.bool_)  # answered so far
         self.trained = self.heard.copy()  # of those, with an update that was used
-        self.faults = Faults.of(federation)  # None where nothing is to go wrong
-        detect = federation.config.faults.detect
+        self.faults = faults  # None where nothing is to go wrong
+        detect = view.config.faults.detect
         self.rule = NormRule(detect.max_norm, detect.max_ratio) if detect.is_active else None
         self._moments = batchnorm_statistics(model, "shared")
         integers = set(model.integer_names())
@@ -70,12 +72,12 @@ class ServerHalf:
 
         Where everybody's images are one task, the first node does it.
         """
-        if self.federation.strategy.pools:
+        if self.view.strategy.pools:
             return list(node_ids[:1])
         if self.faults is not None:
             node_ids = self.faults.joined(round_, node_ids)
-        size = self.federation.config.clients_per_round or len(node_ids)
-        generator = numpy_generator(self.federation.seed, "cohort", round_)
+        size = self.view.config.clients_per_round or len(node_ids)
+        generator = numpy_generator(self.view.seed, "cohort", round_)
         chosen = generator.choice(len(node_ids), size=min(size, len(node_ids)), replace=False)
         return [node_ids[position] for position in sorted(chosen.tolist())]
 
@@ -94,15 +96,9 @@ class ServerHalf:
 
         ``secure_sum`` is the sum over the clients heard so far, this cohort among them, each once.
         """
-        source, data = self.federation.config.prior.source, self.federation.data
-        if source == "own":
-            return None
-        if source == "oracle":
-            return data.class_counts
         heard = self.heard.copy()
         heard[cohort] = True
-        total: npt.NDArray[np.int64] = data.client_counts[heard].sum(axis=0)
-        return total
+        return self.view.ask_counts(heard)
 
     def cohort(self, round_: int, grid: Grid) -> list[int]:
         """Return the clients that are sampled for a round, sorted."""
@@ -152,7 +148,7 @@ class ServerHalf:
 
     def adopt(self, outcome: RoundOutcome) -> None:
         """Put a round's outcome in force."""
-        pools = self.federation.strategy.pools
+        pools = self.view.strategy.pools
         for flags, cids in ((self.heard, outcome.answered), (self.trained, outcome.used)):
             flags[slice(None) if pools and cids else list(cids)] = True
         self.state, self.rule = outcome.state, outcome.rule
@@ -217,12 +213,12 @@ class ServerHalf:
             answers.sums,
             outcome.weight,
             outcome.used,
-            self.federation.num_clients,
+            self.view.num_clients,
             plain=answers.plain,
             updates=tuple(self._update(reply) for reply in answers.replies),
-            seed=self.federation.seed,
+            seed=self.view.seed,
         )
-        state = self.federation.strategy.aggregate(self.state, total)
+        state = self.view.strategy.aggregate(self.state, total)
         self._check(state)
         return replace(outcome, state=state)
 
@@ -251,13 +247,13 @@ class ServerHalf:
         if weight == 0:
             return {}
         means = {name: sums.pop(name) / weight for name in self._buffers if name in sums}
-        pooled = self.federation.config.batchnorm == "pooled"
+        pooled = self.view.config.batchnorm == "pooled"
         sent = self.state.broadcast
         return from_moments(means, self._moments, about=sent) if pooled else means
 
     def _check(self, state: ServerState) -> None:
         """Raise unless a strategy's new state is one that clients can load."""
-        name = type(self.federation.strategy).__name__
+        name = type(self.view.strategy).__name__
         if not isinstance(state, ServerState):
             raise RunError(
                 f"{name}.aggregate must return a ServerState, not a {type(state).__name__}"

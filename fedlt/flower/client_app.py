@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.federation.steps import corrupted, start_of, step_norm
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import hits_record, pack_reply
@@ -72,8 +72,15 @@ def _client(worker: Worker, message: Message, context: Context) -> Client:
     return client
 
 
-def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
-    """Return the client app; ``get_worker`` gives this process's worker, made once."""
+def make_client_app(
+    get_worker: Callable[[], Worker], score: Callable[[ScoreRequest], Scores] | None = None
+) -> ClientApp:
+    """Return the client app.
+
+    Args:
+        get_worker: Gives this process's worker, made once.
+        score: Answers the observer's requests, on a grid where nodes score. None: they do not.
+    """
     app = ClientApp()
 
     @app.train()
@@ -84,6 +91,7 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
+        assert score is not None
         cid = int(cast(int, context.node_config["partition-id"]))
         content = message.content
         config = content.config_records["config"]
@@ -100,7 +108,7 @@ def make_client_app(get_worker: Callable[[], Worker]) -> ClientApp:
             global_counts=None if counts is None else tuple(cast(list[int], counts)),
             clients=(ClientRequest(cid, personal_of(context) if config["personal"] else None),),
         )
-        own, generic = get_worker().score(request).clients[cid]
+        own, generic = score(request).clients[cid]
         reply = RecordDict({"metrics": MetricRecord({"cid": [cid]})})
         for name, hits in (("generic", generic), ("personal", own)):
             if hits is not None:

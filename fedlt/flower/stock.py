@@ -30,7 +30,8 @@ from fedlt.rng import key
 from fedlt.strategy import Strategy, Tensors
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ServerView
+    from fedlt.federation.faults import Faults
 
 SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes")
 
@@ -72,23 +73,23 @@ class StockStrategy(Strategy):
 class StockFlowerStrategy(ServerHalf):
     """A stock strategy with the state of one run."""
 
-    def __init__(self, strategy: StockStrategy, model: Model, federation: Federation) -> None:
-        super().__init__(federation, model, strategy.init(model))
+    def __init__(
+        self, strategy: StockStrategy, model: Model, view: ServerView, faults: Faults | None
+    ) -> None:
+        super().__init__(view, model, strategy.init(model), faults)
         logging.getLogger("flwr").setLevel(logging.ERROR)
-        config = federation.config
-        cohort_size = config.clients_per_round or federation.num_clients
-        if config.faults.late.share:
+        if view.config.faults.late.share:
             raise FedltError(
                 f"faults.late: {strategy.factory.__name__} samples its clients itself, from all of "
                 "them; use a strategy of fedlt's"
             )
-        self.stock = strategy.make(federation.num_clients, cohort_size)
+        self.stock = strategy.make(view.num_clients, view.cohort_size)
         self._trained = model.parameter_names("shared")
 
     def cohort(self, round_: int, grid: Grid) -> list[int]:
         """Let the strategy choose its clients."""
         state = random.getstate()
-        random.seed(key(self.federation.seed, "cohort", round_))
+        random.seed(key(self.view.seed, "cohort", round_))
         try:
             trained = array_record({name: self.state.broadcast[name] for name in self._trained})
             messages = list(self.stock.configure_train(round_, trained, ConfigRecord(), grid))

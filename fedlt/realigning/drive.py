@@ -8,24 +8,24 @@ from fedlt.flower.server_half import make_server_half
 
 if TYPE_CHECKING:
     from fedlt.engines.engine import Engine
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ServerView
     from fedlt.federation.ledger import RoundOutcome
     from fedlt.flower.adapter import ServerHalf
     from fedlt.strategy import ServerState
 
 
 def drive(
-    federation: Federation, engine: Engine, state: ServerState, rounds: int
+    view: ServerView, engine: Engine, state: ServerState, rounds: int
 ) -> tuple[ServerState, list[list[int]]]:
     """Run rounds and return the last state, and who answered in each.
 
     Args:
-        federation: Its strategy takes the steps; the engine has the same.
+        view: Its strategy takes the steps; the engine has the same.
         engine: Where the clients' tasks run; their personal states are not kept.
         state: The rounds are counted on from its ``round``.
         rounds: How many.
     """
-    server = make_server_half(federation)
+    server = make_server_half(view)
     server.set_state(state)
     numbers = range(state.round + 1, state.round + rounds + 1)
     cohorts = [list(play_round(server, engine, number).answered) for number in numbers]

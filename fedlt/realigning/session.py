@@ -18,7 +18,7 @@ from fedlt.config import FaultsConfig, config_hash
 from fedlt.engines import engine_class
 from fedlt.engines.rehearsal import rehearse
 from fedlt.errors import FedltError
-from fedlt.federation.federation import Federation, prepare_federation
+from fedlt.federation import Parties, prepare_parties
 from fedlt.flower.server_half import make_server_half
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.progress import Progress
@@ -69,7 +69,7 @@ class _Opened:
     directory: RunDirectory
     checkpoint: Checkpoint
     simulation: Simulation
-    federation: Federation  # with the strategy that scores changed heads
+    parties: Parties  # with the strategy that scores changed heads
     head: LinearNames
     has_local: bool
 
@@ -122,9 +122,8 @@ def realign(
     with directory.lock():
         run = _open(directory, first, engine)
         learnt = [_change(run, plan) for plan in plans]
-        federation = run.federation
-        with engine_class(engine)(federation) as grid:
-            memory = federation.config.engine.personal_memory
+        with engine_class(engine)(run.parties) as grid:
+            memory = run.parties.view.config.engine.personal_memory
             grid.states().spill_to(state_folder(directory.checkpoints), memory)
             run.simulation.take(run.checkpoint, grid)
             standing = run.simulation.standing(grid, run.checkpoint.round)
@@ -144,20 +143,21 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
     settings = config.engine.model_copy(update={"name": engine})
     config = config.model_copy(update={"engine": settings})
     strategy, plugin = resolve_strategy(config), resolve_client(config)
-    federation = prepare_federation(config, strategy, plugin)
-    directory.check(fingerprint(directory.config(), federation.data), purpose="realigned")
-    directory.check_partition(federation.data.partition)
-    server = make_server_half(federation)
-    rehearsal = rehearse(federation, server)
-    simulation = Simulation(server, directory, Progress(), rehearsal.generic)
+    parties = prepare_parties(config, strategy, plugin)
+    data = parties.observer.data
+    directory.check(fingerprint(directory.config(), data), purpose="realigned")
+    directory.check_partition(data.partition)
+    server = make_server_half(parties.view)
+    rehearsal = rehearse(parties, server)
+    simulation = Simulation(server, parties, directory, Progress(), rehearsal.generic)
     broadcast, fixed = checkpoint.tensors["broadcast"], checkpoint.tensors["fixed"]
     state = replace(server.state, broadcast=broadcast, fixed=fixed)
-    client = rehearsal.worker.first_client(state, 0, server.prior_counts([0]))
+    client = rehearsal.host.worker.first_client(state, 0, server.prior_counts([0]))
     with _named(config):
         head = find_head(strategy, client, fixed, name=config.strategy.name)
         _check(plan, head, client.model.names("personal"))
         local = find_local_head(strategy, client) if plan.method.reads_local else None
-    changed = replace(federation, strategy=Realigned(strategy, head, local))
+    changed = parties.changed(strategy=Realigned(strategy, head, local))
     return _Opened(directory, checkpoint, simulation, changed, head, local is not None)
 
 
@@ -196,12 +196,12 @@ def _check(plan: Plan, head: LinearNames, personal: Sequence[str]) -> None:
         )
 
 
-def _learning(run: _Opened, learner: Learner, *, pooled: bool) -> Federation:
-    """Return the federation of the added rounds: no faults, and all clients where one round is all.
+def _learning(run: _Opened, learner: Learner, *, pooled: bool) -> Parties:
+    """Return the parties of the added rounds: no faults, and all clients where one round is all.
 
     The clients' answers hold no BatchNorm statistics, so there is none to be pooled.
     """
-    config, scored = run.federation.config, run.federation.strategy
+    config, scored = run.parties.view.config, run.parties.view.strategy
     assert isinstance(scored, Realigned)
     cls = PooledRealigned if pooled else Realigned
     update = {
@@ -209,8 +209,7 @@ def _learning(run: _Opened, learner: Learner, *, pooled: bool) -> Federation:
         "batchnorm": "average",
         "clients_per_round": None if learner.once else config.clients_per_round,
     }
-    return replace(
-        run.federation,
+    return run.parties.changed(
         config=config.model_copy(update=update),
         strategy=cls(scored.base, scored.head, learner=learner),
     )
@@ -224,14 +223,14 @@ def _change(run: _Opened, plan: Plan) -> _Learnt:
         return _Learnt(head, time.perf_counter() - start)
     assert isinstance(plan.method, Learner)
     learner, trained, round_ = plan.method, run.trained, run.checkpoint.round
-    federation = _learning(run, learner, pooled=plan.data == "pooled")
+    parties = _learning(run, learner, pooled=plan.data == "pooled")
     broadcast, fixed = run.groups
-    sent = learner.start(trained, torch_generator(federation.seed, "realign start", round_))
+    sent = learner.start(trained, torch_generator(parties.view.seed, "realign start", round_))
     state = ServerState(round_, {**broadcast, **prefixed(SENT, sent)}, fixed=fixed)
     rounds = plan.rounds if plan.data == "federated" and not learner.once else 1
-    with engine_class(federation.config.engine.name)(federation) as engine:
-        state, cohorts = drive(federation, engine, state, rounds)
-    generator = torch_generator(federation.seed, "realign end", round_)
+    with engine_class(parties.view.config.engine.name)(parties) as engine:
+        state, cohorts = drive(parties.view, engine, state, rounds)
+    generator = torch_generator(parties.view.seed, "realign end", round_)
     mean = {name: tensor.cpu() for name, tensor in under(SENT, state.broadcast).items()}
     head = learner.finish(trained, mean, state.private, generator)
     seconds = time.perf_counter() - start
@@ -252,12 +251,12 @@ def _prior(run: _Opened) -> tuple[Any, str]:
 
     Where the server knows no counts (``prior.source: own``) they are the global training counts.
     """
-    server, config = run.simulation.server, run.federation.config
+    server, config = run.simulation.server, run.parties.view.config
     heard = run.checkpoint.tensors["participants"]["heard"].numpy()
     server.heard[heard] = True
     counts = server.prior_counts([])
     if counts is None:
-        return run.federation.data.class_counts.copy(), "oracle"
+        return run.parties.observer.data.class_counts.copy(), "oracle"
     return counts.copy(), config.prior.source
 
 

@@ -28,10 +28,11 @@ from fedlt.evaluation.local_test import cap_images
 from fedlt.evaluation.rank import rank_metrics
 from fedlt.machine.memory import as_tensor
 from fedlt.rng import numpy_generator, set_torch_state, torch_state
-from fedlt.worker.worker import Worker
+from fedlt.worker.scorer import Host
 
 if TYPE_CHECKING:
     from fedlt.evaluation import Metric
+    from fedlt.federation import Parties
     from fedlt.federation.evaluator import Evaluator, Standing
     from fedlt.strategy import HeadFunction
 
@@ -39,17 +40,15 @@ if TYPE_CHECKING:
 class Diagnosis:
     """Measures a standing. It remembers nothing of it, so a resumed run measures the same."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        self.federation = evaluator.federation
-        self._evaluator = evaluator
-        self._config = self.federation.config.diagnostics
+    def __init__(self, parties: Parties, evaluator: Evaluator) -> None:
+        self._observer, self._evaluator = parties.observer, evaluator
+        self._shares = parties.shares
+        self._config = self._observer.config.diagnostics
 
     def is_due(self, round_: int) -> bool:
         """Say whether the run's file asks for diagnostics after a round."""
         every = self._config.every
-        return every is not None and (
-            round_ % every == 0 or round_ == self.federation.config.rounds
-        )
+        return every is not None and (round_ % every == 0 or round_ == self._observer.config.rounds)
 
     def measure(self, standing: Standing) -> dict[str, Metric]:
         """Return ``diagnostics/...`` of the models after a round."""
@@ -61,19 +60,19 @@ class Diagnosis:
         return {f"diagnostics/{name}": value for name, value in values.items()}
 
     @cached_property
-    def _worker(self) -> Worker:
-        return Worker(self.federation)
+    def _host(self) -> Host:
+        return Host(self._shares, self._observer)
 
     @cached_property
     def _positions(self) -> IntArray:
         """The training images that features are taken of: up to so many a class."""
-        labels, seed = self.federation.data.train_labels, self.federation.config.seed
+        labels, seed = self._observer.data.train_labels, self._observer.config.seed
         return cap_images(labels, self._config.images, seed=seed)
 
     @cached_property
     def _probes(self) -> list[int]:
         """The clients that are looked at: the same in every round and for every method."""
-        sizes, config = self.federation.data.client_sizes, self.federation.config
+        sizes, config = self._observer.data.client_sizes, self._observer.config
         holders = np.flatnonzero(sizes > 0)
         draw = numpy_generator(config.seed, "diagnosed-clients")
         chosen = draw.choice(holders, min(self._config.clients, len(holders)), replace=False)
@@ -82,13 +81,13 @@ class Diagnosis:
     @torch.no_grad()
     def _of_features(self, standing: Standing) -> dict[str, Metric]:
         """Measure the generic model on training images."""
-        heads = self._worker.load_generic(self._evaluator.request(standing, ()))
+        heads = self._host.scorer.load_generic(self._evaluator.request(standing, ()))
         if not heads:
             return {}
-        data, shots = self.federation.data, self._evaluator.shots
+        data, shots = self._observer.data, self._evaluator.shots
         features = self._features()  # (N, S, D)
         labels = torch.from_numpy(data.train_labels[self._positions]).long()
-        size, predict = self.federation.config.evaluate.batch_size, self.federation.plugin.predict
+        size, predict = self._observer.config.evaluate.batch_size, self._observer.plugin.predict
         first = next(iter(heads.values()))
         logits = fused_logits(features, first, predict, block_size=size).cpu()
         merged, weights = features.mean(dim=1).cpu(), _weights(heads, features.shape[-1])
@@ -103,7 +102,7 @@ class Diagnosis:
 
     def _ranks(self) -> dict[str, Metric]:
         """Measure the generic model block by block; {}: its backbone does not tell them apart."""
-        model = self._worker.model
+        model = self._host.worker.model
         backbone: Any = model.backbone
         if not getattr(backbone, "num_blocks", 0):
             return {}
@@ -111,11 +110,11 @@ class Diagnosis:
 
     def _features(self, extract: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return what a function gives for the training images; None: the model's features."""
-        worker, data = self._worker, self.federation.data
+        worker, data = self._host.worker, self._observer.data
         images = as_tensor(data.train_images)
         mean, std = (torch.as_tensor(v, device=worker.device) for v in (data.mean, data.std))
         blocks = np.array_split(
-            self._positions, -(-len(self._positions) // self.federation.config.evaluate.batch_size)
+            self._positions, -(-len(self._positions) // self._observer.config.evaluate.batch_size)
         )
         worker.model.eval()
         extract = extract or worker.model.features
@@ -125,13 +124,13 @@ class Diagnosis:
 
     def _of_clients(self, standing: Standing) -> dict[str, Metric]:
         """Measure some clients: their next update, tried and forgotten, and their predictions."""
-        if self.federation.strategy.pools:
+        if self._observer.strategy.pools:
             return {}
         values = {"agreement": self._agreement(standing), **self._drift(standing)}
         return values | {"clients": len(self._probes)}
 
     def _drift(self, standing: Standing) -> dict[str, Metric]:
-        worker, broadcast = self._worker, standing.broadcast
+        worker, broadcast = self._host.worker, standing.broadcast
         names = [n for n in worker.model.parameter_names("shared") if n in broadcast]
         updates: list[Mapping[str, Tensor]] = []
         trained: set[str] = set()  # what an answer fills otherwise, such as prototypes, is no step
@@ -156,10 +155,10 @@ class Diagnosis:
 
     def _agreement(self, standing: Standing) -> Metric:
         seen = [cid for cid in self._probes if self._evaluator.has_own_model(standing, cid)]
-        generic, own = self._worker.predict(self._evaluator.request(standing, seen))
+        generic, own = self._host.predict(self._evaluator.request(standing, seen))
         if generic is None or not own:
             return None
-        data = self.federation.data
+        data = self._observer.data
         labels = torch.from_numpy(data.eval_labels).long()
         counts = [data.client_counts[cid] for cid in own]
         return agreement(list(own.values()), generic, labels, counts)

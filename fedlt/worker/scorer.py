@@ -1,4 +1,4 @@
-"""A worker's second task: score generic and personal models on a piece of the test set."""
+"""Score generic and personal models on a piece of the test set, by the observer's order."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from fedlt.evaluation.scores import ClientHits
 from fedlt.machine.devices import SharedCopies
 from fedlt.machine.memory import as_tensor
 from fedlt.strategy import HeadFunction
+from fedlt.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ClientShares, Observer
     from fedlt.models import Model
 
 
@@ -30,15 +31,35 @@ def touches_backbone(names: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("backbone.") for name in names)
 
 
-class Scorer:
-    """Scores models on the evaluation images with one scratch model."""
+class Host:
+    """A process of a simulation: a worker, and beside it the observer's scorer.
 
-    def __init__(self, federation: Federation, model: Model) -> None:
-        data, config = federation.data, federation.config
-        self.federation, self.model = federation, model
+    Both use one scratch model. The worker holds no scorer, so client tasks cannot reach the test
+    set or the observer.
+    """
+
+    def __init__(self, shares: ClientShares, observer: Observer) -> None:
+        self.worker = Worker(shares)
+        self.scorer = Scorer(observer, self.worker.model)
+
+    def score(self, request: ScoreRequest) -> Scores:
+        """Score models on a piece of the test set, personal ones as their method finishes them."""
+        return self.scorer.score(self.worker.finished(request))
+
+    def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        return self.scorer.predict(self.worker.finished(request))
+
+
+class Scorer:
+    """Scores models on the observer's test images with one scratch model, given as it was built."""
+
+    def __init__(self, observer: Observer, model: Model) -> None:
+        data, config = observer.data, observer.config
+        self.observer, self.model = observer, model
         device = next(model.parameters()).device
         images, labels = as_tensor(data.eval_images), as_tensor(data.eval_labels)
-        self._images, self._labels = images.to(device), labels.to(device)
+        self.images, self._labels = images.to(device), labels.to(device)
         self._mean = torch.as_tensor(data.mean, device=device)
         self._std = torch.as_tensor(data.std, device=device)
         self._shared = SharedCopies(device)
@@ -58,7 +79,7 @@ class Scorer:
         """
         request = self._placed(request)
         self._load_generic(request)
-        heads = self.federation.strategy.generic(self.model, request.broadcast)
+        heads = self.observer.strategy.generic(self.model, request.broadcast)
         asked = request.generic or any(client.base for client in request.clients)
         needs_generic = asked and bool(heads)
         features = self._features(request) if needs_generic else None
@@ -68,7 +89,7 @@ class Scorer:
                 features,
                 self._labels[request.start : request.stop],
                 heads,
-                self.federation.plugin.predict,
+                self.observer.plugin.predict,
                 block_size=self._block,
                 streams=self.model.stream_names,
                 keep_logits=request.keep_logits,
@@ -82,7 +103,7 @@ class Scorer:
         """Load the generic model into the scratch model and return its heads; {}: there is none."""
         request = self._placed(request)
         self._load_generic(request)
-        return self.federation.strategy.generic(self.model, request.broadcast)
+        return self.observer.strategy.generic(self.model, request.broadcast)
 
     @torch.no_grad()
     def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
@@ -97,7 +118,7 @@ class Scorer:
         return None if features is None else self._classes(features, heads), own
 
     def _classes(self, features: Tensor, heads: Mapping[str, HeadFunction]) -> Tensor:
-        head, predict = next(iter(heads.values())), self.federation.plugin.predict
+        head, predict = next(iter(heads.values())), self.observer.plugin.predict
         return fused_logits(features, head, predict, block_size=self._block).argmax(dim=1).cpu()
 
     def _bases(
@@ -105,7 +126,7 @@ class Scorer:
     ) -> dict[int, ClientHits]:
         """Return the primary generic head's hits under every client's masks, from one product."""
         name, head = next(iter(heads.items()))
-        predict = self.federation.plugin.predict
+        predict = self.observer.plugin.predict
         logits = {name: fused_logits(features, head, predict, block_size=self._block)}
         labels = self._labels[request.start : request.stop]
         return {
@@ -145,7 +166,7 @@ class Scorer:
     def _features(self, request: ScoreRequest) -> Tensor:
         """Return the features (B, S, D) of the request's images, in blocks of a fixed size."""
         self.model.eval()
-        images = self._images[request.start : request.stop]
+        images = self.images[request.start : request.stop]
         blocks = [
             self.model.features(normalize(block, self._mean, self._std))
             for block in torch.split(images, self._block)
@@ -163,7 +184,7 @@ class Scorer:
                 seen,
                 self._labels[request.start : request.stop],
                 heads,
-                self.federation.plugin.predict,
+                self.observer.plugin.predict,
                 block_size=self._block,
                 **self._view_of(request, client.cid),
             )
@@ -174,7 +195,7 @@ class Scorer:
     ) -> Iterator[tuple[Tensor, dict[str, HeadFunction]]]:
         """Load a client's model; give the features of the request's images, and its heads."""
         personal = client.personal or {}
-        strategy, broadcast = self.federation.strategy, {**request.broadcast, **client.refreshed}
+        strategy, broadcast = self.observer.strategy, {**request.broadcast, **client.refreshed}
         own_weights = strategy.personal_weights(self.model, broadcast, personal)
         weights = {**client.refreshed, **own_weights}
         before = {name: self.model.state()[name].clone() for name in weights}
@@ -187,14 +208,14 @@ class Scorer:
     def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
         """Return which classes and images of the request count for a client."""
         return {
-            "class_counts": self.federation.data.client_counts[cid],
+            "class_counts": self.observer.data.client_counts[cid],
             "test_mask": self._view.test_mask(cid),
             "drawn": self._drawn(request, cid),
         }
 
     def _drawn(self, request: ScoreRequest, cid: int) -> np.ndarray | None:
         """Return which of the request's images count for a client, under ``sampled``."""
-        drawn = draw_images(self._view, cid, self.federation.data.eval_labels)
+        drawn = draw_images(self._view, cid, self.observer.data.eval_labels)
         if drawn is None:
             return None
         return drawn[(drawn >= request.start) & (drawn < request.stop)] - request.start

@@ -19,17 +19,16 @@ from torch import Tensor
 
 from fedlt.client import Client, ClientData, Trainer
 from fedlt.data.prior import log_prior
-from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.machine.devices import SharedCopies, find_device
 from fedlt.machine.memory import as_tensor
 from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
-from fedlt.strategy import HeadFunction, ServerState, Tensors, Update
-from fedlt.worker.scorer import Scorer
+from fedlt.strategy import ServerState, Tensors, Update
 from fedlt.worker.training import train_alone
 
 if TYPE_CHECKING:
-    from fedlt.federation.federation import Federation
+    from fedlt.federation import ClientShare, ClientShares
 
 
 def prepare_process() -> None:
@@ -43,25 +42,22 @@ def prepare_process() -> None:
 
 
 class Worker:
-    """Does client tasks of one federation."""
+    """Does the tasks of the clients whose shares it has. It knows no test set."""
 
-    def __init__(self, federation: Federation) -> None:
-        self.federation = federation
-        self.device = find_device(federation.config.engine.device)
-        self.model = model = federation.build_model().to(self.device)
+    def __init__(self, shares: ClientShares) -> None:
+        self.shares = shares
+        self.device = find_device(shares.config.engine.device)
+        self.model = model = shares.build_model().to(self.device)
         self.trainer: Trainer = train_alone
         model.pack()
         self._shared = SharedCopies(self.device)
-        data = federation.data
-        images, labels = as_tensor(data.train_images), as_tensor(data.train_labels)
+        images, labels = as_tensor(shares.images), as_tensor(shares.labels)
         self._images, self._labels = images.to(self.device), labels.to(self.device)
-        self._mean, self._std = self._placed(data.mean), self._placed(data.std)
-        self._material = {n: as_tensor(a).to(self.device) for n, a in federation.material.items()}
+        self._mean, self._std = self._placed(shares.mean), self._placed(shares.std)
+        self._material = {n: as_tensor(a).to(self.device) for n, a in shares.material.items()}
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
         self._moments = batchnorm_statistics(model, "shared")
-        self._counts = as_tensor(data.client_counts).to(self.device)
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
-        self._scorer = Scorer(federation, model)
 
     def twin(self) -> Self:
         """Return a worker with a scratch model of its own, which shares everything else."""
@@ -75,16 +71,19 @@ class Worker:
 
     def client_data(self, cid: int, *, pooled: bool = False) -> ClientData:
         """Return client ``cid``'s share of the data; ``pooled``: everybody's."""
-        data = self.federation.data
-        own = as_tensor(data.partition.clients[cid])
+        share = self._share(None if pooled else cid)
         return ClientData(
             images=self._images,
             labels=self._labels,
-            indices=torch.arange(len(data.train_labels)) if pooled else own,
-            class_counts=self._placed(data.class_counts) if pooled else self._counts[cid],
+            indices=as_tensor(share.positions),
+            class_counts=self._placed(share.class_counts),
             mean=self._mean,
             std=self._std,
         )
+
+    def _share(self, cid: int | None) -> ClientShare:
+        """Return a client's share; None stands for everybody's images."""
+        return self.shares.everybody() if cid is None else self.shares.of(cid)
 
     def client(
         self,
@@ -109,40 +108,40 @@ class Worker:
                 them.
             pooled: Give it everybody's images; None: where the strategy trains on them.
         """
-        federation, model = self.federation, self.model
-        pooled = federation.strategy.pools if pooled is None else pooled
+        shares, model = self.shares, self.model
+        pooled = shares.strategy.pools if pooled is None else pooled
         data = self.client_data(cid, pooled=pooled)
         counts = None if global_counts is None else tuple(global_counts)
         broadcast = self._shared.of("broadcast", broadcast)
         client = Client(
             cid=cid,
             round=round_,
-            rounds=federation.config.rounds,
-            seed=federation.seed,
+            rounds=shares.config.rounds,
+            seed=shares.seed,
             model=model,
             broadcast=broadcast,
             personal=self._moved(personal),
             data=data,
-            local=federation.config.local.at(round_, federation.config.rounds),
-            plugin=federation.plugin,
+            local=shares.config.local.at(round_, shares.config.rounds),
+            plugin=shares.plugin,
             tensors={
                 "class_counts": data.class_counts,
                 "log_prior": self._log_prior(None if pooled else cid, counts),
                 "known_counts": data.class_counts if counts is None else self._placed(counts),
             },
             trainer=self.trainer,
-            asked=(federation.cohort_size, federation.num_clients),
+            asked=(shares.cohort_size, shares.num_clients),
             material=self._material,
         )
         model.load_groups(
             {"fixed": fixed, "shared": broadcast, "personal": client.personal or self._initial}
         )
         if not personal:
-            client.personal = self._moved(federation.strategy.init_personal(client))
+            client.personal = self._moved(shares.strategy.init_personal(client))
         if not personal and client.personal:
             model.load_groups({"personal": client.personal})
-        federation.plugin.setup(client)
-        seed_torch(federation.seed, "task", round_, cid)
+        shares.plugin.setup(client)
+        seed_torch(shares.seed, "task", round_, cid)
         return client
 
     def first_client(self, state: ServerState, cid: int, counts: np.ndarray | None) -> Client:
@@ -170,45 +169,27 @@ class Worker:
 
         None stands for everybody's images.
         """
-        prior, data = self.federation.config.prior, self.federation.data
-        own = data.class_counts if cid is None else data.client_counts[cid]
+        prior, own = self.shares.config.prior, self._share(cid).class_counts
         known = None if global_counts is None else np.asarray(global_counts, dtype=np.int64)
         return self._placed(log_prior(own, known, use=prior.use, gamma=prior.gamma))
 
     def train(self, client: Client) -> Update:
         """Do one client's task; the update's tensors live in the scratch model."""
-        further = self.federation.plugin.train_networks(client)
-        update = self.federation.strategy.local_update(client)
+        further = self.shares.plugin.train_networks(client)
+        update = self.shares.strategy.local_update(client)
         if further:
             examples = update.metrics.get("examples", 0.0)
             sums = {name: mean * examples for name, mean in further.items()}
             update = replace(update, metrics={**update.metrics, **sums})
-        if self.federation.config.batchnorm == "pooled":
+        if self.shares.config.batchnorm == "pooled":
             moments = to_moments(update.sums, self._moments, about=client.broadcast)
             update = replace(update, sums=moments)
         return update
 
-    def score(self, request: ScoreRequest) -> Scores:
-        """Score models on a piece of the test set, personal ones as their method finishes them."""
-        return self._scorer.score(self.finished(request))
-
-    def score_as_it_is(self, request: ScoreRequest) -> Scores:
-        """Score a request that :meth:`finished` has returned."""
-        return self._scorer.score(request)
-
-    def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
-        return self._scorer.predict(self.finished(request))
-
-    def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
-        """Load the generic model into ``model`` and return its heads; {}: there is none."""
-        return self._scorer.load_generic(request)
-
     def finished(self, request: ScoreRequest) -> ScoreRequest:
-        """Return the request with personal models as their method finishes them."""
-        policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
-        is_trained = strategy.adapt_epochs > 0 or policy.epochs > 0
-        if is_trained or not strategy.generic(self.model, request.broadcast):
+        """Return the request with personal models as their method finishes them, to be scored."""
+        generic = self.shares.strategy.generic
+        if self.shares.tunes or not generic(self.model, request.broadcast):
             finished = tuple(self._finish(request, client) for client in request.clients)
             request = replace(request, clients=finished)
         return request
@@ -222,7 +203,7 @@ class Worker:
         """
         if asked.personal is None:
             return asked
-        policy, strategy = self.federation.config.personal.refresh, self.federation.strategy
+        policy, strategy = self.shares.config.personal.refresh, self.shares.strategy
         client = self.client(
             asked.cid,
             request.round + 1,

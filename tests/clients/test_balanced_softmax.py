@@ -21,7 +21,7 @@ OFF = -1e4
 
 def client_of(lab, cid=1, *, counts=None, **changes):
     federation = lab.federation(client="balanced_softmax", **changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     given = server.prior_counts([0, 1, 2]) if counts is None else counts
     return federation, worker.client(
         cid,
@@ -44,7 +44,7 @@ def logs(values):
 
 def test_local_masked_is_the_log_of_own_counts(lab):
     federation, client = client_of(lab, **shards())
-    counts = federation.data.client_counts[1]
+    counts = federation.observer.data.client_counts[1]
     assert 0 in counts
     assert client.tensors["log_prior"].tolist() == pytest.approx(logs(counts))
     assert client.tensors["class_counts"].tolist() == counts.tolist()
@@ -53,15 +53,15 @@ def test_local_masked_is_the_log_of_own_counts(lab):
 def test_oracle_is_the_log_of_everybodys_counts(lab):
     prior = {"use": "global", "source": "oracle"}
     federation, client = client_of(lab, **shards(prior=prior))
-    total = np.bincount(federation.data.train_labels, minlength=4)
+    total = np.bincount(federation.observer.data.train_labels, minlength=4)
     assert client.tensors["log_prior"].tolist() == pytest.approx(logs(total))
 
 
 def test_mix_by_hand(lab):
     prior = {"use": "mix", "source": "oracle", "gamma": 0.25}
     federation, client = client_of(lab, **shards(prior=prior))
-    own = federation.data.client_counts[1]
-    total = np.bincount(federation.data.train_labels, minlength=4)
+    own = federation.observer.data.client_counts[1]
+    total = np.bincount(federation.observer.data.train_labels, minlength=4)
     mixed = 0.25 * own / own.sum() + 0.75 * total / total.sum()
     assert client.tensors["log_prior"].tolist() == pytest.approx(logs(mixed), rel=1e-5)
 
@@ -69,7 +69,7 @@ def test_mix_by_hand(lab):
 def test_the_loss_by_hand(lab):
     """-log of n_y e^{z_y} / sum_c n_c e^{z_c}, over the classes that the client holds."""
     federation, client = client_of(lab, **shards())
-    counts = federation.data.client_counts[1].astype(float)
+    counts = federation.observer.data.client_counts[1].astype(float)
     held = np.flatnonzero(counts)
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(6, 4))
@@ -83,7 +83,7 @@ def test_the_loss_by_hand(lab):
 
 def test_absent_classes_get_no_gradient(lab):
     federation, client = client_of(lab, **shards())
-    absent = federation.data.client_counts[1] == 0
+    absent = federation.observer.data.client_counts[1] == 0
     batch = next(iter(client.plugin.batches(client, 0)))
     client.plugin.loss(client.model(batch.images), batch, client).backward()
     gradient = client.model.heads["head"].weight.grad
@@ -111,7 +111,7 @@ def test_predictions_use_plain_logits():
 
 def sent_counts(federation, rounds):
     """Run rounds by hand and return (cohort, counts in the messages) of each."""
-    server, seen = make_server_half(federation), []
+    server, seen = make_server_half(federation.view), []
     with SerialEngine(federation) as engine:
         for round_ in range(1, rounds + 1):
             sent = tasks_of(server, engine, round_)
@@ -130,7 +130,7 @@ def test_secure_sum_counts_every_client_heard_so_far_once(lab):
         clients_per_round=2,
         prior={"use": "global", "source": "secure_sum"},
     )
-    data, heard = federation.data, set()
+    data, heard = federation.observer.data, set()
     labels = [data.train_labels[part] for part in data.partition.clients]
     totals = []
     for cohort, counts in sent_counts(federation, 6):
@@ -147,7 +147,7 @@ def test_secure_sum_counts_every_client_heard_so_far_once(lab):
 def test_oracle_is_sent_whole_and_own_sends_nothing(lab):
     for source, use in (("oracle", "global"), ("own", "local_masked")):
         federation = lab.federation(client="balanced_softmax", prior={"use": use, "source": source})
-        whole = federation.data.class_counts.tolist()
+        whole = federation.observer.data.class_counts.tolist()
         for _, counts in sent_counts(federation, 2):
             assert counts == (whole if source == "oracle" else None)
 
@@ -161,7 +161,7 @@ def test_secure_sum_of_one_client_is_refused_for_a_saved_partition(lab, tmp_path
     """A file's number of clients is known only once it is read."""
     from fedlt.data.partition import Partition
 
-    labels = lab.federation().data.train_labels
+    labels = lab.federation().observer.data.train_labels
     owner = np.zeros(len(labels), dtype=np.int64)
     Partition.from_owner(owner, labels, num_clients=1, num_classes=4).save(tmp_path / "one.json")
     config = lab.config(

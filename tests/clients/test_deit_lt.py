@@ -29,7 +29,7 @@ ORACLE = {"use": "global", "source": "oracle"}
 def client_of(lab, *, cid=1, round_=1, options=None, **changes):
     changes = {"rounds": 10, "client": {**TINY, **(options or {})}, **changes}
     federation = lab.federation(**changes)
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     state, counts = server.state, server.prior_counts([0])
     settings = {"fixed": state.fixed, "personal": {}, "global_counts": counts}
     return worker.client(cid, round_, state.broadcast, **settings)
@@ -206,7 +206,7 @@ def test_a_pretrained_teacher_is_a_finished_run(lab, reference):
 def test_weights_that_cannot_be_had(lab, reference, tmp_path):
     def refused(reason, **options):
         with pytest.raises(FedltError, match=reason) as caught:
-            make_server_half(lab.federation(client={**TINY, **options}))
+            make_server_half(lab.federation(client={**TINY, **options}).view)
         assert "\n" not in str(caught.value)
 
     pretrained = {"teacher": "pretrained_federated"}
@@ -219,8 +219,8 @@ def test_weights_that_cannot_be_had(lab, reference, tmp_path):
     refused("does not fit the teacher.*'head.bias'", **pretrained, weights_path=linear)
     fits = {**TINY, **pretrained, "weights_path": linear, "teacher_loss": "ce"}
     with pytest.raises(FedltError, match=r"differ in 'backbone\.layers\.0\.weight'"):
-        make_server_half(lab.federation(client=fits, model={"width": 3}))
-    make_server_half(lab.federation(client=fits))
+        make_server_half(lab.federation(client=fits, model={"width": 3}).view)
+    make_server_half(lab.federation(client=fits).view)
 
 
 # ---- the losses
@@ -307,8 +307,10 @@ def test_positions_and_tokens_have_no_weight_decay(lab):
 def test_counts_are_global_where_the_server_knows_them(lab):
     federation = lab.federation(client=TINY)
     own, known = client_of(lab, round_=10), client_of(lab, round_=10, prior=ORACLE)
-    assert own.tensors["known_counts"].tolist() == federation.data.client_counts[1].tolist()
-    assert known.tensors["known_counts"].tolist() == federation.data.class_counts.tolist()
+    assert (
+        own.tensors["known_counts"].tolist() == federation.observer.data.client_counts[1].tolist()
+    )
+    assert known.tensors["known_counts"].tolist() == federation.observer.data.class_counts.tolist()
 
 
 def test_a_teacher_may_name_classes_that_the_client_lacks(lab):
@@ -342,7 +344,7 @@ def test_bad_values_are_refused(lab):
     with pytest.raises(FedltError, match=r"client\.teacher_schedule is 'linear'; expected"):
         lab.federation(client={**TINY, "teacher_schedule": "linear"})
     with pytest.raises(FedltError, match="patch: 3 does not divide the image side 8"):
-        make_server_half(lab.federation(client={**TINY, "patch": 3}))
+        make_server_half(lab.federation(client={**TINY, "patch": 3}).view)
     federation = lab.federation(strategy="centralised", client={**TINY, "teacher": "local"})
     with pytest.raises(FedltError, match="'centralised': there is no client to keep what is"):
-        make_server_half(federation)
+        make_server_half(federation.view)

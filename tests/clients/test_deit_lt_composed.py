@@ -20,7 +20,7 @@ TINY = {"name": "deit_lt", "width": 16, "depth": 1, "heads": 2, "strong": "disto
 def client_of(lab, *, cid=1, round_=1, options=None, **changes):
     changes = {"rounds": 10, "client": {**TINY, **(options or {})}, **changes}
     federation = lab.federation(**changes)
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     state, counts = server.state, server.prior_counts([0])
     settings = {"fixed": state.fixed, "personal": {}, "global_counts": counts}
     return worker.client(cid, round_, state.broadcast, **settings)
@@ -78,10 +78,10 @@ def test_fedloge_wants_a_scaled_classifier(lab):
         lab.federation(strategy="fedloge", client=TINY)
     strategy = {"name": "fedloge", "etf_scale": 16.0, "sparsity": 0.0}
     federation = lab.federation(strategy=strategy, client=TINY)
-    state = make_server_half(federation).state
+    state = make_server_half(federation.view).state
     norms = state.fixed["heads.sse_c.weight"].norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(4))
-    model = federation.build_model()
+    model = federation.view.build_model()
     model.load(state.fixed, state.fixed)
     features = torch.randn(3, 2, 16)
     cosine = torch.cosine_similarity(
@@ -93,14 +93,14 @@ def test_fedloge_wants_a_scaled_classifier(lab):
 def test_fedloge_realigns_each_tokens_head(lab):
     strategy = {"name": "fedloge", "etf_scale": 16.0}
     federation = lab.federation(strategy=strategy, client=TINY)
-    state, worker = make_server_half(federation).state, Worker(federation)
+    state, worker = make_server_half(federation.view).state, Worker(federation.shares)
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
     psi, bias = (state.broadcast[f"heads.auxiliary.{part}"] for part in ("weight", "bias"))
     phi = client.personal["heads.local.weight"]
     assert psi.shape == phi.shape == (2, 4, 16)
     features = torch.randn(3, 2, 16)
-    generic = federation.strategy.generic(client.model, state.broadcast)["realigned"](features)
-    own = federation.strategy.personal(client.model, state.broadcast, client.personal)
+    generic = federation.view.strategy.generic(client.model, state.broadcast)["realigned"](features)
+    own = federation.view.strategy.personal(client.model, state.broadcast, client.personal)
     for token in range(2):
         unit = psi[token] / psi[token].norm(dim=1, keepdim=True)
         torch.testing.assert_close(generic[:, token], features[:, token] @ unit.T + bias[token])

@@ -141,8 +141,10 @@ def test_outliers_do_not_choose_the_level():
 def client_of(lab, cid=1, *, round_=1, strategy="fedavg", rounds=13, **options):
     client = {"name": "discl", "tail_below": 0.8, **lab.pool(), **options}
     federation = lab.federation(client=client, strategy=strategy, rounds=rounds)
-    state = make_server_half(federation).state
-    return Worker(federation).client(cid, round_, state.broadcast, fixed=state.fixed, personal={})
+    state = make_server_half(federation.view).state
+    return Worker(federation.shares).client(
+        cid, round_, state.broadcast, fixed=state.fixed, personal={}
+    )
 
 
 def with_tail(lab, **more):
@@ -219,8 +221,8 @@ def test_a_client_sees_images_made_from_its_own_alone(lab):
 def test_weights_and_priors_count_real_images_alone(lab):
     client, plain = with_tail(lab), None
     federation = lab.federation()
-    state = make_server_half(federation).state
-    plain = Worker(federation).client(
+    state = make_server_half(federation.view).state
+    plain = Worker(federation.shares).client(
         client.cid, 1, state.broadcast, fixed=state.fixed, personal={}
     )
     for name in ("class_counts", "log_prior"):

@@ -12,7 +12,7 @@ from pools import make_pool
 from clients import DisCL
 from fedlt.data.augment import normalize
 from fedlt.errors import FedltError
-from fedlt.federation.federation import prepare_federation
+from fedlt.federation import prepare_parties
 from fedlt.flower.server_half import make_server_half
 from fedlt.generators.generator import find_pool_maker
 from fedlt.generators.pool import load_pool, save_pool
@@ -40,7 +40,7 @@ def trained(reference):
 def probabilities(lab, reference, trained):
     """The true classes' probabilities (N,), by the run's own model and plain operations."""
     federation = lab.federation(client="cross_entropy")
-    model, data = federation.build_model(), federation.data
+    model, data = federation.view.build_model(), federation.observer.data
     tensors = reference(client="cross_entropy").checkpoint.tensors
     model.load({**tensors.get("fixed", {}), **tensors["broadcast"]})
     model.eval()
@@ -62,8 +62,10 @@ def options_of(lab, tmp_path, trained, *, below=0.5, copies=4, **options):
 
 def client_of(lab, client, cid, *, round_=1):
     federation = lab.federation(client=client, rounds=13)
-    state = make_server_half(federation).state
-    return Worker(federation).client(cid, round_, state.broadcast, fixed=state.fixed, personal={})
+    state = make_server_half(federation.view).state
+    return Worker(federation.shares).client(
+        cid, round_, state.broadcast, fixed=state.fixed, personal={}
+    )
 
 
 def hardest(lab, client, **more):
@@ -76,7 +78,7 @@ def hardest(lab, client, **more):
 
 
 def test_the_confidence_is_that_of_the_run_named(lab, trained, probabilities):
-    setting = lab.federation(client="cross_entropy").setting()
+    setting = lab.federation(client="cross_entropy").observer.preparation()
     before = torch.get_rng_state()
     found = confidences(setting, trained)
     assert torch.equal(torch.get_rng_state(), before)
@@ -86,10 +88,10 @@ def test_the_confidence_is_that_of_the_run_named(lab, trained, probabilities):
 def test_hard_are_the_images_below(lab, tmp_path, trained, probabilities):
     below = float(np.median(probabilities))
     federation = lab.federation(client=options_of(lab, tmp_path, trained, below=below))
-    hard = federation.material[HARD]
+    hard = federation.shares.material[HARD]
     assert hard.tolist() == (probabilities < below).tolist()
     assert 0.4 < hard.mean() < 0.6
-    labels = federation.data.train_labels
+    labels = federation.observer.data.train_labels
     assert any(0 < hard[labels == c].mean() < 1 for c in range(4))  # not whole classes
 
 
@@ -106,10 +108,10 @@ def test_a_generator_gets_each_clients_hard_images(lab, tmp_path, trained, monke
     client = options_of(lab, tmp_path, trained)
     del client["pool_path"]
     federation = lab.federation(client=client)
-    hard, partition = federation.material[HARD], federation.data.partition
+    hard, partition = federation.shares.material[HARD], federation.observer.data.partition
     expected = [own[hard[own]].tolist() for own in map(partition.clients.__getitem__, range(5))]
     assert sum(map(len, expected)) == hard.sum() > 0
-    find_pool_maker(federation.plugin)(federation.setting())
+    find_pool_maker(federation.view.plugin)(federation.observer.preparation())
     assert asked == [expected, expected]
 
 
@@ -234,7 +236,7 @@ def told(lab, client, **changes):
     config = lab.config(client=client, **changes)
     progress = Told()
     base = lab.federation(client=client, **changes)
-    prepare_federation(config, base.strategy, base.plugin, progress=progress)
+    prepare_parties(config, base.strategy, base.plugin, progress=progress)
     return [line for line in progress.lines if line.startswith("pool:")]
 
 
@@ -263,14 +265,14 @@ def test_a_pool_that_is_used_in_part_is_counted(lab, tmp_path):
     pool = make_pool(lab.config(), path, classes=4)
     client = {"name": "discl", "pool_path": str(path), "tail_below": 0.8}
     federation = lab.federation(client=client)
-    data = federation.data
+    data = federation.observer.data
     used = 0
-    for cid in range(federation.num_clients):
+    for cid in range(federation.view.num_clients):
         own = np.asarray(data.partition.clients[cid])
         labels = data.train_labels[own]
         shares = np.bincount(labels, minlength=4) / max(len(labels), 1)
         rare = own[shares[labels] < 0.8 / 4]
-        used += int(np.isin(federation.material[SOURCES], rare).sum())
+        used += int(np.isin(federation.shares.material[SOURCES], rare).sum())
     assert 0 < used < len(pool)
     assert told(lab, client) == [f"pool: {used} of its {len(pool)} images are trained on"]
 

@@ -18,7 +18,7 @@ MIX = {"use": "mix", "source": "oracle", "gamma": 0.1}
 
 def client_of(lab, *, round_=1, **changes):
     federation = lab.federation(**{"client": "fedyoyo", "prior": MIX, **changes})
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     state, counts = server.state, server.prior_counts([0])
     settings = {"fixed": state.fixed, "personal": {}, "global_counts": counts}
     return worker.client(1, round_, state.broadcast, **settings)

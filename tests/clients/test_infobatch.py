@@ -16,8 +16,10 @@ SIX = ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
 
 def client_of(lab, *, round_=1, cid=1, **changes):
     federation = lab.federation(**{"client": "infobatch", "rounds": 8, **changes})
-    state = make_server_half(federation).state
-    return Worker(federation).client(cid, round_, state.broadcast, fixed=state.fixed, personal={})
+    state = make_server_half(federation.view).state
+    return Worker(federation.shares).client(
+        cid, round_, state.broadcast, fixed=state.fixed, personal={}
+    )
 
 
 def generator(seed=0):

@@ -18,8 +18,8 @@ SHARDS = {"scheme": "shards", "shards_per_client": 2}  # some classes are absent
 
 def client_of(lab, client, *, round_=1, **changes):
     federation = lab.federation(client=client, partition=SHARDS, **changes)
-    server, worker = make_server_half(federation), Worker(federation)
-    return federation.data.client_counts[1], worker.client(
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
+    return federation.observer.data.client_counts[1], worker.client(
         1,
         round_,
         server.state.broadcast,
@@ -39,7 +39,7 @@ def test_fedlc_reads_own_counts(lab):
 @pytest.mark.parametrize("source", ["oracle", "secure_sum"])
 def test_fedir_divides_the_known_mix_by_its_own(lab, source):
     counts, client = client_of(lab, "fedir", prior={"use": "global", "source": source})
-    data = lab.federation(partition=SHARDS).data
+    data = lab.federation(partition=SHARDS).observer.data
     heard = data.client_counts if source == "oracle" else data.client_counts[:3]
     share = heard.sum(axis=0) / heard.sum()
     expected = [p * counts.sum() / n if n else 0.0 for p, n in zip(share, counts, strict=True)]

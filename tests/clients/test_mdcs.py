@@ -14,6 +14,7 @@ from fedlt.check import Bench
 from fedlt.client import Batch
 from fedlt.data.partition import Partition
 from fedlt.errors import FedltError
+from fedlt.federation import Parties
 from fedlt.losses import cross_entropy
 
 LAMBDAS = np.array([-0.5, 1.0, 2.5])
@@ -163,13 +164,14 @@ def test_experts_are_averaged_by_their_numbers(lab):
 def sized(lab, owners, **changes):
     """Return a federation in which client k holds the images that ``owners`` (N,) says."""
     federation = lab.federation(client="mdcs", **changes)
-    labels = federation.data.train_labels
-    number = federation.num_clients
+    labels = federation.observer.data.train_labels
+    number = federation.view.num_clients
     owner = owners(labels)
     partition = Partition.from_owner(owner, labels, num_clients=number, num_classes=4)
     counts = partition.counts(labels)
-    data = replace(federation.data, partition=partition, client_counts=counts)
-    return replace(federation, data=data)
+    data = replace(federation.observer.data, partition=partition, client_counts=counts)
+    view = federation.view
+    return Parties.of(view.config, view.strategy, view.plugin, data)
 
 
 def few_images(labels):
@@ -223,12 +225,12 @@ def test_a_single_class_moves_no_weight_and_an_absent_class_no_class_vector(lab)
 def test_clients_of_a_single_class_are_said(lab, client, prior, strategy, is_said):
     shards = {"scheme": "shards", "shards_per_client": 1}  # sorted by class, dealt in runs
     federation = lab.federation(client=client, prior=prior, strategy=strategy, partition=shards)
-    single = ((federation.data.client_counts > 0).sum(axis=1) == 1).sum()
+    single = ((federation.observer.data.client_counts > 0).sum(axis=1) == 1).sum()
     assert single >= 1
-    notes = [note for note in federation.notes() if "single class" in note]
+    notes = [note for note in federation.observer.notes() if "single class" in note]
     assert bool(notes) == is_said
     if notes:
-        assert notes[0].startswith(f"{single} of {federation.num_clients} clients hold")
+        assert notes[0].startswith(f"{single} of {federation.view.num_clients} clients hold")
 
 
 # ---- with a data plugin
@@ -241,7 +243,7 @@ def test_a_curriculum_feeds_the_experts(lab):
     batch = next(bench.client(1).batches(1))
     half = len(batch.labels) // 2
     assert torch.equal(batch.labels[:half], batch.labels[half:])
-    assert bench.worker.federation.plugin.experts
+    assert bench.worker.shares.plugin.experts
     outcome = lab.run(client=client, rounds=2)
     assert outcome.result["client"] == "discl + mdcs"
     assert all(np.isfinite(row["train/loss"]) for row in outcome.rows)

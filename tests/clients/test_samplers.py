@@ -20,8 +20,8 @@ SIX = ("fedavg", "fedprox", "ditto", "fedrep", "fedrod", "fedloge")
 
 def client_of(lab, client, cid=1, **changes):
     federation = lab.federation(client=client, **changes)
-    state = make_server_half(federation).state
-    return Worker(federation).client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
+    state = make_server_half(federation.view).state
+    return Worker(federation.shares).client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
 
 
 @pytest.mark.parametrize(("power", "expected"), [(1, [8, 2, 0, 6]), (0, [1, 1, 0, 1])])
@@ -125,7 +125,7 @@ def test_mixup_without_mixing_is_the_plain_plugin(lab, reference):
 
 def sizes_file(lab, tmp_path):
     """Clients with one image, one class, fewer images than a batch, and the rest."""
-    labels = lab.federation().data.train_labels
+    labels = lab.federation().observer.data.train_labels
     owner = np.full(len(labels), 3)
     owner[0], owner[1:5] = 0, 1
     owner[np.flatnonzero(labels == 1)[:2]] = 2

@@ -77,7 +77,9 @@ def test_weak_and_strong_crops_of_a_client_are_independent(lab, plugin, monkeypa
     monkeypatch.setattr("fedlt.data.views.single_view", lambda images, *_, **__: images)
     settings = {"client": {"name": plugin, "rotation": 0.0}, "prior": {"use": "local_floor1"}}
     federation = lab.federation(**settings, local={"augment": "crop_flip"})
-    client = Bench(federation).client(int(federation.data.client_counts.sum(axis=1).argmax()))
+    client = Bench(federation).client(
+        int(federation.observer.data.client_counts.sum(axis=1).argmax())
+    )
     same = total = 0
     for _ in range(60):
         for batch in client.batches(1):
@@ -122,7 +124,7 @@ def test_a_mixture_has_no_pixels(lab):
 )
 def test_a_run_says_when_the_weak_view_is_the_turn_alone(lab, client, augment, is_said):
     federation = lab.federation(client=client, local={"augment": augment})
-    notes = [note for note in federation.notes() if "weak view" in note]
+    notes = [note for note in federation.observer.notes() if "weak view" in note]
     assert bool(notes) == bool(is_said)
     if notes:
         assert f"local.augment is none, so that the weak view is {is_said}" in notes[0]

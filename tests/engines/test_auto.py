@@ -16,7 +16,7 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.progress import Progress
 from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import run
-from fedlt.worker.worker import Worker
+from fedlt.worker.scorer import Host
 from strategies import FedAvg
 
 PROBE = Probe(
@@ -34,6 +34,14 @@ PROBE = Probe(
 )
 
 
+def sides(federation):
+    return make_server_half(federation.view), federation
+
+
+def host_of(federation):
+    return Host(federation.shares, federation.observer)
+
+
 class Notes(Progress):
     """Keeps the lines."""
 
@@ -46,7 +54,7 @@ class Notes(Progress):
 
 def test_serial_estimate_by_hand(lab):
     """10 rounds of 6 tasks of 2 s, 4 evaluations of 5 s, 8 s of personal views; small messages."""
-    estimate = engine_class("serial").estimate(make_server_half(lab.federation()), PROBE)
+    estimate = engine_class("serial").estimate(*sides(lab.federation()), PROBE)
     assert estimate.seconds == pytest.approx(148, abs=0.1)
     assert (estimate.memory, estimate.clients) == (2**30, 1)
 
@@ -54,7 +62,7 @@ def test_serial_estimate_by_hand(lab):
 def test_ray_estimate_by_hand(lab):
     """Two workers: 10 rounds of 6 s, 4 evaluations of 2.5 s, views of 4 s; data are held once."""
     federation = lab.federation(engine={"name": "ray", "workers": 2})
-    estimate = engine_class("ray").estimate(make_server_half(federation), PROBE)
+    estimate = engine_class("ray").estimate(*sides(federation), PROBE)
     assert 74 < estimate.seconds < 84
     assert estimate.memory == 2**30 + 2 * (2**30 - 2**28)
     assert estimate.clients == 2
@@ -63,7 +71,7 @@ def test_ray_estimate_by_hand(lab):
 def test_the_longest_task_bounds_a_round(lab):
     federation = lab.federation(engine={"name": "ray", "workers": 2})
     few = replace(PROBE, cohort=2, longest_seconds=7.0, evaluations=0, personal_seconds=0)
-    assert 70 < engine_class("ray").estimate(make_server_half(federation), few).seconds < 80
+    assert 70 < engine_class("ray").estimate(*sides(federation), few).seconds < 80
 
 
 @pytest.mark.parametrize(
@@ -73,21 +81,21 @@ def test_the_longest_task_bounds_a_round(lab):
 def test_auto_picks_the_faster_one(lab, monkeypatch, task, batch, picked):
     """A serial batch of a nanosecond makes stacking look slow, one of 30 years fast."""
     federation = lab.federation(engine={"name": "auto", "workers": 2})
-    server, worker = make_server_half(federation), Worker(federation)
+    server, host = make_server_half(federation.view), host_of(federation)
     probe = replace(
         PROBE, batch_seconds=batch, task_seconds=task, longest_seconds=task, evaluations=0
     )
     monkeypatch.setattr("fedlt.engines.auto.take_probe", lambda *_: probe)
-    name, lines = choose_engine("auto", server, worker)
+    name, lines = choose_engine("auto", server, host, federation)
     assert name == picked
     assert lines[0].startswith(f"engine: auto picks {picked}; estimates of the others: ")
 
 
 def test_probe_measures_the_real_task_and_leaves_it_alone(lab):
     federation = lab.federation(strategy="fedloge", rounds=7, clients_per_round=2)
-    server, worker = make_server_half(federation), Worker(federation)
+    server, host = make_server_half(federation.view), host_of(federation)
     before = {name: tensor.clone() for name, tensor in server.state.broadcast.items()}
-    probe = take_probe(server, worker)
+    probe = take_probe(server, host)
     assert 0 < probe.task_seconds <= probe.longest_seconds
     assert probe.evaluation_seconds > 0
     assert (probe.rounds, probe.cohort) == (7, 2)
@@ -157,14 +165,14 @@ def test_an_estimate_counts_the_tuning_before_scoring(lab, monkeypatch):
     """
     monkeypatch.setattr("fedlt.simulate.resolve_strategy", lambda config: Tuned())
     config, notes = lab.fresh(**SCORING), Notes()
-    federation = replace(lab.federation(**SCORING), strategy=Tuned())
-    server, worker = make_server_half(federation), Worker(federation)
-    probe = take_probe(server, worker)
+    federation = lab.federation(**SCORING).changed(strategy=Tuned())
+    server, host = make_server_half(federation.view), host_of(federation)
+    probe = take_probe(server, host)
     assert 0.9 <= probe.personal_seconds < 1.8
     monkeypatch.setattr(Tuned, "calls", 0)
     seconds = run(config, progress=notes)["seconds"]
     assert Tuned.calls == 90
-    estimate = engine_class("serial").estimate(server, probe)
+    estimate = engine_class("serial").estimate(server, federation, probe)
     assert seconds / 2 < estimate.seconds < 2 * seconds
 
 
@@ -173,8 +181,10 @@ def test_estimates_where_scoring_dominates(lab, record_property, strategy):
     """Measured on a shared machine: factors in the properties; the bound leaves room for others."""
     changes = {**SCORING, "strategy": strategy}
     federation = lab.federation(**changes)
-    server = make_server_half(federation)
-    estimate = engine_class("serial").estimate(server, take_probe(server, Worker(federation)))
+    server = make_server_half(federation.view)
+    estimate = engine_class("serial").estimate(
+        server, federation, take_probe(server, host_of(federation))
+    )
     factor = estimate.seconds / run(lab.fresh(**changes))["seconds"]
     record_property("factor", round(factor, 2))
     assert 1 / 4 < factor < 4

@@ -262,9 +262,9 @@ def test_serial_sums_equal_a_naive_weighted_sum(lab, clients):
         clients_per_round=None,
         partition={"num_clients": clients, "scheme": "iid", "min_samples": 1},
     )
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     naive = dict.fromkeys(server.state.broadcast, 0.0)
-    sizes = federation.data.client_counts.sum(axis=1)
+    sizes = federation.observer.data.client_counts.sum(axis=1)
     for cid in range(clients):
         client = worker.client(
             cid, 1, server.state.broadcast, fixed=server.state.fixed, personal={}

@@ -59,7 +59,7 @@ def engine(running):
 @pytest.mark.ray
 def test_replies_come_in_the_order_of_the_messages(federation, engine):
     """Clients are started largest first; send_and_receive still answers in order."""
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     sent = tasks_of(server, engine)
     cids = [message.metadata.dst_node_id for message in sent]
     for order in (sent, sent[::-1]):
@@ -78,7 +78,7 @@ def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, e
 
     puts = []
     put = ray.put
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     monkeypatch.setattr(ray, "put", lambda value: puts.append(value) or put(value))
     for round_ in (1, 2):
         play_round(server, engine, round_)
@@ -89,7 +89,7 @@ def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, e
 
 @pytest.mark.ray
 def test_messages_and_jobs_are_not_changed_by_sending(federation, engine):
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     sent = tasks_of(server, engine)
     arrays = sent[0].content["arrays"]
     job = Job([sent[0]], [engine.context(0)], reduce=True)

@@ -80,11 +80,11 @@ def cohorts(reference):
     from fedlt.flower.server_half import make_server_half
 
     config = reference().directory.config()
-    from fedlt.federation.federation import prepare_federation
+    from fedlt.federation import prepare_parties
     from fedlt.methods.lookup import resolve_client, resolve_strategy
 
-    federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
-    server = make_server_half(federation)
+    federation = prepare_parties(config, resolve_strategy(config), resolve_client(config))
+    server = make_server_half(federation.view)
     return {round_: server.sample(round_, list(range(5))) for round_ in (1, 2, 3)}
 
 

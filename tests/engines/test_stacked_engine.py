@@ -25,6 +25,7 @@ from fedlt.engines import engine as base
 from fedlt.engines.serial import SerialEngine
 from fedlt.engines.stack import Stack
 from fedlt.engines.stacked import StackedEngine, stack_size
+from fedlt.federation import Parties
 from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import metric_lists
 from fedlt.flower.server_half import make_server_half
@@ -237,7 +238,7 @@ def test_networks_with_kinks_agree(lab, norm):
     ends = {}
     for engine in ("serial", "stacked"):
         ends[engine] = lab.run(**changes, engine={"name": engine}).checkpoint.tensors["broadcast"]
-    start = make_server_half(lab.federation(**changes)).state.broadcast
+    start = make_server_half(lab.federation(**changes).view).state.broadcast
     far = torch.cat([(t - start[n]).flatten().double() for n, t in ends["serial"].items()])
     apart = [(ends["stacked"][n] - t).flatten().double() for n, t in ends["serial"].items()]
     assert 0 < torch.cat(apart).norm() < 0.05 * far.norm()
@@ -276,18 +277,21 @@ def uneven(lab, sizes, **changes):
     changes = {"local": {"batch_size": 10, "momentum": 0.5, "epochs": 2}, **changes}
     changes["clients_per_round"] = None
     federation = lab.federation(**on("serial", changes, partition={"num_clients": len(sizes) + 1}))
-    labels, rest = federation.data.train_labels, np.random.default_rng(0)
+    labels, rest = federation.observer.data.train_labels, np.random.default_rng(0)
     owner = np.full(len(labels), len(sizes))
     owner[rest.permutation(len(labels))[: sum(sizes)]] = np.repeat(np.arange(len(sizes)), sizes)
     partition = Partition.from_owner(
-        owner, labels, num_clients=len(sizes) + 1, num_classes=federation.data.num_classes
+        owner, labels, num_clients=len(sizes) + 1, num_classes=federation.observer.data.num_classes
     )
-    data = replace(federation.data, partition=partition, client_counts=partition.counts(labels))
-    return replace(federation, data=data)
+    data = replace(
+        federation.observer.data, partition=partition, client_counts=partition.counts(labels)
+    )
+    view = federation.view
+    return Parties.of(view.config, view.strategy, view.plugin, data)
 
 
 def replies_of(engine, federation, cids):
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     with engine(federation) as grid:
         messages = tasks_of(server, grid)
         return grid.send_and_receive([messages[cid] for cid in cids])

@@ -99,7 +99,7 @@ def test_an_explicit_setting_is_obeyed(lab):
         ({"shots": "count"}, BY_COUNT),
         ({"shots": "given", "shot_classes": own}, own),
     ):
-        groups = lab.federation(**natural(evaluate=evaluate)).shots
+        groups = lab.federation(**natural(evaluate=evaluate)).observer.shots
         assert groups.scheme == evaluate["shots"]
         assert lists(groups.to_json()) == expected
 
@@ -123,13 +123,15 @@ def test_given_lists_are_kept_by_rescore(lab):
 
 
 def test_a_run_says_which_groups_it_has(lab):
-    assert lab.federation(**natural()).notes()[0] == (
+    assert lab.federation(**natural()).observer.notes()[0] == (
         "shot groups by count: many 3, medium 5, few 4 classes"
     )
     even = {"dataset": NATURAL, "imbalance_factor": 1.0, "options": {"sizes": [14, 12, 10]}}
     federation = lab.federation(data=even)
-    assert federation.shots.scheme == "none"
-    assert federation.notes()[0].startswith("no shot groups: the largest class has 1.4 times")
+    assert federation.observer.shots.scheme == "none"
+    assert federation.observer.notes()[0].startswith(
+        "no shot groups: the largest class has 1.4 times"
+    )
     with pytest.raises(FedltError, match=r"lost.aim: few needs few-classes.*1.4 times the images"):
         lab.run(data=even, faults={"lost": {"rate": 0.2, "aim": "few"}})
 
@@ -166,13 +168,13 @@ def test_everything_is_equal_to_the_drawn_tails(lab):
 def test_faults_aim_at_owners_by_their_share_of_few_class_images(lab):
     """p_k = min(1, c s_k) with a mean of the rate; s_k counted here, from the labels."""
     federation = lab.federation(**natural(faults={"lost": {"rate": 0.2, "aim": "few"}}))
-    data = federation.data
+    data = federation.observer.data
     shares = [
         np.isin(data.train_labels[own], BY_COUNT["few"]).mean() for own in data.partition.clients
     ]
     from fedlt.federation.faults import Faults
 
-    found = Faults.of(federation).lost
+    found = Faults.of(federation.observer).lost
     assert found.tolist() == pytest.approx(aimed_rates(shares, 0.2).tolist())
     assert found.mean() == pytest.approx(0.2)
 
@@ -187,20 +189,26 @@ def test_tune_holds_out_a_tenth_of_each_class_and_scores_the_recall_over_these(l
     }
     run = lab.run(data=data, partition={"num_clients": 3}, rounds=2)
     federation = lab.federation(data=data, partition={"num_clients": 3})
-    assert np.bincount(federation.data.eval_labels, minlength=5).tolist() == [4, 1, 1, 1, 0]
-    assert federation.data.class_counts.tolist() == [36, 11, 6, 4, 4]
+    assert np.bincount(federation.observer.data.eval_labels, minlength=5).tolist() == [
+        4,
+        1,
+        1,
+        1,
+        0,
+    ]
+    assert federation.observer.data.class_counts.tolist() == [36, 11, 6, 4, 4]
     confusion = np.load(run.directory.path / "evaluations/round_2.npz")["generic.confusion"][0]
     assert confusion.sum(axis=1).tolist() == [4, 1, 1, 1, 0]
     recall = confusion.diagonal()[:4] / [4, 1, 1, 1]
     assert run.rows[-1]["generic/balanced"] == pytest.approx(recall.mean())
     assert run.result["scored_on"]["without"] == [4]
-    assert any("1 of 5 classes has none (4)" in line for line in federation.notes())
+    assert any("1 of 5 classes has none (4)" in line for line in federation.observer.notes())
 
 
 def test_a_validation_part_of_its_own_is_used(lab):
     options = {"sizes": [40, 12, 7], "validation": [3, 2, 1]}
     data = {"dataset": NATURAL, "imbalance_factor": 1.0, "split": "tune", "options": options}
-    made = lab.federation(data=data, partition={"num_clients": 3}).data
+    made = lab.federation(data=data, partition={"num_clients": 3}).observer.data
     assert np.bincount(made.eval_labels).tolist() == [3, 2, 1]
     assert made.class_counts.tolist() == [40, 12, 7]
 
@@ -209,12 +217,12 @@ def test_a_run_says_that_a_pool_is_cut_down_to_its_smallest_class(lab):
     """A pool of 400 to 6 images that does not say that it is a long tail gives 12 x 6 images."""
     data = {"dataset": f"{__file__}:not_marked", "imbalance_factor": 1.0, "options": {}}
     federation = lab.federation(data=data)
-    assert federation.shots.scheme == "none"
-    (line,) = [line for line in federation.notes() if "pool" in line]
+    assert federation.observer.shots.scheme == "none"
+    (line,) = [line for line in federation.observer.notes() if "pool" in line]
     assert line.startswith("the pool of natural has 6 to 400 images a class")
     assert "72 of 1,100 images are used" in line
-    assert not any("the pool" in line for line in lab.federation(**natural()).notes())
-    assert not any("the pool" in line for line in lab.federation(data=DRAWN).notes())
+    assert not any("the pool" in line for line in lab.federation(**natural()).observer.notes())
+    assert not any("the pool" in line for line in lab.federation(data=DRAWN).observer.notes())
 
 
 def test_inspect_counts_the_groups_of_a_natural_tail(tmp_path, capsys, monkeypatch):

@@ -104,7 +104,7 @@ class Stack(nn.Module):
 def by_pca(lab, outcome, changes):
     """Return scikit-learn's shares for the last checkpoint, from all training images."""
     federation = lab.federation(**changes)
-    model, data = federation.build_model(), federation.data
+    model, data = federation.view.build_model(), federation.observer.data
     model.load(outcome.checkpoint.tensors["broadcast"], model.names("shared"))
     scale = [torch.tensor(value, dtype=torch.float32) for value in (data.mean, data.std)]
     images = normalize(torch.from_numpy(np.array(data.train_images)), *scale)

@@ -165,7 +165,7 @@ def test_names_do_not_outlive_their_streams():
 def test_experts_are_named_by_their_exponents(lab, lambdas, names):
     """The smallest exponent leans to frequent classes, the largest to rare ones."""
     federation = lab.federation(client={"name": "mdcs", "lambdas": list(lambdas)})
-    assert federation.build_model().stream_names == names
+    assert federation.view.build_model().stream_names == names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,10 +189,10 @@ def test_a_run_with_such_names_is_refused_before_it_writes(lab):
 def counted(lab, outcome, changes):
     """Count accuracy and groups of every stream of the last checkpoint, one image at a time."""
     federation = lab.federation(**changes)
-    model, tensors = federation.build_model(), outcome.checkpoint.tensors
+    model, tensors = federation.view.build_model(), outcome.checkpoint.tensors
     for group, key in (("shared", "broadcast"), ("fixed", "fixed")):
         model.load(tensors.get(key, {}), model.names(group))
-    data, strategy = federation.data, federation.strategy
+    data, strategy = federation.observer.data, federation.view.strategy
     head = next(iter(strategy.generic(model, tensors["broadcast"]).values()))
     scale = [torch.tensor(value, dtype=torch.float32) for value in (data.mean, data.std)]
     with torch.no_grad():

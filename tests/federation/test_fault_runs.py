@@ -8,6 +8,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedlt.errors import FedltError
+from fedlt.federation.faults import Faults
 from fedlt.federation.steps import corrupted, step_norm
 from fedlt.flower.adapter import NoUsableUpdateError
 from fedlt.flower.client_app import make_client_app
@@ -27,14 +28,14 @@ def tensors(outcome):
 
 
 def initial(lab, **changes):
-    return make_server_half(lab.federation(**changes)).state.broadcast
+    return make_server_half(lab.federation(**changes).view).state.broadcast
 
 
 def trained(lab, cids, **changes):
     """Return each client's update of round 1, trained alone, and its number of images."""
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
-    sizes, updates = federation.data.client_counts.sum(axis=1), {}
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    sizes, updates = federation.observer.data.client_counts.sum(axis=1), {}
     for cid in cids:
         client = worker.client(
             cid, 1, server.state.broadcast, fixed=server.state.fixed, personal={}
@@ -105,7 +106,7 @@ def test_a_secure_sum_of_one_is_given_up(lab):
 def test_a_part_of_the_work_is_its_first_steps(lab):
     """3 of 7 steps asked of a phase of two epochs, against a loop of our own over the batches."""
     federation = lab.federation(local={"batch_size": 8, "epochs": 2}, model={"norm": "group"})
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
 
     def load():
         return worker.client(2, 1, server.state.broadcast, fixed={}, personal={})
@@ -117,13 +118,13 @@ def test_a_part_of_the_work_is_its_first_steps(lab):
     optimizer = torch.optim.SGD(client.model.parameters(), lr=0.1)
     for batch in batches[:steps]:
         optimizer.zero_grad()
-        federation.strategy.objective(client, batch).backward()
+        federation.view.strategy.objective(client, batch).backward()
         optimizer.step()
     expected = {name: tensor.clone() for name, tensor in client.model.state().items()}
     client = load()
     client.local = client.local.model_copy(update={"momentum": 0.0})
     client.work = (3, 7)
-    metrics = client.train(federation.strategy.objective)
+    metrics = client.train(federation.view.strategy.objective)
     assert metrics["steps"] == steps
     for name, tensor in client.model.state().items():
         torch.testing.assert_close(tensor, expected[name])
@@ -133,8 +134,8 @@ def test_partial_clients_do_the_stated_steps_in_a_run(lab):
     changes = {"clients_per_round": None, "rounds": 1, "strategy": "fedloge"}
     straggler = {"deadline": 0.7, "spread": 0.0}
     outcome = lab.run(**changes, faults={"straggler": straggler})
-    server = make_server_half(lab.federation(**changes, faults={"straggler": straggler}))
-    full = server.faults.full_steps.tolist()
+    federation = lab.federation(**changes, faults={"straggler": straggler})
+    full = Faults.of(federation.observer).full_steps.tolist()
     in_time = int(0.7 * float(np.median(full)))
     done = outcome.checkpoint.tensors["participants"]["steps"]
     assert done.tolist() == [min(steps, in_time) for steps in full]
@@ -272,7 +273,7 @@ def test_an_undetected_step_times_a_factor_by_hand(lab):
 def test_what_a_client_does_with_what_it_is_told(lab, settings, stored, used):
     """On any grid: the node itself keeps its old state when its update is left out."""
     federation = lab.federation(strategy="fedloge")
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     content = RecordDict(
         {
             "arrays": array_record(server.state.broadcast),

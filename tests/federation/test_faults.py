@@ -81,10 +81,10 @@ def test_aimed_at_few_follows_each_clients_share_of_few_classes(lab):
     """Ten clients; the few-classes are the rarest round(0.3 * 4) = 1 of four, class 3."""
     changes = {"partition": {"num_clients": 10}, "data": {"imbalance_factor": 5}}
     federation = lab.federation(**changes, faults={"lost": {"rate": 0.2, "aim": "few"}})
-    counts = federation.data.client_counts
-    assert federation.data.class_counts.argmin() == 3
+    counts = federation.observer.data.client_counts
+    assert federation.observer.data.class_counts.argmin() == 3
     share = counts[:, 3] / counts.sum(axis=1)
-    rates = make_server_half(federation).faults.lost
+    rates = Faults.of(federation.observer).lost
     assert rates.mean() == pytest.approx(0.2)
     assert (rates[share == 0] == 0).all()
     inside = (share > 0) & (rates < 1)
@@ -114,7 +114,7 @@ def test_aim_that_cannot_be_met_is_refused(lab, changes, words):
     faults = {"lost": {"rate": 0.99, "aim": "few"}}
     federation = lab.federation(data=changes, partition=partition, faults=faults)
     with pytest.raises(FedltError, match=words) as caught:
-        make_server_half(federation)
+        Faults.of(federation.observer)
     assert "\n" not in str(caught.value)
 
 
@@ -146,10 +146,10 @@ def test_steps_before_the_deadline_by_hand(lab):
     local = {"batch_size": 4, "epochs": 2}
     faults = {"straggler": {"deadline": 0.6, "spread": 0.0}}
     federation = lab.federation(local=local, faults=faults)
-    sizes = federation.data.client_counts.sum(axis=1).tolist()
+    sizes = federation.observer.data.client_counts.sum(axis=1).tolist()
     whole = [2 * (math.ceil(n / 4) - (n % 4 == 1 and n > 4)) for n in sizes]
     in_time = math.floor(0.6 * float(np.median(whole)))
-    server = make_server_half(federation)
+    server = make_server_half(federation.view, Faults.of(federation.observer))
     plan = server.plan(1, [0, 1, 2, 3, 4])
     expected = {cid: (in_time, full) for cid, full in enumerate(whole) if full > in_time}
     assert plan.partial == expected
@@ -168,7 +168,7 @@ def test_no_time_for_one_step_is_no_answer():
 def test_late_clients_join_between_first_and_last_and_never_before(lab):
     changes = {"partition": {"num_clients": 20}, "rounds": 40, "clients_per_round": 8}
     federation = lab.federation(**changes, faults={"late": {"share": 0.4, "first": 5, "last": 9}})
-    server = make_server_half(federation)
+    server = make_server_half(federation.view, Faults.of(federation.observer))
     joins = server.faults.joins
     assert (joins > 1).sum() == 8
     assert joins[joins > 1].min() >= 5
@@ -193,7 +193,7 @@ def test_corrupt_clients_are_a_fixed_share_and_err_at_their_rate(lab):
     federation = lab.federation(
         partition={"num_clients": 30}, faults={"corrupt": {"share": 0.3, "rate": 0.5}}
     )
-    faults = make_server_half(federation).faults
+    faults = Faults.of(federation.observer)
     assert faults.corrupt.sum() == 9
     seen = [faults.of_round(r, range(30), stored=faults.corrupt).corrupt for r in range(1, 400)]
     assert {cid for cids in seen for cid in cids} == set(np.flatnonzero(faults.corrupt).tolist())
@@ -226,7 +226,8 @@ def test_too_few_answers_for_a_secure_sum_give_the_round_up():
 
 @pytest.mark.usefixtures("identity")
 def test_without_the_section_nothing_is_drawn_or_sent(lab):
-    server = make_server_half(lab.federation())
+    federation = lab.federation()
+    server = make_server_half(federation.view, Faults.of(federation.observer))
     assert (server.faults, server.rule) == (None, None)
     plan = server.plan(1, [0, 3])
     assert plan == RoundFaults((0, 3))

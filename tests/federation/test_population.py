@@ -38,7 +38,7 @@ def crowd(lab_factory):
 
 def test_contexts_and_states_are_those_of_the_cohorts(lab, crowd):
     outcome, made = crowd
-    server = make_server_half(lab.federation(**crowded(CROWD)))
+    server = make_server_half(lab.federation(**crowded(CROWD)).view)
     cohorts = [server.sample(round_, range(CROWD)) for round_ in (1, 2, 3)]
     assert made == [cid for cohort in cohorts for cid in cohort]
     assert set(outcome.personal) == set(made)

@@ -22,7 +22,7 @@ FLOWER = "flwr.serverapp.strategy"
 
 def play(federation, rounds, server=None):
     """Run rounds by hand; return the server half and the cohorts."""
-    server = server or make_server_half(federation)
+    server = server or make_server_half(federation.view)
     with SerialEngine(federation) as engine:
         numbers = range(server.state.round + 1, rounds + 1)
         return server, [list(play_round(server, engine, number).plan.asked) for number in numbers]
@@ -57,9 +57,9 @@ def test_fedadam_equals_flowers_own_step(lab):
     federation = lab.federation(
         strategy={"name": f"{FLOWER}:FedAdam", "eta": 0.05, "tau": 0.01}, clients_per_round=None
     )
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     name = "backbone.layers.4.weight"
-    sizes = federation.data.client_counts.sum(axis=1)
+    sizes = federation.observer.data.client_counts.sum(axis=1)
     m = v = 0.0
     for round_ in (1, 2):
         before = server.state.broadcast[name].double().numpy()
@@ -87,7 +87,7 @@ def test_moments_are_in_the_snapshot_and_come_back(lab):
     trained = set(server.model.parameter_names("shared"))
     for group in ("m_t", "v_t"):
         assert {name.removeprefix("dict/") for name in saved.tensors[f"stock/{group}"]} == trained
-    copy = make_server_half(federation)
+    copy = make_server_half(federation.view)
     copy.restore(saved)
     assert copy.state.round == 2
     for group in ("m_t", "v_t"):
@@ -105,7 +105,7 @@ def test_without_its_moments_a_resumed_fedadam_would_differ(lab):
     saved = server.snapshot()
     states = []
     for forget in (False, True):
-        copy = make_server_half(federation)
+        copy = make_server_half(federation.view)
         kept = {n: g for n, g in saved.tensors.items() if not (forget and n == "stock/m_t")}
         copy.restore(replace(saved, tensors=kept))
         states.append(play(federation, 3, copy)[0].state.broadcast["heads.head.weight"])
@@ -148,7 +148,7 @@ def test_krum_keeps_one_clients_model(lab):
     federation = lab.federation(
         strategy={"name": f"{FLOWER}:Krum", "num_malicious_nodes": 1}, clients_per_round=None
     )
-    worker, first = Worker(federation), make_server_half(federation)
+    worker, first = Worker(federation.shares), make_server_half(federation.view)
     models = []
     for cid in range(5):
         client = worker.client(cid, 1, first.state.broadcast, fixed={}, personal={})
@@ -187,7 +187,7 @@ def test_bad_options_are_refused_in_one_line(lab, options, words):
 def test_short_names_are_flowers_own_classes(lab, name):
     """With Flower's defaults, except that FedAvgM without momentum would be FedAvg."""
     long, short = (
-        make_server_half(lab.federation(strategy=strategy)).stock
+        make_server_half(lab.federation(strategy=strategy).view).stock
         for strategy in (f"{FLOWER}:{name}", name.lower())
     )
     differs = {"server_momentum": 0.9, "server_opt": True} if name == "FedAvgM" else {}
@@ -197,7 +197,7 @@ def test_short_names_are_flowers_own_classes(lab, name):
 
 def test_options_of_short_names_replace_the_tables(lab):
     strategy = {"name": "fedavgm", "server_momentum": 0.5, "server_learning_rate": 0.7}
-    stock = make_server_half(lab.federation(strategy=strategy)).stock
+    stock = make_server_half(lab.federation(strategy=strategy).view).stock
     assert (stock.server_momentum, stock.server_learning_rate) == (0.5, 0.7)
     with pytest.raises(FedltError, match="etta: unknown hyperparameter of 'fedadam'"):
         lab.federation(strategy={"name": "fedadam", "etta": 1})
@@ -215,8 +215,8 @@ def test_fedavgm_by_its_formula(lab):
         ]
         for name in (f"{FLOWER}:FedAvg", "fedavgm")
     )
-    start = make_server_half(lab.federation()).state.broadcast
-    for name in make_server_half(lab.federation()).model.parameter_names("shared"):
+    start = make_server_half(lab.federation().view).state.broadcast
+    for name in make_server_half(lab.federation().view).model.parameter_names("shared"):
         first = start[name] - means[0][name]
         torch.testing.assert_close(found[0][name], means[0][name], rtol=1e-5, atol=1e-6)
         expected = means[1][name] - 0.9 * first
@@ -225,5 +225,5 @@ def test_fedavgm_by_its_formula(lab):
 
 def test_options_reach_the_strategy(lab):
     federation = lab.federation(strategy={"name": f"{FLOWER}:FedAdam", "eta": 0.25, "beta_2": 0.5})
-    stock = make_server_half(federation).stock
+    stock = make_server_half(federation.view).stock
     assert (stock.eta, stock.beta_1, stock.beta_2) == (0.25, 0.9, 0.5)

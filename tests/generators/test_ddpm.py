@@ -29,7 +29,7 @@ def extra():
 
 
 def request_of(lab, **changes):
-    setting = lab.federation(client="cross_entropy", **changes).setting()
+    setting = lab.federation(client="cross_entropy", **changes).observer.preparation()
     return Request(setting, tail_sources(setting, 0.8), (0.0, 0.5))
 
 
@@ -69,7 +69,7 @@ def test_training_is_announced_with_its_steps_and_time(lab, extra, monkeypatch, 
     lines = []
     progress = Progress()
     monkeypatch.setattr(progress, "note", lines.append)
-    setting = federation.setting(progress)
+    setting = federation.observer.preparation(progress)
     request = Request(setting, tail_sources(setting, 0.9), (0.0, 0.5))
     sources = len(request.every_source)
     assert sources

@@ -48,7 +48,7 @@ def outcomes(lab_factory):
             name: lab.run(**toy(client, seed)).result["final"]
             for name, client in (("ce", "cross_entropy"), ("discl", made), ("control", control))
         }
-        setting = lab.federation(**toy(made, seed)).setting()
+        setting = lab.federation(**toy(made, seed)).observer.preparation()
         levels = FederatedDdpm.usual_levels
         request = Request(setting, tail_sources(setting, TAIL), levels)
         pool = load_pool(pool_place(FederatedDdpm(**SETTINGS), request))

@@ -86,7 +86,7 @@ def noisy(monkeypatch, tmp_path):
 
 
 def request_of(lab, progress=None, *, levels=(0.1, 0.5), **changes):
-    setting = lab.federation(client="cross_entropy", **changes).setting(progress)
+    setting = lab.federation(client="cross_entropy", **changes).observer.preparation(progress)
     return Request(setting, tail_sources(setting, 0.8), levels)
 
 
@@ -154,11 +154,11 @@ def test_a_damaged_pool_is_made_again(lab):
 def test_a_run_makes_its_pool_and_uses_what_passes(lab):
     client = {"name": "discl", "tail_below": 0.8, "generator": "noisy", "loss": "balanced_softmax"}
     federation = lab.federation(client=client)
-    pool = federation.plugin.parts[0].pool(federation.setting())
+    pool = federation.view.plugin.parts[0].pool(federation.observer.preparation())
     assert sorted(set(pool.levels.tolist())) == [0.0, 0.1, 0.3, 0.5]
-    assert len(federation.material["pool.images"]) == len(pool)
+    assert len(federation.shares.material["pool.images"]) == len(pool)
     levels = {**client, "levels": [0.3]}
-    assert lab.federation(client=levels).material["pool.levels"].tolist() == [0.3]
+    assert lab.federation(client=levels).shares.material["pool.levels"].tolist() == [0.3]
     assert lab.run(client=client).result["reference"] is None
 
 
@@ -167,12 +167,12 @@ def test_every_clients_tail_has_images_and_no_other_class(lab):
     client = {"name": "discl", "tail_below": 0.8, "generator": "noisy"}
     prior = {"use": "global", "source": "oracle"}
     federation = lab.federation(client=client, prior=prior)
-    data = federation.data
+    data = federation.observer.data
     rare = data.class_counts / data.class_counts.sum() < 0.8 / 4
-    found = federation.material["pool.labels"]
+    found = federation.shares.material["pool.labels"]
     assert set(found.tolist()) == set(np.flatnonzero(rare).tolist())
     sources = np.flatnonzero(rare[data.train_labels])
-    assert sorted(set(federation.material["pool.sources"].tolist())) == sources.tolist()
+    assert sorted(set(federation.shares.material["pool.sources"].tolist())) == sources.tolist()
 
 
 def test_who_learns_together(lab):
@@ -287,7 +287,7 @@ def test_generate_makes_the_pool_and_writes_it(lab, tmp_path, capsys):
     assert str(out) in text
     assert set(load_pool(out).levels.tolist()) == {0.3}
     given = {"name": "discl", "tail_below": 0.8, "pool_path": str(out)}
-    assert len(lab.federation(client=given).material["pool.images"]) == len(load_pool(out))
+    assert len(lab.federation(client=given).shares.material["pool.images"]) == len(load_pool(out))
 
 
 def test_generate_refuses_a_plugin_without_a_pool(lab, tmp_path, capsys):

@@ -119,7 +119,7 @@ def test_what_is_no_pool_is_one_line(tmp_path, kind, reason):
 
 @pytest.fixture
 def data(lab):
-    return lab.federation().data
+    return lab.federation().observer.data
 
 
 def fitting(data, **changes):

@@ -80,7 +80,7 @@ def weights(tmp_path_factory):
 
 
 def request_of(lab):
-    setting = lab.federation(client="cross_entropy").setting()
+    setting = lab.federation(client="cross_entropy").observer.preparation()
     sources = tuple(own[:1] for own in tail_sources(setting, 0.8))
     return Request(setting, sources, (0.0, 0.5))
 

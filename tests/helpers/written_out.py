@@ -17,7 +17,7 @@ SMALL = {"model": {"name": "mlp", "width": 4, "norm": "group"}}
 def start(lab, strategy, *, cid=1, extra=None, personal=None, **changes):
     """Return a worker and one client of its first round, with more in its broadcast."""
     federation = lab.federation(strategy=strategy, **SMALL, **changes)
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     broadcast = {**server.state.broadcast, **(extra or {})}
     return worker, worker.client(cid, 1, broadcast, fixed={}, personal=personal or {})
 

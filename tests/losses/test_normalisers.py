@@ -122,10 +122,10 @@ def late_client(lab, name, cid=0, **changes):
     """A client of the last round, in which every weighted loss weighs."""
     more = {"prior": ORACLE} if name == "fedir" else {}
     federation = lab.federation(client=name, rounds=10, **more, **changes)
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     state, counts = server.state, server.prior_counts([0])
     settings = {"fixed": state.fixed, "personal": {}, "global_counts": counts}
-    return Worker(federation).client(cid, 10, state.broadcast, **settings)
+    return Worker(federation.shares).client(cid, 10, state.broadcast, **settings)
 
 
 def weighing_client(lab, name):

@@ -30,8 +30,8 @@ BASE = "name: a\nrounds: 1\n"
 
 def client_of(lab, client, **changes):
     federation = lab.federation(client=client, **changes)
-    state = make_server_half(federation).state
-    return Worker(federation).client(1, 1, state.broadcast, fixed=state.fixed, personal={})
+    state = make_server_half(federation.view).state
+    return Worker(federation.shares).client(1, 1, state.broadcast, fixed=state.fixed, personal={})
 
 
 def load(tmp_path, text, *overrides):
@@ -185,9 +185,9 @@ def test_losses_that_say_so_are_means_over_images(lab, name):
     """Equal weights of 1 take another way through the code and give the same."""
     more = {"prior": {"use": "global", "source": "oracle"}} if name == "fedir" else {}
     federation = lab.federation(client=name, **more)
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     state, counts = server.state, server.prior_counts([0])
-    client = Worker(federation).client(
+    client = Worker(federation.shares).client(
         1, 1, state.broadcast, fixed=state.fixed, personal={}, global_counts=counts
     )
     batch = next(client.batches(1))

@@ -65,20 +65,23 @@ def squares(bright=200):
 ENGINE = """
 from fedlt.engines.engine import Engine, run_job
 from fedlt.flower.client_app import make_client_app
-from fedlt.worker.worker import Worker
+from fedlt.worker.scorer import Host
 
 
 class Slow(Engine):
-    \"\"\"A new worker for every job.\"\"\"
+    \"\"\"A new host for every job.\"\"\"
+
+    def host(self):
+        return Host(self.parties.shares, self.parties.observer)
 
     def run_jobs(self, jobs):
         for job in jobs:
-            worker = Worker(self.federation)
+            worker = self.host().worker
             yield run_job(make_client_app(lambda worker=worker: worker), job)
 
     def run_scores(self, requests):
         for request in requests:
-            yield Worker(self.federation).score(request)
+            yield self.host().score(request)
 """
 
 
@@ -110,7 +113,7 @@ def test_fedprox_with_mu_zero_is_fedavg(lab, reference, write, engine):
 def test_fedprox_pulls_towards_the_broadcast(lab, write):
     """A strong pull keeps one round's model nearer to the first one than FedAvg's."""
     name = f"{write('prox', FEDPROX)}:FedProx"
-    first = lab.federation().build_model().state()
+    first = lab.federation().view.build_model().state()
     far = {}
     for mu in (0.0, 1.0):
         outcome = lab.run(strategy={"name": name, "mu": mu}, rounds=1, local={"epochs": 3})
@@ -146,14 +149,14 @@ def test_a_users_loss(lab, reference, write):
 def test_a_users_loss_by_hand(lab, write):
     name = f"{write('focal', FOCAL)}:Focal"
     federation = lab.federation(client={"name": name, "focus": 2.0})
-    worker = Worker(federation)
+    worker = Worker(federation.shares)
     state = worker.model.state()
     client = worker.client(1, 1, state, fixed={}, personal={})
     batch = next(iter(client.plugin.batches(client, 0)))
     logits = worker.model(batch.images)
     plain = functional.cross_entropy(logits.squeeze(1), batch.labels, reduction="none")
     expected = ((1 - torch.exp(-plain)) ** 2 * plain).mean()
-    found = federation.strategy.objective(client, batch)
+    found = federation.view.strategy.objective(client, batch)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
 
 
@@ -167,7 +170,7 @@ def test_a_users_data_set(lab, write):
     outcome = lab.run(**changes, local={"epochs": 5}, rounds=8)
     assert outcome.result["status"] == "finished"
     assert outcome.rows[-1]["generic/accuracy"] > 0.9  # bright stripes: hard to miss
-    counts = lab.federation(**changes).data.class_counts
+    counts = lab.federation(**changes).observer.data.class_counts
     assert counts.tolist() == [15, 8, 5]  # 15 * 3^(-c/2), cut off
 
 
@@ -187,8 +190,8 @@ def test_federation_of_user_classes_travels_by_value(lab, write):
     federation = lab.federation(strategy={"name": name, "mu": 0.5})
     for module in user_modules():
         ray.cloudpickle.register_pickle_by_value(module)
-    data = ray.cloudpickle.dumps(federation.strategy)
-    module = type(federation.strategy).__module__
+    data = ray.cloudpickle.dumps(federation.view.strategy)
+    module = type(federation.view.strategy).__module__
     kept = sys.modules.pop(module)
     try:
         assert pickle.loads(data).mu == 0.5

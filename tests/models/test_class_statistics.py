@@ -84,11 +84,11 @@ def test_a_classs_rows_do_not_depend_on_the_others(shape):
 
 def test_a_clients_features_are_those_of_its_images_in_evaluation_mode(lab):
     federation = lab.federation()
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
     features, labels = client_features(client.model, client.data, client.broadcast)
     model = worker.model.eval()
-    data = federation.data
+    data = federation.observer.data
     chosen = data.partition.clients[1]
     mean, std = (np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
     images = torch.from_numpy((data.train_images[chosen] / np.float32(255) - mean) / std)

@@ -64,9 +64,10 @@ def test_the_first_step_by_hand():
 
 def test_a_client_trains_as_with_pytorchs(lab):
     federation = lab.federation(**SETTINGS)
-    state = make_server_half(federation).state
+    state = make_server_half(federation.view).state
     one, other = (
-        Worker(federation).client(1, 1, state.broadcast, fixed={}, personal={}) for _ in range(2)
+        Worker(federation.shares).client(1, 1, state.broadcast, fixed={}, personal={})
+        for _ in range(2)
     )
     one.train(FedAvg().objective, schedule=halved)
     parameters = list(other.model.parameters())
@@ -91,7 +92,7 @@ def test_stacked_clients_have_their_own_clocks(lab):
     federation = lab.federation(**SETTINGS)
     answers = []
     for engine_class in (SerialEngine, StackedEngine):
-        server = make_server_half(federation)
+        server = make_server_half(federation.view)
         with engine_class(federation) as engine:
             replies = engine.send_and_receive(tasks_of(server, engine))
             answers.append([tensors_of(reply.content["arrays"]) for reply in replies])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedlt.errors import FedltError
-from fedlt.federation.federation import prepare_federation
+from fedlt.federation import prepare_parties
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.models import CosineHead, FixedHead, LinearHead
 from fedlt.models.linear_probe import ProbeSettings, draw_head, train_head
@@ -157,7 +157,7 @@ def test_a_stopped_run_is_scored_at_its_last_checkpoint(lab, reference):
 
 def numpy_features(outcome, images):
     """Features of the perceptron, from the checkpoint's arrays alone."""
-    data = prepared(outcome).data
+    data = prepared(outcome).observer.data
     t = {n: v.double().numpy() for n, v in outcome.groups["broadcast"].items()}
     mean, std = (np.array(v).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
     pixels = ((images / 255.0 - mean) / std).reshape(len(images), -1)
@@ -170,7 +170,7 @@ def numpy_features(outcome, images):
 
 def numpy_logits(outcome, change):
     """Logits on the test images with a changed head."""
-    data = prepared(outcome).data
+    data = prepared(outcome).observer.data
     t = {n: v.double().numpy() for n, v in outcome.groups["broadcast"].items()}
     features = numpy_features(outcome, data.eval_images)
     weight, bias = change(t["heads.head.weight"], t["heads.head.bias"], data.class_counts)
@@ -179,7 +179,7 @@ def numpy_logits(outcome, change):
 
 def prepared(outcome):
     config = outcome.directory.config()
-    return prepare_federation(config, resolve_strategy(config), resolve_client(config))
+    return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_round_of_crt_is_the_mean_of_the_clients_heads(reference):
     outcome = reference(model={"name": "mlp"}, clients_per_round=5)
     method = Crt(epochs=3)
     done = one(outcome, Plan(method, "federated", rounds=1))["after"]
-    data = prepared(outcome).data
+    data = prepared(outcome).observer.data
     labels, heads = torch.from_numpy(data.train_labels.copy()), []
     features = torch.from_numpy(numpy_features(outcome, data.train_images)).float()
     start = draw_head(features.shape[1], data.num_classes, torch_generator(1, "realign start", 3))

@@ -148,7 +148,7 @@ def federation(lab):
 
 
 def test_every_field_of_the_data_counts_or_follows_from_others(federation):
-    data, config = federation.data, federation.config
+    data, config = federation.observer.data, federation.view.config
     before = fingerprint(config, data)
     for field in dataclasses.fields(data):
         value = getattr(data, field.name)
@@ -168,10 +168,10 @@ def test_every_field_of_the_data_counts_or_follows_from_others(federation):
 
 
 def test_partition_seed_version_and_weights_count_and_are_named(lab, tmp_path):
-    config, data = lab.config(), lab.federation().data
+    config, data = lab.config(), lab.federation().observer.data
     known = fingerprint(config, data, [("teacher", {"w": torch.zeros(2, dtype=torch.bfloat16)})])
-    other = lab.federation(partition={"num_clients": 4, "dirichlet_alpha": 9.0}).data.partition
-    dealt = fingerprint(config, dataclasses.replace(data, partition=other))
+    other = lab.federation(partition={"num_clients": 4, "dirichlet_alpha": 9.0}).observer.data
+    dealt = fingerprint(config, dataclasses.replace(data, partition=other.partition))
     assert "the partition differs" in dealt.differences(fingerprint(config, data))
     assert declared(lab.config(seed=2)).differences(declared(config)) == ["another seed"]
     older = dataclasses.replace(known, results_version=RESULTS_VERSION - 1)
@@ -193,7 +193,7 @@ def test_partition_seed_version_and_weights_count_and_are_named(lab, tmp_path):
 def test_it_survives_json_and_is_the_same_for_many_runs_at_once(lab):
     configs = [lab.config(seed=seed) for seed in (1, 2)]
     found = fingerprints(configs)
-    own = [fingerprint(c, lab.federation(seed=c.seed).data) for c in configs]
+    own = [fingerprint(c, lab.federation(seed=c.seed).observer.data) for c in configs]
     assert found == own
     again = type(found[0]).from_json(found[0].to_json())
     assert again.run == found[0].run

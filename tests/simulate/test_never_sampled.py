@@ -21,6 +21,7 @@ from fedlt.flower.server_half import make_server_half
 from fedlt.realigning.changes import TauNorm
 from fedlt.realigning.session import Plan, realign
 from fedlt.runs.evaluations import load_evaluation
+from fedlt.worker.scorer import Host
 from fedlt.worker.worker import Worker
 from strategies import STRATEGIES
 
@@ -44,7 +45,7 @@ def right(model, data):
 
 def tuned_by_hand(federation, state, cid, *, epochs=1):
     """Return a copy of the model after some epochs of SGD on one client's images."""
-    client = Worker(federation).client(cid, 2, state, fixed={}, personal={})
+    client = Worker(federation.shares).client(cid, 2, state, fixed={}, personal={})
     model = copy.deepcopy(client.model)
     model.load_state_dict(state)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
@@ -68,8 +69,8 @@ def test_everybody_is_tuned_from_the_new_global_model(lab, reference, changes):
     assert (row["personal/participated"], row["personal/never"]) == (1, 4)
     for cid in range(5):
         model = tuned_by_hand(federation, state, cid)
-        assert scores.hits[cid, 0].tolist() == right(model, federation.data), cid
-    sizes = federation.data.client_sizes.tolist()
+        assert scores.hits[cid, 0].tolist() == right(model, federation.observer.data), cid
+    sizes = federation.observer.data.client_sizes.tolist()
     assert row["personal/steps"] == pytest.approx(np.mean([math.ceil(n / 8) for n in sizes]))
     assert any((scores.hits[cid, 0] != scores.generic_hits[cid]).any() for cid in range(5))
 
@@ -80,16 +81,19 @@ def test_a_generic_model_of_means_is_where_the_others_start(lab, reference, chan
     changes = {**changes, **REFRESH, "clients_per_round": 2, "rounds": 1}
     outcome = reference(**changes)
     federation, own = lab.federation(**changes), outcome.personal
-    sizes, total = federation.data.client_sizes, sum(federation.data.client_sizes[c] for c in own)
+    sizes, total = (
+        federation.observer.data.client_sizes,
+        sum(federation.observer.data.client_sizes[c] for c in own),
+    )
     state = dict(outcome.groups["broadcast"])
     for name in next(iter(own.values())):
         state[name] = sum(own[cid][name] * (sizes[cid] / total) for cid in own)
-    whole = federation.build_model().state_dict()
+    whole = federation.view.build_model().state_dict()
     state |= {n: t for n, t in whole.items() if not t.is_floating_point()}  # no prediction reads it
     scores = last_scores(outcome)
     for cid in set(range(5)) - set(own):
         model = tuned_by_hand(federation, state, cid)
-        assert scores.hits[cid, 0].tolist() == right(model, federation.data), cid
+        assert scores.hits[cid, 0].tolist() == right(model, federation.observer.data), cid
 
 
 @pytest.mark.parametrize("name", ["ditto", "pfedme", "apfl", "fedala", "scaffold", "moon"])
@@ -98,18 +102,18 @@ def test_a_model_of_ones_own_starts_at_the_generic_one(lab, reference, name):
     changes = {"strategy": name, **REFRESH, **ONE}
     outcome = reference(**changes)
     federation, state = lab.federation(**changes), outcome.groups["broadcast"]
-    state = {n: t for n, t in state.items() if n in federation.build_model().state_dict()}
+    state = {n: t for n, t in state.items() if n in federation.view.build_model().state_dict()}
     scores = last_scores(outcome)
     for cid in set(range(5)) - set(outcome.personal):
         model = tuned_by_hand(federation, state, cid)
-        assert scores.hits[cid, 0].tolist() == right(model, federation.data), cid
+        assert scores.hits[cid, 0].tolist() == right(model, federation.observer.data), cid
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_tunes_everybody(lab, reference, name):
     """One client of five took part; each of the others takes at least ceil(n_k / 8) steps."""
     outcome = reference(strategy=name, **REFRESH, **ONE)
-    sizes = lab.federation(**ONE).data.client_sizes.tolist()
+    sizes = lab.federation(**ONE).observer.data.client_sizes.tolist()
     row = outcome.rows[-1]
     assert row["personal/never"] == (0 if name == "centralised" else 4)
     least = np.mean([math.ceil(n / 8) for n in sizes])
@@ -120,14 +124,14 @@ def test_every_strategy_tunes_everybody(lab, reference, name):
 def test_a_fixed_start_makes_taking_part_irrelevant(lab):
     """FedBABU's head is everybody's: who has taken part before is tuned to the same bits."""
     federation = lab.federation(strategy="fedbabu")
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     client = worker.client(3, 1, state.broadcast, fixed=state.fixed, personal={})
     stored = {name: tensor.clone() for name, tensor in worker.train(client).personal.items()}
     found = []
     for personal in ({}, stored):
         again = worker.client(3, 2, state.broadcast, fixed=state.fixed, personal=personal)
-        tuned = federation.strategy.adapt(again)
+        tuned = federation.view.strategy.adapt(again)
         found.append({name: tensor.clone() for name, tensor in tuned.items()})
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
@@ -172,10 +176,10 @@ def taken(monkeypatch):
 def test_steps_for_scoring_are_those_that_were_taken(lab, taken, changes):
     """Images that InfoBatch leaves out make no step; where nobody is tuned there is none."""
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
-    state = server.state
+    host = Host(federation.shares, federation.observer)
+    state = make_server_half(federation.view).state
     whole = {"fedavg_ft": 1, "fedetf": 2 * 2 * 3 + 1, "fedavg": 1, "local_only": 0}
-    epochs = whole[federation.config.strategy.name]
+    epochs = whole[federation.view.config.strategy.name]
     left_out = 0
     for cid in range(5):
         request = ScoreRequest(
@@ -183,8 +187,8 @@ def test_steps_for_scoring_are_those_that_were_taken(lab, taken, changes):
             generic=False, keep_logits=False, clients=(ClientRequest(cid, {}, base=False),),
         )  # fmt: skip
         taken.clear()
-        assert worker.score(request).steps == {cid: len(taken)}
-        left_out += epochs * math.ceil(federation.data.client_sizes[cid] / 8) - len(taken)
+        assert host.score(request).steps == {cid: len(taken)}
+        left_out += epochs * math.ceil(federation.observer.data.client_sizes[cid] / 8) - len(taken)
     assert (left_out > 0) == ("client" in changes)
 
 

@@ -97,7 +97,7 @@ def test_train_loss_is_the_mean_over_examples(lab):
         "rounds": 1,
     }
     federation = lab.federation(**changes)
-    model, data = federation.build_model(), federation.data
+    model, data = federation.view.build_model(), federation.observer.data
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
     images = (torch.from_numpy(data.train_images.copy()) / 255 - mean) / std
     logits = model(images).squeeze(1)
@@ -110,11 +110,11 @@ def test_generic_accuracy_is_that_of_the_saved_model(reference):
     """The checkpoint's tensors, loaded into a new model and applied to the test images by hand."""
     outcome = reference(strategy="fedavg")
     config = outcome.directory.config()
-    from fedlt.federation.federation import prepare_federation
+    from fedlt.federation import prepare_parties
     from fedlt.methods.lookup import resolve_client, resolve_strategy
 
-    federation = prepare_federation(config, resolve_strategy(config), resolve_client(config))
-    model, data = federation.build_model(), federation.data
+    federation = prepare_parties(config, resolve_strategy(config), resolve_client(config))
+    model, data = federation.view.build_model(), federation.observer.data
     model.load_state_dict(outcome.checkpoint.tensors["broadcast"])
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (data.mean, data.std))
     images = (torch.from_numpy(data.eval_images.copy()) / 255 - mean) / std
@@ -226,8 +226,8 @@ def test_bad_update_leaves_the_mean_of_the_others(lab, failing):
 
     changes = {"clients_per_round": None, "rounds": 1}
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
-    sizes = federation.data.client_counts.sum(axis=1)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    sizes = federation.observer.data.client_counts.sum(axis=1)
     total = 0.0
     name = "backbone.layers.0.weight"
     for cid in (0, 2, 4):
@@ -345,7 +345,7 @@ def empty_partition(tmp_path, lab):
     """Return a saved partition in which clients 0 and 1 hold everything and 2, 3, 4 nothing."""
     from fedlt.data.partition import Partition
 
-    labels = lab.federation().data.train_labels
+    labels = lab.federation().observer.data.train_labels
     owner = np.arange(len(labels)) % 2
     partition = Partition.from_owner(owner, labels, num_clients=5, num_classes=4)
     partition.save(tmp_path / "partition.json")

@@ -97,7 +97,7 @@ def test_layers_are_found_where_one_image_gives_one_value():
 
 def alone(lab, tmp_path, *, clients=(0, 2)):
     """Return the setting of a saved partition in which some clients hold one image each."""
-    labels = lab.federation().data.train_labels
+    labels = lab.federation().observer.data.train_labels
     rest = [cid for cid in range(5) if cid not in clients]
     owner = np.resize(rest, len(labels))
     owner[np.arange(len(clients)) * 7] = clients

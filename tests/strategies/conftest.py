@@ -42,15 +42,17 @@ def by_hand(lab):
             changes: Of the tiny configuration; the strategy gives the model its heads.
         """
         federation = lab.federation(**changes, clients_per_round=None)
-        worker, server = Worker(federation), make_server_half(federation)
-        models = [copy.deepcopy(federation.build_model()) for _ in range(federation.num_clients)]
-        sizes = federation.data.client_sizes
+        worker, server = Worker(federation.shares), make_server_half(federation.view)
+        models = [
+            copy.deepcopy(federation.view.build_model()) for _ in range(federation.view.num_clients)
+        ]
+        sizes = federation.observer.data.client_sizes
         state = server.state
         for round_ in range(1, rounds + 1):
             for cid, model in enumerate(models):
                 client = worker.client(cid, round_, state.broadcast, fixed=state.fixed, personal={})
                 for epochs, trained in phases:
-                    momentum = federation.config.local.momentum
+                    momentum = federation.view.config.local.momentum
                     train_by_hand(model, client, epochs, trained, momentum)
             states = [model.state_dict() for model in models]
             for name, first in states[0].items():

@@ -37,7 +37,7 @@ def test_one_round_by_hand(lab, adaptive):
     strategy = {"name": "apfl", "alpha": 0.9, "adaptive": adaptive}
     model = {"name": "mlp", "norm": "group", "width": 8}
     federation = lab.federation(strategy=strategy, local=local, model=model)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     w = {name: tensor.clone() for name, tensor in state.broadcast.items()}
     v = {name: tensor + 0.05 for name, tensor in w.items()}
@@ -45,7 +45,7 @@ def test_one_round_by_hand(lab, adaptive):
     kept["alpha"] = torch.tensor(alpha)
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal=kept)
     update = worker.train(client)
-    net = federation.build_model()
+    net = federation.view.build_model()
 
     def slope(parameters, batch):
         leaves = {n: p.clone().requires_grad_() for n, p in parameters.items()}
@@ -74,7 +74,7 @@ def test_one_round_by_hand(lab, adaptive):
 def test_with_alpha_zero_the_mixture_is_the_local_copy_of_the_global_model(lab):
     """To the bit, BatchNorm's statistics too, and in a later round as well."""
     federation = lab.federation(strategy=fixed(0.0))
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state, personal = server.state, {}
     for round_ in (1, 2):
         client = worker.client(1, round_, state.broadcast, fixed=state.fixed, personal=personal)
@@ -100,7 +100,7 @@ def test_alpha_stays_in_its_interval(lab):
     alphas = [float(state["alpha"]) for state in outcome.personal.values()]
     assert all(0 <= alpha <= 1 and alpha != 0.5 for alpha in alphas)
     federation = lab.federation(strategy="apfl", local={"lr": 30.0, "momentum": 0.0})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     own = {n: t + 0.5 if t.is_floating_point() else t for n, t in state.broadcast.items()}
     kept = {f"{p}.{n}": t for p in ("own", "mixed") for n, t in own.items()}

@@ -21,9 +21,9 @@ SETTINGS = {
 def client_of(lab, **changes):
     """Return the first client that holds some classes, not all, and unequally many images."""
     federation = lab.federation(**{**SETTINGS, **changes})
-    counts = federation.data.client_counts
+    counts = federation.observer.data.client_counts
     ways = [len(set(row[row > 0].tolist())) > 1 and row.min() == 0 for row in counts]
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     state = server.state
     return worker.client(ways.index(True), 1, state.broadcast, fixed=state.fixed, personal={})
 

@@ -38,10 +38,10 @@ def test_all_but_the_last_round_is_fedavg_and_the_last_moves_only_the_head(lab):
 
 def test_the_loss_of_the_last_round_is_that_of_the_received_model(lab):
     federation = lab.federation(strategy=QUICK)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(1, 3, server.state.broadcast, fixed={}, personal={})
     update = worker.train(client)
-    data, chosen = federation.data, federation.data.partition.clients[1]
+    data, chosen = federation.observer.data, federation.observer.data.partition.clients[1]
     mean, std = (np.asarray(v, np.float32).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
     images = torch.from_numpy((data.train_images[chosen] / np.float32(255) - mean) / std)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_the_loss_of_the_last_round_is_that_of_the_received_model(lab):
 def test_what_the_last_round_sends(lab, covariance, numbers):
     """C counts, C D sums and C D^2 or C D second moments, besides the model."""
     federation = lab.federation(strategy={**QUICK, "covariance": covariance})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state.broadcast
     last = worker.train(worker.client(1, 3, state, fixed={}, personal={}))
     assert sum(tensor.numel() for tensor in last.plain.values()) == 4 * (1 + 16 + numbers)

@@ -54,13 +54,13 @@ def test_a_round_takes_as_many_steps_as_the_file_says(lab, epochs, passes):
     """2 local epochs of 3 of 5 clients are 6/5 passes; a pass is ceil(N / 8) steps."""
     strategy = {"name": "centralised"} | ({} if epochs is None else {"epochs": epochs})
     federation = lab.federation(strategy=strategy, local={"epochs": 2})
-    state = make_server_half(federation).state
-    worker = Worker(federation)
+    state = make_server_half(federation.view).state
+    worker = Worker(federation.shares)
     client = worker.client(0, 1, state.broadcast, fixed=state.fixed, personal={})
-    counts = np.bincount(federation.data.train_labels)
+    counts = np.bincount(federation.observer.data.train_labels)
     assert client.tensors["class_counts"].tolist() == counts.tolist()
     assert torch.allclose(client.tensors["log_prior"].exp(), torch.tensor(counts).float())
-    steps = -(-len(federation.data.train_labels) // 8)
+    steps = -(-len(federation.observer.data.train_labels) // 8)
     assert worker.train(client).metrics["steps"] == int(passes * steps)
 
 

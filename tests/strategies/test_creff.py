@@ -82,7 +82,7 @@ def test_a_client_sends_the_received_models_gradient_of_each_class(lab, augment)
     With augmentation the batches are others: the gradients point the same way, roughly.
     """
     federation = lab.federation(strategy="creff", local={"augment": augment})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
     model, data = client.model.eval(), client.data
     expected = torch.zeros(4, 4, 17)

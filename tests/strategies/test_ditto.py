@@ -41,13 +41,13 @@ def test_personal_steps_by_hand(lab):
     local = {"lr": lr, "momentum": 0.0, "epochs": 1}
     changes = {"strategy": {"name": "ditto", "lam": lam}, "local": local, "model": {"name": "mlp"}}
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     moved = {n: t + 0.01 if t.is_floating_point() else t for n, t in state.broadcast.items()}
     own = {f"own.{n}": t for n, t in moved.items()}
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal=own)
     update = worker.train(client)
-    model = federation.build_model().train()
+    model = federation.view.build_model().train()
     model.load_state_dict(moved)
     for batch in client.plugin.batches(client, 0):
         loss = functional.cross_entropy(model(batch.images).squeeze(1), batch.labels)

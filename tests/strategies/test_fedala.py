@@ -44,7 +44,7 @@ def test_the_weights_by_hand(lab, known):
     """
     strategy = {"name": "fedala", "eta": 20.0, "start_epochs": 3}
     federation = lab.federation(strategy=strategy, local={"batch_size": 8, "epochs": 2})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     generator = torch.Generator().manual_seed(3)
     own = {
@@ -58,7 +58,7 @@ def test_the_weights_by_hand(lab, known):
         kept |= {f"weight.{n}": t for n, t in weights.items()}
     client = worker.client(1, 2, state.broadcast, fixed=state.fixed, personal=kept)
     update = worker.train(client)
-    net = federation.build_model().eval()
+    net = federation.view.build_model().eval()
     batches = list(client.plugin.batches(client, 2))
     batches = batches[: math.ceil(0.8 * len(batches))]
     for batch in batches * (1 if known else 3):
@@ -79,7 +79,7 @@ def test_the_weights_by_hand(lab, known):
 
 
 def test_layers_count_from_the_head(lab):
-    model = lab.federation().build_model()
+    model = lab.federation().view.build_model()
     assert FedALA().top_layers(model) == list(HEAD)
     assert FedALA(layers=2).top_layers(model)[-2:] == list(HEAD)
     assert len(FedALA(layers=2).top_layers(model)) == 4
@@ -88,7 +88,7 @@ def test_layers_count_from_the_head(lab):
 
 def test_the_model_that_was_trained_last_is_kept(lab):
     federation = lab.federation(strategy="fedala")
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
     update = worker.train(client)

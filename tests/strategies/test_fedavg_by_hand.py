@@ -76,8 +76,8 @@ def test_one_full_batch_step_each_is_one_step_on_all_images(lab, linear, clients
     """
     changes = linear(partition={"num_clients": clients}, strategy=strategy)
     federation = lab.federation(**changes)
-    weight, bias = (t.double().numpy() for t in head(federation.build_model().state()))
-    data = federation.data
+    weight, bias = (t.double().numpy() for t in head(federation.view.build_model().state()))
+    data = federation.observer.data
     expected = step(weight, bias, pixels(data), data.train_labels)
     found = head(lab.run(**changes).checkpoint.tensors["broadcast"])
     for tensor, value in zip(found, expected, strict=True):
@@ -88,9 +88,11 @@ def test_one_full_batch_step_each_is_one_step_on_all_images(lab, linear, clients
 def test_two_rounds_are_two_steps(lab, linear):
     changes = linear(rounds=2)
     federation = lab.federation(**changes)
-    state = [t.double().numpy() for t in head(federation.build_model().state())]
+    state = [t.double().numpy() for t in head(federation.view.build_model().state())]
     for _ in range(2):
-        state = step(*state, pixels(federation.data), federation.data.train_labels)
+        state = step(
+            *state, pixels(federation.observer.data), federation.observer.data.train_labels
+        )
     found = head(lab.run(**changes).checkpoint.tensors["broadcast"])
     np.testing.assert_allclose(found[0].numpy(), state[0], rtol=1e-5, atol=1e-6)
 
@@ -98,10 +100,13 @@ def test_two_rounds_are_two_steps(lab, linear):
 def test_a_part_of_the_clients_is_one_step_on_their_images(lab, linear):
     changes = linear(clients_per_round=2)
     federation = lab.federation(**changes)
-    cohort = make_server_half(federation).sample(1, list(range(5)))
-    chosen = np.concatenate([federation.data.partition.clients[cid] for cid in cohort])
-    state = (t.double().numpy() for t in head(federation.build_model().state()))
-    inputs, labels = pixels(federation.data)[chosen], federation.data.train_labels[chosen]
+    cohort = make_server_half(federation.view).sample(1, list(range(5)))
+    chosen = np.concatenate([federation.observer.data.partition.clients[cid] for cid in cohort])
+    state = (t.double().numpy() for t in head(federation.view.build_model().state()))
+    inputs, labels = (
+        pixels(federation.observer.data)[chosen],
+        federation.observer.data.train_labels[chosen],
+    )
     expected = step(*state, inputs, labels)
     found = head(lab.run(**changes).checkpoint.tensors["broadcast"])
     np.testing.assert_allclose(found[0].numpy(), expected[0], rtol=1e-5, atol=1e-6)
@@ -118,8 +123,10 @@ def test_weight_decay_by_hand(lab, linear):
     local = {"batch_size": 10_000, "lr": RATE, "momentum": 0.0, "weight_decay": 0.2}
     changes = linear(local=local)
     federation = lab.federation(**changes)
-    weight, bias = (t.double().numpy() for t in head(federation.build_model().state()))
-    plain = step(weight, bias, pixels(federation.data), federation.data.train_labels)
+    weight, bias = (t.double().numpy() for t in head(federation.view.build_model().state()))
+    plain = step(
+        weight, bias, pixels(federation.observer.data), federation.observer.data.train_labels
+    )
     found = head(lab.run(**changes).checkpoint.tensors["broadcast"])
     for tensor, value, start in zip(found, plain, (weight, bias), strict=True):
         expected = value - RATE * 0.2 * start
@@ -130,7 +137,7 @@ def test_one_client_gives_its_own_result(lab):
     """Up to the rounding of (n x) / n."""
     changes = {"partition": {"num_clients": 1}, "clients_per_round": None, "rounds": 1}
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(0, 1, server.state.broadcast, fixed=server.state.fixed, personal={})
     update = worker.train(client)
     found = lab.run(**changes).checkpoint.tensors["broadcast"]
@@ -157,7 +164,7 @@ def test_batchnorm_statistics_by_hand(lab, strategy, policy, variance):
     (3 + 3 * 13) / 4 = 10.5, and 10.5 - 2.5^2 = 4.25; clients send second moments then.
     """
     federation = lab.federation(strategy=strategy, batchnorm=policy, clients_per_round=2)
-    server = make_server_half(federation)
+    server = make_server_half(federation.view)
     grid = type("Nodes", (), {"get_node_ids": lambda self: range(5)})()
     plan = server.plan(1, server.cohort(1, grid))
     answers = []
@@ -185,7 +192,7 @@ def test_pooled_clients_send_second_moments(lab):
     sums = {}
     for policy in ("average", "pooled"):
         federation = lab.federation(batchnorm=policy)
-        worker, server = Worker(federation), make_server_half(federation)
+        worker, server = Worker(federation.shares), make_server_half(federation.view)
         client = worker.client(2, 1, server.state.broadcast, fixed=server.state.fixed, personal={})
         sums[policy] = {n: t.clone() for n, t in worker.train(client).sums.items()}
     for name, tensor in sums["average"].items():

@@ -29,7 +29,7 @@ def test_the_first_round_goes_beyond_the_mean(lab, cohort, factor):
     changes = {"clients_per_round": cohort, "rounds": 1}
     prox = lab.run(strategy={"name": f"{__file__}:PlainProx", "mu": 0.05}, **changes)
     run = lab.run(strategy={"name": "feddyn", "alpha": 0.05}, **changes)
-    model = lab.federation().build_model()
+    model = lab.federation().view.build_model()
     found = run.checkpoint.tensors["broadcast"]
     for name, mean in prox.checkpoint.tensors["broadcast"].items():
         expected = mean

@@ -20,7 +20,7 @@ QUICK = {"name": "fedetf", "alternations": 2, "tune_epochs": 1}
 
 def start(lab, **changes):
     federation = lab.federation(strategy=QUICK, **changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     state = server.state
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
     return worker, server, client

@@ -19,7 +19,7 @@ PSI, PHI = "heads.auxiliary", "heads.local"
 def start(lab, *, cid=1, **changes):
     """Return worker, server and one client before its first round."""
     federation = lab.federation(**{"strategy": "fedloge", **changes})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(cid, 1, server.state.broadcast, fixed=server.state.fixed, personal={})
     return worker, server, client
 

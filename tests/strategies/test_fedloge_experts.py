@@ -81,7 +81,7 @@ def by_hand(client, batch, mapping):
 @mappings
 def test_the_objective_by_hand_and_who_learns_from_what(lab, mapping):
     bench, client = started(lab, mapping)
-    model, strategy = client.model.train(), bench.worker.federation.strategy
+    model, strategy = client.model.train(), bench.worker.shares.strategy
     batch = next(client.batches(1))
     losses = by_hand(client, batch, mapping)
     torch.testing.assert_close(strategy.objective(client, batch), sum(losses), rtol=1e-5, atol=0)
@@ -106,7 +106,7 @@ def test_a_whole_backbone_learns_without_the_experts_offsets(lab):
 def test_realigned_heads_by_hand(lab, mapping):
     """GA: 30 cos(f_k, psi_k,c). LA: that times |phi_k,c|; V2 adds phi_k f_k + b. Then the mean."""
     bench, client = started(lab, mapping)
-    strategy, model = bench.worker.federation.strategy, client.model.eval()
+    strategy, model = bench.worker.shares.strategy, client.model.eval()
     with torch.no_grad():
         model.heads["auxiliary"].weight.mul_(torch.rand(3, 4, 1) + 0.5)
         broadcast = {n: model.state()[n].clone() for n in model.names("shared")}

@@ -36,8 +36,8 @@ def test_without_momentum_a_prototype_is_the_mean_direction_of_the_cohorts_featu
     strategy = {"name": "fednh", "momentum": 0.0}
     changes = {"strategy": strategy, "partition": {"num_clients": 2}, "clients_per_round": None}
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
-    data, features, labels = federation.data, [], []
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    data, features, labels = federation.observer.data, [], []
     for cid in range(2):
         client = worker.client(cid, 1, server.state.broadcast, fixed={}, personal={})
         worker.train(client)
@@ -60,8 +60,8 @@ def test_models_are_averaged_as_the_option_says(lab, mean):
     """All clients alike, as the authors average, or by n_k / n; prototypes move alike."""
     changes = {"strategy": {"name": "fednh", "mean": mean}, "clients_per_round": None}
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
-    sizes = federation.data.client_sizes.astype(float)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    sizes = federation.observer.data.client_sizes.astype(float)
     shares = sizes / sizes.sum() if mean == "examples" else np.full(len(sizes), 1 / len(sizes))
     assert np.ptp(sizes) > 0
     wanted = {}
@@ -80,7 +80,7 @@ def test_models_are_averaged_as_the_option_says(lab, mean):
 
 
 def test_full_momentum_keeps_the_first_prototypes(lab, reference):
-    start = make_server_half(lab.federation(strategy="fednh")).state.broadcast[PROTOTYPES]
+    start = make_server_half(lab.federation(strategy="fednh").view).state.broadcast[PROTOTYPES]
     kept = reference(strategy={"name": "fednh", "momentum": 1.0}).groups["broadcast"]
     torch.testing.assert_close(kept[PROTOTYPES], start)
     moved = reference(strategy="fednh").groups["broadcast"]
@@ -91,7 +91,7 @@ def test_full_momentum_keeps_the_first_prototypes(lab, reference):
 
 def test_clients_leave_the_prototypes_alone_and_send_sums_beside_the_model(lab):
     federation = lab.federation(strategy="fednh")
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
     update = worker.train(client)
     assert torch.equal(client.model.state()[PROTOTYPES], server.state.broadcast[PROTOTYPES])
@@ -111,7 +111,7 @@ def test_clients_leave_the_prototypes_alone_and_send_sums_beside_the_model(lab):
 
 def test_logits_are_scaled_cosines(lab):
     federation = lab.federation(strategy="fednh")
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
     batch = next(client.batches(1))
     found = FedNH().objective(client, batch)

@@ -21,9 +21,12 @@ def test_a_round_by_its_formula(lab, momentum):
     """
     changes = {"local": {"batch_size": 8, "lr": 0.1, "momentum": momentum, "epochs": 2}}
     federation = lab.federation(**changes, clients_per_round=None)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     x = {name: t.double() for name, t in server.state.broadcast.items()}
-    sizes = federation.data.client_counts.sum(axis=1) / federation.data.client_counts.sum()
+    sizes = (
+        federation.observer.data.client_counts.sum(axis=1)
+        / federation.observer.data.client_counts.sum()
+    )
     tau, direction = 0.0, dict.fromkeys(x, 0.0)
     for cid, p in enumerate(sizes):
         client = worker.client(cid, 1, server.state.broadcast, fixed={}, personal={})
@@ -35,7 +38,7 @@ def test_a_round_by_its_formula(lab, momentum):
             direction[name] = direction[name] + p * (x[name] - end.double()) / a
     run = lab.run(strategy="fednova", **changes, clients_per_round=None, rounds=1)
     found = run.checkpoint.tensors["broadcast"]
-    for name in federation.build_model().parameter_names():
+    for name in federation.view.build_model().parameter_names():
         expected = x[name] - tau * direction[name]
         torch.testing.assert_close(found[name].double(), expected, rtol=1e-4, atol=2e-6)
     fedavg = lab.run(**changes, clients_per_round=None, rounds=1).checkpoint.tensors["broadcast"]
@@ -65,10 +68,10 @@ def test_many_steps_lose_no_digits(lab, monkeypatch, steps):
     the ratio of 10 between weights and steps.
     """
     federation = lab.federation(strategy="fednova", local={"momentum": 0.0})
-    worker, server = Worker(federation), make_server_half(federation)
-    state, strategy = server.state, federation.strategy
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    state, strategy = server.state, federation.view.strategy
     names = worker.model.parameter_names("shared")
-    sizes = federation.data.client_sizes
+    sizes = federation.observer.data.client_sizes
     generator = torch.Generator().manual_seed(0)
 
     def train(client, objective):
@@ -113,7 +116,7 @@ def test_faults_and_diagnostics_measure_its_steps(lab):
     norms = []
     for name in ("fednova", "fedavg"):
         federation = lab.federation(strategy=name, **changes)
-        worker, server = Worker(federation), make_server_half(federation)
+        worker, server = Worker(federation.shares), make_server_half(federation.view)
         client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
         update, names = worker.train(client), worker.model.parameter_names("shared")
         norms.append(step_norm(update.sums, start_of(update, client.broadcast, names), names))

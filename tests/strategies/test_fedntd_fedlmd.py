@@ -16,7 +16,7 @@ SHARDS = {"partition": {"scheme": "shards", "shards_per_client": 2}}
 
 def start(lab, **changes):
     federation = lab.federation(**{**PLAIN, **SHARDS, **changes})
-    server, worker = make_server_half(federation), Worker(federation)
+    server, worker = make_server_half(federation.view), Worker(federation.shares)
     state = server.state
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
     client.keep_start()

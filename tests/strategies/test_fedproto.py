@@ -39,8 +39,8 @@ def test_prototypes_of_a_round_against_numpy(lab):
     The server's is the mean over the clients that have the class, whatever their sizes.
     """
     federation = lab.federation(strategy="fedproto")
-    worker, server = Worker(federation), make_server_half(federation)
-    data, state = federation.data, server.state
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    data, state = federation.observer.data, server.state
     means, held, plain = [], [], {}
     for cid in range(3):
         client = worker.client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
@@ -105,9 +105,9 @@ def test_the_papers_inference_is_primary(lab, reference):
     """A client's class is its feature's nearest prototype, by a loop over test images in NumPy."""
     outcome = reference(strategy="fedproto", **ALL, rounds=1)
     federation, own = lab.federation(strategy="fedproto", **ALL, rounds=1), outcome.personal[2]
-    model = federation.build_model()
+    model = federation.view.build_model()
     model.load_state_dict({n: own.get(n, t) for n, t in model.state_dict().items()})
-    data, broadcast = federation.data, outcome.groups["broadcast"]
+    data, broadcast = federation.observer.data, outcome.groups["broadcast"]
     mean, std = (np.asarray(v).reshape(1, -1, 1, 1) for v in (data.mean, data.std))
     images = torch.tensor((data.eval_images / 255 - mean) / std, dtype=torch.float32)
     with torch.no_grad():

@@ -15,7 +15,7 @@ LOCAL = {"local": {"momentum": 0.5, "weight_decay": 0.01, "epochs": 2}}
 
 def start(lab, **changes):
     federation = lab.federation(strategy="fedrod", **changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(1, 1, server.state.broadcast, fixed={}, personal={})
     return worker, server, client
 

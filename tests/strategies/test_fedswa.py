@@ -45,7 +45,7 @@ def test_the_server_steps_beyond_the_mean_with_parameters_only(lab):
     for alpha in (1.0, 1.5):
         run = lab.run(strategy={"name": "fedswa", "alpha": alpha}, rounds=1)
         ends[alpha] = run.checkpoint.tensors["broadcast"]
-    model = lab.federation(strategy="fedswa").build_model()
+    model = lab.federation(strategy="fedswa").view.build_model()
     first, trained = model.state(), set(model.parameter_names())
     for name, mean in ends[1.0].items():
         beyond = mean + 0.5 * (mean - first[name]) if name in trained else mean

@@ -113,8 +113,8 @@ def test_the_common_refresh_trains_the_model_that_is_scored(lab, name, scope):
     federation = lab.federation(
         strategy=name, personal={"refresh": {"scope": scope, "epochs": 1}}, local={"lr": 0.05}
     )
-    worker, server = Worker(federation), make_server_half(federation)
-    state, strategy = server.state, federation.strategy
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
+    state, strategy = server.state, federation.view.strategy
     client = worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
     kept = {n: t.detach().clone() for n, t in worker.train(client).personal.items()}
     request = ScoreRequest(
@@ -155,7 +155,9 @@ def test_fedbn_is_fedavg_with_local_batchnorm(reference):
 
 def test_fedbn_finds_every_batchnorm_by_type(lab):
     """In a ResNet-18 the norms of the down-sampling paths have names without ``bn``."""
-    model = lab.federation(strategy="fedbn", model={"name": "resnet18", "width": 2}).build_model()
+    model = lab.federation(
+        strategy="fedbn", model={"name": "resnet18", "width": 2}
+    ).view.build_model()
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     norms = [path for path, module in model.named_modules() if isinstance(module, kinds)]
     wanted = {f"{path}.{name}" for path in norms for name in model.get_submodule(path).state_dict()}
@@ -178,7 +180,7 @@ def test_fedrep_without_head_epochs_is_fedbabus_body(reference):
 
 def test_fedbabus_head_keeps_its_first_bits(reference, lab):
     outcome = reference(strategy="fedbabu")
-    start = make_server_half(lab.federation(strategy="fedbabu")).model.state()
+    start = make_server_half(lab.federation(strategy="fedbabu").view).model.state()
     fixed = outcome.checkpoint.tensors["fixed"]
     for part in ("weight", "bias"):
         first = start[f"heads.head.{part}"]
@@ -194,7 +196,7 @@ def test_fedbabus_tuning_by_torchs_own_sgd(lab, scope):
     """
     option = {"scope": scope} if scope else {}
     federation = lab.federation(strategy={"name": "fedbabu", **option}, local={"lr": 0.05})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(1, 1, server.state.broadcast, fixed=server.state.fixed, personal={})
     model = copy.deepcopy(client.model)
     named = dict(model.named_parameters())
@@ -210,7 +212,7 @@ def test_fedbabus_tuning_by_torchs_own_sgd(lab, scope):
             optimizer.step()
     start = client.snapshot()
     tuned, after, wanted = (
-        federation.strategy.adapt(client),
+        federation.view.strategy.adapt(client),
         client.model.state(),
         model.state_dict(),
     )

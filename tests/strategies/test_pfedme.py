@@ -57,10 +57,10 @@ def test_a_round_by_hand(lab, tmp_path, beta):
         "rounds": 1,
     }
     federation = lab.federation(**changes)
-    data, outcome = federation.data, lab.run(**changes)
+    data, outcome = federation.observer.data, lab.run(**changes)
     mean, std = (np.asarray(value).reshape(1, -1, 1, 1) for value in (data.mean, data.std))
     images = ((data.train_images / 255 - mean) / std).reshape(len(data.train_images), -1)
-    start = [federation.build_model().state()[name].double().numpy() for name in NAMES]
+    start = [federation.view.build_model().state()[name].double().numpy() for name in NAMES]
     ends = []
     for cid, own in enumerate(data.partition.clients):
         inputs, labels = images[own], data.train_labels[own]
@@ -85,7 +85,7 @@ def test_a_round_by_hand(lab, tmp_path, beta):
 
 def test_with_beta_one_the_server_takes_the_mean(lab):
     """To the bit, whatever it had before."""
-    server = make_server_half(lab.federation(strategy="pfedme"))
+    server = make_server_half(lab.federation(strategy="pfedme").view)
     sums = {n: torch.randn(t.shape) for n, t in server.state.broadcast.items()}
     total = Total(sums, 3.0, (0, 1, 2), 5)
     after = PFedMe(beta=1.0).aggregate(server.state, total).broadcast

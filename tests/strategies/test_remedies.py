@@ -19,7 +19,7 @@ REFERENCE = {"name": "fedloge_experts", "profile": "reference"}
 
 def accept(lab, changes):
     federation = lab.federation(**changes)
-    rehearse(federation, make_server_half(federation))
+    rehearse(federation, make_server_half(federation.view))
 
 
 @pytest.mark.slow

@@ -28,10 +28,10 @@ class Dropping(nn.Module):
 def labels_seen(lab, *, cid=1, round_=1, epoch=0, **changes):
     """Return the labels of one epoch's batches, in order, and the client's own labels."""
     federation = lab.federation(**changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
     client = worker.client(cid, round_, server.state.broadcast, fixed={}, personal={})
     batches = list(client.plugin.batches(client, epoch))
-    own = federation.data.train_labels[federation.data.partition.clients[cid]]
+    own = federation.observer.data.train_labels[federation.observer.data.partition.clients[cid]]
     sizes = [len(batch.labels) for batch in batches]
     return torch.cat([batch.labels for batch in batches]).tolist(), own, sizes
 
@@ -58,7 +58,7 @@ def test_dropout_is_seeded_per_task(lab, tmp_path):
     """Libraries that insist on torch's own generator find it seeded by (seed, round, client)."""
     (tmp_path / "dropping.py").write_text(DROPOUT)
     federation = lab.federation(model={"name": f"{tmp_path / 'dropping.py'}:Dropping"})
-    worker, server = Worker(federation), make_server_half(federation)
+    worker, server = Worker(federation.shares), make_server_half(federation.view)
 
     def weight(round_=1):
         client = worker.client(1, round_, server.state.broadcast, fixed={}, personal={})

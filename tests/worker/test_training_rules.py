@@ -21,8 +21,8 @@ LINEAR = {"model": {"name": "mlp", "width": 4, "norm": "group"}}
 
 def make_client(lab, **changes):
     federation = lab.federation(**changes)
-    server = make_server_half(federation)
-    state, worker = server.state, Worker(federation)
+    server = make_server_half(federation.view)
+    state, worker = server.state, Worker(federation.shares)
     return worker.client(1, 1, state.broadcast, fixed=state.fixed, personal={})
 
 
@@ -128,7 +128,7 @@ def test_stacked_clients_follow_the_same_rules(lab, momentum):
     federation = lab.federation(strategy=strategy, local=local, model={"name": "mlp", "width": 4})
     answers = []
     for engine_class in (SerialEngine, StackedEngine):
-        server = make_server_half(federation)
+        server = make_server_half(federation.view)
         with engine_class(federation) as engine:
             replies = engine.send_and_receive(tasks_of(server, engine))
             answers.append([tensors_of(reply.content["arrays"]) for reply in replies])

@@ -9,15 +9,18 @@ from torch.nn import functional
 
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.flower.server_half import make_server_half
+from fedlt.worker.scorer import Host
 from fedlt.worker.worker import Worker
 
 
 def trained(lab, **changes):
-    """Return worker, server and the personal parts after one round with everybody."""
+    """Return host, server and the personal parts after one round with everybody."""
     federation = lab.federation(clients_per_round=None, local={"epochs": 3}, **changes)
-    worker, server = Worker(federation), make_server_half(federation)
+    server, observer = make_server_half(federation.view), federation.observer
+    host = Host(federation.shares, observer)
+    worker = host.worker
     personal = {}
-    for cid in range(federation.num_clients):
+    for cid in range(federation.view.num_clients):
         client = worker.client(
             cid, 1, server.state.broadcast, fixed=server.state.fixed, personal={}
         )
@@ -26,7 +29,7 @@ def trained(lab, **changes):
     client = worker.client(0, 1, server.state.broadcast, fixed=server.state.fixed, personal={})
     update = worker.train(client)  # a model that has seen something, as the next broadcast
     broadcast = {**server.state.broadcast, **{n: t.clone() for n, t in update.sums.items()}}
-    return worker, server, broadcast, personal
+    return host, server, broadcast, personal
 
 
 def ask(server, broadcast, clients, *, start=0, stop=None, generic=True):
@@ -36,7 +39,7 @@ def ask(server, broadcast, clients, *, start=0, stop=None, generic=True):
         fixed=server.state.fixed,
         private_mean={},
         start=start,
-        stop=len(server.federation.data.eval_labels) if stop is None else stop,
+        stop=40 if stop is None else stop,
         generic=generic,
         keep_logits=False,
         clients=clients,
@@ -62,10 +65,10 @@ def hits(logits, labels, classes=4, held=None):
 
 
 def test_fedavg_scores_by_hand(lab):
-    worker, server, broadcast, _ = trained(lab)
-    data = server.federation.data
-    answer = worker.score(ask(server, broadcast, (ClientRequest(3, {}),)))
-    model = server.federation.build_model()
+    host, server, broadcast, _ = trained(lab)
+    data = host.scorer.observer.data
+    answer = host.score(ask(server, broadcast, (ClientRequest(3, {}),)))
+    model = server.view.build_model()
     model.load_state_dict(broadcast)
     images, labels = test_images(data)
     logits = model.eval()(images).squeeze(1)
@@ -77,11 +80,11 @@ def test_fedavg_scores_by_hand(lab):
 
 
 def test_fedloge_scores_by_hand(lab):
-    worker, server, broadcast, personal = trained(lab, strategy="fedloge")
-    data = server.federation.data
+    host, server, broadcast, personal = trained(lab, strategy="fedloge")
+    data = host.scorer.observer.data
     clients = tuple(ClientRequest(cid, personal[cid]) for cid in range(5))
-    answer = worker.score(ask(server, broadcast, clients))
-    model = server.federation.build_model()
+    answer = host.score(ask(server, broadcast, clients))
+    model = server.view.build_model()
     whole = {**model.state_dict(), **broadcast, **server.state.fixed}
     model.load_state_dict(whole)
     images, labels = test_images(data)
@@ -101,10 +104,10 @@ def test_fedloge_scores_by_hand(lab):
 
 
 def test_pieces_of_the_test_set_add_up(lab):
-    worker, server, broadcast, personal = trained(lab, strategy="fedloge")
+    host, server, broadcast, personal = trained(lab, strategy="fedloge")
     clients = (ClientRequest(2, personal[2]),)
-    whole = worker.score(ask(server, broadcast, clients))
-    parts = [worker.score(ask(server, broadcast, clients, start=a, stop=b)) for a, b in
+    whole = host.score(ask(server, broadcast, clients))
+    parts = [host.score(ask(server, broadcast, clients, start=a, stop=b)) for a, b in
              ((0, 13), (13, 40))]  # fmt: skip
     total = parts[0].generic + parts[1].generic
     assert np.array_equal(total.confusion, whole.generic.confusion)
@@ -114,13 +117,13 @@ def test_pieces_of_the_test_set_add_up(lab):
 
 
 def test_scores_do_not_depend_on_what_the_worker_did_before(lab):
-    worker, server, broadcast, personal = trained(lab, strategy="fedloge", batchnorm="local")
+    host, server, broadcast, personal = trained(lab, strategy="fedloge", batchnorm="local")
     clients = (ClientRequest(2, personal[2]), ClientRequest(4, personal[4]))
-    first = worker.score(ask(server, broadcast, clients))
-    client = worker.client(1, 5, broadcast, fixed=server.state.fixed, personal=personal[1])
-    worker.train(client)
-    again = worker.score(ask(server, broadcast, clients[::-1]))
-    fresh = Worker(server.federation).score(ask(server, broadcast, clients))
+    first = host.score(ask(server, broadcast, clients))
+    client = host.worker.client(1, 5, broadcast, fixed=server.state.fixed, personal=personal[1])
+    host.worker.train(client)
+    again = host.score(ask(server, broadcast, clients[::-1]))
+    fresh = Host(host.worker.shares, host.scorer.observer).score(ask(server, broadcast, clients))
     for other in (again, fresh):
         assert np.array_equal(other.generic.nll, first.generic.nll)
         for cid in (2, 4):
@@ -134,13 +137,13 @@ def test_scores_do_not_depend_on_what_the_worker_did_before(lab):
 def test_refresh_trains_a_copy_for_scoring_by_hand(lab, scope):
     """FedAvg, one epoch of SGD on client 3 from the broadcast, keyed by the round after."""
     refresh = {"refresh": {"scope": scope, "epochs": 1}}
-    worker, server, broadcast, _ = trained(lab, personal=refresh)
-    data = server.federation.data
+    host, server, broadcast, _ = trained(lab, personal=refresh)
+    data = host.scorer.observer.data
     before = {name: tensor.clone() for name, tensor in broadcast.items()}
-    answer = worker.score(ask(server, broadcast, (ClientRequest(3, {}),), generic=False))
+    answer = host.score(ask(server, broadcast, (ClientRequest(3, {}),), generic=False))
     assert all(torch.equal(broadcast[name], tensor) for name, tensor in before.items())
 
-    other = Worker(server.federation)
+    other = Worker(host.worker.shares)
     client = other.client(3, 2, broadcast, fixed={}, personal={})
     model = client.model
     model.train()
@@ -174,9 +177,9 @@ def test_refresh_leaves_no_trace_in_the_run(lab, reference, strategy):
 
 def test_refresh_of_heads_keeps_batchnorm_statistics(lab):
     """A frozen backbone runs in evaluation mode; its statistics stay the broadcast ones."""
-    worker, server, broadcast, _ = trained(lab)
-    client = worker.client(3, 2, broadcast, fixed={}, personal={})
-    server.federation.strategy.refresh(client, scope="head", epochs=1)
+    host, server, broadcast, _ = trained(lab)
+    client = host.worker.client(3, 2, broadcast, fixed={}, personal={})
+    server.view.strategy.refresh(client, scope="head", epochs=1)
     state = client.model.state()
     changed = {name for name in broadcast if not torch.equal(state[name], broadcast[name])}
     assert changed == {"heads.head.weight", "heads.head.bias"}
@@ -196,10 +199,10 @@ def test_refresh_knows_the_global_prior(lab, source):
 
 def test_clients_of_one_request_do_not_see_each_other(lab):
     """Client 3 comes with a head of its own; client 4, after it, is scored on the broadcast."""
-    worker, server, broadcast, _ = trained(lab)
+    host, server, broadcast, _ = trained(lab)
     name = "heads.head.weight"
     first = ClientRequest(3, {}, refreshed={name: -broadcast[name]})
-    both = worker.score(ask(server, broadcast, (first, ClientRequest(4, {})))).clients
-    alone = worker.score(ask(server, broadcast, (ClientRequest(4, {}),))).clients
+    both = host.score(ask(server, broadcast, (first, ClientRequest(4, {})))).clients
+    alone = host.score(ask(server, broadcast, (ClientRequest(4, {}),))).clients
     assert np.array_equal(both[4][0].hits, alone[4][0].hits)
     assert not np.array_equal(both[3][0].hits, both[4][0].hits)

@@ -18,12 +18,12 @@ test_contract = conformance(NAME, gamma=2.0)  # one case a promise; the same as 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
 def test_loss_by_hand(gamma: float) -> None:
     """The mean of (1 - p)^gamma CE, p the probability of the true class; gamma 0 leaves CE."""
-    federation = subject_of(NAME, {"gamma": gamma}).federation
+    parties = subject_of(NAME, {"gamma": gamma}).parties
     client = subject_of(NAME, {"gamma": gamma}).bench().client(1)
     client.tensors["held"] = torch.ones(4)  # as if it had every class
-    batch = next(iter(federation.plugin.batches(client, 0)))
+    batch = next(iter(parties.view.plugin.batches(client, 0)))
     logits = client.model(batch.images)  # (B, 1, C)
     plain = cross_entropy(logits.squeeze(1), batch.labels, reduction="none")  # (B,): -log p
     expected = ((1 - torch.exp(-plain)) ** gamma * plain).mean()
-    found = federation.plugin.loss(logits, batch, client)
+    found = parties.view.plugin.loss(logits, batch, client)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

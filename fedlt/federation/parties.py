@@ -1,0 +1,140 @@
+"""Make the parties of a simulation: load the data, draw the partition, and give each its part."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fedlt.config.raised import users_code
+from fedlt.data import FederatedData, prepare_data
+from fedlt.data.dataset import read_only
+from fedlt.errors import FedltError
+from fedlt.evaluation.local_test import REFERENCE_WARNING
+from fedlt.federation.observer import Observer
+from fedlt.federation.share import ClientShares
+from fedlt.federation.view import AskCounts, OracleCounts, SecureSum, ServerView, no_counts
+
+if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
+    from fedlt.config import Config
+    from fedlt.progress import Progress
+    from fedlt.strategy import Strategy
+
+
+class Parties(NamedTuple):
+    """The three parties of a simulation, for its driver: nobody else holds them together."""
+
+    view: ServerView
+    shares: ClientShares
+    observer: Observer
+
+    @classmethod
+    def of(
+        cls, config: Config, strategy: Strategy, plugin: ClientPlugin, data: FederatedData
+    ) -> Parties:
+        """Return the parties of a method on data; without the material of ``plugin.prepare``."""
+        channels, height, width = data.train_images.shape[1:]
+        clients = data.partition.num_clients
+        terms = (config, strategy, plugin, data.num_classes, (channels, height, width), clients)
+        shares = ClientShares(
+            *terms,
+            mean=data.mean,
+            std=data.std,
+            images=data.train_images,
+            labels=data.train_labels,
+            partition=data.partition,
+            client_counts=data.client_counts,
+            pooled=strategy.pools,
+        )
+        view = ServerView(*terms, ask_counts=_ask_counts(config, data))
+        return cls(view, shares, Observer(*terms, data=data))
+
+    def changed(self, **terms: Any) -> Parties:  # noqa: ANN401 (each as its field has it)
+        """Return the parties with some terms changed: ``config``, ``strategy`` or ``plugin``."""
+        view, shares, observer = self
+        shares = replace(shares, **terms)
+        pooled = replace(shares, pooled=shares.strategy.pools)
+        return Parties(replace(view, **terms), pooled, replace(observer, **terms))
+
+
+def _ask_counts(config: Config, data: FederatedData) -> AskCounts:
+    """Return how the server learns class counts, by ``prior.source``."""
+    if config.prior.source == "own":
+        return no_counts
+    if config.prior.source == "oracle":
+        return OracleCounts(data.class_counts)
+    return SecureSum(data.client_counts)
+
+
+def prepare_parties(
+    config: Config,
+    strategy: Strategy,
+    plugin: ClientPlugin,
+    *,
+    progress: Progress | None = None,
+) -> Parties:
+    """Load the data, draw the partition, and make what the plugin wants made before a run.
+
+    Args:
+        config: The run.
+        strategy: Its strategy.
+        plugin: Its client plugin.
+        progress: Is told how far the plugin is; silent by default.
+
+    Raises:
+        FedltError: If strategy and plugin do not compose, the data cannot be had, the partition
+            has too few clients for what the file asks, or the plugin cannot be prepared.
+    """
+    reason = strategy.refuses(plugin)
+    if reason is not None:
+        names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
+        raise FedltError(f"{names}: {reason}")
+    if strategy.needs_sgd and config.local.optimizer != "sgd":
+        raise FedltError(
+            f"local.optimizer: strategy {config.strategy.name!r} needs sgd, not "
+            f"{config.local.optimizer}: it reads mean gradients off the steps"
+        )
+    if strategy.pools:
+        _check_pooled(config)
+    if plugin.needs_global_prior and config.prior.source == "own":
+        raise FedltError(
+            f"client {config.client.label!r} needs the class mix of all clients: set prior.use to "
+            "global (or mix) and prior.source to secure_sum or oracle"
+        )
+    data = prepare_data(config.data, config.partition, seed=config.seed)
+    clients, cohort = data.partition.num_clients, config.clients_per_round
+    if cohort is not None and cohort > clients:
+        raise FedltError(f"clients_per_round: {cohort} exceeds the {clients} clients")
+    if config.prior.source == "secure_sum":
+        _check_secure_sum(strategy, cohort or clients)
+    if config.evaluate.local_test == "reference":
+        logging.getLogger(__name__).warning(REFERENCE_WARNING)
+    parties = Parties.of(config, strategy, plugin, data)
+    _ = parties.observer.shots  # refuses groups that do not fit the data
+    with users_code(f"client {config.client.label!r}: prepare fails"):
+        made = plugin.prepare(parties.observer.preparation(progress))
+    material = {name: read_only(array) for name, array in made.items()}
+    return parties._replace(shares=replace(parties.shares, material=material))
+
+
+def _check_pooled(config: Config) -> None:
+    """Refuse what has no meaning where no client takes part."""
+    asked = [("batchnorm: local", config.batchnorm == "local"), ("faults", config.faults.is_set)]
+    for what, is_set in asked:
+        if is_set:
+            raise FedltError(
+                f"{what}: needs clients; strategy {config.strategy.name!r} trains one model on "
+                "everybody's images"
+            )
+
+
+def _check_secure_sum(strategy: Strategy, cohort: int) -> None:
+    """A secure sum hides single updates, so nothing may need one and there must be several."""
+    if cohort < 2:
+        raise FedltError(
+            f"prior.source: secure_sum needs at least 2 clients per round, not {cohort}"
+        )
+    if not strategy.reduces:
+        name = type(strategy).__name__
+        raise FedltError(f"prior.source: secure_sum hides the single updates that {name} reads")

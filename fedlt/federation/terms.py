@@ -1,0 +1,63 @@
+"""The terms of a run: what every party knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedlt.models import Model, build_model
+from fedlt.models.batchnorm import accept_single_values, apply_policy
+from fedlt.rng import key, seed_torch
+
+if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
+    from fedlt.config import Config
+    from fedlt.strategy import Strategy
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """Configuration, method and sizes: the same for server, clients and observer. Picklable."""
+
+    config: Config
+    strategy: Strategy  # for a stock Flower strategy: the defaults, which are FedAvg's client half
+    plugin: ClientPlugin
+    num_classes: int  # C
+    image_shape: tuple[int, int, int]  # (Ch, H, W)
+    num_clients: int  # K, the population
+
+    @property
+    def cohort_size(self) -> int:
+        """The number of clients that a round asks."""
+        return self.config.clients_per_round or self.num_clients
+
+    @property
+    def seed(self) -> int:
+        """Keys every draw but the partition's: ``seed``, or another for each ``rng_salt``."""
+        config = self.config
+        return key(config.seed, "salt", config.rng_salt) if config.rng_salt else config.seed
+
+    @property
+    def tunes(self) -> bool:
+        """True if a personal model is trained just before scoring: ``adapt`` or ``refresh``."""
+        return self.strategy.adapt_epochs > 0 or self.config.personal.refresh.epochs > 0
+
+    def build_model(self) -> Model:
+        """Return the initial model: backbone, the plugin's parts, then the strategy's heads."""
+        settings = self.config.model
+        model = build_model(
+            settings.name,
+            in_channels=self.image_shape[0],
+            image_size=self.image_shape[1],
+            num_classes=self.num_classes,
+            width=settings.width,
+            norm=settings.norm,
+            seed=self.seed,
+        )
+        seed_torch(self.seed, "plugin parts")
+        self.plugin.build(model)
+        seed_torch(self.seed, "heads")
+        self.strategy.build(model)
+        apply_policy(model, self.config.batchnorm)
+        accept_single_values(model)
+        return model

@@ -1,0 +1,49 @@
+"""The server's party: the terms, and the class counts that the file lets a server ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlt.federation.terms import Terms
+
+IntArray = NDArray[np.int64]
+AskCounts = Callable[[NDArray[np.bool_]], IntArray | None]  # which clients (K,) -> counts (C,)
+
+
+@dataclass(frozen=True, eq=False)
+class ServerView(Terms):
+    """What a server may know. It holds no image, and no class counts of a single client."""
+
+    ask_counts: AskCounts  # by ``prior.source``: :func:`no_counts`, or one of the classes below
+
+
+def no_counts(clients: NDArray[np.bool_]) -> IntArray | None:
+    """Return None: with ``prior.source: own`` the server learns no class counts."""
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class SecureSum:
+    """Class counts summed over clients (C,). A simulation computes here what clients would send."""
+
+    _client_counts: IntArray  # (K, C)
+
+    def __call__(self, clients: NDArray[np.bool_]) -> IntArray:
+        """Return the sum over the chosen clients (K,)."""
+        total: IntArray = self._client_counts[clients].sum(axis=0)
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class OracleCounts:
+    """Privileged: the global class counts (C,), which no server of a federation knows."""
+
+    _class_counts: IntArray  # (C,)
+
+    def __call__(self, clients: NDArray[np.bool_]) -> IntArray:
+        """Return the counts of all clients, whichever are chosen."""
+        return self._class_counts
