@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from fedlt.data.arrays import BoolArray, IntArray
-from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.generic import Metric, generic_metrics
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
@@ -21,8 +20,7 @@ from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
 from fedlt.runs.evaluations import Evaluation
 
 if TYPE_CHECKING:
-    from fedlt.config import Config
-    from fedlt.data import FederatedData
+    from fedlt.federation.observer import Observer
 
 Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
 MAX_SHARDS = 8  # pieces of the test set that workers share
@@ -48,32 +46,20 @@ class Evaluator:
 
     def __init__(
         self,
-        data: FederatedData,
-        config: Config,
-        shots: ShotGroups,
-        *,
+        observer: Observer,
         has_own_backbone: Callable[[Standing], bool],
         borrowed: Sequence[str],
-        tunes: bool,
+        *,
         has_generic: bool = True,
     ) -> None:
-        """Take what is scored and how.
-
-        Args:
-            data: The test set, and every client's class counts.
-            config: The run.
-            shots: The groups of classes.
-            has_own_backbone: Says whether personal models have backbones of their own.
-            borrowed: Personal tensors of the model that a generic model reads.
-            tunes: Every client's personal model is trained just before it is scored.
-            has_generic: The method has a generic model.
-        """
-        self._data, self._config, self._tunes = data, config, tunes
+        data, config = observer.data, observer.config
+        self.observer = observer
         self._has_own_backbone = has_own_backbone
-        self._borrowed, self._has_generic = borrowed, has_generic
+        self._borrowed = borrowed  # personal tensors of the model that a generic model reads
+        self._has_generic = has_generic
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
-        self.shots = shots
+        self.shots = observer.shots
         self.view: LocalTest = local_test(
             data.client_counts,
             self.test_counts,
@@ -81,7 +67,7 @@ class Evaluator:
             seed=config.seed,
         )
         self._cids = evaluated_clients(
-            data.partition.num_clients, config.evaluate.clients, seed=config.seed
+            observer.num_clients, config.evaluate.clients, seed=config.seed
         ).tolist()
 
     def evaluate(
@@ -110,7 +96,7 @@ class Evaluator:
                 bases[cid] = _add(bases.get(cid), base)
             for cid, taken in answer.steps.items():
                 steps[cid] += taken
-        generic = generic or GenericScores.nothing(self._data.num_classes)
+        generic = generic or GenericScores.nothing(self.observer.data.num_classes)
         scores = self._stack(own, bases) if personal else None
         metrics = self._metrics(standing, generic, scores, steps)
         return metrics, self._archive(standing, generic, scores)
@@ -125,7 +111,7 @@ class Evaluator:
             fixed=standing.fixed,
             private_mean=self._private_mean(standing),
             start=0,
-            stop=len(self._data.eval_labels),
+            stop=len(self.observer.data.eval_labels),
             generic=self._has_generic,
             keep_logits=False,
             global_counts=None if counts is None else tuple(counts.tolist()),
@@ -136,9 +122,9 @@ class Evaluator:
         self, standing: Standing, personal: bool, keep_logits: bool
     ) -> Sequence[ScoreRequest]:
         """Pieces of the test set with clients on them; clients one by one if they must be."""
-        images, block = len(self._data.eval_labels), self._config.evaluate
+        images, block = len(self.observer.data.eval_labels), self.observer.config.evaluate
         cids = self._cids if personal else []
-        alone = bool(cids) and (self._tunes or self._has_own_backbone(standing))
+        alone = bool(cids) and (self.observer.tunes or self._has_own_backbone(standing))
         whole = replace(self.request(standing, ()), keep_logits=keep_logits)
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
         step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
@@ -166,7 +152,7 @@ class Evaluator:
         A client that never took part has one where everybody's is tuned for scoring, and its first
         state where there is no generic model.
         """
-        return self._tunes or not self._has_generic or bool(standing.participated[cid])
+        return self.observer.tunes or not self._has_generic or bool(standing.participated[cid])
 
     def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
         """Average the participants' personal parts of the model, weighted by examples.
@@ -174,7 +160,7 @@ class Evaluator:
         A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows
         this mean, for evaluation only. States are read one after another.
         """
-        sizes = self._data.client_sizes
+        sizes = self.observer.data.client_sizes
         total = float(sum(sizes[cid] for cid in standing.personal)) if self._borrowed else 0.0
         if total == 0:
             return {}
@@ -202,7 +188,7 @@ class Evaluator:
         scores: PersonalScores | None,
         steps: IntArray,
     ) -> dict[str, Metric]:
-        counts = self._data.client_counts
+        counts = self.observer.data.client_counts
         metrics = generic_metrics(generic, self.shots)
         if scores is not None:
             metrics |= personal_metrics(
@@ -221,12 +207,12 @@ class Evaluator:
         return Evaluation(
             round=standing.round,
             generic=generic,
-            client_counts=self._data.client_counts,
+            client_counts=self.observer.data.client_counts,
             test_counts=self.test_counts,
             participated=standing.participated.copy(),
             local_test=self.view.scheme,
             personal=scores,
-            labels=None if generic.logits is None else self._data.eval_labels,
+            labels=None if generic.logits is None else self.observer.data.eval_labels,
             seed=self.view.seed,
         )
 

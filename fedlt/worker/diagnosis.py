@@ -32,7 +32,7 @@ from fedlt.worker.scorer import Host
 
 if TYPE_CHECKING:
     from fedlt.evaluation import Metric
-    from fedlt.federation import Parties
+    from fedlt.federation import ClientShares
     from fedlt.federation.evaluator import Evaluator, Standing
     from fedlt.strategy import HeadFunction
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 class Diagnosis:
     """Measures a standing. It remembers nothing of it, so a resumed run measures the same."""
 
-    def __init__(self, parties: Parties, evaluator: Evaluator) -> None:
-        self._observer, self._evaluator = parties.observer, evaluator
-        self._shares = parties.shares
+    def __init__(self, shares: ClientShares, evaluator: Evaluator) -> None:
+        self._observer, self._shares = evaluator.observer, shares
+        self._evaluator = evaluator
         self._config = self._observer.config.diagnostics
 
     def is_due(self, round_: int) -> bool:

@@ -250,12 +250,12 @@ def test_without_tail_images_stacked_clients_train_as_with_the_loss_alone(lab, r
 def test_each_client_without_tail_trains_as_the_plain_plugin(lab):
     """In one federation some clients have a tail and some have none."""
     plain = lab.federation()
-    state = make_server_half(plain).state
+    state = make_server_half(plain.view).state
     kinds = set()
     for cid in range(5):
         client = client_of(lab, cid)
         has_tail = TailData.of(client, 0.8) is not None
-        other = Worker(plain).client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
+        other = Worker(plain.shares).client(cid, 1, state.broadcast, fixed=state.fixed, personal={})
         same = all(
             torch.equal(a.images, b.images) and not a.extra
             for a, b in zip(client.batches(1), other.batches(1), strict=False)
