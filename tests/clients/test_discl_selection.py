@@ -236,7 +236,7 @@ def told(lab, client, **changes):
     config = lab.config(client=client, **changes)
     progress = Told()
     base = lab.federation(client=client, **changes)
-    prepare_parties(config, base.strategy, base.plugin, progress=progress)
+    prepare_parties(config, base.view.strategy, base.view.plugin, progress=progress)
     return [line for line in progress.lines if line.startswith("pool:")]
 
 
