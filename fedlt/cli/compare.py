@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedlt.comparing.conditions import Results
     from fedlt.comparing.display import RunsProgress
     from fedlt.comparing.grid import Setting
-    from fedlt.comparing.schedule import Cell, Outcome
+    from fedlt.comparing.schedule import Outcome, PlannedRun
 
 FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
 Overrides = Annotated[
@@ -146,9 +146,9 @@ def _write_reports(
                 teller(console)(str(path))
 
 
-def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[Cell]:
+def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[PlannedRun]:
     """Return the runs of every row in every setting: settings outside, then rows, then seeds."""
-    from fedlt.comparing.schedule import Cell
+    from fedlt.comparing.schedule import PlannedRun
 
     cells = []
     for setting in grid:
@@ -156,14 +156,14 @@ def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[Cell]:
             words = f"{row.label}, {setting}" if str(setting) else row.label
             given = setting.overrides_of(row.label)
             own = comparison.configs(row, *given, folder=setting.folder)
-            cells += [Cell(words, config) for config in own]
+            cells += [PlannedRun(words, config) for config in own]
     return cells
 
 
 def run_grid(
     comparison: Comparison,
     grid: Sequence[Setting],
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedRun],
     *,
     jobs: int | None,
     progress: RunsProgress,
@@ -249,7 +249,7 @@ def show(
     """
     from fedlt.comparing import exports
     from fedlt.comparing.stream_tables import streams_csv
-    from fedlt.comparing.table import footnotes, moments_tables, tables
+    from fedlt.comparing.table import footnotes, tables
     from fedlt.comparing.verdicts import describe, verdicts
 
     if not settings:
@@ -259,7 +259,7 @@ def show(
         title = exports.caption(name, which, results)
         tell(f"\n{setting}" if setting else "")
         tell(title)
-        console.print(moments_tables(results) if which == "all" else tables(results, which))
+        console.print(tables(results, which))
     tested = which not in ("all", "best_on_test")
     found = verdicts(settings, which, against) if tested else []
     notes = [*footnotes(settings, which), *describe(found)]

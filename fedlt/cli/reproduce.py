@@ -112,7 +112,7 @@ def _reproduce(
         comparison, grid, cells, jobs=jobs, progress=make_runs_progress(console)
     )
     every = {str(setting): tables.get(str(setting), {}) for setting in grid}
-    found = reproduction.cells(recipe, every, as_written=as_written)
+    found = reproduction.reproduced(recipe, every, as_written=as_written)
     tell("")
     console.print(reproduction.table(found))
     notes = [
@@ -128,7 +128,7 @@ def _reproduce(
         tell(line)
     folder = Path(comparison.folder()) / scale.name
     write(folder / "reproduction.md", reproduction.markdown(title, found, notes), console)
-    write(folder / "reproduction.csv", reproduction.to_csv(scale.name, found), console)
+    write(folder / "reproduction.csv", reproduction.figures_csv(scale.name, found), console)
     raise_failed(outcomes)
 
 

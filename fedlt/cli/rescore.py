@@ -94,8 +94,10 @@ def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDir
 
 def _show_more(console: Console, results: Results, which: str, output: Path | None) -> None:
     """Print and write calibration and test priors; write all metrics as CSV."""
-    from fedlt.comparing.exports import metrics_csv, metrics_markdown
-    from fedlt.comparing.table import metric_table
+    from fedlt.comparing.cells import SPREAD
+    from fedlt.comparing.exports import metrics_csv
+    from fedlt.comparing.sheet import to_markdown, to_terminal
+    from fedlt.comparing.table import metric_sheet
     from fedlt.evaluation.priors import TEST_PRIORS
 
     names = [name for name, _, _ in TEST_PRIORS]
@@ -110,9 +112,11 @@ def _show_more(console: Console, results: Results, which: str, output: Path | No
     )  # fmt: skip
     for file, title, columns in parts:
         teller(console)(f"\n{title}, {which}")
-        console.print(metric_table(results, which, columns, spread=len(columns) < len(names)))
+        shown = metric_sheet(results, which, columns, spread=len(columns) < len(names))
+        console.print(to_terminal(shown))
         if output is not None:
-            text = metrics_markdown(f"{title}, {which}", results, which, columns)
+            table = to_markdown(metric_sheet(results, which, columns))
+            text = f"{title}, {which}: {SPREAD}\n\n{table}"
             write(output / f"{which}_{file}.md", text, console)
     if output is not None:
         write(output / f"{which}_metrics.csv", metrics_csv(results, which), console)

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlt.comparing.statistics import Interval, interval
-from fedlt.comparing.terminal import DASH
+from fedlt.comparing.sheet import DASH, Cell
+from fedlt.comparing.statistics import interval
 from fedlt.evaluation.headline import mass_note, scored_set
 from fedlt.evaluation.personal_metrics import compares_with_generic
 
@@ -31,7 +31,7 @@ BEST_ON_TEST = (
     "best_on_test: every number is from its own best round, chosen on the test set: too high; "
     "only to compare with papers that did so, never for a verdict"
 )
-_SIGNED = ("personal/gain",)
+SIGNED = ("personal/gain", "personal/gain_held")
 
 
 def columns(results: Mapping[str, Runs]) -> dict[str, str]:
@@ -82,18 +82,18 @@ def majority_guess(rows: Sequence[Runs], which: str) -> float | None:
     return None
 
 
-def accuracy_cell(runs: Runs, which: str, metric: str) -> str:
+def accuracy_cell(runs: Runs, which: str, metric: str) -> Cell:
     """Return ``mean ± half`` in percent; one seed has no interval, no value is a dash."""
     found = values(runs, which, metric)
     if not found:
-        return DASH
-    one: Interval = interval([100 * value for value in found])
-    sign = "+" if metric in _SIGNED else ""
+        return Cell(DASH)
+    one = interval([100 * value for value in found])
+    sign = "+" if metric in SIGNED else ""
     mean = f"{mark(runs, metric)}{one.mean:{sign}z.1f}"
-    return mean if one.half is None else f"{mean} ± {one.half:z.1f}"
+    return Cell(mean if one.half is None else f"{mean} ± {one.half:z.1f}", one.mean / 100)
 
 
-def price_cells(runs: Runs) -> dict[str, str]:
+def price_cells(runs: Runs) -> dict[str, Cell]:
     """Return a row's prices by heading: prior, bytes a client and round, memory and time of a run.
 
     Seconds are those of the fastest seed, and peak memory that of the smallest: other work on a
@@ -109,7 +109,8 @@ def price_cells(runs: Runs) -> dict[str, str]:
     moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
     peaks = [float(run["peak_memory"]) for run in runs if run.get("peak_memory") is not None]
     memory = f"{min(peaks) / 2**20:,.0f}" if peaks else DASH
-    return {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:z.0f}"}
+    texts = {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:z.0f}"}
+    return {name: Cell(text) for name, text in texts.items()}
 
 
 def prior_words(run: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A recipe's figures beside ours: the verdict of every cell, and its tables.
+"""A recipe's figures beside ours: the verdict of each, and its tables.
 
 A figure is within where the mean over our seeds differs from it by no more than its tolerance. What
 was cut down, changed, or is another quantity gets no such verdict: both numbers are only shown.
@@ -6,31 +6,28 @@ was cut down, changed, or is another quantity gets no such verdict: both numbers
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich import box
 from rich.table import Table
 
 from fedlt.comparing.cells import values
 from fedlt.comparing.conditions import Results
 from fedlt.comparing.recipes import UNITS, Figure, Recipe
+from fedlt.comparing.sheet import DASH, Cell, Sheet, to_csv, to_markdown, to_terminal
 from fedlt.comparing.statistics import Interval, interval
-from fedlt.comparing.terminal import DASH
 from fedlt.evaluation.headline import headlines
 
-Word = Literal[
+FigureVerdict = Literal[
     "within", "not within", "no figure", "another quantity", "not comparable", "not measured"
 ]
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number: the reference, ours, and what to think of it."""
+class ReproducedFigure:
+    """One number of a recipe: the reference, ours, and whether they agree."""
 
     setting: str
     row: str
@@ -40,11 +37,11 @@ class Cell:
     figure: Figure | None  # None: there is none
     ours: Interval | None  # in the unit; None: not measured
     seeds: int
-    word: Word
+    word: FigureVerdict
 
 
-def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> Word:
-    """Return the verdict of a cell.
+def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> FigureVerdict:
+    """Return the verdict of a figure.
 
     Args:
         figure: The reference.
@@ -63,8 +60,10 @@ def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> 
     return "within" if near else "not within"
 
 
-def cells(recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool) -> list[Cell]:
-    """Return a cell for every figure of the settings; of rows without one, both headlines.
+def reproduced(
+    recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool
+) -> list[ReproducedFigure]:
+    """Return every figure of the settings beside ours; of rows without one, both headlines.
 
     Args:
         recipe: The figures.
@@ -84,12 +83,12 @@ def cells(recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool) ->
                 ours = interval(scaled) if scaled else None
                 word = judge(figure, ours, as_written=as_written)
                 place = (setting, row.label, metric, moment, unit, figure)
-                found.append(Cell(*place, ours, len(scaled), word))
+                found.append(ReproducedFigure(*place, ours, len(scaled), word))
     return found
 
 
-def summary(found: Sequence[Cell], *, as_written: bool) -> str:
-    """Return one line: how many cells are within, or why none is judged."""
+def summary(found: Sequence[ReproducedFigure], *, as_written: bool) -> str:
+    """Return one line: how many figures are within, or why none is judged."""
     judged = [one for one in found if one.word in ("within", "not within")]
     if not as_written:
         return "cut down or changed: nothing here reproduces a reference, and nothing is judged"
@@ -102,8 +101,8 @@ def summary(found: Sequence[Cell], *, as_written: bool) -> str:
 _HEADINGS = ("number", "reference", "ours", "difference", "tolerance", "verdict")
 
 
-def _texts(one: Cell) -> list[str]:
-    """Return a cell's columns, from ``number`` on."""
+def _row(one: ReproducedFigure) -> list[Cell | str]:
+    """Return a figure's columns, from ``number`` on."""
     ours = reference = difference = tolerance = DASH
     if one.ours is not None:
         ours = f"{one.ours.mean:z.1f}"
@@ -112,54 +111,48 @@ def _texts(one: Cell) -> list[str]:
         reference, tolerance = f"{one.figure.value:z.1f}", f"{one.figure.tolerance:z.1f}"
         if one.ours is not None:
             difference = f"{one.ours.mean - one.figure.value:+z.1f}"
-    name = f"{one.metric}, {one.moment}"
-    return [name, reference, ours, difference, tolerance, one.word]
+    numbers = map(Cell, (reference, ours, difference, tolerance))
+    return [f"{one.metric}, {one.moment}", *numbers, one.word]
 
 
-def _groups(found: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
-    """Return the cells of each setting and row."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
+def _sheets(found: Sequence[ReproducedFigure]) -> list[Sheet]:
+    """Return a table for each setting and row."""
+    groups: dict[tuple[str, str], list[ReproducedFigure]] = {}
     for one in found:
         groups.setdefault((one.setting, one.row), []).append(one)
-    return groups
+    sheets = []
+    for (setting, row), own in groups.items():
+        where = f"setting {setting}, {row}" if setting else row
+        seeds = max(one.seeds for one in own)
+        title = f"{where}, {seeds} seed{'' if seeds == 1 else 's'}"
+        sheets.append(Sheet(title, _HEADINGS, list(map(_row, own))))
+    return sheets
 
 
-def _title(setting: str, row: str, own: Sequence[Cell]) -> str:
-    where = f"setting {setting}, {row}" if setting else row
-    seeds = max(one.seeds for one in own)
-    return f"{where}, {seeds} seed{'' if seeds == 1 else 's'}"
+def table(found: Sequence[ReproducedFigure]) -> Table:
+    """Return all figures as one table for the terminal; each setting and row has its title."""
+    rows: list[Sequence[object]] = []
+    titles = []
+    for sheet in _sheets(found):
+        titles.append(len(rows))
+        rows += [[sheet.title, *[Cell("")] * 4, ""], *sheet.rows]
+    return to_terminal(Sheet("", _HEADINGS, rows, marks=titles), first=None)
 
 
-def table(found: Sequence[Cell]) -> Table:
-    """Return all cells for a terminal."""
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in _HEADINGS:
-        is_text = heading in ("number", "verdict")
-        drawn.add_column(heading, justify="left" if is_text else "right", no_wrap=not is_text)
-    for (setting, row), own in _groups(found).items():
-        drawn.add_row(_title(setting, row, own), style="bold")
-        for one in own:
-            drawn.add_row(*(text.replace(" ± ", "±") for text in _texts(one)))
-    return drawn
-
-
-def markdown(title: str, found: Sequence[Cell], notes: Sequence[str]) -> str:
-    """Return the cells in Markdown, a table a setting and row, with sources and notes below.
+def markdown(title: str, found: Sequence[ReproducedFigure], notes: Sequence[str]) -> str:
+    """Return the figures in Markdown, a table a setting and row, with sources and notes below.
 
     Args:
         title: The first line.
-        found: The cells.
+        found: The figures.
         notes: Lines below the tables.
     """
     text = f"{title}\n\n"
-    for (setting, row), own in _groups(found).items():
-        lines = [_HEADINGS, ["---"] * len(_HEADINGS), *(_texts(one) for one in own)]
-        text += f"{_title(setting, row, own)}\n\n"
-        text += "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+    text += "".join(f"{sheet.title}\n\n{to_markdown(sheet)}\n" for sheet in _sheets(found))
     return text + "".join(f"* {note}\n" for note in [*sources(found), *notes])
 
 
-def sources(found: Sequence[Cell]) -> list[str]:
+def sources(found: Sequence[ReproducedFigure]) -> list[str]:
     """Return where the figures are from and in what they differ, each once."""
     figures = [one.figure for one in found if one.figure is not None]
     lines = [f"source of {f.row}, {f.metric}, {f.moment}: {f.source}" for f in figures]
@@ -167,17 +160,15 @@ def sources(found: Sequence[Cell]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def to_csv(scale: str, found: Sequence[Cell]) -> str:
-    """Return a line a cell, unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+def figures_csv(scale: str, found: Sequence[ReproducedFigure]) -> str:
+    """Return a line a figure, unrounded."""
     head = ["scale", "setting", "row", "metric", "moment", "unit", "reference", "tolerance"]
-    writer.writerow([*head, "ours", "half", "seeds", "verdict", "source", "differs"])
+    rows = []
     for one in found:
         figure, ours = one.figure, one.ours
         reference = [None, None] if figure is None else [figure.value, figure.tolerance]
         mine = [None, None] if ours is None else [ours.mean, ours.half]
         said = ["", ""] if figure is None else [figure.source, figure.differs]
         place = [scale, one.setting, one.row, one.metric, one.moment, one.unit]
-        writer.writerow([*place, *reference, *mine, one.seeds, one.word, *said])
-    return out.getvalue()
+        rows.append([*place, *reference, *mine, one.seeds, one.word, *said])
+    return to_csv([*head, "ours", "half", "seeds", "verdict", "source", "differs"], rows)

@@ -26,7 +26,7 @@ ALONE = ("serial", "stacked")  # engines that use one core
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run of a comparison."""
 
     label: str
@@ -41,12 +41,12 @@ class Cell:
 class Outcome:
     """What became of a cell."""
 
-    cell: Cell
+    cell: PlannedRun
     result: dict[str, Any] | None  # with its path and conditions; None: it failed
     reason: str = ""  # why
 
 
-def jobs_for(cells: Sequence[Cell], wanted: int | None) -> int:
+def jobs_for(cells: Sequence[PlannedRun], wanted: int | None) -> int:
     """Return how many runs go at once: as wanted, else one a core where each uses one core."""
     if wanted is not None:
         return max(1, wanted)
@@ -55,7 +55,7 @@ def jobs_for(cells: Sequence[Cell], wanted: int | None) -> int:
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedRun],
     *,
     jobs: int,
     progress: RunsProgress,
@@ -83,7 +83,7 @@ def run_cells(
     return [found[n] for n in range(len(cells))]
 
 
-def _finished(cells: Sequence[Cell], within: Path | None) -> dict[int, Outcome]:
+def _finished(cells: Sequence[PlannedRun], within: Path | None) -> dict[int, Outcome]:
     """Return the cells that have their results, by position.
 
     Raises:
@@ -122,7 +122,7 @@ def _finished(cells: Sequence[Cell], within: Path | None) -> dict[int, Outcome]:
 
 
 def _outcomes(
-    cells: Sequence[Cell], jobs: int, hear: Callable[[int, int], None]
+    cells: Sequence[PlannedRun], jobs: int, hear: Callable[[int, int], None]
 ) -> Generator[tuple[int, Outcome]]:
     """Yield positions and outcomes as they come; ``hear`` gets positions and rounds done."""
     if jobs <= 1:
@@ -132,11 +132,11 @@ def _outcomes(
         yield from run_in_processes(run_cell, cells, processes=jobs, lost=_lost, hear=hear)
 
 
-def _lost(cell: Cell, code: int) -> Outcome:
+def _lost(cell: PlannedRun, code: int) -> Outcome:
     return Outcome(cell, None, f"its process ended with exit code {code}")
 
 
-def run_cell(cell: Cell, tell: Callable[[int], None]) -> Outcome:
+def run_cell(cell: PlannedRun, tell: Callable[[int], None]) -> Outcome:
     """Run one cell, or go on with it, or read its result; ``tell`` gets the rounds done."""
     from fedlt.comparing.stored import read_finished
     from fedlt.runs.directory import RunDirectory

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedlt.comparing.cells import MOMENTS
 from fedlt.comparing.conditions import Results
+from fedlt.comparing.sheet import to_csv
 from fedlt.data.shots import GROUPS
 from fedlt.evaluation.headline import scored_set
 
@@ -70,8 +69,6 @@ def streams_csv(which: str, settings: Mapping[str, Results]) -> str:
     Returns:
         The text; empty where no model has streams.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     lines = [
         ([setting, row.method, run["seed"], moment, row.stream], _figures(run, moment, row))
         for setting, results in settings.items()
@@ -83,9 +80,8 @@ def streams_csv(which: str, settings: Mapping[str, Results]) -> str:
         return ""
     words = list(dict.fromkeys(word for _, figures in lines for word in figures))
     head = ["setting", "method", "seed", "moment", "stream"]
-    writer.writerow([*head, *(f"generic/{word}" for word in words)])
-    writer.writerows([*place, *map(figures.get, words)] for place, figures in lines)
-    return out.getvalue()
+    rows = ([*place, *map(figures.get, words)] for place, figures in lines)
+    return to_csv([*head, *(f"generic/{word}" for word in words)], rows)
 
 
 def _figures(run: Mapping[str, Any], moment: str, row: StreamRow) -> dict[str, Any]:

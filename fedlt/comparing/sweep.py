@@ -7,8 +7,6 @@ personal, over the last k rounds. A trial that is finished is read, not run agai
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,8 +16,9 @@ from typing import Any
 from fedlt.comparing.comparison import Comparison, Row
 from fedlt.comparing.display import RunsProgress
 from fedlt.comparing.grid import folder_name
-from fedlt.comparing.schedule import Cell, jobs_for, run_cells
+from fedlt.comparing.schedule import PlannedRun, jobs_for, run_cells
 from fedlt.comparing.search import Grid, Optuna, Search, Values, described
+from fedlt.comparing.sheet import Sheet, to_csv, to_markdown
 from fedlt.errors import FedltError
 from fedlt.evaluation.headline import headlines
 from fedlt.rng import key as random_key
@@ -31,7 +30,7 @@ class Trial:
 
     row: Row
     values: Values
-    cell: Cell
+    cell: PlannedRun
 
     def __str__(self) -> str:
         """Return the values, ``lr=0.1 mu=0.01``; the last word of each key."""
@@ -78,7 +77,7 @@ def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
     given = [f"{key}={json.dumps(value)}" for key, value in values]
     folder = f"sweep/{folder_name(dict(values))}"
     config = comparison.configs(row, "data.split=tune", *given, folder=folder)[0]
-    return Trial(row, values, Cell(f"{row.label}, {described(values)}", config))
+    return Trial(row, values, PlannedRun(f"{row.label}, {described(values)}", config))
 
 
 def score(result: Mapping[str, Any]) -> float | None:
@@ -145,23 +144,22 @@ def _scores(
 
 def sweep_markdown(found: Found) -> str:
     """Return what was tried, a line a row, the best in bold."""
-    lines = ["| method | tried: score in % |", "| --- | --- |"]
+    rows = []
     for label, trials in found.items():
         best = max((value for _, value in trials if value is not None), default=None)
         cells = []
         for trial, value in trials:
             text = f"{trial}: {'failed' if value is None else f'{100 * value:z.1f}'}"
             cells.append(f"**{text}**" if value is not None and value == best else text)
-        lines.append(f"| {label} | {', '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([label, ", ".join(cells)])
+    return to_markdown(Sheet("", ["method", "tried: score in %"], rows))
 
 
 def sweep_csv(found: Found) -> str:
     """Return a line a trial: its values as JSON and its score, unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "trial", "score", "values"])
-    for label, trials in found.items():
-        for number, (trial, value) in enumerate(trials):
-            writer.writerow([label, number, value, json.dumps(dict(trial.values))])
-    return out.getvalue()
+    rows = (
+        [label, number, value, json.dumps(dict(trial.values))]
+        for label, trials in found.items()
+        for number, (trial, value) in enumerate(trials)
+    )
+    return to_csv(["method", "trial", "score", "values"], rows)

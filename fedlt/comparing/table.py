@@ -1,14 +1,12 @@
-"""The tables of a comparison for a terminal: both views, prices, and the four moments."""
+"""The tables of a comparison: both views, streams, prices, the four moments; and their notes."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from fedlt.comparing.cells import (
     AVERAGE,
@@ -24,59 +22,43 @@ from fedlt.comparing.cells import (
     values,
 )
 from fedlt.comparing.conditions import Results
+from fedlt.comparing.sheet import Cell, Sheet, percent, text_of, to_terminal
 from fedlt.comparing.stream_tables import stream_rows
-from fedlt.comparing.terminal import percent
 from fedlt.evaluation.headline import headlines
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 
 
-def _empty(title: str, headings: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(title, min_width=8)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+def figures_sheet(results: Results, which: str) -> Sheet:
+    """Return a row a method: the figures of both views, then its prices.
+
+    Args:
+        results: The rows; at least one result in each.
+        which: A moment; ``all``: the headlines at the four moments side by side, without prices.
+    """
+    if which == "all":
+        both = headlines(next(iter(results.values()))[0])
+        shown = {f"{view} {m}": (m, metric) for view, metric in both.items() for m in MOMENTS}
+        return _sheet("method", results, shown)
+    bare = _sheet("method", results, {n: (which, m) for n, m in columns(results).items()})
+    prices = [price_cells(runs).values() for runs in results.values()]
+    rows = [[*row, *price] for row, price in zip(bare.rows, prices, strict=True)]
+    return Sheet(bare.title, [*bare.columns, *PRICES], rows)
 
 
-def _add(table: Table, label: str, cells: Sequence[str]) -> None:
-    table.add_row(label, *(cell.replace(" ± ", "±") for cell in cells))
+def stream_sheets(results: Results, which: str) -> list[Sheet]:
+    """Return the table of the streams; [] where none was scored, and for ``all``."""
+    rows = [] if which == "all" else stream_rows(results, which)
+    cells = [
+        [row.label, *(accuracy_cell(row.runs, which, metric) for metric in row.metrics.values())]
+        for row in rows
+    ]
+    title = "generic, by stream"
+    return [Sheet(title, [title, *rows[0].metrics], cells)] if rows else []
 
 
-def tables(results: Results, which: str) -> RenderableType:
-    """Return both views, the streams and the prices; a result at least in each row."""
-    drawn: list[RenderableType] = []
-    for view in ("generic", "personal"):
-        own = {name: m for name, m in columns(results).items() if m.startswith(f"{view}/")}
-        one = _empty(view, ["all" if name == view else name for name in own])
-        for label, runs in results.items():
-            _add(one, label, [accuracy_cell(runs, which, metric) for metric in own.values()])
-        drawn += ["", one]
-    if rows := stream_rows(results, which):
-        one = _empty("generic, by stream", list(rows[0].metrics))
-        for row in rows:
-            cells = [accuracy_cell(row.runs, which, metric) for metric in row.metrics.values()]
-            _add(one, row.label, cells)
-        drawn[2:2] = ["", one]  # below the generic view
-    price = _empty("price", PRICES)
-    for label, runs in results.items():
-        _add(price, label, list(price_cells(runs).values()))
-    return Group(*drawn, "", price)
-
-
-def moments_tables(results: Results) -> RenderableType:
-    """Return the headlines at the four moments side by side, a table a view."""
-    drawn: list[RenderableType] = []
-    for view, metric in headlines(next(iter(results.values()))[0]).items():
-        one = _empty(view, MOMENTS)
-        for label, runs in results.items():
-            _add(one, label, [accuracy_cell(runs, m, metric) for m in MOMENTS])
-        drawn += ["", one]
-    return Group(*drawn)
-
-
-def metric_table(
-    results: Results, which: str, columns: Mapping[str, str], *, spread: bool
-) -> RenderableType:
+def metric_sheet(
+    results: Results, which: str, columns: Mapping[str, str], *, spread: bool = True
+) -> Sheet:
     """Return a table of any shares, in percent.
 
     Args:
@@ -85,16 +67,42 @@ def metric_table(
         columns: Heading -> metric.
         spread: Show intervals too; without them a mark stands before the label, to save space.
     """
-    table = _empty("method", list(columns))
-    for name, runs in results.items():
-        label = name
-        cells = [accuracy_cell(runs, which, metric) for metric in columns.values()]
-        if not spread:
-            marked = any(cell.startswith(AVERAGE) for cell in cells)
-            label = f"{AVERAGE}{label}" if marked else label
-            cells = [cell.partition(" ")[0].lstrip(AVERAGE) for cell in cells]
-        _add(table, label, cells)
-    return table
+    sheet = _sheet("method", results, {name: (which, metric) for name, metric in columns.items()})
+    if spread:
+        return sheet
+    rows = []
+    for label, *cells in sheet.rows:
+        texts = list(map(text_of, cells))
+        mark = AVERAGE if any(text.startswith(AVERAGE) for text in texts) else ""
+        brief = (text.partition(" ")[0].lstrip(AVERAGE) for text in texts)
+        rows.append([f"{mark}{label}", *map(Cell, brief)])
+    return Sheet(sheet.title, sheet.columns, rows)
+
+
+def _sheet(title: str, results: Results, shown: Mapping[str, tuple[str, str]]) -> Sheet:
+    """Return accuracies by heading -> (moment, metric), a row a method."""
+    rows = [
+        [label, *(accuracy_cell(runs, moment, metric) for moment, metric in shown.values())]
+        for label, runs in results.items()
+    ]
+    return Sheet(title, [title, *shown], rows)
+
+
+def tables(results: Results, which: str) -> RenderableType:
+    """Return :func:`figures_sheet` for the terminal, a table a view, with streams and prices."""
+    whole, views = figures_sheet(results, which), ("generic", "personal")
+    if which == "all":
+        parts = [whole.part(view, {f"{view} {m}": m for m in MOMENTS}) for view in views]
+    else:
+        shown = columns(results).items()
+        own = {view: [name for name, m in shown if m.startswith(f"{view}/")] for view in views}
+        parts = [
+            whole.part(view, {name: "all" if name == view else name for name in names})
+            for view, names in own.items()
+        ]
+        parts[1:1] = stream_sheets(results, which)
+        parts.append(whole.part("price", {name: name for name in PRICES}))
+    return Group(*(line for part in parts for line in ("", to_terminal(part))))
 
 
 def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:

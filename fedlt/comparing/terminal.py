@@ -8,20 +8,16 @@ streams one by one, are listed for information only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from fedlt.comparing.statistics import interval
+from fedlt.comparing.sheet import DASH, Cell, Sheet, share, spread, to_terminal
+from fedlt.data.shots import GROUPS
 from fedlt.evaluation.headline import ScoredSet, mass_note, scored_set
 
-DASH = "-"
-
-_GROUPS = {name: name for name in ("many", "medium", "few")}
 _PERSONAL = {
     "accuracy": "accuracy",
     "p10": "p10",
@@ -30,21 +26,9 @@ _PERSONAL = {
     "majority": "majority_guess",
     "held": "accuracy_held",
 }
-_SIGNED = {"personal/gain"}
+_SIGNED = ("personal/gain",)
 
-Cell = Callable[[str], str]  # metric name -> text
-
-
-def percent(value: float | None, *, signed: bool = False) -> str:
-    """Return a share as a percentage with one decimal; None and NaN are a dash."""
-    if value is None or math.isnan(value):
-        return DASH
-    return f"{100 * value:{'+' if signed else ''}z.1f}"
-
-
-def half_width(half: float) -> str:
-    """Return half of an interval of shares in points; one that says nothing is cut to ">100"."""
-    return f"{100 * half:z.1f}" if half < 1 else ">100"
+MetricCell = Callable[[str], Cell]  # metric name -> what a table shows
 
 
 def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableType:
@@ -56,14 +40,13 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
     """
     metrics: Mapping[str, Any] = result.get(which) or {}
 
-    def cell(name: str) -> str:
-        return percent(metrics.get(name), signed=name in _SIGNED)
+    def cell(name: str) -> Cell:
+        return share(metrics.get(name), signed=name in _SIGNED)
 
     title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
-    views = _views(title, list(metrics), cell, result)
-    faults = _faults(result.get("faults") or {})
-    lines = [*_notes([result], which), *([f"faults: {faults}"] if faults else [])]
-    return Group(views, *_below(lines))
+    faults = faults_text(result)
+    notes = [*_notes([result], which), *([f"faults: {faults}"] if faults else [])]
+    return _both(title, _views(list(metrics), cell, result), notes)
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
@@ -72,28 +55,15 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
     A number that one of the runs does not have is a dash.
 
     Args:
-        results: The contents of ``result.json``, one per seed, of the same configuration.
+        results: The contents of ``result.json``, one or more, a seed each, of one configuration.
         which: As in `result_table`.
     """
     every = [result.get(which) or {} for result in results]
     names = list(dict.fromkeys(name for metrics in every for name in metrics))
     seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
-    method = _method(results[0]) if results else DASH
-    moment = _moment(results[0], which) if results else which
-    title = f"{method}, seeds {seeds}, {moment}: mean±95 % interval"
-    views = _views(title, names, _over_seeds(every), results[0] if results else {})
-    return Group(views, *_below(_notes(results, which)))
-
-
-def _notes(results: Sequence[Mapping[str, Any]], which: str) -> list[str]:
-    """Return what is unusual about the images that the runs of a row were scored on."""
-    lines = [*(scored_set(result).note() for result in results[:1]), mass_note(results, which)]
-    return [line for line in lines if line]
-
-
-def _below(lines: Sequence[str]) -> list[RenderableType]:
-    """Return lines as they stand under a table, with an empty one before them."""
-    return ["", *map(Text, lines)] if lines else []
+    where = f"{_method(results[0])}, seeds {seeds}, {_moment(results[0], which)}"
+    views = _views(names, _over_seeds(every), results[0])
+    return _both(f"{where}: mean±95 % interval", views, _notes(results, which))
 
 
 def comparison_table(
@@ -106,37 +76,50 @@ def comparison_table(
         rows: A label, and the metrics of each seed: mean and 95 % confidence interval over them.
         scored_on: What all of them are scored on.
     """
-    tables: list[RenderableType] = [Text(f"{title} (accuracies in %)")]
+    cells = {label: _over_seeds(every) for label, every in rows}
+    views = []
     for view, columns in _columns(scored_on).items():
-        table = _empty(view, columns)
-        for label, every in rows:
-            cell = _over_seeds(every)
-            table.add_row(label, *(cell(f"{view}/{metric}") for metric in columns.values()))
-        tables += ["", table]
-    note = scored_on.note()
-    return Group(*tables, *_below([note] if note else []))
+        lines = [[label, *_cells(cell, view, columns)] for label, cell in cells.items()]
+        views.append(Sheet(view, [view, *columns], lines))
+    return _both(title, views, filter(None, [scored_on.note()]))
+
+
+def _both(title: str, views: Sequence[Sheet], notes: Iterable[str]) -> RenderableType:
+    """Return both views below a title, and lines below them."""
+    parts: list[RenderableType] = [Text(f"{title} (accuracies in %)")]
+    for sheet in views:
+        parts += ["", to_terminal(sheet, first=13, least=8)]
+    lines = list(map(Text, notes))
+    return Group(*parts, *([""] if lines else []), *lines)
+
+
+def _notes(results: Sequence[Mapping[str, Any]], which: str) -> list[str]:
+    """Return what is unusual about the images that the runs of a row were scored on."""
+    return [line for line in (scored_set(results[0]).note(), mass_note(results, which)) if line]
 
 
 def _columns(scored_on: ScoredSet) -> dict[str, dict[str, str]]:
     """Return each view's headings and metrics, the headline first."""
-    return {"generic": scored_on.columns | _GROUPS, "personal": _PERSONAL}
+    groups = {name: name for name in GROUPS}
+    return {"generic": scored_on.columns | groups, "personal": _PERSONAL}
 
 
-def _over_seeds(every: Sequence[Mapping[str, Any]]) -> Cell:
-    def cell(name: str) -> str:
+def _cells(cell: MetricCell, start: str, columns: Mapping[str, str]) -> list[Cell]:
+    return [cell(f"{start}/{metric}") for metric in columns.values()]
+
+
+def _over_seeds(every: Sequence[Mapping[str, Any]]) -> MetricCell:
+    def cell(name: str) -> Cell:
         values = [metrics.get(name) for metrics in every]
         known = [value for value in values if value is not None and not math.isnan(value)]
-        if not values or len(known) < len(values):
-            return DASH
-        found = interval(known)
-        mean = percent(found.mean, signed=name in _SIGNED)
-        return mean if found.half is None else f"{mean}±{half_width(found.half)}"
+        return spread(known if len(known) == len(values) else (), signed=name in _SIGNED)
 
     return cell
 
 
-def _faults(faults: Mapping[str, Any]) -> str:
+def faults_text(result: Mapping[str, Any]) -> str:
     """Return what went wrong in a run and how often; "" where nothing did."""
+    faults = result.get("faults") or {}
     return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
 
 
@@ -152,40 +135,21 @@ def _moment(result: Mapping[str, Any], which: str) -> str:
     return f"round {rounds}" if which == "final" else f"{which} of {rounds} rounds"
 
 
-def _views(
-    title: str, names: Sequence[str], cell: Cell, result: Mapping[str, Any]
-) -> RenderableType:
+def _views(names: Sequence[str], cell: MetricCell, result: Mapping[str, Any]) -> list[Sheet]:
     """Return both views; what was scored on, and which streams there are, a result tells."""
-    columns, streams = _columns(scored_set(result)), result.get("streams") or ()
-    generic = _view("generic", columns["generic"], names, cell, streams)
-    personal = _view("personal", columns["personal"], names, cell)
-    return Group(Text(f"{title} (accuracies in %)"), "", generic, "", personal)
-
-
-def _empty(view: str, columns: Mapping[str, str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(view, min_width=13)
-    for heading in columns:
-        table.add_column(heading, justify="right", min_width=8, no_wrap=True)
-    return table
-
-
-def _view(
-    view: str,
-    columns: Mapping[str, str],
-    names: Sequence[str],
-    cell: Cell,
-    streams: Sequence[str] = (),
-) -> Table:
-    table = _empty(view, columns)
-    primary = [cell(f"{view}/{metric}") for metric in columns.values()]
-    table.add_row("primary head", *primary, style="bold")
-    for name in _beside(view, names):
-        label = f"stream {name}" if name in streams else name
-        table.add_row(label, *(cell(f"{view}/{name}/{metric}") for metric in columns.values()))
-    if view == "personal":
-        table.add_row("generic model", cell("personal/generic"), *[""] * (len(columns) - 1))
-    return table
+    streams = result.get("streams") or ()
+    sheets = []
+    for view, columns in _columns(scored_set(result)).items():
+        rows: list[list[object]] = [["primary head", *_cells(cell, view, columns)]]
+        for name in _beside(view, names):
+            is_stream = view == "generic" and name in streams
+            label = f"stream {name}" if is_stream else name
+            rows.append([label, *_cells(cell, f"{view}/{name}", columns)])
+        if view == "personal":
+            blank = [Cell("")] * (len(columns) - 1)
+            rows.append(["generic model", cell("personal/generic"), *blank])
+        sheets.append(Sheet(view, [view, *columns], rows, marks=[0]))
+    return sheets
 
 
 def _beside(view: str, names: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from fedlt.evaluation.headline import headlines
 
 MIN_SEEDS = 5
 
-Word = Literal["better", "worse", "not different", "undecided"]
+VerdictWord = Literal["better", "worse", "not different", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,24 @@ class Verdict:
     against: str
     view: str  # generic or personal
     metric: str  # what was tested: the view's headline
-    word: Word
+    word: VerdictWord
     test: PairedTest
     p: float | None  # corrected by Holm's method; None: undecided
     average: bool = False  # the generic model of one of them is a mean of personal parts
     clients: tuple[float, float] | None = None  # shares of clients above and below the reference
 
 
-def judge(tests: Sequence[PairedTest]) -> list[tuple[Word, float | None]]:
+def judge(tests: Sequence[PairedTest]) -> list[tuple[VerdictWord, float | None]]:
     """Return each test's verdict and corrected p: the whole procedure.
 
     Holm's correction runs over the tests with enough seeds; the others are ``undecided``.
     """
     enough = [n for n, test in enumerate(tests) if test.seeds >= MIN_SEEDS and test.p is not None]
     corrected = dict(zip(enough, holm([tests[n].p or 0.0 for n in enough]), strict=True))
-    found: list[tuple[Word, float | None]] = []
+    found: list[tuple[VerdictWord, float | None]] = []
     for number, test in enumerate(tests):
         p = corrected.get(number)
-        word: Word = "undecided"
+        word: VerdictWord = "undecided"
         if p is not None:
             word = "not different"
             if p <= LEVEL:

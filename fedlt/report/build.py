@@ -17,7 +17,7 @@ from fedlt.report.facts import (
 )
 from fedlt.report.figures import all_pictures
 from fedlt.report.finished import Reading, read_runs
-from fedlt.report.page import Content, Section, render
+from fedlt.report.page import Content, PageSection, render
 from fedlt.report.personal_view import beside_sheet
 from fedlt.report.picture import Picture
 from fedlt.report.style import save, styled
@@ -138,10 +138,10 @@ def _content(
     )
 
 
-def _verdicts(found: Sequence[Verdict], refusal: str) -> Section | None:
+def _verdicts(found: Sequence[Verdict], refusal: str) -> PageSection | None:
     heading = "Is the difference real?"
     if refusal:
-        return Section("verdicts", heading, refusal, ())
+        return PageSection("verdicts", heading, refusal, ())
     if not found:
         return None
     text = (
@@ -149,33 +149,30 @@ def _verdicts(found: Sequence[Verdict], refusal: str) -> Section | None:
         "each both had the same clients, images and starting weights. Not different: none was "
         "shown, there may be one."
     )
-    return Section("verdicts", heading, text, [("Verdicts", verdict_sheet(found), False)])
+    return PageSection("verdicts", heading, text, [(verdict_sheet(found), False)])
 
 
-def _fairness(reading: Reading) -> Section:
+def _fairness(reading: Reading) -> PageSection:
     differences = differences_sheet(reading.methods)
     text = "Only the method should differ between compared runs. This is what the files said."
     if len(reading.methods) == 1:
         text = "The settings of the runs."
-    sheets = [("Held equal", equal_sheet(reading.methods), True)]
+    sheets = [(equal_sheet(reading.methods), True)]
     if differences is not None:
-        sheets.insert(0, ("Not equal", differences, False))
-    return Section("equal", "What was held equal, and what was not", text, sheets)
+        sheets.insert(0, (differences, False))
+    return PageSection("equal", "What was held equal, and what was not", text, sheets)
 
 
-def _reading_help(reading: Reading) -> Section:
+def _reading_help(reading: Reading) -> PageSection:
     balanced = reading.methods[0].scored_on.balanced
     terms = _TERMS if balanced else (_TERMS[0], _BALANCED, *_TERMS[1:])
-    return Section("words", "How to read the numbers", "", (), terms)
+    return PageSection("words", "How to read the numbers", "", (), terms)
 
 
-def _provenance(reading: Reading) -> Section:
+def _provenance(reading: Reading) -> PageSection:
     text = (
         "Enough to run it again: the same configuration on the same versions and kind of machine "
         "gives the same bits."
     )
-    sheets = [
-        ("Every run", runs_sheet(reading), True),
-        ("Versions and hardware", versions_sheet(reading), True),
-    ]
-    return Section("runs", "Runs, versions and hardware", text, sheets)
+    sheets = [(runs_sheet(reading), True), (versions_sheet(reading), True)]
+    return PageSection("runs", "Runs, versions and hardware", text, sheets)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedlt.comparing.cells import notes_of, prior_words
+from fedlt.comparing.sheet import DASH, Sheet, number
 from fedlt.comparing.table import view_notes
-from fedlt.comparing.terminal import DASH
+from fedlt.comparing.terminal import faults_text
 from fedlt.comparing.verdicts import MIN_SEEDS
 from fedlt.report.finished import MOMENT, Method, Reading, RunRecord
-from fedlt.report.picture import Cell, Sheet
 
 _ASIDE = ("name", "output", "seed", "seeds", "checkpoint.every", "trackers")
 _MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine
@@ -49,7 +49,7 @@ def equal_sheet(methods: Sequence[Method]) -> Sheet:
     """Return every setting that all runs share."""
     settings = _settings(methods[0].runs[0])
     rows = [[key, _text(settings[key])] for key in _split(methods)[0]]
-    return Sheet(["setting", "value in every run"], rows)
+    return Sheet("Held equal", ["setting", "value in every run"], rows)
 
 
 def differences_sheet(methods: Sequence[Method]) -> Sheet | None:
@@ -63,7 +63,7 @@ def differences_sheet(methods: Sequence[Method]) -> Sheet | None:
     note = (
         "Tuned settings, such as a learning rate, may differ; what a method is judged on may not."
     )
-    return Sheet(["method", "the method itself", "everything else"], rows, note)
+    return Sheet("Not equal", ["method", "the method itself", "everything else"], rows, [note])
 
 
 def _said(method: Method, keys: Keys) -> str:
@@ -84,7 +84,7 @@ def versions_sheet(reading: Reading) -> Sheet:
     engines = _values(run.config.get("engine.name") for run in reading.runs)
     files = {name: None for run in reading.runs for name in run.environment.get("files", {})}
     own = [["the user's own files", ", ".join(files)]] if files else []
-    return Sheet(["what", "value"], [*rows, ["engine", engines], *own])
+    return Sheet("Versions and hardware", ["what", "value"], [*rows, ["engine", engines], *own])
 
 
 def _values(found: Iterable[object]) -> str:
@@ -93,41 +93,28 @@ def _values(found: Iterable[object]) -> str:
 
 def runs_sheet(reading: Reading) -> Sheet:
     """Return one row a run: its partition, its configuration, what was left out of it."""
-    rows: list[list[Cell | str]] = []
-    for method in reading.methods:
-        for run in method.runs:
-            result = run.result
-            rows.append(
-                [
-                    method.label,
-                    str(run.seed),
-                    str(result["partition_hash"])[:12],
-                    str(result["config_hash"])[:12],
-                    prior_words(result),
-                    str(len(result.get("excluded") or [])),
-                    _faults(result) or "none",
-                    Cell(f"{result['seconds']:z.1f}", float(result["seconds"])),
-                ]
-            )
-    headings = [
-        "method",
-        "seed",
-        "partition",
-        "configuration",
-        "class prior",
-        "updates left out",
-        "faults",
-        "seconds",
+    rows = [
+        [
+            method.label,
+            str(run.seed),
+            str(run.result["partition_hash"])[:12],
+            str(run.result["config_hash"])[:12],
+            prior_words(run.result),
+            str(len(run.result.get("excluded") or [])),
+            faults_text(run.result) or "none",
+            number(run.result["seconds"], "z.1f"),
+        ]
+        for method in reading.methods
+        for run in method.runs
     ]
+    columns = [
+        "method", "seed", "partition", "configuration", "class prior", "updates left out",
+        "faults", "seconds",
+    ]  # fmt: skip
     note = (
         "Partition and configuration are the first 12 digits of their hashes, whole in result.json."
     )
-    return Sheet(headings, rows, note)
-
-
-def _faults(result: Mapping[str, Any]) -> str:
-    faults = result.get("faults") or {}
-    return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
+    return Sheet("Every run", columns, rows, [note])
 
 
 def warnings(reading: Reading) -> list[str]:
@@ -225,7 +212,7 @@ def _trouble_lines(reading: Reading) -> list[str]:
         if any(never):
             how = "scored with the generic model, tuned where everybody's is"
             lines.append(f"{method.label}: clients never sampled, {how}: {_values(never)}.")
-        faults = [text for run in method.runs if (text := _faults(run.result))]
+        faults = [text for run in method.runs if (text := faults_text(run.result))]
         if faults:
             lines.append(f"{method.label}: faults happened: {'; '.join(faults)}.")
     return lines

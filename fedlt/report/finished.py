@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fedlt.comparing.cells import values
+from fedlt.comparing.cells import SIGNED, mark, values
 from fedlt.comparing.conditions import check_comparable
+from fedlt.comparing.sheet import Cell, spread
 from fedlt.comparing.stored import collect, read_finished
 from fedlt.config.identity import flatten
 from fedlt.config.yaml12 import read_mapping
@@ -135,6 +136,11 @@ class Method:
     def values(self, metric: str, which: str) -> list[float]:
         """Return a metric over the seeds; [] where a run does not have it."""
         return values(self.results, which, metric)
+
+    def cell(self, metric: str) -> Cell:
+        """Return a metric's mean and interval over the seeds, marked as in every table."""
+        own, is_signed = self.values(metric, MOMENT), metric in SIGNED
+        return spread(own, signed=is_signed, mark=mark(self.results, metric))
 
     def known(self, metric: str, which: str) -> list[float]:
         """Return a metric over the seeds that have it."""

@@ -1,7 +1,6 @@
 """A report as one HTML page: nothing is loaded from anywhere, it opens from disk.
 
-The page is well-formed XML too. A number carries what was measured:
-``<data value="0.94">94.0</data>``.
+The page is well-formed XML too.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from fedlt.report.picture import Cell, Picture, Sheet
+from fedlt.comparing.sheet import Sheet, to_html
+from fedlt.report.picture import Picture
 from fedlt.report.style import data_uri
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -19,13 +19,13 @@ _STYLE = Path(__file__).with_name("page.css")
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page that is not a picture."""
 
     slug: str
     heading: str
     text: str
-    sheets: Sequence[tuple[str, Sheet, bool]]  # caption, table, folded away
+    sheets: Sequence[tuple[Sheet, bool]]  # table, folded away
     terms: Sequence[tuple[str, str]] = ()  # word, meaning
 
 
@@ -40,9 +40,9 @@ class Content:
     table: Sheet
     moments: Sheet
     beside: Sheet  # what the personal view is read against
-    verdicts: Section | None  # None: nothing to compare
+    verdicts: PageSection | None  # None: nothing to compare
     pictures: Sequence[Picture]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     footer: str
 
 
@@ -59,9 +59,9 @@ def render(content: Content) -> str:
         _box("care", "Before you trust a difference", content.warnings),
         _nav(links),
         '<h2 id="table">The figures</h2>',
-        _table("Both views, primary heads", content.table),
-        _folded("Other moments of the runs", [_table("Accuracy by moment", content.moments)]),
-        _folded("References and masks of the personal view", [_table(_BESIDE, content.beside)]),
+        to_html(content.table),
+        _folded("Other moments of the runs", [to_html(content.moments)]),
+        _folded("References and masks of the personal view", [to_html(content.beside)]),
         *map(_section, verdicts),
         *map(_picture, content.pictures),
         *map(_section, content.sections),
@@ -97,7 +97,7 @@ def _folded(words: str, parts: Sequence[str]) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    tables = [_table(caption, sheet) for caption, sheet in picture.sheets.items()]
+    tables = list(map(to_html, picture.sheets))
     image = f'<img src="{data_uri(picture.figure)}" alt="{escape(picture.alt)}" />'
     return (
         f'<h2 id="{picture.slug}">{escape(picture.title)}</h2>\n<p>{escape(picture.how)}</p>\n'
@@ -105,42 +105,14 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _section(section: Section) -> str:
+def _section(section: PageSection) -> str:
     parts = [f'<h2 id="{section.slug}">{escape(section.heading)}</h2>']
     if section.text:
         parts.append(f"<p>{escape(section.text)}</p>")
-    for caption, sheet, is_folded in section.sheets:
-        table = _table(caption, sheet)
-        parts.append(_folded(caption, [table]) if is_folded else table)
+    for sheet, is_folded in section.sheets:
+        table = to_html(sheet)
+        parts.append(_folded(sheet.title, [table]) if is_folded else table)
     if section.terms:
         items = (f"<dt>{escape(t)}</dt><dd>{escape(m)}</dd>" for t, m in section.terms)
         parts.append(f"<dl>{''.join(items)}</dl>")
     return "\n".join(parts)
-
-
-def _table(caption: str, sheet: Sheet) -> str:
-    numeric = [
-        all(isinstance(row[n], Cell) for row in sheet.rows) for n in range(len(sheet.headings))
-    ]
-    heads = "".join(
-        f'<th scope="col"{"" if number else _TEXT}>{escape(words)}</th>'
-        for words, number in zip(sheet.headings, numeric, strict=True)
-    )
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in sheet.rows)
-    note = f'<p class="note">{escape(sheet.note)}</p>' if sheet.note else ""
-    return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
-    )
-
-
-_TEXT = ' class="text"'
-_BESIDE = "Beside the personal view"
-
-
-def _cell(cell: Cell | str) -> str:
-    if isinstance(cell, str):
-        return f"<td{_TEXT}>{escape(cell)}</td>"
-    if cell.value is None:
-        return f'<td class="number">{escape(cell.text)}</td>'
-    return f'<td class="number"><data value="{cell.value!r}">{escape(cell.text)}</data></td>'

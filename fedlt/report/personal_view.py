@@ -5,12 +5,11 @@ docs/metrics.md defines every number under the name in :data:`_SHARES` and :data
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
-from fedlt.comparing.cells import mark
+from fedlt.comparing.sheet import Sheet, number
+from fedlt.evaluation.rounds import mean
 from fedlt.report.finished import MOMENT, Method
-from fedlt.report.picture import Cell, Sheet, number, spread
 
 _SHARES = {  # heading -> metric, in %
     "largest class": "personal/majority_guess",
@@ -44,16 +43,10 @@ _NOTE = (
 
 def beside_sheet(methods: Sequence[Method]) -> Sheet:
     """Return references, masked figures, groups with their clients, steps and coverage."""
-    rows: list[list[Cell | str]] = []
+    rows = []
     for method in methods:
-        shares = [_share(method, metric) for metric in (*_SHARES.values(), *_SEEN.values())]
+        shares = [method.cell(metric) for metric in (*_SHARES.values(), *_SEEN.values())]
         counts = [method.values(metric, MOMENT) for metric in _COUNTS.values()]
-        means = [number(statistics.fmean(one) if one else None, ",.4g") for one in counts]
-        rows.append([method.label, *shares, *means])
-    return Sheet(["method", *_SHARES, *_SEEN, *_COUNTS], rows, _NOTE)
-
-
-def _share(method: Method, metric: str) -> Cell:
-    cell = spread(method.values(metric, MOMENT), signed=metric == "personal/gain_held")
-    sign = mark(method.results, metric) if cell.value is not None else ""
-    return Cell(f"{sign}{cell.text}", cell.value)
+        rows.append([method.label, *shares, *(number(mean(one), ",.4g") for one in counts)])
+    columns = ["method", *_SHARES, *_SEEN, *_COUNTS]
+    return Sheet("Beside the personal view", columns, rows, [_NOTE])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
-from fedlt.comparing.cells import is_average, majority_guess, mark
+from fedlt.comparing.cells import is_average, majority_guess
+from fedlt.comparing.sheet import DASH, Sheet, percent, share
 from fedlt.comparing.statistics import interval
-from fedlt.comparing.terminal import DASH, percent
 from fedlt.comparing.verdicts import MIN_SEEDS, Verdict
 from fedlt.evaluation.rounds import mean
 from fedlt.report.finished import MOMENT, Method, Reading
-from fedlt.report.picture import Cell, Sheet, share, spread
 
 MOMENTS = {
     "final": "the last round",
@@ -185,52 +183,43 @@ def _gain_line(methods: Sequence[Method]) -> str:
 
 def main_sheet(methods: Sequence[Method]) -> Sheet:
     """Return both views, the primary heads alone, mean and 95 % interval over the seeds."""
-    which = MOMENT
-    rows: list[list[Cell | str]] = []
+    rows = []
     scored_on = methods[0].scored_on
     columns = {f"generic {n}": f"generic/{word}" for n, word in scored_on.columns.items()} | _REST
     for method in methods:
-        cells = [_marked(method, name, metric, which) for name, metric in columns.items()]
         reference = next((run.result.get("reference") for run in method.runs), None)
         label = f"{method.label} (reference: {reference})" if reference else method.label
-        rows.append([label, *cells])
-    words = [
-        f"In %, {MOMENTS[which]}, mean ± 95 % interval over the seeds; {DASH}: does not exist."
+        rows.append([label, *map(method.cell, columns.values())])
+    notes = [
+        f"In %, {MOMENTS[MOMENT]}, mean ± 95 % interval over the seeds; {DASH}: does not exist."
     ]
     if not scored_on.balanced:
-        words.append(f"The {scored_on.name} is not balanced: balanced is the mean recall.")
-    guess = majority_guess([method.results for method in methods], which)
+        notes.append(f"The {scored_on.name} is not balanced: balanced is the mean recall.")
+    guess = majority_guess([method.results for method in methods], MOMENT)
     if guess is not None:
-        words.append(f"Always guessing a client's largest class: {percent(guess)}.")
+        notes.append(f"Always guessing a client's largest class: {percent(guess)}.")
     if any(is_average(method.results) for method in methods):
-        words.append(
+        notes.append(
             "~: the generic model is averaged from personal parts; the method itself has none."
         )
     if any(map(_is_reference, methods)):
-        words.append("A reference is not federated: it says what is possible, and is not ranked.")
-    return Sheet(["method", *columns], rows, " ".join(words))
-
-
-def _marked(method: Method, name: str, metric: str, which: str) -> Cell:
-    cell = spread(method.values(metric, which), signed=name == "gain")
-    sign = mark(method.results, metric) if cell.value is not None else ""
-    return Cell(f"{sign}{cell.text}", cell.value)
+        notes.append("A reference is not federated: it says what is possible, and is not ranked.")
+    return Sheet("Both views, primary heads", ["method", *columns], rows, notes)
 
 
 def moments_sheet(methods: Sequence[Method]) -> Sheet:
     """Return both headlines at every moment side by side."""
-    headings, columns = ["method"], []
-    both = methods[0].scored_on.headlines
-    for which in MOMENTS:
-        if any((run.result.get(which) or {}) for method in methods for run in method.runs):
-            headings += [f"{view} {which}" for view in both]
-            columns += [(metric, which) for metric in both.values()]
-    rows: list[list[Any]] = [
-        [m.label, *(share(mean(m.values(metric, which))) for metric, which in columns)]
-        for m in methods
+    columns = {
+        f"{view} {which}": (metric, which)
+        for which in MOMENTS
+        if any((run.result.get(which) or {}) for method in methods for run in method.runs)
+        for view, metric in methods[0].scored_on.headlines.items()
+    }
+    rows = [
+        [m.label, *(share(mean(m.values(*column))) for column in columns.values())] for m in methods
     ]
     note = (
         "Mean over the seeds, in %. best_on_test picks each number's best round by looking at the "
         "test set: it flatters, and stands here only for comparison with papers that did so."
     )
-    return Sheet(headings, rows, note)
+    return Sheet("Accuracy by moment", ["method", *columns], rows, [note])

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from fedlt.comparing.cells import AVERAGE
 from fedlt.comparing.conditions import check_comparable
-from fedlt.comparing.terminal import percent
+from fedlt.comparing.sheet import Cell, Sheet, number, percent, share
 from fedlt.comparing.verdicts import MIN_SEEDS, Verdict, pick_reference, verdicts
 from fedlt.errors import FedltError
 from fedlt.report.finished import MOMENT, Method
-from fedlt.report.picture import Cell, Sheet, number, share
 
 _VIEWS = {"generic": "one model for everybody", "personal": "each client's own model"}
 _WORDS = {"better": "better", "worse": "worse", "not different": "no difference shown for"}
@@ -64,7 +63,7 @@ def _named(one: Verdict) -> str:
 
 def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
     """Return every verdict with what it rests on."""
-    rows: list[list[Cell | str]] = [
+    rows = [
         [
             one.row,
             one.view,
@@ -89,7 +88,7 @@ def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
         "method", "model", "verdict", "difference", "95 % interval, each for itself", "p",
         "effect size", "clients higher, %", "clients lower, %",
     ]  # fmt: skip
-    return Sheet(headings, rows, note)
+    return Sheet("Verdicts", headings, rows, [note])
 
 
 def _difference(one: Verdict) -> Cell:
@@ -102,4 +101,4 @@ def _range(one: Verdict) -> Cell:
     if half is None:
         return share(None)
     low, high = (percent(edge, signed=True) for edge in (mean - half, mean + half))
-    return Cell(f"{low} to {high}", None)
+    return Cell(f"{low} to {high}")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from fedlt.cli import main
 from fedlt.comparing.cells import accuracy_cell
-from fedlt.comparing.terminal import percent
+from fedlt.comparing.sheet import percent
 from fedlt.config import Config
 from fedlt.errors import FedltError
 from fedlt.methods.lookup import resolve_strategy
@@ -74,9 +74,9 @@ def test_paths_of_experiments_are_whole(tmp_path, monkeypatch, capsys):
 def test_no_minus_before_zero():
     """-0.04 percent points round to zero, which has no sign; -0.06 round to -0.1."""
     runs = [{"last_k": {"personal/gain": value}} for value in (-0.0004, -0.0004)]
-    assert accuracy_cell(runs, "last_k", "personal/gain").startswith("+0.0")
+    assert accuracy_cell(runs, "last_k", "personal/gain").text.startswith("+0.0")
     runs = [{"last_k": {"personal/gain": value}} for value in (-0.0006, -0.0006)]
-    assert accuracy_cell(runs, "last_k", "personal/gain").startswith("-0.1")
+    assert accuracy_cell(runs, "last_k", "personal/gain").text.startswith("-0.1")
     assert percent(-0.0004) == "0.0"
 
 

@@ -10,8 +10,8 @@ from fedlt.cli.realign import _best
 from fedlt.comparing.cells import columns
 from fedlt.comparing.conditions import check_comparable
 from fedlt.comparing.exports import csv_text, markdown
-from fedlt.comparing.reproduction import cells
-from fedlt.comparing.schedule import Cell, Outcome, _describe
+from fedlt.comparing.reproduction import reproduced
+from fedlt.comparing.schedule import Outcome, PlannedRun, _describe
 from fedlt.comparing.sweep import score
 from fedlt.comparing.table import footnotes
 from fedlt.comparing.verdicts import describe, verdicts
@@ -99,7 +99,7 @@ def test_the_progress_names_the_headline():
         "generic balanced 25.0 %  personal 50.0 %  (round 3)"
     )
     assert describe_round(3, row, BALANCED) == "generic 98.0 %  personal 50.0 %  (round 3)"
-    cell = Cell("Lazy", SimpleNamespace(seed=1))
+    cell = PlannedRun("Lazy", SimpleNamespace(seed=1))
     line = _describe(Outcome(cell, result(1, 0.98, 0.25)))
     assert line == "Lazy, seed 1: generic balanced 25.0 %, personal 50.0 %, 1 s"
 
@@ -127,7 +127,7 @@ def test_rows_without_a_reference_figure_show_the_headlines():
     recipe = SimpleNamespace(
         comparison=SimpleNamespace(rows=[SimpleNamespace(label="Lazy")]), figures=[]
     )
-    found = cells(recipe, {"": {"Lazy": [result(1, 0.98, 0.25)]}}, as_written=True)
+    found = reproduced(recipe, {"": {"Lazy": [result(1, 0.98, 0.25)]}}, as_written=True)
     assert [one.metric for one in found] == ["generic/balanced", "personal/accuracy"]
     assert found[0].ours.mean == pytest.approx(25)
 

@@ -12,7 +12,14 @@ import pytest
 from fedlt.cli import main
 from fedlt.comparing.comparison import read_comparison
 from fedlt.comparing.recipes import Figure, find_recipe, read_recipe, seeds_of
-from fedlt.comparing.reproduction import cells, judge, markdown, sources, summary, to_csv
+from fedlt.comparing.reproduction import (
+    figures_csv,
+    judge,
+    markdown,
+    reproduced,
+    sources,
+    summary,
+)
 from fedlt.comparing.statistics import Interval
 from fedlt.config import load_config
 from fedlt.errors import FedltError
@@ -221,7 +228,7 @@ def test_cells_of_made_up_results(file):
         "a": {"FedAvg": made_up([0.80, 0.82], [0.9, 0.9]), "FedProx": made_up([0.5], [0.6])},
         "b": {"FedAvg": made_up([0.5, 0.5], [0.9, 0.9])},  # FedProx failed
     }
-    found = cells(recipe, tables, as_written=True)
+    found = reproduced(recipe, tables, as_written=True)
     words = {(one.setting, one.row, one.metric): one.word for one in found}
     assert words == {
         ("a", "FedAvg", "generic/accuracy"): "within",
@@ -240,14 +247,14 @@ def test_cells_of_made_up_results(file):
     assert row in text.splitlines()
     assert "* source of FedAvg, generic/accuracy, last_k: table 1" in text
     assert "another quantity, FedAvg, personal/accuracy: it is masked" in sources(found)
-    first = next(csv.DictReader(io.StringIO(to_csv("full", found))))
+    first = next(csv.DictReader(io.StringIO(figures_csv("full", found))))
     assert (first["reference"], first["seeds"], first["source"]) == ("80.0", "2", "table 1")
     assert float(first["ours"]) == pytest.approx(81.0)
 
 
 def test_a_cut_down_version_judges_nothing_however_near(file):
     recipe = read_recipe(file())
-    found = cells(recipe, {"a": {"FedAvg": made_up([0.8], [0.9])}}, as_written=False)
+    found = reproduced(recipe, {"a": {"FedAvg": made_up([0.8], [0.9])}}, as_written=False)
     assert not {"within", "not within"} & {one.word for one in found}
     assert "nothing here reproduces" in summary(found, as_written=False)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from fedlt.cli import main
 from fedlt.comparing.display import RunsProgress
 from fedlt.comparing.processes import run_in_processes
-from fedlt.comparing.schedule import Cell, run_cells
+from fedlt.comparing.schedule import PlannedRun, run_cells
 from fedlt.comparing.sweep import score
 from fedlt.federation.ledger import Ledger
 from fedlt.runs.directory import RunDirectory
@@ -81,7 +81,7 @@ def test_results_do_not_depend_on_how_many_go_at_once(lab):
     told = Told()
     results = []
     for jobs in (1, 2):
-        cells = [Cell("a", lab.fresh(seed=seed)) for seed in (1, 2, 3)]
+        cells = [PlannedRun("a", lab.fresh(seed=seed)) for seed in (1, 2, 3)]
         outcomes = run_cells(cells, jobs=jobs, progress=told)
         assert [outcome.cell.config.seed for outcome in outcomes] == [1, 2, 3]
         results.append([outcome.result["final"] for outcome in outcomes])
@@ -92,7 +92,9 @@ def test_results_do_not_depend_on_how_many_go_at_once(lab):
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(lab):
     good, bad = lab.fresh(), lab.fresh(local={"lr": 1e30, "batch_size": 8})
-    outcomes = run_cells([Cell("bad", bad), Cell("good", good)], jobs=1, progress=Told())
+    outcomes = run_cells(
+        [PlannedRun("bad", bad), PlannedRun("good", good)], jobs=1, progress=Told()
+    )
     assert outcomes[0].result is None
     assert "not finite" in outcomes[0].reason
     assert outcomes[1].result["status"] == "finished"
@@ -102,7 +104,7 @@ def test_what_was_stopped_goes_on_with_the_same_bits(lab):
     """The second call resumes one run and reads the other."""
     stopped = lab.stopped(2)
     done = lab.fresh()
-    cells = [Cell("a", stopped), Cell("b", done)]
+    cells = [PlannedRun("a", stopped), PlannedRun("b", done)]
     run_cells(cells[1:], jobs=1, progress=Told())
     told = Told()
     first, second = run_cells(cells, jobs=1, progress=told)

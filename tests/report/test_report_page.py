@@ -14,11 +14,11 @@ from report_pages import parse, table, texts
 from sealed import edit, reseal
 
 from fedlt.cli import main
+from fedlt.comparing.sheet import spread
 from fedlt.errors import FedltError
 from fedlt.report.build import write_report
 from fedlt.report.figures.gains import gain_by_size
 from fedlt.report.finished import read_runs
-from fedlt.report.picture import spread
 from fedlt.report.summary import main_sheet
 
 MANY = 9  # more methods than one picture has lines for

@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fedlt.comparing.terminal import percent, result_table, seeds_table
+from fedlt.comparing.sheet import percent
+from fedlt.comparing.terminal import result_table, seeds_table
 
 FINAL = {
     "round": 3,

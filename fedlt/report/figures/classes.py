@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlt.comparing.terminal import DASH
+from fedlt.comparing.sheet import DASH, Sheet, number, spread
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.report.finished import Method, RunRecord
-from fedlt.report.picture import Cell, Picture, Sheet, spread
+from fedlt.report.picture import Picture
 from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, percent_axis
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(5, len(labels)), handlelength=4
     )
-    sheets = {_VIEWS[view]: _sheet(names, counts, rows) for view, rows in found.items()}
+    sheets = [_sheet(view, names, counts, rows) for view, rows in found.items()]
     return Picture("classes", _TITLE, _how(methods) + _BANDS, _alt(found), figure, sheets)
 
 
@@ -181,21 +181,23 @@ def _map(methods: Sequence[Method], view: str, rows: Mapping[str, Sequence[Float
             axes.text(place, row, text, ha="center", va="center", fontsize=7, color=color)
     bar = figure.colorbar(image, ax=axes, label="recall", fraction=0.03, pad=0.01)
     percent_axis(bar.ax.yaxis)
-    sheets = {_VIEWS[view]: _sheet(names, counts, rows)}
+    sheets = [_sheet(view, names, counts, rows)]
     title = f"{_TITLE}: {_VIEWS[view][0].lower()}{_VIEWS[view][1:]}"
     return Picture(f"classes-{view}", title, _how(methods), _alt({view: rows}), figure, sheets)
 
 
 def _sheet(
-    names: Sequence[str], counts: FloatArray, rows: Mapping[str, Sequence[FloatArray]]
+    view: str,
+    names: Sequence[str],
+    counts: FloatArray,
+    rows: Mapping[str, Sequence[FloatArray]],
 ) -> Sheet:
-    lines: list[list[Cell | str]] = []
+    lines: list[list[object]] = []
     for place, name in enumerate(names):
         cells = [spread([float(r[place]) for r in values]) for values in rows.values()]
-        lines.append([name, Cell(f"{counts[place]:.0f}", float(counts[place])), *cells])
-    return Sheet(
-        ["class", "training images", *rows], lines, "In %, mean ± 95 % interval over seeds."
-    )
+        lines.append([name, number(counts[place], ".0f"), *cells])
+    note = "In %, mean ± 95 % interval over seeds."
+    return Sheet(_VIEWS[view], ["class", "training images", *rows], lines, [note])
 
 
 def _alt(found: Mapping[str, Mapping[str, Sequence[FloatArray]]]) -> str:

@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.sheet import Cell, Sheet, between, share
 from fedlt.report.finished import Method
-from fedlt.report.picture import Cell, Picture, Sheet, between, share
+from fedlt.report.picture import Picture
 from fedlt.report.style import LOOKS, grid_of, look, new_figure, percent_axis, round_axis
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _together(
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(5, len(labels)), handlelength=4
     )
-    sheets = {names[view]: rounds_sheet(own, share) for view, own in found.items()}
+    sheets = [rounds_sheet(names[view], own, share) for view, own in found.items()]
     return [_picture("curves", "How the accuracy grows with the rounds", figure, found, sheets)]
 
 
@@ -99,18 +100,18 @@ def _panels(view: str, methods: Sequence[Method], found: dict[str, Series], name
     figure.supxlabel("round", fontsize=10)
     figure.supylabel("accuracy; grey: the other methods", fontsize=10)
     title = f"How the accuracy grows: {name[0].lower()}{name[1:]}"
-    sheets = {name: rounds_sheet(found, share)}
+    sheets = [rounds_sheet(name, found, share)]
     return _picture(f"curves-{view}", title, figure, {view: found}, sheets)
 
 
-def rounds_sheet(found: dict[str, Series], cell: Callable[[float], Cell]) -> Sheet:
+def rounds_sheet(title: str, found: dict[str, Series], cell: Callable[[float], Cell]) -> Sheet:
     """Return method and round against mean and range over seeds."""
-    rows: list[list[Cell | str]] = [
+    rows = [
         [label, str(number), cell(statistics.fmean(values)), between(values)]
         for label, series in found.items()
         for number, values in series.items()
     ]
-    return Sheet(["method", "round", "mean %", "lowest to highest seed %"], rows)
+    return Sheet(title, ["method", "round", "mean %", "lowest to highest seed %"], rows)
 
 
 def _picture(
@@ -118,7 +119,7 @@ def _picture(
     title: str,
     figure: Any,  # noqa: ANN401 (a matplotlib figure)
     found: dict[str, dict[str, Series]],
-    sheets: dict[str, Sheet],
+    sheets: list[Sheet],
 ) -> Picture:
     words = []
     for view, series in found.items():

@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.sheet import Sheet, number, text_of
 from fedlt.evaluation.rounds import mean
 from fedlt.report.figures.curves import Series, by_round, draw_lines
 from fedlt.report.finished import Method
-from fedlt.report.picture import Cell, Picture, Sheet, number, text_of
+from fedlt.report.picture import Picture
 from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, round_axis
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def diagnostics(methods: Sequence[Method]) -> list[Picture]:
     first = next(iter(found.values()))
     alt = f"Panels of {', '.join(found)} by round for {', '.join(first)}; the table has the values."
     title = "Inside the models: diagnostics over the rounds"
-    return [Picture("diagnostics", title, _HOW, alt, figure, {"Diagnostics": sheet})]
+    return [Picture("diagnostics", title, _HOW, alt, figure, [sheet])]
 
 
 def _draw_rounds(axes: Axes, methods: Sequence[Method], series: dict[str, Series]) -> None:
@@ -96,15 +97,14 @@ def _sheet(found: dict[str, dict[str, Series]]) -> Sheet:
     for series in found.values():
         for label, rounds in series.items():
             places.setdefault(label, set()).update(rounds)
-    rows: list[list[Cell | str]] = []
+    rows: list[list[object]] = []
     for label, round_ in ((name, r) for name, all_ in places.items() for r in sorted(all_)):
         cells = [
             number(mean(series.get(label, {}).get(round_, ())), ".3g") for series in found.values()
         ]
         rows.append([label, str(round_), *cells])
-    return Sheet(
-        ["method", "round", *found], rows, "Mean over the seeds; docs/metrics.md defines them."
-    )
+    note = "Mean over the seeds; docs/metrics.md defines them."
+    return Sheet("Diagnostics", ["method", "round", *found], rows, [note])
 
 
 def class_vectors(methods: Sequence[Method]) -> list[Picture]:
@@ -114,9 +114,9 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
         return []
     figure = new_figure(1.8 + 0.32 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
-    table: list[list[Cell | str]] = []
+    table: list[list[object]] = []
     for place, (label, head, method) in enumerate(rows):
-        cells: list[Cell | str] = [f"{label}: {head}"]
+        cells: list[object] = [f"{label}: {head}"]
         for axes, word in ((left, "norm"), (right, "angle")):
             for group, marker in _GROUPS.items():
                 value = _last(method, f"{_PREFIX}{head}/{word}_{group}")
@@ -135,27 +135,15 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     left.set_ylim(len(rows) - 0.4, -0.6)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     headings = [f"{word} {group}" for word in ("norm", "angle") for group in _GROUPS]
-    sheet = Sheet(
-        ["head", *headings, *_MORE.values()],
-        table,
-        "Last round with diagnostics, mean over the seeds.",
-    )
+    note = "Last round with diagnostics, mean over the seeds."
+    sheet = Sheet("Class vectors", ["head", *headings, *_MORE.values()], table, [note])
     how = (
         "A head favours classes whose vectors are long. A balanced head has its three marks close "
         "together; a long-tailed one has short vectors for rare classes."
     )
     words = [f"{row[0]} many {text_of(row[1])}, few {text_of(row[3])}" for row in table]
     alt = f"Mean length of class vectors by class group: {'; '.join(words)}."
-    return [
-        Picture(
-            "class-vectors",
-            "Class vectors of every head",
-            how,
-            alt,
-            figure,
-            {"Class vectors": sheet},
-        )
-    ]
+    return [Picture("class-vectors", "Class vectors of every head", how, alt, figure, [sheet])]
 
 
 def _heads(method: Method) -> list[str]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedlt.comparing.sheet import Cell, Sheet, number, share, spread, text_of
 from fedlt.comparing.statistics import interval
 from fedlt.evaluation.personal_metrics import ROUNDING
 from fedlt.report.figures.per_client import clients_of, with_clients
 from fedlt.report.finished import MOMENT, Method
-from fedlt.report.picture import Cell, Picture, Sheet, number, share, spread, text_of
+from fedlt.report.picture import Picture
 from fedlt.report.style import grid_of, new_figure, points_axis
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
     if not known:
         return []
     figure, made = grid_of(len(known), columns=min(4, len(known)), height=2.6)
-    rows: list[list[Cell | str]] = []
+    rows: list[list[object]] = []
     for axes, method in zip(made, known, strict=True):
         rows += _draw_sizes(axes, method)
     figure.supxlabel("training images of the client (log scale)", fontsize=10)
@@ -52,7 +53,7 @@ def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
     words = [f"{r[0]}, {r[1]} third: {text_of(r[3])}" for r in rows]
     alt = f"Gain by client size in percentage points. {'; '.join(words)}."
     title = "Who gains from a model of its own: small clients or large ones?"
-    sheets = {"Gain by client size": Sheet(headings, rows, note)}
+    sheets = [Sheet("Gain by client size", headings, rows, [note])]
     return [Picture("gain-by-size", title, _BY_SIZE, alt, figure, sheets)]
 
 
@@ -61,7 +62,7 @@ def _has_gains(method: Method) -> bool:
     return all(gain is not None for gain in gains) and any(np.any(gain) for gain in gains)
 
 
-def _draw_sizes(axes: Axes, method: Method) -> list[list[Cell | str]]:
+def _draw_sizes(axes: Axes, method: Method) -> list[list[object]]:
     """Draw a method's clients and return their rows of the table."""
     figures = [clients_of(run) for run in method.runs]
     sizes = np.concatenate([one.sizes for one in figures])
@@ -83,16 +84,16 @@ def _draw_sizes(axes: Axes, method: Method) -> list[list[Cell | str]]:
     return _size_rows(method.label, sizes, gains)
 
 
-def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[Cell | str]]:
+def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[object]]:
     """Return the smallest, middle and largest third of the clients."""
-    rows: list[list[Cell | str]] = []
+    rows: list[list[object]] = []
     parts = np.array_split(np.argsort(sizes, kind="stable"), min(3, sizes.size))
     names = ("smallest", "middle", "largest") if len(parts) == 3 else ("smallest", "largest")
     for name, part in zip(names, parts, strict=False):
         worse = float((gains[part] < -ROUNDING).mean())
         span = f"{sizes[part].min()} to {sizes[part].max()}"
         gain = share(float(gains[part].mean()), signed=True)
-        rows.append([label, name, span, gain, share(worse), Cell(str(part.size), float(part.size))])
+        rows.append([label, name, span, gain, share(worse), number(part.size, "")])
     return rows
 
 
@@ -104,7 +105,7 @@ def tail_owners(methods: Sequence[Method]) -> list[Picture]:
         return []
     figure = new_figure(1.7 + 0.36 * len(known))
     _draw_owners(figure.subplots(), known, which)
-    rows: list[list[Cell | str]] = [
+    rows = [
         [
             m.label,
             *(spread(m.known(metric, which), signed=True) for metric in _KINDS.values()),
@@ -113,10 +114,11 @@ def tail_owners(methods: Sequence[Method]) -> list[Picture]:
         for m in known
     ]
     note = "In percentage points, mean ± 95 % interval over the seeds that have such clients."
-    sheet = Sheet(["method", *_KINDS, "clients with rare classes"], rows, note)
+    columns = ["method", *_KINDS, "clients with rare classes"]
+    sheets = [Sheet("Gain by rare classes", columns, rows, [note])]
     words = [f"{row[0]} {text_of(row[1])} and {text_of(row[2])}" for row in rows]
     alt = f"Mean gain of clients that hold rare classes and of the others: {'; '.join(words)}."
-    title, sheets = "Do the owners of rare classes gain or pay?", {"Gain by rare classes": sheet}
+    title = "Do the owners of rare classes gain or pay?"
     return [Picture("tail-owners", title, _BY_OWNER, alt, figure, sheets)]
 
 

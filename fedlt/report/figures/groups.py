@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.sheet import Sheet, share, spread
 from fedlt.comparing.statistics import interval
 from fedlt.report.finished import MOMENT, Method
-from fedlt.report.picture import Cell, Picture, Sheet, share, spread
+from fedlt.report.picture import Picture
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def group_bars(methods: Sequence[Method]) -> list[Picture]:
     made[0].set_ylim(len(methods) - 0.45, -0.55)
     handles, labels = made[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
-    sheets = {"Accuracy by class group": groups_sheet(methods, views, which)}
+    sheets = [groups_sheet(methods, views, which)]
     alt = _alt(methods, views, which)
     how = _HOW.format("Accuracy" if methods[0].scored_on.balanced else "Mean recall")
     return [Picture("groups", "Frequent and rare classes", how, alt, figure, sheets)]
@@ -108,11 +109,10 @@ def groups_sheet(
 ) -> Sheet:
     """Return accuracy and groups of the given views."""
     metrics = [f"{view}/{metric}" for view, words in views.items() for metric in words]
-    rows: list[list[Cell | str]] = [
-        [m.label, *(spread(m.values(metric, which)) for metric in metrics)] for m in methods
-    ]
+    rows = [[m.label, *(spread(m.values(metric, which)) for metric in metrics)] for m in methods]
     headings = [metric.replace("/accuracy", " all").replace("/", " ") for metric in metrics]
-    return Sheet(["method", *headings], rows, "In %, mean ± 95 % interval over seeds.")
+    note = "In %, mean ± 95 % interval over seeds."
+    return Sheet("Accuracy by class group", ["method", *headings], rows, [note])
 
 
 def _alt(methods: Sequence[Method], views: Mapping[str, Any], which: str) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedlt.comparing.sheet import Sheet, number, share, text_of
 from fedlt.report.finished import ClientFigures, Method, RunRecord
 from fedlt.report.partition_plot import PartitionView, draw_heat
-from fedlt.report.picture import Cell, Picture, Sheet, share, text_of
+from fedlt.report.picture import Picture
 from fedlt.report.style import LOOKS, look, new_figure, percent_axis
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def partition_and_accuracy(methods: Sequence[Method]) -> list[Picture]:
         for run in method.runs:
             if run.seed == seed:
                 seen.setdefault(run.result["partition_hash"], []).append((method, run))
-    for number, (digest, pairs) in enumerate(seen.items(), start=1):
-        slug = "partition" if number == 1 else f"partition-{number}"
+    for place, (digest, pairs) in enumerate(seen.items(), start=1):
+        slug = "partition" if place == 1 else f"partition-{place}"
         positions = {method.label: n for n, method in enumerate(methods)}
         pictures.append(_partition(slug, digest, pairs, positions))
     return pictures
@@ -75,7 +76,7 @@ def _partition(
         f"beside it the personal accuracy per client of {', '.join(m.label for m, _ in known)}."
     )
     title = f"Who holds what, and how the client fares: seed {run.seed}, partition {digest[:10]}"
-    sheets = {"Clients": _clients_sheet(counts, known)}
+    sheets = [_clients_sheet(counts, known)]
     return Picture(slug, title, how, alt, figure, sheets)
 
 
@@ -115,15 +116,16 @@ def _draw_accuracies(
 def _clients_sheet(counts: np.ndarray, known: Sequence[tuple[Method, RunRecord]]) -> Sheet:
     figures = [clients_of(run) for _, run in known]
     tables = [dict(zip(f.cids.tolist(), f.accuracy.tolist(), strict=True)) for f in figures]
-    rows: list[list[Cell | str]] = []
+    rows: list[list[object]] = []
     for cid, row in enumerate(counts[:_MOST_ROWS]):
         held = ", ".join(f"{c}: {n}" for c, n in enumerate(row.tolist()) if n)
         cells = [share(table.get(cid)) for table in tables]
-        rows.append([str(cid), Cell(str(row.sum()), float(row.sum())), held, *cells])
+        rows.append([str(cid), number(row.sum(), ""), held, *cells])
     left = len(counts) - len(rows)
     more = f" {left} more clients are in evaluations/ of the run directories." if left > 0 else ""
     note = f"Personal accuracy in % in the last round.{more}"
-    return Sheet(["client", "images", "class: images", *(m.label for m, _ in known)], rows, note)
+    columns = ["client", "images", "class: images", *(m.label for m, _ in known)]
+    return Sheet("Clients", columns, rows, [note])
 
 
 def client_distribution(methods: Sequence[Method]) -> list[Picture]:
@@ -134,7 +136,7 @@ def client_distribution(methods: Sequence[Method]) -> list[Picture]:
     figure = new_figure(1.3 + 0.34 * len(known))
     axes = figure.subplots()
     generator = np.random.default_rng(0)  # places points only
-    rows: list[list[Cell | str]] = []
+    rows: list[list[object]] = []
     for row, (position, method) in enumerate(known):
         values = np.concatenate([clients_of(run).accuracy for run in method.runs])
         _draw_row(
@@ -142,14 +144,7 @@ def client_distribution(methods: Sequence[Method]) -> list[Picture]:
         )
         quantiles = np.percentile(values, [0, 10, 25, 50, 75, 90, 100])
         mean = float(np.mean([clients_of(run).accuracy.mean() for run in method.runs]))
-        rows.append(
-            [
-                method.label,
-                *map(share, quantiles),
-                share(mean),
-                Cell(str(values.size), float(values.size)),
-            ]
-        )
+        rows.append([method.label, *map(share, (*quantiles, mean)), number(values.size, "")])
     axes.set_yticks(range(len(known)), [method.label for _, method in known])
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
@@ -163,18 +158,10 @@ def client_distribution(methods: Sequence[Method]) -> list[Picture]:
     words = [f"{r[0]} median {text_of(r[4])} %, 10th percentile {text_of(r[2])} %" for r in rows]
     headings = ["method", "lowest", "10th", "25th", "median", "75th", "90th", "highest"]
     note = "In %, percentiles over all clients of all seeds together, in the last round."
-    sheet = Sheet([*headings, "mean", "clients"], rows, note)
+    columns = [*headings, "mean", "clients"]
+    sheet = Sheet("Distribution over clients", columns, rows, [note])
     alt = f"Dots of personal accuracy, one per client. {'; '.join(words)}."
-    return [
-        Picture(
-            "clients",
-            "How evenly the clients are served",
-            how,
-            alt,
-            figure,
-            {"Distribution over clients": sheet},
-        )
-    ]
+    return [Picture("clients", "How evenly the clients are served", how, alt, figure, [sheet])]
 
 
 def _draw_row(

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedlt.comparing.cells import values
+from fedlt.comparing.sheet import Sheet, spread, text_of
 from fedlt.comparing.statistics import interval
 from fedlt.comparing.stream_tables import StreamRow, stream_rows
 from fedlt.data.shots import GROUPS
 from fedlt.report.finished import MOMENT, Method
-from fedlt.report.picture import Cell, Picture, Sheet, spread, text_of
+from fedlt.report.picture import Picture
 from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
 
 if TYPE_CHECKING:
@@ -40,17 +41,17 @@ def stream_accuracy(methods: Sequence[Method]) -> list[Picture]:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     percent_axis(axes.xaxis)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    cells: list[list[Cell | str]] = [
+    cells: list[list[object]] = [
         [row.label, *(spread(values(row.runs, MOMENT, name)) for name in row.metrics.values())]
         for row in rows
     ]
     note = "In %, mean ± 95 % interval over seeds. Only the fused prediction is in a verdict."
-    sheet = Sheet(["stream", *headings], cells, note)
+    sheet = Sheet("Accuracy by stream", ["stream", *headings], cells, [note])
     many, few = headings.index("many") + 1, headings.index("few") + 1
     words = [f"{row[0]} many {text_of(row[many])}, few {text_of(row[few])}" for row in cells]
     alt = f"Accuracy in per cent of every stream alone: {'; '.join(words)}."
     title = "Experts and tokens: every stream alone"
-    return [Picture("streams", title, _HOW, alt, figure, {"Accuracy by stream": sheet})]
+    return [Picture("streams", title, _HOW, alt, figure, [sheet])]
 
 
 def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str, shift: float) -> None:

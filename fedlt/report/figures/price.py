@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fedlt.comparing.terminal import DASH
+from fedlt.comparing.sheet import Cell, Sheet, number, text_of
 from fedlt.report.finished import Method
-from fedlt.report.picture import Cell, Picture, Sheet, text_of
+from fedlt.report.picture import Picture
 from fedlt.report.style import new_figure
 
 _BARS = (  # heading, unit, fill, hatch
@@ -48,25 +48,20 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         "evaluations included, divided by its rounds. Compare it only between runs of one machine "
         "and one engine. Bytes are counted, not measured."
     )
-    rows: list[list[Cell | str]] = [
-        [label, *(_cell(value) for value in row)] for label, row in table.items()
-    ]
-    headings = [
-        "method",
-        *(f"{name}, {unit}" if unit == "KiB" else name for name, unit, *_ in _BARS),
-    ]
-    sheet = Sheet(
-        [*headings, "once, KiB", "peak memory, MiB"],
-        rows,
+    rows = [[label, *(_cell(value) for value in row)] for label, row in table.items()]
+    headings = [f"{name}, {unit}" if unit == "KiB" else name for name, unit, *_ in _BARS]
+    note = (
         "Seconds of the fastest seed and memory of the smallest, bytes as the mean over seeds. "
-        "Once: tensors that never change, sent in the first round.",
+        "Once: tensors that never change, sent in the first round."
     )
+    columns = ["method", *headings, "once, KiB", "peak memory, MiB"]
+    sheet = Sheet("Price of a round", columns, rows, [note])
     words = [
         f"{row[0]} {text_of(row[1])} s, {text_of(row[2])} KiB down, {text_of(row[3])} KiB up"
         for row in rows
     ]
     alt = f"Seconds and KiB per round. {'; '.join(words)}."
-    return [Picture("price", "What a round costs", how, alt, figure, {"Price of a round": sheet})]
+    return [Picture("price", "What a round costs", how, alt, figure, [sheet])]
 
 
 def _prices(method: Method) -> list[float | None]:
@@ -82,8 +77,4 @@ def _prices(method: Method) -> list[float | None]:
 
 
 def _cell(value: float | None) -> Cell:
-    return (
-        Cell(DASH, None)
-        if value is None
-        else Cell(f"{value:,.3g}" if value < 100 else f"{value:,.0f}", value)
-    )
+    return number(value, ",.3g" if value is not None and value < 100 else ",.0f")

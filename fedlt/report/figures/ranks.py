@@ -6,10 +6,11 @@ import re
 import statistics
 from collections.abc import Sequence
 
+from fedlt.comparing.sheet import Sheet, share
 from fedlt.evaluation.rank import DIRECTIONS
 from fedlt.report.figures.curves import by_round
 from fedlt.report.finished import Method
-from fedlt.report.picture import Cell, Picture, Sheet, share
+from fedlt.report.picture import Picture
 from fedlt.report.style import look, new_figure, percent_axis
 
 _NAME = re.compile(r"diagnostics/block_(\d+)/(\w+)/variance_(\d+)")
@@ -46,21 +47,22 @@ def token_ranks(methods: Sequence[Method]) -> list[Picture]:
     figure.legend(
         handles, names, loc="outside lower center", ncols=min(5, len(names)), handlelength=4
     )
-    rows: list[list[Cell | str]] = [
+    rows = [
         [label, stream, str(block), *(share(by_d.get(d)) for d in DIRECTIONS)]
         for (label, stream), blocks in found.items()
         for block, by_d in blocks.items()
     ]
     headings = [f"first {d} %" if d > 1 else "first %" for d in DIRECTIONS]
     note = "Last round with diagnostics, mean over the seeds; docs/metrics.md defines them."
-    sheet = Sheet(["method", "stream", "block", *headings], rows, note)
+    columns = ["method", "stream", "block", *headings]
+    sheet = Sheet("Variance by block", columns, rows, [note])
     last = [
         f"{label} {own} {share(blocks[max(blocks)][_DRAWN]).text} %"
         for (label, own), blocks in found.items()
     ]
     alt = f"Lines of that share by block; in the last block: {', '.join(last)}."
     title = "How many directions the features of every block use"
-    return [Picture("ranks", title, _HOW, alt, figure, {"Variance by block": sheet})]
+    return [Picture("ranks", title, _HOW, alt, figure, [sheet])]
 
 
 def _size(pair: tuple[list[object], list[str]]) -> int:
