@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -196,7 +195,7 @@ def reference(lab_factory: Callable[[str], Lab]) -> Callable[..., Outcome]:
     known: dict[str, Outcome] = {}
 
     def of(**changes: Any) -> Outcome:
-        key = json.dumps(changes, sort_keys=True)
+        key = lab.config(**changes).model_dump_json()
         if key not in known:
             known[key] = lab.run(**changes)
         return known[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -46,6 +46,14 @@ def marks_of(name: str, methods: Mapping[str, Any]) -> list[pytest.MarkDecorator
     """Return the marks of a case; one that is not among ``methods`` is fast."""
     slow = [pytest.mark.slow] if name in methods and is_slow(name) else []
     return [*slow, WITH_TIMM] if "deit_lt" in name else slow
+
+
+def slow_but(fast: Container[str], names: Iterable[str]) -> list[Any]:
+    """Return parameters for names, all slow but those of ``fast``."""
+    return [
+        pytest.param(n, marks=[*marks_of(n, {}), *([] if n in fast else [pytest.mark.slow])])
+        for n in names
+    ]
 
 
 def in_tiers(cases: Mapping[str, Any], methods: Mapping[str, Any]) -> pytest.MarkDecorator:
