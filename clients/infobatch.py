@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from fedlt.client import Batch, ClientPlugin, batches_with_rows
 from fedlt.config.ranges import Share, ShareBelowOne
-from fedlt.data.pruning import image_losses, soft_prune
+from fedlt.data.augment import normalize
+from fedlt.models.modes import evaluating
 from fedlt.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -50,3 +53,41 @@ class InfoBatch(ClientPlugin):
         for images, rows in batches_with_rows(client, epoch, replace(data, indices=indices)):
             extra, origin = {"weights": weights[rows]}, (data.images, rows)
             yield Batch(images, data.labels[rows], extra, origin)
+
+
+def soft_prune(scores: Tensor, ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return which images an epoch keeps, and the factors of their losses.
+
+    An image whose score is below the mean is left out with probability ``ratio``; else its factor
+    is 1 / (1 - ratio). The others are kept, with factor 1. So the weighted sum over the kept images
+    is, in expectation, the sum over all.
+
+    Args:
+        scores: Losses (n,), at least one.
+        ratio: r in [0, 1).
+        generator: CPU generator.
+
+    Returns:
+        Positions (k,), ascending, and factors (k,). Some image is always kept: none is below the
+        mean where all are alike.
+    """
+    easy = (scores < scores.mean()).cpu()
+    kept = ~easy | (torch.rand(len(scores), generator=generator) >= ratio)
+    factors = torch.where(easy, 1 / (1 - ratio), 1.0)
+    return kept.nonzero().flatten(), factors[kept]
+
+
+@torch.no_grad()
+def image_losses(client: Client) -> Tensor:
+    """Return the cross-entropy (n,) of the client's model as it stands, in evaluation mode.
+
+    Args:
+        client: Its images are not augmented, and nothing in its model changes.
+    """
+    model, data = client.model, client.data
+    found = []
+    with evaluating(model):
+        for rows in torch.split(data.indices.to(data.labels.device), 8 * client.local.batch_size):
+            logits = client.plugin.predict(model(normalize(data.images[rows], data.mean, data.std)))
+            found.append(functional.cross_entropy(logits, data.labels[rows], reduction="none"))
+    return torch.cat(found)

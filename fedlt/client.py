@@ -58,7 +58,6 @@ def batches_with_rows(
     """
     yield from make_batches(
         data.images,
-        None,
         data.indices,
         batch_size=client.local.batch_size,
         augment=client.local.augment,

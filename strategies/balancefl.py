@@ -14,7 +14,7 @@ from fedlt.config.ranges import NotNegative, Positive
 from fedlt.data.batches import make_batches
 from fedlt.data.prior import ABSENT
 from fedlt.losses import entropy, masked_divergence
-from fedlt.models.deviations import class_deviations
+from fedlt.models.class_statistics import class_deviations, rows_of
 from fedlt.rng import torch_generator
 from strategies.fedavg import FedAvg
 
@@ -61,7 +61,6 @@ class BalanceFL(FedAvg):
         data, start, found = client.data, client.start(), []
         given = make_batches(
             data.images,
-            data.labels,
             data.indices,
             batch_size=256,
             augment="none",
@@ -69,9 +68,9 @@ class BalanceFL(FedAvg):
             std=data.std,
             generator=draws,
         )
-        for images, labels in given:
+        for images, rows in given:
             features = client.frozen_features(start, images)  # (B, S, D)
-            found.append((features.flatten(0, 1), labels.repeat_interleave(features.shape[1])))
+            found.append(rows_of(features, data.labels[rows]))
         features, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self.noise * class_deviations(features, labels, client.model.num_classes)
 

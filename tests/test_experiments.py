@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedlt.comparing.comparison import read_comparison
-from fedlt.comparing.recipes import is_recipe, read_recipe
-from fedlt.comparing.sweep import make_trials
+from fedlt.comparing.recipes import read_recipe
+from fedlt.comparing.sweep import make_searches
 from fedlt.config import config_hash, load_config
 from fedlt.data import DATASETS
 from fedlt.federation import prepare_parties
@@ -21,7 +22,7 @@ from fedlt.models.etf import sparse_etf
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "experiments"
 EVERY = sorted(FOLDER.rglob("*.yaml"))
-RECIPES = [path for path in EVERY if is_recipe(path)]
+RECIPES = [path for path in EVERY if "\nreproduce:" in path.read_text(encoding="utf-8")]
 TABLES = [
     path for path in EVERY
     if path not in RECIPES and "\ncompare:" in path.read_text(encoding="utf-8")
@@ -153,14 +154,19 @@ def test_every_row_and_every_trial_of_a_comparison_can_be_built(path):
     """Rows and trials are distinct runs of methods that compose with the rest of the file."""
     comparison = read_comparison(path)
     is_searched = any(row.search for row in comparison.rows)
-    trials = make_trials(comparison) if is_searched else []
+    rows = {row.label: row for row in comparison.rows}
+    trials = []
+    for label, search in make_searches(comparison, None).items() if is_searched else ():
+        for values in search.ask():
+            given = [f"{key}={json.dumps(value)}" for key, value in values]
+            trials.append((label, comparison.configs(rows[label], *given)[0]))
     configs = [one for row in comparison.rows for one in comparison.configs(row)]
-    for config in [*configs, *(trial.cell.config for trial in trials)]:
+    for config in [*configs, *(config for _, config in trials)]:
         strategy, plugin = resolve_strategy(config), resolve_client(config)
         assert strategy.refuses(plugin) is None
-    for own in (configs, [trial.cell.config for trial in trials]):
+    for own in (configs, [config for _, config in trials]):
         assert len({config_hash(config) for config in own}) == len(own)
-    numbers = Counter(trial.row.label for trial in trials)
+    numbers = Counter(label for label, _ in trials)
     assert len(set(numbers.values())) == is_searched  # the same budget for every row
 
 

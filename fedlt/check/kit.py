@@ -79,7 +79,7 @@ def run_check(name: str, subject: Subject, before: Mapping[str, Result] | None =
         cause = root_cause(error)
         where = Places(subject).of_error(cause.__traceback__)
         line = f"raises {one_line(cause)}"
-        return Result(name, "fail", line, "mend what raises there", where, crashed=True)
+        return Result(name, "fail", line, "mend what raises there", where)
     if isinstance(line, Note) and broken:
         return Result(name, "skip", f"not tried: see {broken[0]}")
     return Result(name, "note" if isinstance(line, Note) else "ok", line)

@@ -17,7 +17,6 @@ class Result:
     line: str
     change: str = ""  # what to change, of a failing check
     where: str = ""  # file:line (Class.verb)
-    crashed: bool = False  # the check ran into an error that it does not look for
 
     def __str__(self) -> str:
         """Return the whole as text."""

@@ -360,8 +360,3 @@ def find_recipe(given: str) -> Path:
     if given not in known:
         raise FedltError(f"no recipe {given!r}{nearest(given, known)}; or give a file")
     return known[given]
-
-
-def is_recipe(path: Path) -> bool:
-    """Say whether a file has a section ``reproduce``."""
-    return "\nreproduce:" in path.read_text(encoding="utf-8")

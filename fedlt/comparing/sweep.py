@@ -58,16 +58,6 @@ def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Searc
     return found
 
 
-def make_trials(comparison: Comparison) -> list[Trial]:
-    """Return every combination of every row's lists, on ``data.split: tune``; none of controls.
-
-    Raises:
-        FedltError: If a row has nothing to search, or a combination is not valid.
-    """
-    searches = make_searches(comparison, None)
-    return [_trial(comparison, r, v) for r in _rows(comparison) for v in searches[r.label].ask()]
-
-
 def _rows(comparison: Comparison) -> list[Row]:
     """Return the rows that are searched: all but controls."""
     return [row for row in comparison.rows if not row.is_control]

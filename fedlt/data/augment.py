@@ -73,19 +73,17 @@ def _flip(images: Tensor, flips: Tensor) -> Tensor:
     return images.index_copy_(0, chosen, images.index_select(0, chosen).flip(3))
 
 
-def normalize(images: Tensor, mean: Tensor, std: Tensor, *, channels_last: bool = False) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (images / 255 - mean) / std as float32, computed as images * scale - shift.
 
     Args:
         images: uint8 (B, Ch, H, W); channels_last images stay so.
         mean: float32 (Ch,), of pixel / 255, on the same device.
         std: float32 (Ch,), likewise.
-        channels_last: Return the result in channels_last memory format.
 
     Returns:
         float32 (B, Ch, H, W).
     """
     scale = (1 / (255 * std)).view(-1, 1, 1)
     shift = (mean / std).view(-1, 1, 1)
-    result = images.to(torch.float32).mul_(scale).sub_(shift)
-    return result.contiguous(memory_format=torch.channels_last) if channels_last else result
+    return images.to(torch.float32).mul_(scale).sub_(shift)

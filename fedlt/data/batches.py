@@ -18,27 +18,25 @@ def epoch_order(n: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-def batch_slices(n: int, batch_size: int, *, drop_single: bool = True) -> list[slice]:
+def batch_slices(n: int, batch_size: int) -> list[slice]:
     """Cut n samples into batches, the last one as small as it comes.
 
-    With ``drop_single``, there is no batch of one sample beside others: BatchNorm fails or
-    degenerates on it. Its sample joins the batch before it (which then has ``batch_size`` + 1),
-    so that no sample is lost. It stays where it is the only batch, or where batches have size 1.
+    There is no batch of one sample beside others: BatchNorm fails or degenerates on it. Its sample
+    joins the batch before it (which then has ``batch_size`` + 1), so that no sample is lost. It
+    stays where it is the only batch, or where batches have size 1.
 
     Args:
         n: Samples; 0 gives no batch.
         batch_size: At least 1.
-        drop_single: Fold a last batch of one sample into the one before it.
     """
     starts = list(range(0, n, batch_size))
-    if drop_single and batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
+    if batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=False)]
 
 
 def make_batches(
     images: Tensor,
-    labels: Tensor | None,
     indices: Tensor,
     *,
     batch_size: int,
@@ -46,8 +44,6 @@ def make_batches(
     mean: Sequence[float] | Tensor,
     std: Sequence[float] | Tensor,
     generator: torch.Generator,
-    drop_single: bool = True,
-    channels_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of shuffled, augmented, normalised batches.
 
@@ -56,24 +52,21 @@ def make_batches(
 
     Args:
         images: uint8 (N, Ch, H, W), shared and never written, on any device.
-        labels: int64 (N,), on the same device; None: positions are yielded instead of labels.
         indices: int64 (n,), the client's positions, on the CPU.
         batch_size: Samples a batch.
         augment: Scheme, see :func:`fedlt.data.augment.augment`.
         mean: (Ch,), of pixel / 255.
         std: (Ch,), of pixel / 255.
         generator: CPU generator.
-        drop_single: See :func:`batch_slices`.
-        channels_last: Yield images in channels_last memory format.
 
     Yields:
-        Images float32 (B, Ch, H, W) and labels, or positions in ``images``, int64 (B,).
+        Images float32 (B, Ch, H, W), and their positions in ``images``, int64 (B,).
     """
     device = images.device
     mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
     std = torch.as_tensor(std, dtype=torch.float32, device=device)
     order = indices[epoch_order(len(indices), generator)].to(device, non_blocking=True)
-    parts = batch_slices(len(order), batch_size, drop_single=drop_single)
+    parts = batch_slices(len(order), batch_size)
     together = 1  # batches made by one call: several of tiny images that draw nothing
     if augment == "none":
         together = max(1, _BLOCK // max(1, batch_size * images.shape[1:].numel()))
@@ -82,8 +75,7 @@ def make_batches(
         start = block[0].start
         chosen = order[start : block[-1].stop]
         pixels = augment_images(images.index_select(0, chosen), augment, generator)
-        pixels = normalize(pixels, mean, std, channels_last=channels_last)
-        named = chosen if labels is None else labels.index_select(0, chosen)
+        pixels = normalize(pixels, mean, std)
         for part in block:
             own = slice(part.start - start, part.stop - start)
-            yield pixels[own], named[own]
+            yield pixels[own], chosen[own]

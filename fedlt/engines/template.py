@@ -56,7 +56,12 @@ class BatchClient:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever Client has)
         if name == "model":
             raise UnstackableError("batches reads client.model, which changes between its batches")
-        return getattr(self._client, name)
+        method = inspect.getattr_static(Client, name, None)
+        return (
+            method.__get__(self, Client)
+            if inspect.isfunction(method)
+            else getattr(self._client, name)
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self._client, name, value)

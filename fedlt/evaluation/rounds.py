@@ -118,28 +118,6 @@ def best_on_test(records: Iterable[Record]) -> dict[str, Metric]:
     }
 
 
-def best_round(records: Iterable[Record], metric: str, *, split: str) -> int:
-    """Return the round with the highest ``metric``, the earliest of equals, on tune validation.
-
-    Args:
-        records: Records of a run with ``data.split: tune``.
-        metric: A name such as a headline (:mod:`fedlt.evaluation.headline`).
-        split: The run's ``data.split``.
-
-    Raises:
-        FedltError: For another split (a round is never chosen on the test set), or if no record
-            has the metric.
-    """
-    if split != "tune":
-        raise FedltError(
-            f"a round is chosen on data.split: tune, not on {split!r}: never choose on the test set"
-        )
-    scored = [r for r in records if r.get(metric) is not None]
-    if not scored:
-        raise FedltError(f"no evaluated round has {metric!r}")
-    return int(min(scored, key=lambda r: (-r[metric], r["round"]))["round"])
-
-
 def summarise(
     records: Sequence[Record], rounds: int, *, selected_round: int | None = None
 ) -> dict[str, dict[str, Metric] | None]:

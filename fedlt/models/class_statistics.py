@@ -53,6 +53,26 @@ def client_features(
     return rows_of(torch.cat(blocks), data.labels[indices])
 
 
+def class_deviations(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return rows R (n, D) with R^T R the mean covariance of the classes, weighted by their counts.
+
+    A class's covariance is divided by its count less 1; that of a single row is zero. Standard
+    normal numbers (n,) times R have this covariance.
+
+    Args:
+        features: (n, D).
+        labels: Classes (n,), int64.
+        num_classes: C.
+    """
+    count = torch.zeros(num_classes, device=features.device).index_add_(
+        0, labels, torch.ones(len(labels), device=features.device)
+    )
+    sums = features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, features)
+    own = count[labels][:, None]  # (n, 1)
+    centred = features - sums[labels] / own
+    return centred * (own / (own - 1).clamp(min=1) / len(labels)).sqrt()
+
+
 @dataclass(frozen=True)
 class ClassSums:
     """Sums over the feature rows of each class. They add up over clients, field by field."""
@@ -149,11 +169,3 @@ class ClassGaussians:
         values, vectors = torch.linalg.eigh(covariance)
         root: Tensor = vectors * values.clamp(min=0).sqrt()  # (D, D): R R^T = cov
         return noise @ root.T
-
-
-def client_sums(
-    model: Model, data: ClientData, tensors: Mapping[str, Tensor], moments: Moments = "none"
-) -> ClassSums:
-    """Return the class sums of a client's features: see :func:`client_features`."""
-    features, labels = client_features(model, data, tensors)
-    return ClassSums.of(features, labels, model.num_classes, moments)

@@ -8,7 +8,6 @@ equal norms and equal angles again. Weights have one row per class, (C, D).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -23,32 +22,20 @@ MAX_ANGLE_VARIANCE: Final = 1.0  # deg^2: a frame worse than this is refused
 _LARGEST_FEATURES: Final = 4096  # where the search for a width that works gives up
 _COS_LIMIT: Final = 0.99999  # the angle term has no gradient beyond
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # Adam's defaults
+_LEARNING_RATE: Final = 1e-4
 
 
-@dataclass(frozen=True)
-class EtfStatistics:
-    """How near class vectors are to a simplex frame; population variances."""
-
-    angle_mean: float  # over all pairs of classes, degrees; arccos(-1/(C-1)) for a simplex
-    angle_var: float  # degrees^2
-    norm_mean: float  # over classes
-    norm_var: float
-
-
-def etf_statistics(weight: Tensor) -> EtfStatistics:
-    """Measure the pairwise angles and the norms of class vectors.
+def angle_variance(weight: Tensor) -> float:
+    """Return the variance, in degrees^2, of the angles between all pairs of class vectors.
 
     Args:
         weight: Class vectors (C, D), C >= 2, none of them zero.
     """
     rows = weight.detach().double()
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    units = rows / norms[:, None]
+    units = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     first, second = torch.triu_indices(len(rows), len(rows), offset=1)
     cosines = (units @ units.T)[first, second].clamp(-1, 1)
-    angles = torch.rad2deg(torch.arccos(cosines))
-    values = (angles.mean(), angles.var(correction=0), norms.mean(), norms.var(correction=0))
-    return EtfStatistics(*(float(value) for value in values))
+    return float(torch.rad2deg(torch.arccos(cosines)).var(correction=0))
 
 
 def dense_etf(num_features: int, num_classes: int, generator: torch.Generator) -> Tensor:
@@ -124,9 +111,7 @@ def _gradient(weight: Tensor, norm: float) -> Tensor:
     return (pull @ units - radial * units) / norms + 2 * (norms - norm) * units
 
 
-def repair(
-    weight: Tensor, mask: Tensor, *, norm: float, steps: int, learning_rate: float = 1e-4
-) -> Tensor:
+def repair(weight: Tensor, mask: Tensor, *, norm: float, steps: int) -> Tensor:
     """Optimise the surviving entries towards equal norms and equal, maximal angles.
 
     The loss is ``sum_c (|w_c| - norm)^2 - (1/C) sum_c arccos(max_{j != c} cos(w_c, w_j))``. Every
@@ -138,7 +123,6 @@ def repair(
         mask: Entries that may change (C, D), bool.
         norm: Norm that every class vector should get.
         steps: Number of Adam steps.
-        learning_rate: Adam's step size.
 
     Returns:
         Class vectors (C, D).
@@ -151,7 +135,7 @@ def repair(
         first.lerp_(gradient, 1 - _BETA1)
         second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
         scale = second.sqrt().div_(math.sqrt(1 - _BETA2**step)).add_(_EPS)
-        weight.addcdiv_(first, scale, value=-learning_rate / (1 - _BETA1**step))
+        weight.addcdiv_(first, scale, value=-_LEARNING_RATE / (1 - _BETA1**step))
     return weight
 
 
@@ -170,7 +154,7 @@ def _attempt(
 
 
 def _is_equiangular(weight: Tensor) -> bool:
-    return etf_statistics(weight).angle_var <= MAX_ANGLE_VARIANCE  # False for NaN
+    return angle_variance(weight) <= MAX_ANGLE_VARIANCE  # False for NaN
 
 
 def sparse_etf(
@@ -227,7 +211,7 @@ def sparse_etf(
     works = f"{wider} features work (model.width), or " if wider <= _LARGEST_FEATURES else ""
     raise FedltError(
         f"sparse_etf: {num_features} features are too few for {num_classes} classes at sparsity "
-        f"{sparsity}: angles vary by {etf_statistics(weight).angle_var:.2g} deg^2 after {steps} "
+        f"{sparsity}: angles vary by {angle_variance(weight):.2g} deg^2 after {steps} "
         f"steps; {works}lower the sparsity (strategy.sparsity): at 0 these features are enough"
     )
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fedlt.data.batches import batch_slices
 from fedlt.losses import cross_entropy
 from fedlt.models.etf import dense_etf
-from fedlt.models.index import Group
 from fedlt.optim.sgd import descend
 
 
@@ -28,7 +27,6 @@ class EtfHead(nn.Module):
         scale: Where the learnable scale starts.
     """
 
-    default_group: Group = "shared"
     classes: Tensor  # (C, C), a row a class
 
     def __init__(

@@ -24,8 +24,6 @@ class LinearHead(nn.Linear):
         bias: Whether it adds a bias (C,).
     """
 
-    default_group: Group = "shared"
-
     def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:
         super().__init__(num_features, num_classes, bias=bias)
 
@@ -57,8 +55,6 @@ class CosineHead(nn.Module):
         num_streams: None for one classifier; S for one of each stream, with weights (S, C, D).
     """
 
-    default_group: Group = "shared"
-
     def __init__(
         self,
         num_features: int,
@@ -88,8 +84,6 @@ class StreamHead(nn.Module):
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
     """
-
-    default_group: Group = "shared"
 
     def __init__(self, num_streams: int, num_features: int, num_classes: int) -> None:
         super().__init__()

@@ -299,10 +299,6 @@ class Model(nn.Module):
         index = self._current()
         return Layout.of({name: index.live[name] for name in index.names("shared", "all")})
 
-    def invalidate(self) -> None:
-        """Forget the cached names; needed only after replacing a module inside the backbone."""
-        self._index = None
-
     def _current(self) -> Index:
         if self._index is None:
             self._index = Index(self, self._groups, self._packed)

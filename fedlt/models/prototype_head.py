@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from fedlt.models.index import Group
-
 PrototypeStart = Literal["orthogonal", "uniform"]
 
 
@@ -30,8 +28,6 @@ class PrototypeHead(nn.Module):
         scale: Where the learnable scale starts.
         start: Which prototypes.
     """
-
-    default_group: Group = "shared"
 
     def __init__(
         self, num_features: int, num_classes: int, *, scale: float, start: PrototypeStart

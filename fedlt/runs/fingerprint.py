@@ -3,7 +3,6 @@
     settings    every key of the configuration that changes a result, the seed among them
     files       the user's Python files with what they import, and data named by hyperparameters
     data        the arrays that the run trains and scores on
-    weights     weights that were loaded from elsewhere
     partition   which client has which images
     results version of fedlt
 
@@ -18,24 +17,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from fedlt.config.identity import Digests, contents, file_digests, settings_of
-from fedlt.machine.digests import array_digest, path_digest
+from fedlt.machine.digests import array_digest
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fedlt.config import Config
     from fedlt.data import FederatedData
     from fedlt.data.dataset import Dataset
 
 RESULTS_VERSION = 2  # to be raised with every change of a number that a run gives
-
-Weights = Iterable[tuple[str, "str | Path | Mapping[str, Any]"]]  # name -> file, folder or tensors
 
 # Fields of the data that follow from the others, or that no number depends on.
 _DERIVED = ("name", "class_names", "split", "partition", "class_counts", "client_counts")
@@ -60,7 +54,7 @@ class Fingerprint:
     settings: Mapping[str, str]  # dotted key -> value as JSON
     files: Mapping[str, Mapping[str, str]]  # dotted key -> file -> digest
     data: Mapping[str, str] = field(default_factory=dict)  # words -> digest; {}: not looked at
-    weights: Mapping[str, str] = field(default_factory=dict)  # name -> digest
+    weights: Mapping[str, str] = field(default_factory=dict)  # always {}: part of the format
     partition: str = ""  # hash; "": not looked at
 
     @property
@@ -98,7 +92,6 @@ class Fingerprint:
         words += [f"another {', '.join(keys)}"] if keys else []
         words += [f"{name} has changed" for name in _changed(self.files, other.files)]
         words += [f"the {name} differ" for name in _unequal(self.data, other.data)]
-        words += [f"the weights of {name} differ" for name in _unequal(self.weights, other.weights)]
         words += ["the partition differs"] if self.partition != other.partition else []
         return words
 
@@ -125,13 +118,12 @@ def declared(config: Config) -> Fingerprint:
     return Fingerprint(RESULTS_VERSION, settings_of(config), digests)
 
 
-def fingerprint(config: Config, data: FederatedData, weights: Weights = ()) -> Fingerprint:
+def fingerprint(config: Config, data: FederatedData) -> Fingerprint:
     """Return the fingerprint of a run.
 
     Args:
         config: The run; its ``seeds`` must be None.
         data: What it trains and scores on.
-        weights: What it loads beside that: a name, and a file, a folder or tensors by name.
     """
     known = declared(config)
     return Fingerprint(
@@ -139,7 +131,6 @@ def fingerprint(config: Config, data: FederatedData, weights: Weights = ()) -> F
         known.settings,
         known.files,
         data=_data_digests(data),
-        weights={name: _weights_digest(source) for name, source in weights},
         partition=data.partition.hash(),
     )
 
@@ -173,21 +164,3 @@ def _data_digests(data: FederatedData) -> dict[str, str]:
             digest = array_digest(value) if is_array else json.dumps(value)
             found[words.format(part=_PARTS.get(data.split, data.split))] = digest
     return found
-
-
-def _weights_digest(source: str | Path | Mapping[str, Any]) -> str:
-    if not isinstance(source, Mapping):
-        return path_digest(Path(source))
-    named = {name: array_digest(_array(tensor)) for name, tensor in source.items()}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-
-
-def _array(tensor: Any) -> NDArray[np.generic]:  # noqa: ANN401 (an array or a tensor)
-    """Return an array, or the bytes of a tensor of any type with its shape's last axis as bytes."""
-    if isinstance(tensor, np.ndarray):
-        return tensor
-    import torch
-
-    dense = tensor.detach().cpu().contiguous()
-    array: NDArray[np.generic] = dense.reshape(*dense.shape, 1).view(torch.uint8).numpy()
-    return array

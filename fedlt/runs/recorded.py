@@ -66,15 +66,14 @@ def make_record(
     return {"rounds": rounds, "evaluations": dict(evaluations)}
 
 
-def check_record(folder: Path, record: Record, *, whole: bool = False) -> str:
+def check_record(folder: Path, record: Record) -> str:
     """Return what of a run directory is not as it was recorded, naming the file; "" for nothing.
 
     Args:
         folder: The run directory.
         record: From :func:`make_record`.
-        whole: Nothing may have been added since.
     """
-    if wrong := check_rounds(folder, record, whole=whole):
+    if wrong := check_rounds(folder, record):
         return wrong
     for name, digest in record["evaluations"].items():
         path = folder / "evaluations" / name
@@ -88,7 +87,7 @@ def check_record(folder: Path, record: Record, *, whole: bool = False) -> str:
 
 
 def check_rounds(folder: Path, record: Record, *, whole: bool = False) -> str:
-    """Return what is wrong with ``rounds.jsonl``, as :func:`check_record` does."""
+    """Return what is wrong with ``rounds.jsonl``; ``whole``: nothing may have been added since."""
     path, known = folder / ROUNDS, record["rounds"]
     try:
         data = path.read_bytes()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from clients.infobatch import image_losses, soft_prune
 from fedlt.data.augment import normalize
-from fedlt.data.pruning import image_losses, soft_prune
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
 from fedlt.worker.worker import Worker

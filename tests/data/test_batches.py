@@ -9,8 +9,8 @@ from fedlt.data.augment import augment
 from fedlt.data.batches import batch_slices, epoch_order, make_batches
 
 
-def _sizes(n, batch_size, **options):
-    slices = batch_slices(n, batch_size, **options)
+def _sizes(n, batch_size):
+    slices = batch_slices(n, batch_size)
     covered = [position for part in slices for position in range(part.start, part.stop)]
     assert covered == list(range(n))
     return [part.stop - part.start for part in slices]
@@ -33,10 +33,6 @@ def test_a_last_single_sample_joins_the_batch_before_it(n, batch_size, expected)
     assert _sizes(n, batch_size) == expected
 
 
-def test_a_single_sample_stays_alone_if_asked():
-    assert _sizes(9, 4, drop_single=False) == [4, 4, 1]
-
-
 def test_orders_are_permutations_and_keyed():
     first, again = (epoch_order(50, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, again)
@@ -56,7 +52,6 @@ def _batches(seed=1, **options):
     return list(
         make_batches(
             images,
-            torch.arange(40) * 2,
             torch.arange(10, 31),
             generator=torch.Generator().manual_seed(seed),
             **(settings | options),
@@ -64,16 +59,16 @@ def _batches(seed=1, **options):
     )
 
 
-def test_an_epoch_has_every_sample_of_the_client_once_with_its_label():
+def test_an_epoch_has_every_sample_of_the_client_once_with_its_position():
     batches = _batches()
-    assert [len(labels) for _, labels in batches] == [4, 4, 4, 4, 5]
-    labels = torch.cat([labels for _, labels in batches])
-    assert sorted(labels.tolist()) == [2 * i for i in range(10, 31)]
-    assert labels.tolist() != sorted(labels.tolist())
+    assert [len(rows) for _, rows in batches] == [4, 4, 4, 4, 5]
+    rows = torch.cat([rows for _, rows in batches])
+    assert sorted(rows.tolist()) == list(range(10, 31))
+    assert rows.tolist() != sorted(rows.tolist())
     images = torch.cat([images for images, _ in batches])
     assert images.dtype == torch.float32
-    torch.testing.assert_close(images[:, 0, 0, 0] * 255, labels / 2)
-    torch.testing.assert_close(images[:, 1, 0, 0], (labels / 2 / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(images[:, 0, 0, 0] * 255, rows.float())
+    torch.testing.assert_close(images[:, 1, 0, 0], (rows / 255 - 0.5) / 0.5)
 
 
 def test_the_same_key_gives_the_same_bits_and_another_does_not():
@@ -89,12 +84,6 @@ def test_augmentation_follows_the_order_from_the_same_generator():
     order = torch.arange(10, 31)[epoch_order(21, generator)]
     raw = order[:4].to(torch.uint8).view(4, 1, 1, 1).expand(4, 3, 8, 8)
     expected = augment(raw, "crop_flip", generator)
-    images, labels = _batches(augment="crop_flip")[0]
-    assert torch.equal(labels, order[:4] * 2)
+    images, rows = _batches(augment="crop_flip")[0]
+    assert torch.equal(rows, order[:4])
     torch.testing.assert_close(images[:, 0] * 255, expected[:, 0].float())
-
-
-def test_channels_last_is_the_same_in_another_layout():
-    plain, last = _batches(), _batches(channels_last=True)
-    assert last[0][0].is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(plain[0][0], last[0][0])

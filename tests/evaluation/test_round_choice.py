@@ -7,7 +7,6 @@ import pytest
 from fedlt.errors import FedltError
 from fedlt.evaluation.rounds import (
     best_on_test,
-    best_round,
     final,
     last_k,
     last_rounds,
@@ -121,18 +120,6 @@ def test_best_on_test_searches_each_metric_apart():
         "personal/gain_few_owners": -0.1,
         "personal/few": 0.25,
     }
-
-
-def test_a_round_is_never_chosen_on_the_test_set():
-    with pytest.raises(FedltError, match="never choose on the test set"):
-        best_round(RECORDS, "generic/accuracy", split="final")
-
-
-def test_best_round_takes_the_earliest_of_equals():
-    records = [{"round": 4, "a/b": 0.5}, {"round": 2, "a/b": 0.5}, {"round": 1, "a/b": None}]
-    assert best_round(records, "a/b", split="tune") == 2
-    with pytest.raises(FedltError, match="no evaluated round has 'a/c'"):
-        best_round(records, "a/c", split="tune")
 
 
 def test_summarise():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlt.flower.server_half import make_server_half
-from fedlt.models.deviations import class_deviations
+from fedlt.models.class_statistics import class_deviations
 from fedlt.worker.worker import Worker
 from strategies import BalanceFL
 
