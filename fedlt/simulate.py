@@ -33,40 +33,38 @@ import numpy as np
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 
-from fedlt.config import Config, config_hash
+from fedlt.config import Config
 from fedlt.engines import check_engine, engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.engine import Engine
 from fedlt.engines.foreign import as_engine
-from fedlt.engines.rehearsal import GenericModel, rehearse
-from fedlt.evaluation import rounds_to_evaluate, summarise
+from fedlt.engines.rehearsal import rehearse
 from fedlt.federation import Parties, prepare_parties
-from fedlt.federation.evaluator import Evaluator, Standing
+from fedlt.federation.evaluator import Evaluator, GenericModel, Standing
 from fedlt.federation.faults import Faults
-from fedlt.federation.ledger import Ledger, RoundOutcome, pack, unpack
+from fedlt.federation.ledger import Ledger
+from fedlt.federation.packing import load_run, save_run, unpack
+from fedlt.federation.result import make_result
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
 from fedlt.machine.stopping import Stops
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.progress import Progress
-from fedlt.runs.checkpoints import Checkpoint, clean, load_checkpoint, save_checkpoint, state_folder
+from fedlt.runs.checkpoints import Checkpoint, state_folder
 from fedlt.runs.claims import claimed
 from fedlt.runs.creation import create_run
 from fedlt.runs.directory import Action, RunDirectory
 from fedlt.runs.endings import explained
-from fedlt.runs.evaluations import evaluation_path, save_evaluation
 from fedlt.runs.files import ROUNDS, plain
 from fedlt.runs.fingerprint import fingerprint, fingerprints
-from fedlt.runs.recorded import check_record, cut_rounds, make_record
+from fedlt.runs.recorded import cut_rounds
 from fedlt.runs.trackers import Trackers, check_trackers
 from fedlt.worker.diagnosis import Diagnosis
-from fedlt.worker.scorer import touches_backbone
 from fedlt.worker.worker import prepare_process
 
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
-    from fedlt.evaluation.headline import ScoredSet
     from fedlt.strategy import Strategy
 
 
@@ -95,7 +93,7 @@ def run(
     """
     prepare_process()
     check_engine(config.engine.name)
-    strategy, plugin = resolve_strategy(config), resolve_client(config)
+    method = resolve_strategy(config), resolve_client(config)
     directory = RunDirectory.of(config)
     action = directory.decide(config, resume=resume, overwrite=overwrite)
     if action == "show":
@@ -104,11 +102,11 @@ def run(
     with claimed(directory.path):
         return _carry_out(
             config,
-            (strategy, plugin),
+            method,
             directory,
             action,
+            progress or Progress(),
             overwrite=overwrite,
-            progress=progress,
             estimate=estimate,
         )
 
@@ -118,18 +116,17 @@ def _carry_out(
     method: tuple[Strategy, ClientPlugin],
     directory: RunDirectory,
     action: Action,
+    progress: Progress,
     *,
     overwrite: bool,
-    progress: Progress | None,
     estimate: bool,
 ) -> dict[str, Any]:
     """Start a run or go on with it, and return its result; see :func:`run`."""
-    strategy, plugin = method
     check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)
     try:
-        parties = prepare_parties(config, strategy, plugin, progress=progress)
+        parties = prepare_parties(config, *method, progress=progress)
         found = fingerprint(config, parties.observer.data)
         if action == "resume":
             directory.check(found, purpose="resumed")
@@ -138,7 +135,7 @@ def _carry_out(
         if action == "start" and (estimate or name == "auto"):
             name, lines = choose_engine(name, server, rehearsal.host, parties)
             for line in lines:
-                (progress or Progress()).note(line)
+                progress.note(line)
         generic = rehearsal.generic
         notes = parties.observer.notes() + rehearsal.notes()
         del rehearsal
@@ -147,12 +144,12 @@ def _carry_out(
     with engine_class(name)(parties) as engine, explained(directory):
         engine.rehearse(server)
         for line in notes:
-            (progress or Progress()).note(line)
+            progress.note(line)
         if action == "start":
             partition = parties.observer.data.partition
             create_run(directory, config, partition, found, overwrite=overwrite, engine=name)
         with directory.lock():
-            simulation = Simulation(server, parties, directory, progress or Progress(), generic)
+            simulation = Simulation(server, parties, directory, progress, generic)
             personal = state_folder(directory.checkpoints)
             engine.states().spill_to(personal, config.engine.personal_memory)
             if action == "resume":
@@ -175,10 +172,7 @@ class Simulation:
     def __post_init__(self) -> None:
         """Make the evaluator and the books."""
         self.config: Config = self.parties.view.config
-        borrowed = self.server.model.names("personal") if self.generic == "average" else ()
-        has_generic = self.generic != "none"
-        own = self._has_own_backbone
-        self.evaluator = Evaluator(self.parties.observer, own, borrowed, has_generic=has_generic)
+        self.evaluator = Evaluator(self.parties.observer, self.server.model, self.generic)
         self.diagnosis = Diagnosis(self.parties.shares, self.evaluator)
         self.trackers = Trackers(self.directory.path / "trackers", self.config)
         self.ledger = Ledger(np.zeros(self.parties.view.num_clients, dtype=np.int64))
@@ -207,7 +201,9 @@ class Simulation:
             finally:
                 self.progress.stop()
                 self.trackers.finish()
-        result = self._result() | {"peak_memory": engine.peak_memory()}
+        rows = self.directory.rounds()
+        result = make_result(self.evaluator, self.ledger, self.server.state, rows)
+        result["peak_memory"] = engine.peak_memory()
         self.directory.write_result(result, self.ledger.evaluations)
 
     def _train(self, engine: Engine, round_: int) -> None:
@@ -226,15 +222,16 @@ class Simulation:
             self.ledger.note(outcome)
             self._count_seconds()
             self._is_whole = True
-        self._tell_what_was_left_out(outcome)
+        for line in outcome.notes():
+            self.progress.note(line)
 
     def _finish(self, engine: Engine) -> None:
         """Evaluate and diagnose the last round, write its line, and save it if it is its turn."""
         row: dict[str, Any] = {}
         round_ = self.server.state.round
-        generic, personal = self._schedule()
-        if round_ in generic:
-            row = self._evaluate(engine, round_, personal=round_ in personal)
+        generic, personal = self.evaluator.is_due(round_)
+        if generic:
+            row = self._evaluate(engine, round_, personal=personal)
         if self.diagnosis.is_due(round_):
             row |= self.diagnosis.measure(self.standing(engine, round_))
         self._count_seconds()
@@ -247,30 +244,13 @@ class Simulation:
             self.trackers.log(plain(row))
         if round_ % self.config.checkpoint.every == 0 or round_ == self.config.rounds:
             self.save(engine)
-        self.progress.advance(round_, _describe(round_, row, self.evaluator.scored_on))
+        told = [*self.evaluator.scored_on.told(row), f"(round {round_})"]
+        self.progress.advance(round_, "  ".join(told) if "generic/accuracy" in row else "")
 
     def _count_seconds(self) -> None:
         now = time.perf_counter()
         self.ledger.seconds += now - self._clock
         self._clock = now
-
-    def _schedule(self) -> tuple[set[int], set[int]]:
-        """Return the rounds after which the generic and the personal view are scored."""
-        evaluate = self.config.evaluate
-        generic, personal = rounds_to_evaluate(
-            self.config.rounds, every=evaluate.every, personal_every=evaluate.personal_every
-        )
-        chosen = {evaluate.selected_round} if evaluate.selected_round else set()
-        return generic | chosen, personal | chosen
-
-    def _tell_what_was_left_out(self, outcome: RoundOutcome) -> None:
-        """Tell the progress of updates that were not used."""
-        round_ = outcome.state.round
-        for words, cids in (("not finite", outcome.nonfinite), ("too large", outcome.huge)):
-            for cid in cids:
-                self.progress.note(f"round {round_}: client {cid}: update {words}, left out")
-        if not outcome.used:
-            self.progress.note(f"round {round_}: no update to use, no step taken")
 
     def standing(self, engine: Engine, round_: int) -> Standing:
         """Return the models after a round, as they are scored."""
@@ -287,14 +267,6 @@ class Simulation:
             global_counts=self.server.prior_counts([]),
         )
 
-    def _has_own_backbone(self, standing: Standing) -> bool:
-        """Say whether personal models have backbones of their own, from one client's."""
-        strategy = self.parties.view.strategy
-        for personal in standing.personal.values():
-            model = self.server.model
-            return touches_backbone(strategy.personal_weights(model, standing.broadcast, personal))
-        return False
-
     def _evaluate(self, engine: Engine, round_: int, *, personal: bool) -> dict[str, Any]:
         """Score the models after a round and return what its line says."""
         values, evaluation = self.evaluator.evaluate(
@@ -303,40 +275,27 @@ class Simulation:
             personal=personal,
             keep_logits=round_ == self.config.rounds,
         )
-        self.ledger.evaluations |= save_evaluation(
-            evaluation_path(self.directory.path, round_),
-            evaluation,
-            run=self.directory.run,
-            once=not self.ledger.evaluations,
-        )
-        row = {**values, **(self.ledger.due or {})}
-        if self.config.faults.is_set:
-            faults = self.server.faults
-            row |= self.ledger.fault_log.metrics(0 if faults is None else faults.late(round_))
-        return {**row, "train/excluded": len(self.ledger.excluded)}
+        once = not self.ledger.evaluations
+        self.ledger.evaluations |= self.directory.write_evaluation(evaluation, once=once)
+        faults = self.server.faults
+        late = 0 if faults is None else faults.late(round_)
+        return values | self.ledger.metrics(late if self.config.faults.is_set else None)
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint of the last round, which may still have to be evaluated."""
         now = (self.server.state.round, self.ledger.due is None)
         if now != self._saved:
             with self.stops.held():
-                written = self.ledger.evaluations, self.ledger.rounds_length
-                record = make_record(self.directory.path, *written)
-                content = pack(self.server.snapshot(), self.ledger, engine.states().flush(), record)
-                save_checkpoint(self.directory.checkpoints, **content, run=self.directory.run)
+                save_run(self.directory, self.server.snapshot(), self.ledger, engine.states())
                 self._saved = now
 
     def restore(self, engine: Engine) -> None:
         """Go back to the newest checkpoint; the start of the run where there is none."""
         self.directory.check_partition(self.parties.observer.data.partition)
-        path, folder = self.directory.path, self.directory.checkpoints
-        checkpoint = load_checkpoint(
-            folder, run=self.directory.run, check=lambda one: check_record(path, one.meta["record"])
-        )
-        clean(folder)
+        checkpoint = load_run(self.directory)
         if checkpoint is not None:
             self.take(checkpoint, engine)
-        cut_rounds(path / ROUNDS, self.ledger.rounds_length)
+        cut_rounds(self.directory.path / ROUNDS, self.ledger.rounds_length)
 
     def take(self, checkpoint: Checkpoint, engine: Engine) -> None:
         """Go back to a checkpoint of this run; nothing is written."""
@@ -344,44 +303,3 @@ class Simulation:
         self.server.restore(server)
         engine.states().restore(states, round=checkpoint.round)
         self._saved = (checkpoint.round, self.ledger.due is None)
-
-    def _result(self) -> dict[str, Any]:
-        config, partition = self.config, self.parties.observer.data.partition
-        state, strategy = self.server.state, self.parties.view.strategy
-        sent = [] if strategy.pools else list(state.broadcast.values())
-        once = [] if strategy.pools else list(state.fixed.values())
-        return {
-            "name": config.name,
-            "strategy": config.strategy.name,
-            "client": config.client.label,
-            "seed": config.seed,
-            "rounds": config.rounds,
-            "status": "finished",
-            "split": config.data.split,
-            "reference": strategy.reference or self.parties.view.plugin.reference or None,
-            "generic_model": self.generic,
-            "streams": list(self.server.model.stream_names),
-            "shots": self.evaluator.shots.to_json(),
-            "scored_on": self.evaluator.scored_on.to_json(),
-            "prior": config.prior.model_dump(),
-            "batchnorm": config.batchnorm,
-            **summarise(
-                self.directory.rounds(),
-                config.rounds,
-                selected_round=config.evaluate.selected_round,
-            ),
-            "excluded": self.ledger.excluded,
-            "faults": self.ledger.fault_log.result() if config.faults.is_set else None,
-            "bytes_down": sum(t.nbytes for t in sent),
-            "bytes_up": self.ledger.bytes_up,
-            "bytes_once": sum(t.nbytes for t in once),
-            "seconds": self.ledger.seconds,
-            "partition_hash": partition.hash(),
-            "config_hash": config_hash(config),
-        }
-
-
-def _describe(round_: int, row: dict[str, Any], scored_on: ScoredSet) -> str:
-    """Return words for the progress: "" keeps the old ones."""
-    is_scored = "generic/accuracy" in row
-    return "  ".join([*scored_on.told(row), f"(round {round_})"]) if is_scored else ""

@@ -21,7 +21,7 @@ from fedlt.data.batches import batch_slices
 from fedlt.errors import FedltError, one_line
 from fedlt.evaluation import rounds_to_evaluate
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
-from fedlt.worker.scorer import touches_backbone
+from fedlt.federation.evaluator import touches_backbone
 
 if TYPE_CHECKING:
     from torch import Tensor

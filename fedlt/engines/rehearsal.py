@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from fedlt.config.raised import described
 from fedlt.errors import FedltError
 from fedlt.evaluation.counting import check_names
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.federation.evaluator import GenericModel
 from fedlt.models.batchnorm import single_value_layers
 from fedlt.strategy import HeadFunction, Strategy
 from fedlt.worker.scorer import Host
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from fedlt.federation import Parties, Terms
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
-
-GenericModel = Literal["shared", "average", "none"]
 
 
 @dataclass(frozen=True)

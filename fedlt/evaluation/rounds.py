@@ -28,7 +28,7 @@ def last_rounds(rounds: int) -> list[int]:
 
 
 def rounds_to_evaluate(
-    rounds: int, *, every: int, personal_every: int | None = None
+    rounds: int, *, every: int, personal_every: int | None = None, chosen: int | None = None
 ) -> tuple[set[int], set[int]]:
     """Return the rounds after which the generic and the personal view are scored.
 
@@ -39,8 +39,9 @@ def rounds_to_evaluate(
         rounds: Rounds of the run.
         every: Interval of the generic view.
         personal_every: Interval of the personal view; None: ``every``.
+        chosen: One more round for both views.
     """
-    tail = set(last_rounds(rounds))
+    tail = {*last_rounds(rounds)} | ({chosen} if chosen else set())
     step = every if personal_every is None else personal_every
     personal = set(range(step, rounds + 1, step)) | tail
     return set(range(every, rounds + 1, every)) | personal, personal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from torch import Tensor
@@ -16,13 +16,17 @@ from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
 from fedlt.evaluation.personal_metrics import coverage_metrics, personal_metrics
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.rounds import rounds_to_evaluate
 from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
 from fedlt.runs.evaluations import Evaluation
 
 if TYPE_CHECKING:
     from fedlt.federation.observer import Observer
+    from fedlt.models import Model
 
 Ask = Callable[[Sequence[ScoreRequest]], Iterable[Scores]]  # an engine's run_scores
+# What a generic model reads: shared parts alone, the mean of personal parts too, or it is missing.
+GenericModel = Literal["shared", "average", "none"]
 MAX_SHARDS = 8  # pieces of the test set that workers share
 CHUNK_CLIENTS = 1000  # in one request, ...
 CHUNK_BYTES = 128 * 2**20  # ... and of their personal states, unless one client has more
@@ -44,19 +48,10 @@ class Standing:
 class Evaluator:
     """Scores a federation's models. It knows heads by name only as the strategy gives them."""
 
-    def __init__(
-        self,
-        observer: Observer,
-        has_own_backbone: Callable[[Standing], bool],
-        borrowed: Sequence[str],
-        *,
-        has_generic: bool = True,
-    ) -> None:
+    def __init__(self, observer: Observer, model: Model, generic: GenericModel) -> None:
         data, config = observer.data, observer.config
-        self.observer = observer
-        self._has_own_backbone = has_own_backbone
-        self._borrowed = borrowed  # personal tensors of the model that a generic model reads
-        self._has_generic = has_generic
+        self.observer, self.model, self.generic = observer, model, generic
+        self._has_generic = generic != "none"
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         self.shots = observer.shots
@@ -69,6 +64,17 @@ class Evaluator:
         self._cids = evaluated_clients(
             observer.num_clients, config.evaluate.clients, seed=config.seed
         ).tolist()
+
+    def is_due(self, round_: int) -> tuple[bool, bool]:
+        """Say whether the generic and the personal view are scored after a round."""
+        config = self.observer.config
+        generic, personal = rounds_to_evaluate(
+            config.rounds,
+            every=config.evaluate.every,
+            personal_every=config.evaluate.personal_every,
+            chosen=config.evaluate.selected_round,
+        )
+        return round_ in generic, round_ in personal
 
     def evaluate(
         self, standing: Standing, ask: Ask, *, personal: bool, keep_logits: bool
@@ -146,6 +152,13 @@ class Evaluator:
         models = [_Part(0, images, False, [cid], base=False) for cid in lone]
         return _Requests(standing, whole, [*bases, *models], self.has_own_model)
 
+    def _has_own_backbone(self, standing: Standing) -> bool:
+        """Say whether personal models have backbones of their own, from one client's."""
+        weights_of = self.observer.strategy.personal_weights
+        for personal in standing.personal.values():
+            return touches_backbone(weights_of(self.model, standing.broadcast, personal))
+        return False
+
     def has_own_model(self, standing: Standing, cid: int) -> bool:
         """Say whether a client is scored by a model of its own, not by the generic one.
 
@@ -161,12 +174,13 @@ class Evaluator:
         this mean, for evaluation only. States are read one after another.
         """
         sizes = self.observer.data.client_sizes
-        total = float(sum(sizes[cid] for cid in standing.personal)) if self._borrowed else 0.0
+        lends = self.generic == "average"
+        total = float(sum(sizes[cid] for cid in standing.personal)) if lends else 0.0
         if total == 0:
             return {}
         means: dict[str, Any] = {}
         for cid, own in standing.personal.items():
-            for name in self._borrowed:
+            for name in self.model.names("personal"):
                 if name in own and own[name].is_floating_point():
                     means[name] = means.get(name, 0) + own[name] * (sizes[cid] / total)
         return means
@@ -215,6 +229,11 @@ class Evaluator:
             labels=None if generic.logits is None else self.observer.data.eval_labels,
             seed=self.view.seed,
         )
+
+
+def touches_backbone(names: Iterable[str]) -> bool:
+    """Say whether a personal model has a backbone of its own, which costs a pass of its own."""
+    return any(name.startswith("backbone.") for name in names)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,20 @@
-"""What came of a round, the books that add it up, and both packed into a checkpoint."""
+"""What came of a round, and the books that add rounds up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fedlt.federation.faults import FaultLog
-from fedlt.runs.personal_states import Snapshot
 
 if TYPE_CHECKING:
     from fedlt.evaluation import Metric
     from fedlt.federation.faults import NormRule, RoundFaults
-    from fedlt.runs.checkpoints import Checkpoint
-    from fedlt.strategy import ServerState, Tensors
+    from fedlt.strategy import ServerState
 
 
 @dataclass(frozen=True)
@@ -47,16 +44,14 @@ class RoundOutcome:
         used = set(self.used)
         return [cid for cid in self.answered if cid not in used]
 
-
-@dataclass(frozen=True)
-class ServerSnapshot:
-    """What the server knows between rounds."""
-
-    tensors: dict[str, Tensors]  # by group
-    values: dict[str, object]  # JSON values, the round among them
-    heard: npt.NDArray[np.bool_]  # (K,) clients that have answered so far
-    trained: npt.NDArray[np.bool_]  # (K,) of those, with an update that was used
-    norms: list[float]  # of the norm rule: medians of the last rounds
+    def notes(self) -> list[str]:
+        """Return a line for every update that was not used, and one where no step was taken."""
+        start = f"round {self.state.round}:"
+        left_out = (("not finite", self.nonfinite), ("too large", self.huge))
+        lines = [
+            f"{start} client {c}: update {why}, left out" for why, cids in left_out for c in cids
+        ]
+        return lines if self.used else [*lines, f"{start} no update to use, no step taken"]
 
 
 @dataclass
@@ -86,57 +81,14 @@ class Ledger:
         self.fault_log.add(round_, {**plan.by_kind(), **found}, passed=not outcome.used)
         self.due = _train_metrics(outcome)
 
+    def metrics(self, late: int | None) -> dict[str, Metric]:
+        """Return what the books add to a line of ``rounds.jsonl``: the entries ``train/...``.
 
-def pack(
-    server: ServerSnapshot, ledger: Ledger, states: Snapshot, record: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what a checkpoint holds of a run: ``round``, ``tensors``, ``meta`` and ``files``.
-
-    Args:
-        server: What the server knows.
-        ledger: The books.
-        states: Where the personal states lie.
-        record: Digests of the files that were written before; see `fedlt.runs.recorded`.
-    """
-    heard, trained = (np.flatnonzero(who) for who in (server.heard, server.trained))
-    arrays = {"heard": heard, "trained": trained, "steps": ledger.steps[trained]}
-    participants = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return {
-        "round": server.values["round"],
-        "tensors": {**server.tensors, "participants": participants, "personal": states.table},
-        "meta": {
-            "server": server.values,
-            "excluded": ledger.excluded,
-            "faults": vars(ledger.fault_log),
-            "norms": server.norms,
-            "bytes_up": ledger.bytes_up,
-            "seconds": ledger.seconds,
-            "due": ledger.due,
-            "record": dict(record),
-        },
-        "files": states.files,
-    }
-
-
-def unpack(checkpoint: Checkpoint, num_clients: int) -> tuple[ServerSnapshot, Ledger, Snapshot]:
-    """Return what :func:`pack` was given, for a population of ``num_clients``."""
-    meta, groups = checkpoint.meta, dict(checkpoint.tensors)
-    states = Snapshot(checkpoint.files, groups.pop("personal"))
-    who = {name: tensor.numpy() for name, tensor in groups.pop("participants").items()}
-    heard, trained = np.zeros((2, num_clients), dtype=np.bool_)
-    heard[who["heard"]] = trained[who["trained"]] = True
-    ledger = Ledger(
-        np.zeros(num_clients, dtype=np.int64),
-        seconds=meta["seconds"],
-        excluded=meta["excluded"],
-        fault_log=FaultLog(**meta["faults"]),
-        bytes_up=meta["bytes_up"],
-        rounds_length=meta["record"]["rounds"]["length"],
-        evaluations=meta["record"]["evaluations"],
-        due=meta["due"],
-    )
-    ledger.steps[who["trained"]] = who["steps"]
-    return ServerSnapshot(groups, meta["server"], heard, trained, meta["norms"]), ledger, states
+        Args:
+            late: Clients that have not joined yet; None: the run's file names no faults.
+        """
+        faults = {} if late is None else self.fault_log.metrics(late)
+        return {**(self.due or {}), **faults, "train/excluded": len(self.excluded)}
 
 
 def _train_metrics(outcome: RoundOutcome) -> dict[str, Metric]:

@@ -19,7 +19,8 @@ from flwr.serverapp import Grid
 
 from fedlt.errors import RunError
 from fedlt.federation.faults import Faults, NormRule, RoundFaults
-from fedlt.federation.ledger import RoundOutcome, ServerSnapshot
+from fedlt.federation.ledger import RoundOutcome
+from fedlt.federation.packing import ServerSnapshot
 from fedlt.flower.records import Records, array_record, record_dict, tensors_of
 from fedlt.flower.replies import finite, metric_lists, sum_replies, unpack_sums, unpack_update
 from fedlt.models import Model

@@ -22,7 +22,8 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import FedltError, RunError, nearest
-from fedlt.federation.ledger import RoundOutcome, ServerSnapshot
+from fedlt.federation.ledger import RoundOutcome
+from fedlt.federation.packing import ServerSnapshot
 from fedlt.flower.adapter import Answers, ServerHalf
 from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.models import Model

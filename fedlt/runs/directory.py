@@ -246,6 +246,18 @@ class RunDirectory:
                 raise FedltError(f"{wrong}; {HELP}")
         return rows
 
+    def write_evaluation(self, evaluation: Evaluation, *, once: bool) -> dict[str, str]:
+        """Write what was counted after a round, and return the digests of the files written.
+
+        Args:
+            evaluation: The counts.
+            once: Whether to write what is the same in every round, too.
+        """
+        from fedlt.runs.evaluations import evaluation_path, save_evaluation
+
+        path = evaluation_path(self.path, evaluation.round)
+        return save_evaluation(path, evaluation, run=self.run, once=once)
+
     def evaluation(self, number: int) -> Evaluation:
         """Return what was counted after a round.
 

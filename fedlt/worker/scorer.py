@@ -16,6 +16,7 @@ from fedlt.evaluation.counting import client_hits, fused_logits, score_client, s
 from fedlt.evaluation.local_test import draw_images, local_test
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits
+from fedlt.federation.evaluator import touches_backbone
 from fedlt.machine.devices import SharedCopies
 from fedlt.machine.memory import as_tensor
 from fedlt.strategy import HeadFunction
@@ -24,11 +25,6 @@ from fedlt.worker.worker import Worker
 if TYPE_CHECKING:
     from fedlt.federation import ClientShares, Observer
     from fedlt.models import Model
-
-
-def touches_backbone(names: Mapping[str, Tensor]) -> bool:
-    """Say whether a personal model has a backbone of its own, which costs a pass of its own."""
-    return any(name.startswith("backbone.") for name in names)
 
 
 class Host:

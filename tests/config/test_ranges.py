@@ -136,7 +136,9 @@ def test_every_number_has_a_range(kind, name):
     hints = hints_of(cls, name)
     for field in fields(cls):
         for number, *limits in number_hints(hints[field.name]):
-            assert limits, f"{name}.{field.name}: {number.__name__} has no range: fedlt.config.ranges"
+            assert limits, (
+                f"{name}.{field.name}: {number.__name__} has no range: fedlt.config.ranges"
+            )
             if not re.search(r"G[et]\(", repr(limits)):
                 continue  # any finite number
             many = get_origin(hints[field.name]) is tuple

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from fedlt import simulate
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import RunError
+from fedlt.federation import packing
+from fedlt.federation.ledger import Ledger
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.stock import StockFlowerStrategy
 from fedlt.machine.stopping import Stops
@@ -99,13 +100,13 @@ def test_after_a_round(lab, reference, interrupted):
 PLACES = {
     "the server's step": (ServerHalf, "aggregate"),
     "the personal states": (SerialEngine, "commit"),
-    "the books": (simulate.Ledger, "note"),
+    "the books": (Ledger, "note"),
     "an evaluation": (SerialEngine, "run_scores"),
-    "what is kept of it": (simulate, "save_evaluation"),
+    "what is kept of it": (RunDirectory, "write_evaluation"),
     "diagnosis": (Diagnosis, "measure"),
     "the row": (RunDirectory, "append_round"),
     "a tracker": (Trackers, "log"),
-    "a checkpoint": (simulate, "save_checkpoint"),
+    "a checkpoint": (packing, "save_checkpoint"),
 }
 LATER = ("a tracker", "a checkpoint")  # when the row of a round is written
 SETTING = {

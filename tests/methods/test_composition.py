@@ -90,7 +90,10 @@ class Putting(ClassBalancedSampling):
         ({"name": "mixup", "loss": "score_graph_cut"}, "is no mean over single images"),
         ({"name": "mixup", "loss": "focl"}, "client.loss.name: unknown client 'focl'; nearest"),
         ({"name": "mixup", "loss": {"name": "focal", "gama": 1}}, "client.loss.gama: unknown"),
-        ({"name": "mixup", "loss": {"name": "focal", "gamma": -1}}, "loss.gamma is -1; expected at"),
+        (
+            {"name": "mixup", "loss": {"name": "focal", "gamma": -1}},
+            "loss.gamma is -1; expected at",
+        ),
     ],
 )
 def test_what_cannot_compose_is_refused_in_one_line(lab, client, reason):

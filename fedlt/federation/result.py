@@ -1,0 +1,57 @@
+"""The result of a finished run: the content of ``result.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedlt.config import config_hash
+from fedlt.evaluation import summarise
+
+if TYPE_CHECKING:
+    from fedlt.evaluation.rounds import Record
+    from fedlt.federation.evaluator import Evaluator
+    from fedlt.federation.ledger import Ledger
+    from fedlt.update import ServerState
+
+
+def make_result(
+    evaluator: Evaluator, ledger: Ledger, state: ServerState, rows: Sequence[Record]
+) -> dict[str, Any]:
+    """Return what ``result.json`` says of a run; `RunDirectory.write_result` adds the digests.
+
+    Args:
+        evaluator: The run's; it knows data, method and generic model.
+        ledger: The books after the last round.
+        state: The server's after the last round; its tensors are what clients were sent.
+        rows: The lines of ``rounds.jsonl``.
+    """
+    observer = evaluator.observer
+    config, strategy = observer.config, observer.strategy
+    sent = [] if strategy.pools else list(state.broadcast.values())
+    once = [] if strategy.pools else list(state.fixed.values())
+    return {
+        "name": config.name,
+        "strategy": config.strategy.name,
+        "client": config.client.label,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "status": "finished",
+        "split": config.data.split,
+        "reference": strategy.reference or observer.plugin.reference or None,
+        "generic_model": evaluator.generic,
+        "streams": list(evaluator.model.stream_names),
+        "shots": evaluator.shots.to_json(),
+        "scored_on": evaluator.scored_on.to_json(),
+        "prior": config.prior.model_dump(),
+        "batchnorm": config.batchnorm,
+        **summarise(rows, config.rounds, selected_round=config.evaluate.selected_round),
+        "excluded": ledger.excluded,
+        "faults": ledger.fault_log.result() if config.faults.is_set else None,
+        "bytes_down": sum(tensor.nbytes for tensor in sent),
+        "bytes_up": ledger.bytes_up,
+        "bytes_once": sum(tensor.nbytes for tensor in once),
+        "seconds": ledger.seconds,
+        "partition_hash": observer.data.partition.hash(),
+        "config_hash": config_hash(config),
+    }
