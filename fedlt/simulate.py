@@ -99,15 +99,10 @@ def run(
     if action == "show":
         directory.check(fingerprints([config])[0])
         return directory.result()
+    told = progress or Progress()
     with claimed(directory.path):
         return _carry_out(
-            config,
-            method,
-            directory,
-            action,
-            progress or Progress(),
-            overwrite=overwrite,
-            estimate=estimate,
+            config, method, directory, action, told, overwrite=overwrite, estimate=estimate
         )
 
 
