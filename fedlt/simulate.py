@@ -149,8 +149,7 @@ def _carry_out(
             engine.states().spill_to(personal, config.engine.personal_memory)
             if action == "resume":
                 simulation.restore(engine)
-            context = Context(1, 1, {}, RecordDict(), {})
-            make_server_app(simulation.main)(engine, context)
+            make_server_app(simulation.main)(engine, Context(1, 1, {}, RecordDict(), {}))
     return directory.result()
 
 

@@ -32,7 +32,7 @@ def answers(server, values):
 def test_an_outcome_by_hand(lab):
     """Client 2 sends nan, client 3 is over the bound of 5: the mean is (1 * 1 + 5 * 4) / 6."""
     faults = {"detect": {"max_norm": 5.0}}
-    server = make_server_half(lab.federation(batchnorm="local", faults=faults))
+    server = make_server_half(lab.federation(batchnorm="local", faults=faults).view)
     sent = answers(server, {0: 1.0, 2: math.nan, 4: 4.0})
     huge = answers(server, {3: 50.0})[0]
     del huge.content["arrays"]  # as a worker leaves it, which knows the bound
@@ -50,7 +50,7 @@ def test_an_outcome_by_hand(lab):
 
 @pytest.mark.usefixtures("identity")
 def test_a_round_in_which_nobody_answers_takes_no_step(lab):
-    server = make_server_half(lab.federation())
+    server = make_server_half(lab.federation().view)
     outcome = server.aggregate(1, RoundFaults((), lost=(1,)), [])
     assert (outcome.answered, outcome.used, outcome.state.round) == ((), (), 1)
     assert outcome.notes() == ["round 1: no update to use, no step taken"]
@@ -70,7 +70,7 @@ def raw(server):
 def test_nothing_changes_before_an_outcome_is_adopted(lab, strategy):
     """The same answers twice give the same outcome; FedAdam's moments are part of what is kept."""
     faults = {"detect": {"max_ratio": 9.0}}
-    server = make_server_half(lab.federation(strategy=strategy, faults=faults))
+    server = make_server_half(lab.federation(strategy=strategy, faults=faults).view)
     server.cohort(1, type("Nodes", (), {"get_node_ids": lambda self: range(5)})())
     before = raw(server)
     sent = answers(server, {0: 1.0, 4: 4.0})
