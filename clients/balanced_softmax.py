@@ -6,9 +6,9 @@ https://arxiv.org/abs/2007.10740
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.losses import balanced_softmax
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ class BalancedSoftmax(ClientPlugin):
     Predictions use the plain logits. With equal counts it is cross-entropy.
     """
 
-    per_image: ClassVar[bool] = True
-    masks_absent: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True, masks_absent=True)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
         """Return the mean of CE(logits + log prior), eq. 4 of the paper."""

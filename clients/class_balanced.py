@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import ShareBelowOne
 from fedlt.losses import class_weighted_cross_entropy, effective_number_weights
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ClassBalanced(ClientPlugin):
     """Cross-entropy weighted by the inverse effective number of the client's own images."""
 
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True)
 
     beta: ShareBelowOne = 0.9999
 

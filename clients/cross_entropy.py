@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 
 
 @dataclass(frozen=True)
 class CrossEntropy(ClientPlugin):
     """Cross-entropy, averaged over streams and batch: the contract's own defaults."""
 
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True)

@@ -6,10 +6,11 @@ CVPR 2024, https://arxiv.org/abs/2404.02900
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from fedlt.client import PluginTraits
 from fedlt.config.ranges import Count, NotNegative, Share
 from fedlt.data.views import single_view
 from fedlt.errors import FedltError
@@ -38,10 +39,9 @@ class DeitLT(TaughtPlugin):
     is mixed, and the DIST loss weighs the classes that the teacher names.
     """
 
-    stream_heads: ClassVar[bool] = True
-    weighs_images: ClassVar[bool] = True
-    normed_features: ClassVar[bool] = True
-    no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
+    traits = PluginTraits(
+        stream_heads=True, weighs_images=True, normed_features=True, no_decay=NO_DECAY
+    )
 
     alpha: Share = 0.5  # share of the DIST loss
     warmup: Share = 0.1  # share of the rounds without it, in which a co-teacher begins

@@ -6,11 +6,12 @@ the run (fedlt/generators), or given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
+from fedlt.client import PluginTraits
 from fedlt.config.ranges import NotNegative, Share
 from fedlt.generators.curriculum import stage_of
 from fedlt.generators.plugin import PoolPlugin
@@ -30,10 +31,12 @@ class DisCL(PoolPlugin):
     trains as without the plugin.
     """
 
-    control: ClassVar[Mapping[str, object]] = {
-        "curriculum": "oversample",
-        **dict.fromkeys(("generator", "pool_path", "levels", "min_score")),  # it reads none
-    }
+    traits = PluginTraits(
+        control={
+            "curriculum": "oversample",
+            **dict.fromkeys(("generator", "pool_path", "levels", "min_score")),  # it reads none
+        }
+    )
 
     curriculum: Literal[
         "diverse_to_specific", "specific_to_diverse", "all_levels", "adaptive", "oversample"

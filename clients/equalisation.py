@@ -6,11 +6,11 @@ https://arxiv.org/abs/2003.05176
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import Share
 from fedlt.losses import equalisation, kept_in_softmax
 
@@ -30,7 +30,7 @@ class Equalisation(ClientPlugin):
     ones among them. Predictions use all classes.
     """
 
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True)
 
     threshold: Share = 0.05  # lambda: a class with a smaller share is rare
     gamma: Share = 0.9  # how often a rare class is left out

@@ -6,9 +6,9 @@ ECCV 2020, https://arxiv.org/abs/2003.08082
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.losses import class_weighted_cross_entropy, importance_weights
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class FedIR(ClientPlugin):
     """Cross-entropy weighted by p(y) / q_k(y): the population's class mix over the client's own."""
 
-    needs_global_prior: ClassVar[bool] = True
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(needs_global_prior=True, per_image=True)
 
     def setup(self, client: Client) -> None:
         """Make the weights of the classes."""

@@ -6,9 +6,9 @@ ICML 2022, https://arxiv.org/abs/2209.00189
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import NotNegative
 from fedlt.losses import calibration, fedlc
 
@@ -25,7 +25,7 @@ class FedLC(ClientPlugin):
     Predictions use the plain logits.
     """
 
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True)
 
     tau: NotNegative = 1.0
 

@@ -6,9 +6,9 @@ https://arxiv.org/abs/2503.06916
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import NotNegative, Positive, Share
 from fedlt.data.views import paired_views, plain_views_note
 from fedlt.losses import logit_adjusted, weak_to_strong
@@ -32,7 +32,7 @@ class FedYoYo(ClientPlugin):
     authors' published run.
     """
 
-    masks_absent: ClassVar[bool] = True
+    traits = PluginTraits(masks_absent=True)
 
     weight: NotNegative = 4.0  # lambda: of the distillation
     tau: NotNegative = 1.5  # exponent of the prior

@@ -6,9 +6,9 @@ https://arxiv.org/abs/1708.02002
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import NotNegative
 from fedlt.losses import focal
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Focal(ClientPlugin):
     """Cross-entropy times (1 - p)^gamma: what is learnt already counts less."""
 
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True)
 
     gamma: NotNegative = 2.0
 

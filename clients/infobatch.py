@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedlt.client import Batch, ClientPlugin, batches_with_rows
+from fedlt.client import Batch, ClientPlugin, PluginTraits, batches_with_rows
 from fedlt.config.ranges import Share, ShareBelowOne
 from fedlt.data.augment import normalize
 from fedlt.models.modes import evaluating
@@ -31,7 +31,7 @@ class InfoBatch(ClientPlugin):
     round to round. The last rounds train on all images.
     """
 
-    weighs_images: ClassVar[bool] = True
+    traits = PluginTraits(weighs_images=True)
 
     ratio: ShareBelowOne = 0.5  # r: how likely an image below the mean loss is left out
     until: Share = 0.875  # delta: share of the rounds in which images are left out

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import NotNegative, Positive, Share, ShareBelowOne
 from fedlt.losses import effective_number_weights, ldam, ldam_margins
 
@@ -26,8 +26,7 @@ class LdamDrw(ClientPlugin):
     strategy adds becomes a cosine head, so that margins are cosines.
     """
 
-    cosine_heads: ClassVar[bool] = True
-    per_image: ClassVar[bool] = True
+    traits = PluginTraits(cosine_heads=True, per_image=True)
 
     max_margin: NotNegative = 0.5  # of the rarest class, as a cosine
     scale: Positive = 30.0  # of the cosines: s

@@ -6,9 +6,9 @@ https://arxiv.org/abs/2007.07314
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import NotNegative
 from fedlt.losses import logit_adjusted
 
@@ -25,8 +25,7 @@ class LogitAdjustment(ClientPlugin):
     Predictions use the plain logits.
     """
 
-    per_image: ClassVar[bool] = True
-    masks_absent: ClassVar[bool] = True
+    traits = PluginTraits(per_image=True, masks_absent=True)
 
     tau: NotNegative = 1.0
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from fedlt.client import ClientPlugin
+from fedlt.client import ClientPlugin, PluginTraits
 from fedlt.config.ranges import Count, Finite, NotNegative, Positive, Share
 from fedlt.data.shots import GROUPS
 from fedlt.data.views import paired_views, plain_views_note
@@ -39,9 +39,7 @@ class Mdcs(ClientPlugin):
     batch holds the weak views, then the strong ones. Nothing is kept between rounds.
     """
 
-    cosine_heads: ClassVar[bool] = True
-    experts: ClassVar[bool] = True
-    masks_absent: ClassVar[bool] = True
+    traits = PluginTraits(cosine_heads=True, experts=True, masks_absent=True)
 
     lambdas: tuple[Finite, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
     kd_weight: NotNegative = 0.6  # of the self-distillation

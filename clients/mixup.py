@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
-from fedlt.client import Batch, ClientPlugin
+from fedlt.client import Batch, ClientPlugin, PluginTraits
 from fedlt.config.ranges import NotNegative
 from fedlt.rng import numpy_generator, torch_generator
 
@@ -27,7 +27,7 @@ class Mixup(ClientPlugin):
     may be any that is a mean over images.
     """
 
-    weighs_images: ClassVar[bool] = True
+    traits = PluginTraits(weighs_images=True)
 
     alpha: NotNegative = 1.0  # 0: nothing is mixed
 

@@ -19,7 +19,7 @@ from fedlt.losses import cross_entropy
 from fedlt.models.frozen import frozen_features
 from fedlt.models.modes import evaluating, set_training_modes
 from fedlt.rng import torch_generator
-from fedlt.update import Tensors, Update, prefixed, under
+from fedlt.update import Tensors, Update, under
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
     "ClientData",
     "ClientPlugin",
     "Objective",
+    "PluginTraits",
     "add_metrics",
     "batches_with_rows",
 ]
@@ -108,7 +109,7 @@ class Client:
         statistics stay as they are.
 
         Args:
-            objective: Gives the mean loss of a batch.
+            objective: The mean loss of a batch.
             epochs: Passes over the data; the file's ``local.epochs`` by default.
             only: Names of the parameters to train; all trainable ones by default.
             no_decay: Prefixes of parameters that get no weight decay.
@@ -217,8 +218,7 @@ class Client:
 
         Args:
             name: The network's.
-            tensors: Its parameters and buffers by the model's names; of what they lack, this
-                model's own are used.
+            tensors: As in :meth:`frozen_features`.
             images: (B, Ch, H, W).
         """
         network, own = self.model.networks[name], under(f"networks.{name}.", tensors)
@@ -229,14 +229,10 @@ class Client:
     def keep_start(self) -> None:
         """Keep the personal part of the model as it is now, before training: see :meth:`start`."""
         state = self.model.state()
-        own = {name: state[name].clone() for name in self.model.names("personal")}
-        self.tensors.update(prefixed("start.", own))
+        self.tensors |= {f"start.{n}": state[n].clone() for n in self.model.names("personal")}
 
     def start(self) -> Tensors:
-        """Return the model as it was received, and its personal part as :meth:`keep_start` has it.
-
-        For :meth:`frozen_features` and :meth:`frozen_logits`.
-        """
+        """Return the model as received, with the personal part that :meth:`keep_start` kept."""
         return {**self.broadcast, **under("start.", self.tensors)}
 
     def inner_product(self, direction: Mapping[str, Tensor]) -> Tensor:
@@ -248,9 +244,8 @@ class Client:
 
     def squared_distance(self, anchor: Mapping[str, Tensor]) -> Tensor:
         """Return |w - anchor|^2 over the trainable parameters that ``anchor`` names."""
-        return torch.stack(
-            [(w - anchor[n]).square().sum() for n, w in self._named_in(anchor)]
-        ).sum()
+        squares = [(w - anchor[n]).square().sum() for n, w in self._named_in(anchor)]
+        return torch.stack(squares).sum()
 
     def _named_in(self, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         parameters = self.model.named_parameters()
@@ -306,6 +301,22 @@ class Client:
 
 
 @dataclass(frozen=True)
+class PluginTraits:
+    """What the rest of a run must know about a client plugin: ``traits`` of its class."""
+
+    needs_global_prior: bool = False  # ``prior.source: own`` is refused
+    cosine_heads: bool = False  # ``build`` makes every head a cosine head, without a bias
+    stream_heads: bool = False  # ``build`` gives each stream a head: weights (S, C, D)
+    normed_features: bool = False  # features have norm sqrt(D), and both signs
+    no_decay: tuple[str, ...] = ()  # prefixes of parameters without weight decay
+    experts: bool = False  # ``build`` splits the backbone; each stream has a cosine head
+    masks_absent: bool = False  # with ``prior.use: local_masked`` one class alone has the loss 0
+    weighs_images: bool = False  # batches or views have weights, or mixed labels
+    per_image: bool = False  # the loss is a mean over images of logits and labels
+    control: Mapping[str, object] = field(default_factory=dict)  # options of a control run, if any
+
+
+@dataclass(frozen=True)
 class ClientPlugin(Checked):
     """A local-training method. The defaults are plain cross-entropy on plain batches.
 
@@ -313,17 +324,8 @@ class ClientPlugin(Checked):
     ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt.methods.composition).
     """
 
-    needs_global_prior: ClassVar[bool] = False  # ``prior.source: own`` is refused
-    cosine_heads: ClassVar[bool] = False  # ``build`` asks for them: no linear head, no bias
-    stream_heads: ClassVar[bool] = False  # ``build`` asks for them: weights (S, C, D)
-    normed_features: ClassVar[bool] = False  # of norm sqrt(D), and of both signs
-    no_decay: ClassVar[tuple[str, ...]] = ()  # prefixes of parameters without weight decay
-    experts: ClassVar[bool] = False  # ``build`` splits the backbone; a cosine head for each stream
-    masks_absent: ClassVar[bool] = False  # with ``local_masked`` a single class has the loss 0
-    weighs_images: ClassVar[bool] = False  # batches or views have weights, or mixed labels
-    reference: ClassVar[str] = ""  # of one that no federation could have: what it is
-    control: ClassVar[Mapping[str, object]] = {}  # hyperparameters of its control run; empty: none
-    per_image: ClassVar[bool] = False  # the loss is a mean over images of logits and labels
+    traits: ClassVar[PluginTraits] = PluginTraits()
+    reference: ClassVar[str] = ""  # why this reference point is not federated; empty: it is
 
     @property
     def parts(self) -> tuple[ClientPlugin, ...]:

@@ -31,6 +31,7 @@ __all__ = [
     "HeadFunction",
     "ServerState",
     "Strategy",
+    "StrategyTraits",
     "Tensors",
     "Total",
     "Update",
@@ -40,18 +41,25 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class StrategyTraits:
+    """What the rest of a run must know about a strategy: ``traits`` of its class."""
+
+    reduces: bool = True  # False: ``aggregate`` gets the ordered single updates instead of sums
+    needs_linear_heads: bool = False  # the strategy reads the norms or biases of its heads
+    takes_stream_heads: bool = False  # ... also where every stream has a head of its own
+    needs_sgd: bool = False  # the strategy reads gradients off the way that SGD went
+    with_experts: str = ""  # name of the strategy that does the same for clients with experts
+    reads_labels: bool = False  # a loss of the strategy's own needs one label for each image
+    own_model: str = ""  # prefix of a whole model in a client's personal tensors; empty: none
+    reference: str = ""  # why this reference point is not federated; empty: it is
+    pools: bool = False  # a round is one task, on the images of all clients
+
+
+@dataclass(frozen=True)
 class Strategy(Checked):
     """A federated method. The defaults are FedAvg with one shared linear head called ``head``."""
 
-    reduces: ClassVar[bool] = True  # False: aggregate() gets the ordered single updates instead
-    needs_linear_heads: ClassVar[bool] = False  # it reads their norms or biases
-    takes_stream_heads: ClassVar[bool] = False  # it reads them, also where each stream has its own
-    needs_sgd: ClassVar[bool] = False  # it reads gradients off the way that SGD went
-    with_experts: ClassVar[str] = ""  # the strategy that does the same for clients with experts
-    reads_labels: ClassVar[bool] = False  # an objective of its own needs one label for an image
-    own_model: ClassVar[str] = ""  # where ``personal`` holds a whole model: the prefix of its names
-    reference: ClassVar[str] = ""  # of a reference point that is not federated: what it is
-    pools: ClassVar[bool] = False  # a round is one task, on everybody's images
+    traits: ClassVar[StrategyTraits] = StrategyTraits()
 
     @property
     def adapt_epochs(self) -> int:
@@ -60,12 +68,13 @@ class Strategy(Checked):
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Return why this strategy cannot run with ``plugin``; None where it can."""
-        if self.needs_linear_heads and plugin.cosine_heads:
-            other = f"; take {self.with_experts}" if self.with_experts and plugin.experts else ""
-            return f"the strategy needs linear heads, the client makes cosine heads of them{other}"
-        if self.needs_linear_heads and plugin.stream_heads and not self.takes_stream_heads:
+        own, other = self.traits, plugin.traits
+        if own.needs_linear_heads and other.cosine_heads:
+            take = f"; take {own.with_experts}" if own.with_experts and other.experts else ""
+            return f"the strategy needs linear heads, the client makes cosine heads of them{take}"
+        if own.needs_linear_heads and other.stream_heads and not own.takes_stream_heads:
             return "the strategy reads one linear head, the client makes one for every stream of it"
-        if self.reads_labels and plugin.weighs_images:
+        if own.reads_labels and other.weighs_images:
             return "the strategy has a loss of its own on labels, the client weighs or mixes images"
         return None
 
@@ -130,10 +139,10 @@ class Strategy(Checked):
         """Return the model tensors in which this client's model differs from the broadcast one.
 
         Where none lies in the backbone, all clients are scored from one pass of the backbone.
-        The default is the model's personal part, or the whole model that ``own_model`` names.
+        The default is the model's personal part, or the whole model of ``traits.own_model``.
         """
-        if self.own_model:
-            return under(self.own_model, personal)
+        if self.traits.own_model:
+            return under(self.traits.own_model, personal)
         return {name: personal[name] for name in model.names("personal")}
 
     def adapt(self, client: Client) -> Tensors:
@@ -161,7 +170,7 @@ class Strategy(Checked):
         own = [n for n in client.model.parameter_names("personal") if n.startswith("heads.")]
         heads = own or [n for n in names if n.startswith("heads.")]
         client.train(self.objective, epochs=epochs, only=heads if scope == "head" else None)
-        if self.own_model:
-            return {**client.personal, **client.snapshot(self.own_model)}
+        if self.traits.own_model:
+            return {**client.personal, **client.snapshot(self.traits.own_model)}
         state = client.model.state()
         return {**client.personal, **{n: state[n] for n in client.model.names("personal")}}

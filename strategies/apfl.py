@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from fedlt.batch import Phase
 from fedlt.config.ranges import Share
 from fedlt.models.modes import set_training_modes
 from fedlt.optim.sgd import ParameterGroup, Sgd
-from fedlt.strategy import Tensors, Update, prefixed, under
+from fedlt.strategy import StrategyTraits, Tensors, Update, prefixed, under
 from fedlt.worker.training import parameter_groups, precision_of
 from strategies.fedavg import FedAvg
 
@@ -38,8 +38,7 @@ class APFL(FedAvg):
     client's first round.
     """
 
-    needs_sgd: ClassVar[bool] = True
-    own_model: ClassVar[str] = "mixed."
+    traits = StrategyTraits(needs_sgd=True, own_model="mixed.")
 
     alpha: Share = 0.5  # the share of v in the mixture; where it begins, if it is adaptive
     adaptive: bool = True  # alpha takes a gradient step at the first batch of each round
@@ -54,12 +53,15 @@ class APFL(FedAvg):
         first = torch.tensor(self.alpha, device=client.data.images.device)
         alpha = client.personal.get("alpha", first)  # ()
         floats = {name: t for name, t in start.items() if t.is_floating_point()}
-        buffers = {**start, **mix(alpha, under(self.own_model, client.personal) or start, floats)}
+        buffers = {
+            **start,
+            **mix(alpha, under(self.traits.own_model, client.personal) or start, floats),
+        }
         buffers = {name: tensor.clone() for name, tensor in buffers.items()}
         alpha, metrics = self._train(client, w, v, buffers, alpha)
         with torch.no_grad():
             mixed = {**buffers, **mix(alpha, v, w)}
-        own = {**prefixed("own.", v), **prefixed(self.own_model, mixed), "alpha": alpha}
+        own = {**prefixed("own.", v), **prefixed(self.traits.own_model, mixed), "alpha": alpha}
         return client.update(metrics, personal={name: t.detach() for name, t in own.items()})
 
     def _train(

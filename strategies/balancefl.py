@@ -6,7 +6,7 @@ https://doi.org/10.1109/IPSN54338.2022.00029
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +16,7 @@ from fedlt.data.prior import ABSENT
 from fedlt.losses import entropy, masked_divergence
 from fedlt.models.class_statistics import class_deviations, rows_of
 from fedlt.rng import torch_generator
+from fedlt.strategy import StrategyTraits
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class BalanceFL(FedAvg):
     batches are made before it trains: memory for ``local.epochs`` times its images as floats.
     """
 
-    reads_labels: ClassVar[bool] = True
+    traits = StrategyTraits(reads_labels=True)
 
     weight: NotNegative = 1.0  # of the distillation of absent classes
     tau: Positive = 2.0  # its temperature

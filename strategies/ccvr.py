@@ -7,7 +7,7 @@ data, NeurIPS 2021. https://arxiv.org/abs/2106.05001
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,7 +16,7 @@ from fedlt.losses import cross_entropy
 from fedlt.models.calibration import Allocation, Calibration, Covariance
 from fedlt.models.class_statistics import ClassSums, client_features
 from fedlt.rng import torch_generator
-from fedlt.strategy import ServerState, Total, Update, under
+from fedlt.strategy import ServerState, StrategyTraits, Total, Update, under
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class CCVR(FedAvg):
     them. Classes that the cohort does not hold keep their class vectors.
     """
 
-    needs_linear_heads: ClassVar[bool] = True
+    traits = StrategyTraits(needs_linear_heads=True)
 
     covariance: Covariance = Calibration.covariance  # full: C D^2 numbers a client
     allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images

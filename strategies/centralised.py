@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fedlt.config.ranges import Positive
-from fedlt.strategy import Strategy, Update
+from fedlt.strategy import Strategy, StrategyTraits, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -25,8 +25,7 @@ class Centralised(Strategy):
     images as the cohort would see. Each round begins a new pass, and its momentum at zero.
     """
 
-    reference: ClassVar[str] = "pooled data"
-    pools: ClassVar[bool] = True
+    traits = StrategyTraits(reference="pooled data", pools=True)
     epochs: Positive | None = None  # passes over all images in a round, whole or not
 
     def local_update(self, client: Client) -> Update:

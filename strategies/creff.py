@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,7 +18,16 @@ from fedlt.models import LinearHead, Model
 from fedlt.models.gradient_matching import client_gradients, match_features
 from fedlt.models.linear_probe import ProbeSettings, draw_head, train_head
 from fedlt.rng import torch_generator
-from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Total, Update, prefixed
+from fedlt.strategy import (
+    HeadFunction,
+    ServerState,
+    Strategy,
+    StrategyTraits,
+    Tensors,
+    Total,
+    Update,
+    prefixed,
+)
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
@@ -34,7 +43,7 @@ class CReFF(Strategy):
     retrained head, one for each class that they hold.
     """
 
-    needs_linear_heads: ClassVar[bool] = True
+    traits = StrategyTraits(needs_linear_heads=True)
 
     per_class: Count = 100  # federated features of each class
     gradient_batches: Count = 10  # averaged into one class's gradient

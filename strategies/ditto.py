@@ -6,11 +6,11 @@ ICML 2021, https://arxiv.org/abs/2012.04221, algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fedlt.client import add_metrics
 from fedlt.config.ranges import NotNegative
-from fedlt.strategy import Update, under
+from fedlt.strategy import StrategyTraits, Update, under
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Ditto(FedAvg):
     The personal model starts at the global model of the client's first round.
     """
 
-    own_model: ClassVar[str] = "own."
+    traits = StrategyTraits(own_model="own.")
 
     lam: NotNegative = 1.0  # lambda: how strongly the personal model is held
 
@@ -36,7 +36,7 @@ class Ditto(FedAvg):
         The paper takes a step of each in turn. Neither reads the other: the result is the same.
         """
         model = client.model
-        start = under(self.own_model, client.personal) or client.snapshot()
+        start = under(self.traits.own_model, client.personal) or client.snapshot()
         common = client.train(self.objective)
         answer = client.snapshot()
         model.load(start, start)
@@ -46,7 +46,7 @@ class Ditto(FedAvg):
         return client.update(
             {**add_metrics(common, own), "personal_steps": own["steps"]},
             shared=answer,
-            personal={**kept, **client.snapshot(self.own_model)},
+            personal={**kept, **client.snapshot(self.traits.own_model)},
         )
 
     def near_global(self, client: Client, batch: Batch) -> Tensor:

@@ -6,13 +6,14 @@ NeurIPS 2023, https://arxiv.org/abs/2310.07587
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from fedlt.config.ranges import NotNegative, Positive, ShareBelowOne
 from fedlt.methods.composition import is_plain
 from fedlt.models.balancer import BalancedHead, GradientBalancer, norm_prior, rare_classes
+from fedlt.strategy import StrategyTraits
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ class FedGraB(FedAvg):
     prior analyser). The controllers are the client's own and live as long as it does.
     """
 
-    needs_linear_heads: ClassVar[bool] = True
-    reads_labels: ClassVar[bool] = True
+    traits = StrategyTraits(needs_linear_heads=True, reads_labels=True)
 
     kp: NotNegative = 10.0  # gains of the incremental PID controllers
     ki: NotNegative = 0.01

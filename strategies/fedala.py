@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from fedlt.config.ranges import Count, NotNegative, ShareAboveZero
-from fedlt.strategy import Tensors, Update, prefixed, under
+from fedlt.strategy import StrategyTraits, Tensors, Update, prefixed, under
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class FedALA(FedAvg):
     layers are taken as received. The client's model is what it trained last.
     """
 
-    own_model: ClassVar[str] = "own."
+    traits = StrategyTraits(own_model="own.")
 
     layers: Count = 1  # p: how many of the top layers are mixed; the head is the first
     share: ShareAboveZero = 0.8  # s: share of the client's batches that the weights are learnt on
@@ -47,7 +47,7 @@ class FedALA(FedAvg):
 
     def local_update(self, client: Client) -> Update:
         """Mix, if the client has a model of its own, then train as FedAvg does."""
-        own, kept = under(self.own_model, client.personal), {}
+        own, kept = under(self.traits.own_model, client.personal), {}
         if own:
             weights = under("weight.", client.personal)
             epochs = 1 if weights else self.start_epochs
@@ -58,7 +58,7 @@ class FedALA(FedAvg):
             client.model.load(blend(weights, dict(client.broadcast), own), weights)
             kept = prefixed("weight.", weights)
         metrics = client.train(self.objective)
-        return client.update(metrics, personal={**kept, **client.snapshot(self.own_model)})
+        return client.update(metrics, personal={**kept, **client.snapshot(self.traits.own_model)})
 
     def top_layers(self, model: Model) -> list[str]:
         """Return the names of the shared parameters of the last ``layers`` modules."""

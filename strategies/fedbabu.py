@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fedlt.config.ranges import Count
 from fedlt.models import FixedHead, LinearHead
-from fedlt.strategy import HeadFunction, Strategy, Tensors, Update
+from fedlt.strategy import HeadFunction, Strategy, StrategyTraits, Tensors, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ class FedBABU(Strategy):
     A client's model is tuned when it is scored: ``epochs`` on everything, or on its head.
     """
 
-    needs_linear_heads: ClassVar[bool] = True
+    traits = StrategyTraits(needs_linear_heads=True)
 
     scope: Literal["all", "head"] = "all"  # what is tuned
     epochs: Count = 5

@@ -6,10 +6,11 @@ https://arxiv.org/abs/2409.13136
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fedlt.config.ranges import NotNegative, Positive
 from fedlt.losses import masked_divergence, not_true
+from fedlt.strategy import StrategyTraits
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class FedLMD(FedAvg):
     A class is in the majority at a client that holds more images of it than of the average class.
     """
 
-    reads_labels: ClassVar[bool] = True
+    traits = StrategyTraits(reads_labels=True)
 
     beta: NotNegative = 1.0  # weight of the distillation; 0: FedAvg
     tau: Positive = 1.0  # temperature

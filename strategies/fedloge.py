@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, zeros
 
@@ -18,7 +18,15 @@ from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
 from fedlt.models.realign import global_realign, local_realign
 from fedlt.rng import seed_torch
-from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Update, prefixed
+from fedlt.strategy import (
+    HeadFunction,
+    ServerState,
+    Strategy,
+    StrategyTraits,
+    Tensors,
+    Update,
+    prefixed,
+)
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client, ClientPlugin
@@ -31,9 +39,9 @@ class FedLoGe(Strategy):
     ``profile: reference`` is the public code: SSE-C has a bias, psi' norm 1.7, personal logits V2.
     """
 
-    needs_linear_heads: ClassVar[bool] = True
-    takes_stream_heads: ClassVar[bool] = True
-    with_experts: ClassVar[str] = "fedloge_experts"
+    traits = StrategyTraits(
+        needs_linear_heads=True, takes_stream_heads=True, with_experts="fedloge_experts"
+    )
     sparsity: ShareBelowOne = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: Positive = 0.1  # gamma: target norm of each class vector
     etf_scale: Positive | None = None  # of unit class vectors on normalised features instead
@@ -42,7 +50,7 @@ class FedLoGe(Strategy):
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Refuse a small classifier on normed features: it caps the logits."""
-        if plugin.normed_features and self.etf_scale is None:
+        if plugin.traits.normed_features and self.etf_scale is None:
             return "its features have norm sqrt(D) already; set strategy.etf_scale, such as 16"
         return super().refuses(plugin)
 

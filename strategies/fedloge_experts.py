@@ -47,14 +47,14 @@ class FedLoGeExperts(FedLoGe):
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Take clients with experts; of the others those that FedLoGe takes."""
-        if not plugin.experts:
+        if not plugin.traits.experts:
             return super().refuses(plugin)
         known = "profile: reference knows no experts; take profile: paper"
         return None if self.profile == "paper" else known
 
     def note(self, plugin: ClientPlugin) -> str:
         """Say which mapping runs."""
-        return f"fedloge_experts: mapping {self.mapping}" if plugin.experts else ""
+        return f"fedloge_experts: mapping {self.mapping}" if plugin.traits.experts else ""
 
     def build(self, model: Model) -> None:
         """Add the heads ``auxiliary`` (shared), ``sse_c`` (fixed) and ``local`` (personal)."""
@@ -74,7 +74,7 @@ class FedLoGeExperts(FedLoGe):
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return the losses of backbone, auxiliary and local heads, without common parameters."""
-        if not client.plugin.experts:
+        if not client.plugin.traits.experts:
             return super().objective(client, batch)
         heads, plugin = client.model.heads, client.plugin
         features = client.model.features(batch.images)  # (B, S, D)

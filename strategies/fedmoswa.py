@@ -14,14 +14,14 @@ Under momentum the sum counts every gradient as often as the steps hold it, as i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fedlt.config.ranges import ShareAboveZero
 from fedlt.optim.sgd import gradient_weight
-from fedlt.strategy import ServerState, Tensors, Total, Update, prefixed, under
+from fedlt.strategy import ServerState, StrategyTraits, Tensors, Total, Update, prefixed, under
 from strategies.fedswa import FedSWA
 from strategies.scaffold import mean_gradients, with_drift
 
@@ -40,7 +40,7 @@ class FedMoSWA(FedSWA):
     examples.
     """
 
-    needs_sgd: ClassVar[bool] = True
+    traits = StrategyTraits(needs_sgd=True)
     gamma: ShareAboveZero = 0.2  # how fast m follows the clients' gradients
 
     def init(self, model: Model) -> ServerState:

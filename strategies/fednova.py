@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 
 from fedlt.optim.sgd import gradient_weight
-from fedlt.strategy import ServerState, Strategy, Total, Update
+from fedlt.strategy import ServerState, Strategy, StrategyTraits, Total, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -35,7 +35,7 @@ class FedNova(Strategy):
     With equal numbers of steps it is FedAvg, to rounding.
     """
 
-    needs_sgd: ClassVar[bool] = True
+    traits = StrategyTraits(needs_sgd=True)
 
     def local_update(self, client: Client) -> Update:
         """Train and answer with the mean step."""

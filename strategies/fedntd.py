@@ -6,10 +6,11 @@ NeurIPS 2022, https://arxiv.org/abs/2106.03097
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fedlt.config.ranges import NotNegative, Positive
 from fedlt.losses import masked_divergence, not_true
+from fedlt.strategy import StrategyTraits
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class FedNTD(FedAvg):
     """FedAvg whose clients keep the received model's view of every class but the image's own."""
 
-    reads_labels: ClassVar[bool] = True
+    traits = StrategyTraits(reads_labels=True)
 
     beta: NotNegative = 1.0  # weight of the distillation; 0: FedAvg
     tau: Positive = 1.0  # temperature

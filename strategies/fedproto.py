@@ -8,14 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fedlt.config.ranges import NotNegative
 from fedlt.losses import nearest_prototype, prototype_distance
-from fedlt.strategy import HeadFunction, ServerState, Strategy, Tensors, Total, Update
+from fedlt.strategy import (
+    HeadFunction,
+    ServerState,
+    Strategy,
+    StrategyTraits,
+    Tensors,
+    Total,
+    Update,
+)
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
@@ -29,7 +37,7 @@ class FedProto(Strategy):
     There is no generic model.
     """
 
-    reads_labels: ClassVar[bool] = True
+    traits = StrategyTraits(reads_labels=True)
 
     lam: NotNegative = 1.0  # lambda: how strongly features are pulled to the prototypes
 

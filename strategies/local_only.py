@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from fedlt.strategy import HeadFunction, Strategy
+from fedlt.strategy import HeadFunction, Strategy, StrategyTraits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ class LocalOnly(Strategy):
     Nothing is sent. There is no generic model.
     """
 
-    reference: ClassVar[str] = "each client alone"
+    traits = StrategyTraits(reference="each client alone")
 
     def build(self, model: Model) -> None:
         """Make everything personal that would be shared."""

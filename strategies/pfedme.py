@@ -6,11 +6,20 @@ https://arxiv.org/abs/2006.08848, algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fedlt.client import add_metrics
 from fedlt.config.ranges import Count, Positive
-from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
+from fedlt.strategy import (
+    ServerState,
+    Strategy,
+    StrategyTraits,
+    Tensors,
+    Total,
+    Update,
+    prefixed,
+    under,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +34,7 @@ class PFedMe(Strategy):
     ``local.lr`` is the rate of the inner steps. They diverge where it is too large for ``lam``.
     """
 
-    own_model: ClassVar[str] = "own."
+    traits = StrategyTraits(own_model="own.")
 
     lam: Positive = 15.0  # lambda: how strongly theta is held to w_k
     inner_steps: Count = 5  # K: steps on theta with one batch
@@ -50,7 +59,7 @@ class PFedMe(Strategy):
             metrics, theta = add_metrics(metrics, done), model.state()
             center = {n: w - rate * (w - theta[n]) for n, w in center.items()}
         answer = {**client.snapshot(), **center}
-        own = client.snapshot(self.own_model)
+        own = client.snapshot(self.traits.own_model)
         weight = 1.0 if client.data.num_examples else None  # a client without images has no say
         return client.update(metrics, shared=answer, personal=own, weight=weight)
 

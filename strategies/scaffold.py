@@ -15,14 +15,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fedlt.config.ranges import Positive
 from fedlt.optim.sgd import gradient_weight
-from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
+from fedlt.strategy import (
+    ServerState,
+    Strategy,
+    StrategyTraits,
+    Tensors,
+    Total,
+    Update,
+    prefixed,
+    under,
+)
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
@@ -61,7 +70,7 @@ class SCAFFOLD(Strategy):
     The first round, with every c zero, is FedAvg's with plain means.
     """
 
-    needs_sgd: ClassVar[bool] = True
+    traits = StrategyTraits(needs_sgd=True)
     server_lr: Positive = 1.0  # eta_g
 
     def init(self, model: Model) -> ServerState:

@@ -87,7 +87,7 @@ class Comparison:
     def is_point(self, row: Row) -> bool:
         """Say whether a row is a reference point that is not federated."""
         config = self.configs(row)[0]
-        return bool(resolve_strategy(config).reference or resolve_client(config).reference)
+        return bool(resolve_strategy(config).traits.reference or resolve_client(config).reference)
 
 
 def read_comparison(

@@ -108,7 +108,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
 
     per_batch = measure_seconds(train) / max(batches(len(indices)), 1)
     work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
-    if shares.strategy.pools:  # one task does what the cohort would
+    if shares.strategy.traits.pools:  # one task does what the cohort would
         work = shares.cohort_size * work.mean(keepdims=True)
     generic, personal = rounds_to_evaluate(
         config.rounds, every=config.evaluate.every, personal_every=config.evaluate.personal_every
@@ -123,7 +123,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
         ),
         evaluations=sum(round_ > state.round for round_ in generic),
         rounds=config.rounds - state.round,
-        cohort=1 if shares.strategy.pools else shares.cohort_size,
+        cohort=1 if shares.strategy.traits.pools else shares.cohort_size,
         parameters=sum(tensor.numel() for tensor in state.broadcast.values()),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         data=shares.images.nbytes + host.scorer.images.nbytes,
@@ -190,7 +190,7 @@ def personal_seconds(
     has_generic = bool(strategy.generic(worker.model, state.broadcast))
     weights = strategy.personal_weights(worker.model, state.broadcast, own)
     alone = tunes or touches_backbone(weights)
-    asked = ClientRequest(cid, None if strategy.pools else own, base=has_generic)
+    asked = ClientRequest(cid, None if strategy.traits.pools else own, base=has_generic)
     scoring, tuning = _request(host, state, asked), 0.0
     if tunes or not has_generic:
         tuning = measure_seconds(lambda: worker.finished(scoring)) * _relative_work(shares, cid)

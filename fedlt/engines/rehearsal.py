@@ -99,7 +99,7 @@ def _try_alone(server: ServerHalf, host: Host) -> int:
             more than one where a BatchNorm needs more.
     """
     worker, shares = host.worker, host.worker.shares
-    local, sizes, pools = shares.config.local, shares.sizes, shares.strategy.pools
+    local, sizes, pools = shares.config.local, shares.sizes, shares.strategy.traits.pools
     alone = np.flatnonzero(sizes == 1) if not pools else np.zeros(0, dtype=np.int64)
     if not len(alone) and local.batch_size > 1:
         return 0

@@ -41,8 +41,8 @@ class Observer(Terms):
         lines += [data.note(), scored_on.note(data.class_names)]
         lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
-        masked = self.plugin.masks_absent and self.config.prior.use == "local_masked"
-        if single and masked and not self.strategy.pools:
+        masked = self.plugin.traits.masks_absent and self.config.prior.use == "local_masked"
+        if single and masked and not self.strategy.traits.pools:
             lines.append(
                 f"{single} of {self.num_clients} clients hold a single class: with prior.use "
                 f"local_masked the shifted loss of {self.config.client.label} is 0 there"
@@ -52,5 +52,5 @@ class Observer(Terms):
     def preparation(self, progress: Progress | None = None) -> Preparation:
         """Return what the plugin prepares from: privileged, since it holds everybody's images."""
         return Preparation(
-            self.config, self.data, self.seed, self.strategy.pools, progress or Progress()
+            self.config, self.data, self.seed, self.strategy.traits.pools, progress or Progress()
         )

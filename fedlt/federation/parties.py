@@ -45,7 +45,7 @@ class Parties(NamedTuple):
             labels=data.train_labels,
             partition=data.partition,
             client_counts=data.client_counts,
-            pooled=strategy.pools,
+            pooled=strategy.traits.pools,
         )
         view = ServerView(*terms, ask_counts=_ask_counts(config, data))
         return cls(view, shares, Observer(*terms, data=data))
@@ -54,7 +54,7 @@ class Parties(NamedTuple):
         """Return the parties with some terms changed: ``config``, ``strategy`` or ``plugin``."""
         view, shares, observer = self
         shares = replace(shares, **terms)
-        pooled = replace(shares, pooled=shares.strategy.pools)
+        pooled = replace(shares, pooled=shares.strategy.traits.pools)
         return Parties(replace(view, **terms), pooled, replace(observer, **terms))
 
 
@@ -90,14 +90,14 @@ def prepare_parties(
     if reason is not None:
         names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
         raise FedltError(f"{names}: {reason}")
-    if strategy.needs_sgd and config.local.optimizer != "sgd":
+    if strategy.traits.needs_sgd and config.local.optimizer != "sgd":
         raise FedltError(
             f"local.optimizer: strategy {config.strategy.name!r} needs sgd, not "
             f"{config.local.optimizer}: it reads mean gradients off the steps"
         )
-    if strategy.pools:
+    if strategy.traits.pools:
         _check_pooled(config)
-    if plugin.needs_global_prior and config.prior.source == "own":
+    if plugin.traits.needs_global_prior and config.prior.source == "own":
         raise FedltError(
             f"client {config.client.label!r} needs the class mix of all clients: set prior.use to "
             "global (or mix) and prior.source to secure_sum or oracle"
@@ -135,6 +135,6 @@ def _check_secure_sum(strategy: Strategy, cohort: int) -> None:
         raise FedltError(
             f"prior.source: secure_sum needs at least 2 clients per round, not {cohort}"
         )
-    if not strategy.reduces:
+    if not strategy.traits.reduces:
         name = type(strategy).__name__
         raise FedltError(f"prior.source: secure_sum hides the single updates that {name} reads")

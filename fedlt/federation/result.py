@@ -28,8 +28,8 @@ def make_result(
     """
     observer = evaluator.observer
     config, strategy = observer.config, observer.strategy
-    sent = [] if strategy.pools else list(state.broadcast.values())
-    once = [] if strategy.pools else list(state.fixed.values())
+    sent = [] if strategy.traits.pools else list(state.broadcast.values())
+    once = [] if strategy.traits.pools else list(state.fixed.values())
     return {
         "name": config.name,
         "strategy": config.strategy.name,
@@ -38,7 +38,7 @@ def make_result(
         "rounds": config.rounds,
         "status": "finished",
         "split": config.data.split,
-        "reference": strategy.reference or observer.plugin.reference or None,
+        "reference": strategy.traits.reference or observer.plugin.reference or None,
         "generic_model": evaluator.generic,
         "streams": list(evaluator.model.stream_names),
         "shots": evaluator.shots.to_json(),

@@ -56,7 +56,7 @@ class ServerHalf:
         self, view: ServerView, model: Model, state: ServerState, faults: Faults | None
     ) -> None:
         self.view, self.model = view, model
-        self.reduces = view.strategy.reduces  # replies may be sums over parts of the cohort
+        self.reduces = view.strategy.traits.reduces  # replies may be sums over chunks
         self._layout = model.layout()
         self.set_state(state)
         self.heard = np.zeros(view.num_clients, dtype=np.bool_)  # answered so far
@@ -73,7 +73,7 @@ class ServerHalf:
 
         Where everybody's images are one task, the first node does it.
         """
-        if self.view.strategy.pools:
+        if self.view.strategy.traits.pools:
             return list(node_ids[:1])
         if self.faults is not None:
             node_ids = self.faults.joined(round_, node_ids)
@@ -149,7 +149,7 @@ class ServerHalf:
 
     def adopt(self, outcome: RoundOutcome) -> None:
         """Put a round's outcome in force."""
-        pools = self.view.strategy.pools
+        pools = self.view.strategy.traits.pools
         for flags, cids in ((self.heard, outcome.answered), (self.trained, outcome.used)):
             flags[slice(None) if pools and cids else list(cids)] = True
         self.state, self.rule = outcome.state, outcome.rule

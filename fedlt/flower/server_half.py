@@ -27,7 +27,7 @@ def make_server_half(view: ServerView, faults: Faults | None = None) -> ServerHa
     strategy = view.strategy
     with users_code(f"strategy {type(strategy).__name__}: building the model or init fails"):
         model = view.build_model()
-        if strategy.pools and (kept := model.names("personal")):
+        if strategy.traits.pools and (kept := model.names("personal")):
             name = view.config.strategy.name
             raise FedltError(
                 f"strategy {name!r}: there is no client to keep what is personal: {kept[0]}"

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from fedlt.flower.adapter import Answers, ServerHalf
 from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.models import Model
 from fedlt.rng import key
-from fedlt.strategy import Strategy, Tensors
+from fedlt.strategy import Strategy, StrategyTraits, Tensors
 
 if TYPE_CHECKING:
     from fedlt.federation import ServerView
@@ -41,7 +41,7 @@ SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evalu
 class StockStrategy(Strategy):
     """A Flower strategy class and its options; the client half is the defaults: FedAvg's."""
 
-    reduces: ClassVar[bool] = False
+    traits = StrategyTraits(reduces=False)
     factory: Callable[..., FlowerBase] = FedAvg
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -11,8 +11,7 @@ overrides verbs of both sides is whole, and composes with none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from operator import attrgetter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from fedlt.client import Batch, ClientPlugin
+from fedlt.client import Batch, ClientPlugin, PluginTraits
 from fedlt.losses import cross_entropy
 from fedlt.losses.cross_entropy import TINY
 
@@ -123,27 +122,19 @@ class Composed(ClientPlugin):
         return self.data, self.objective
 
     @property
-    def needs_global_prior(self) -> bool:  # type: ignore[override]  # of two objects, not a class
-        """Whether one of them does."""
-        return any(part.needs_global_prior for part in self.parts)
+    def traits(self) -> PluginTraits:  # type: ignore[override]  # of two objects, not a class
+        """Return the loss plugin's traits, with those of the data plugin that concern a run."""
+        own, other = self.data.traits, self.objective.traits
+        return replace(
+            other,
+            needs_global_prior=own.needs_global_prior or other.needs_global_prior,
+            weighs_images=own.weighs_images or other.weighs_images,
+        )
 
     @property
     def reference(self) -> str:  # type: ignore[override]
-        """What one of them is, if it is not federated."""
+        """Return why one of the two plugins is not federated; empty: both are."""
         return self.data.reference or self.objective.reference
-
-    @property
-    def weighs_images(self) -> bool:  # type: ignore[override]
-        """Whether one of them does."""
-        return any(part.weighs_images for part in self.parts)
-
-    # What follows is the loss plugin's.
-    cosine_heads = property(attrgetter("objective.cosine_heads"))
-    stream_heads = property(attrgetter("objective.stream_heads"))
-    normed_features = property(attrgetter("objective.normed_features"))
-    no_decay = property(attrgetter("objective.no_decay"))
-    experts = property(attrgetter("objective.experts"))
-    masks_absent = property(attrgetter("objective.masks_absent"))
 
     def prepare(self, setting: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
         """Prepare both."""
@@ -210,7 +201,7 @@ def compose(data: ClientPlugin, objective: ClientPlugin) -> Composed:
     if other != "loss":
         what = "is a data plugin" if other == "data" else "makes batches of its own"
         raise ValueError(f"loss: {_name(objective)} {what}; a loss plugin is needed")
-    if data.weighs_images and not objective.per_image:
+    if data.traits.weighs_images and not objective.traits.per_image:
         raise ValueError(
             f"{_name(data)} weighs or mixes single images, and the loss of {_name(objective)} is "
             "no mean over single images"

@@ -113,7 +113,8 @@ def client_control(name: object) -> dict[str, object]:
     """Return the hyperparameters of a client plugin's control; none where it has no control."""
     if not isinstance(name, str) or not (is_spec(name) or name in _loaders("client")):
         return {}
-    return dict(getattr(_find_class("client", name, "client.name"), "control", {}))
+    cls = _find_class("client", name, "client.name")
+    return dict(cls.traits.control) if hasattr(cls, "traits") else {}
 
 
 def _find_class(section: str, name: str, where: str) -> Any:  # noqa: ANN401 (checked by the caller)
@@ -157,7 +158,7 @@ def plugin_section(name: str) -> Literal["strategy", "client"]:
     return "client" if is_plugin else "strategy"
 
 
-def _check_contract(cls: type, base: type, where: str) -> None:
+def _check_contract(cls: type, base: Any, where: str) -> None:  # noqa: ANN401 (Strategy or ClientPlugin)
     """Raise unless ``cls`` is a frozen dataclass whose verbs take what those of ``base`` take."""
     own = [n for n in inspect.get_annotations(cls) if not _is_class_variable(cls, n)]
     if "__init__" in vars(cls) and "__dataclass_params__" not in vars(cls):
@@ -173,6 +174,14 @@ def _check_contract(cls: type, base: type, where: str) -> None:
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
         raise FedltError(f"{where}: {cls.__name__} must define {missing}")
+    kind = type(base.traits)
+    hyperparameters = {field.name for field in dataclasses.fields(cls)}
+    for trait in (field.name for field in dataclasses.fields(kind)):
+        if trait not in hyperparameters and hasattr(cls, trait):
+            raise FedltError(
+                f"{where}: {cls.__name__}.{trait} is read from its traits; "
+                f"write 'traits = {kind.__name__}({trait}=...)' in the class"
+            )
     for verb, original in inspect.getmembers(base, inspect.isfunction):
         if not verb.startswith("_"):
             _check_verb(cls, verb, original, where)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from fedlt.strategy import (
     HeadFunction,
     ServerState,
     Strategy,
+    StrategyTraits,
     Tensors,
     Total,
     Update,
@@ -150,4 +151,4 @@ class Realigned(Strategy):
 class PooledRealigned(Realigned):
     """The same, learnt on everybody's images at once: an oracle."""
 
-    pools: ClassVar[bool] = True
+    traits = StrategyTraits(pools=True)

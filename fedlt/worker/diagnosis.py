@@ -124,7 +124,7 @@ class Diagnosis:
 
     def _of_clients(self, standing: Standing) -> dict[str, Metric]:
         """Measure some clients: their next update, tried and forgotten, and their predictions."""
-        if self._observer.strategy.pools:
+        if self._observer.strategy.traits.pools:
             return {}
         values = {"agreement": self._agreement(standing), **self._drift(standing)}
         return values | {"clients": len(self._probes)}

@@ -67,7 +67,7 @@ def check_loss(loss: Tensor) -> Tensor:
 def parameter_groups(client: Client, phase: Phase) -> dict[tuple[float, float], list[str]]:
     """Return the trained parameters' names by (learning rate, weight decay)."""
     groups: dict[tuple[float, float], list[str]] = {}
-    spared = (*phase.no_decay, *client.plugin.no_decay)
+    spared = (*phase.no_decay, *client.plugin.traits.no_decay)
     for name in phase.trained:
         decay = 0.0 if name.startswith(spared) else client.local.weight_decay
         groups.setdefault((client.learning_rate(name), decay), []).append(name)

@@ -109,7 +109,7 @@ class Worker:
             pooled: Give it everybody's images; None: where the strategy trains on them.
         """
         shares, model = self.shares, self.model
-        pooled = shares.strategy.pools if pooled is None else pooled
+        pooled = shares.strategy.traits.pools if pooled is None else pooled
         data = self.client_data(cid, pooled=pooled)
         counts = None if global_counts is None else tuple(global_counts)
         broadcast = self._shared.of("broadcast", broadcast)

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import nn
 from fedlt.client import ClientPlugin
 from fedlt.models import LinearHead
 from fedlt.rng import seed_torch, torch_generator
-from fedlt.strategy import Strategy
+from fedlt.strategy import Strategy, StrategyTraits
 
 CALLS = Counter()  # what no method should have
 
@@ -170,7 +169,7 @@ class DividesByClients(Strategy):
 
 
 class HalvesTheMean(Strategy):
-    reduces: ClassVar[bool] = False
+    traits = StrategyTraits(reduces=False)
 
     def aggregate(self, state, total):
         ones = [update.sums for update in total.updates]
@@ -181,7 +180,7 @@ class HalvesTheMean(Strategy):
 class UnweightedStep(Strategy):
     """A rule of the server's own in which the weights do not cancel."""
 
-    reduces: ClassVar[bool] = False
+    traits = StrategyTraits(reduces=False)
 
     def aggregate(self, state, total):
         start, share = state.broadcast, 1.0 / max(update.weight for update in total.updates)
@@ -196,7 +195,7 @@ class UnweightedStep(Strategy):
 class FollowsTheFirst(Strategy):
     """The first client's answer counts twice."""
 
-    reduces: ClassVar[bool] = False
+    traits = StrategyTraits(reduces=False)
 
     def aggregate(self, state, total):
         ones = [total.updates[0], *total.updates]
@@ -303,7 +302,7 @@ class ServerMomentum(Strategy):
 class Median(Strategy):
     """The middle of the single answers, entry by entry."""
 
-    reduces: ClassVar[bool] = False
+    traits = StrategyTraits(reduces=False)
 
     def aggregate(self, state, total):
         names = total.updates[0].sums

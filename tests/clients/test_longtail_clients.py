@@ -109,8 +109,8 @@ def test_reduces_to_fedavg_bit_for_bit(lab, reference, changes):
 
 
 def test_the_defaults_of_a_plugin_refuse_nothing():
-    assert not ClientPlugin.needs_global_prior
-    assert not ClientPlugin.cosine_heads
+    assert not ClientPlugin.traits.needs_global_prior
+    assert not ClientPlugin.traits.cosine_heads
 
 
 def test_prior_of_logit_adjustment_is_the_files(reference):

@@ -243,7 +243,7 @@ def test_a_curriculum_feeds_the_experts(lab):
     batch = next(bench.client(1).batches(1))
     half = len(batch.labels) // 2
     assert torch.equal(batch.labels[:half], batch.labels[half:])
-    assert bench.worker.shares.plugin.experts
+    assert bench.worker.shares.plugin.traits.experts
     outcome = lab.run(client=client, rounds=2)
     assert outcome.result["client"] == "discl + mdcs"
     assert all(np.isfinite(row["train/loss"]) for row in outcome.rows)

@@ -30,6 +30,7 @@ from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import metric_lists
 from fedlt.flower.server_half import make_server_half
 from fedlt.models import LinearHead, Model
+from fedlt.strategy import StrategyTraits
 from strategies import FedAvg
 
 TOLERANCE = 1e-4  # of the largest entry of a tensor, after 3 rounds: docs/engines.md
@@ -109,7 +110,7 @@ class Control(FedAvg):
 class Single(FedAvg):
     """The mean without weights, from the single updates."""
 
-    reduces = False
+    traits = StrategyTraits(reduces=False)
 
     def aggregate(self, state, total):
         new = dict(state.broadcast)

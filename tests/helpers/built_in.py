@@ -37,10 +37,10 @@ COMPOSED = {
 
 def with_client(strategy: str, client: str) -> dict[str, Any]:
     """Return the settings of a strategy with a plugin."""
-    more = GLOBAL if CLIENTS[client].needs_global_prior else {}
+    more = GLOBAL if CLIENTS[client].traits.needs_global_prior else {}
     if client == "mdcs":
         return {"strategy": strategy, "client": client, "local": {"lr": MDCS_LR}}
-    if CLIENTS[client].normed_features and strategy == "fedloge":
+    if CLIENTS[client].traits.normed_features and strategy == "fedloge":
         return {"strategy": {"name": strategy, "etf_scale": 16.0}, "client": client, **more}
     return {"strategy": strategy, "client": client, **more}
 
@@ -51,7 +51,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         f"{s}+{c}": with_client(s, c)
         for s in BASES
         for c in CLIENTS
-        if not (STRATEGIES[s].needs_linear_heads and CLIENTS[c].cosine_heads)
+        if not (STRATEGIES[s].traits.needs_linear_heads and CLIENTS[c].traits.cosine_heads)
     },
     **{f"{s}+deit_lt": with_client(s, "deit_lt") for s in NETWORKS},
     **{f"{s}+mdcs": with_client(s, "mdcs") for s in WITH_EXPERTS},

@@ -119,8 +119,8 @@ def test_two_plugins_may_not_put_the_same_tensor(lab):
 
 def test_each_verb_has_one_owner(lab):
     pair = compose(ClassBalancedSampling(), LdamDrw())
-    assert pair.cosine_heads
-    assert not pair.needs_global_prior
+    assert pair.traits.cosine_heads
+    assert not pair.traits.needs_global_prior
     assert not is_plain(pair)
     assert is_plain(compose(Mixup(), CrossEntropy()))
     client = client_of(lab, {"name": "class_balanced_sampling", "loss": "ldam_drw"})
@@ -140,7 +140,7 @@ def test_views_are_made_of_the_data_plugins_batches(lab):
         assert torch.equal(both.images[: len(weak.labels)], weak.images)
         assert torch.equal(both.labels, weak.labels.repeat(2))
         assert torch.equal(both.extra["own"], weak.extra["own"].repeat(2))
-    assert FedYoYo().per_image is False
+    assert FedYoYo().traits.per_image is False
 
 
 # ---- weights
@@ -183,7 +183,7 @@ def test_without_weights_it_is_the_loss_itself_bit_for_bit(lab):
     assert torch.equal(pair.loss(logits, batch, client), Focal().loss(logits, batch, client))
 
 
-@pytest.mark.parametrize("name", [n for n, cls in CLIENTS.items() if cls.per_image])
+@pytest.mark.parametrize("name", [n for n, cls in CLIENTS.items() if cls.traits.per_image])
 def test_losses_that_say_so_are_means_over_images(lab, name):
     """Equal weights of 1 take another way through the code and give the same."""
     more = {"prior": {"use": "global", "source": "oracle"}} if name == "fedir" else {}

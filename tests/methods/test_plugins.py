@@ -61,7 +61,7 @@ def user_class(body: str, name: str = "S") -> str:
         from dataclasses import dataclass
         from typing import ClassVar, TYPE_CHECKING
         from fedlt.client import ClientPlugin
-        from fedlt.strategy import Strategy
+        from fedlt.strategy import Strategy, StrategyTraits
     """
     path = Path.cwd() / "mine.py"
     path.write_text(textwrap.dedent(header) + textwrap.dedent(body))
@@ -109,7 +109,7 @@ def test_user_file():
     spec = user_class("""
         @dataclass(frozen=True)
         class S(Strategy):
-            reduces: ClassVar[bool] = False
+            traits = StrategyTraits(reduces=False)
             mu: float
             momentum: float = 0.5
         @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def test_user_file():
             tau: float = 1.0
     """)
     found = strategy(spec, mu=1e-3)
-    assert (found.mu, found.momentum, found.reduces) == (0.001, 0.5, False)
+    assert (found.mu, found.momentum, found.traits.reduces) == (0.001, 0.5, False)
     assert "strategy.mu is missing" in refused(spec)
     assert client(spec.replace(":S", ":C"), tau=2).tau == 2.0
 
@@ -139,6 +139,11 @@ def test_user_file():
             "@dataclass(frozen=True)\nclass S(Strategy):\n    mu: Flaot = 1.0",
             ["a type annotation cannot be read", "Flaot"],
         ),
+        ("class S(Strategy):\n    reduces = False", ["traits = StrategyTraits(reduces=...)"]),
+        (
+            "class S(Strategy):\n    needs_sgd: ClassVar[bool] = True",
+            ["StrategyTraits(needs_sgd=..."],
+        ),
         ("def broken(:", ["fails on import", "SyntaxError"]),
         ("raise RuntimeError('no\\nlicence')", ["fails on import", "RuntimeError"]),
         ("class T(Strategy): pass", ["has no 'S'"]),
@@ -156,7 +161,7 @@ def test_class_that_does_not_satisfy_the_contract(body, parts):
         "class S(Strategy):\n    def generic(self, *args, **kwargs): return {}",
         "class S(Strategy):\n    @staticmethod\n    def init(model): return None",
         "class S(Strategy):\n    def init(self, model, extra=None): return None",
-        "class S(Strategy):\n    reduces: ClassVar[bool] = False",
+        "class S(Strategy):\n    traits = StrategyTraits(reduces=False)",
     ],
 )
 def test_class_that_satisfies_it_in_its_own_way(body):
@@ -172,6 +177,15 @@ def test_type_that_a_file_cannot_hold():
     """)
     assert strategy(spec).weight is None
     assert "cannot be given in a file" in refused(spec, weight=[1])
+
+
+def test_a_hyperparameter_may_have_the_name_of_a_trait():
+    spec = user_class("""
+        @dataclass(frozen=True)
+        class C(ClientPlugin):
+            experts: int = 3
+    """)
+    assert client(spec.replace(":S", ":C"), experts=2).experts == 2
 
 
 def test_missing_file_and_module(tmp_path):

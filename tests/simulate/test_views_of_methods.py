@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from fedlt.models import LinearHead
+from fedlt.strategy import StrategyTraits
 from strategies import FedAvg
 
 HERE = __file__
@@ -68,11 +68,11 @@ class Tuned(FedAvg):
 class Keeps(FedAvg):
     """Every client keeps the model that it trained last."""
 
-    own_model: ClassVar[str] = "own/"
+    traits = StrategyTraits(own_model="own/")
 
     def local_update(self, client):
         metrics = client.train(self.objective)
-        return client.update(metrics, personal=client.snapshot(self.own_model))
+        return client.update(metrics, personal=client.snapshot(self.traits.own_model))
 
 
 def spec(cls):

@@ -174,4 +174,4 @@ def test_the_mapping_is_said(lab, mapping):
 def test_what_does_not_go_together_is_refused(lab, strategy, client, reason):
     with pytest.raises(FedltError, match=reason):
         lab.federation(strategy=strategy, client=client)
-    assert STRATEGIES["fedloge"].with_experts in STRATEGIES
+    assert STRATEGIES["fedloge"].traits.with_experts in STRATEGIES

@@ -23,7 +23,7 @@ class NewClient(ClientPlugin):
     model, ``batches`` yields the data, ``predict`` fuses the streams.
     """
 
-    gamma: NotNegative = 2.0  # a hyperparameter: read from the file, checked against this type
+    gamma: NotNegative = 2.0  # a hyperparameter: its type says its range
 
     def setup(self, client: Client) -> None:
         """Put what the loss reads of a client into ``client.tensors``, before its task.

@@ -23,7 +23,7 @@ class NewStrategy(Strategy):
     those of federated averaging; all of them are in fedlt/strategy.py.
     """
 
-    mu: NotNegative = 0.1  # a hyperparameter: read from the file, checked against this type
+    mu: NotNegative = 0.1  # a hyperparameter: its type says its range
 
     def local_update(self, client: Client) -> Update:
         """Do one client's whole task of a round (client).
