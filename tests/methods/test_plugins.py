@@ -142,7 +142,7 @@ def test_user_file():
         ("class S(Strategy):\n    reduces = False", ["traits = StrategyTraits(reduces=...)"]),
         (
             "class S(Strategy):\n    needs_sgd: ClassVar[bool] = True",
-            ["StrategyTraits(needs_sgd=..."],
+            ["StrategyTraits(needs_sgd=...)"],
         ),
         ("def broken(:", ["fails on import", "SyntaxError"]),
         ("raise RuntimeError('no\\nlicence')", ["fails on import", "RuntimeError"]),
