@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from fedlt.config.ranges import Count, Positive, Seed, Whole
+from fedlt.config.ranges import Count, Positive, Whole
 from fedlt.losses import balanced_softmax
 from fedlt.methods.composition import is_plain, weighted
 from fedlt.models import Model
@@ -36,7 +36,6 @@ class FedETF(Strategy):
     """
 
     scale: Positive = 1.0  # where the learnable scale of the cosines starts
-    etf_seed: Seed = 0  # draws the frame's orientation; the same one for every seed of a run
     alternations: Whole = 20  # of tuning class vectors, then projection; 0: no personal model
     tune_epochs: Count = 3  # passes over the client's features in each phase
     classes_lr: Positive = 0.1  # learning rate of the class vectors
@@ -49,7 +48,7 @@ class FedETF(Strategy):
 
     def build(self, model: Model) -> None:
         """Add the projection and the scale (shared) and the frame (fixed)."""
-        generator = torch_generator(self.etf_seed, "fedetf frame")
+        generator = torch_generator(0, "fedetf frame")  # alike for every seed
         head = EtfHead(model.num_features, model.num_classes, generator, self.scale)
         model.add_head("head", head)
         model.set_group("heads.head.classes", "fixed")

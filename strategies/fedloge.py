@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, zeros
 
-from fedlt.config.ranges import Positive, Seed, ShareBelowOne
+from fedlt.config.ranges import Positive, ShareBelowOne
 from fedlt.methods.composition import own_cross_entropy
 from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
@@ -45,7 +45,6 @@ class FedLoGe(Strategy):
     sparsity: ShareBelowOne = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: Positive = 0.1  # gamma: target norm of each class vector
     etf_scale: Positive | None = None  # of unit class vectors on normalised features instead
-    etf_seed: Seed = 0  # draws the classifier; the same one for every seed of a run
     profile: Literal["paper", "reference"] = "paper"
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
@@ -63,13 +62,13 @@ class FedLoGe(Strategy):
         model.add_head("local", LinearHead(*size), group="personal")
 
     def init(self, model: Model) -> ServerState:
-        """Make SSE-C (once, on the server) and return the first state."""
+        """Make SSE-C (once, on the server, alike for every seed) and return the first state."""
         state, size = super().init(model), (model.num_features, model.num_classes)
         norm = self.etf_norm if self.etf_scale is None else 1.0
-        weight = sparse_etf(*size, sparsity=self.sparsity, norm=norm, seed=self.etf_seed)  # (C, D)
+        weight = sparse_etf(*size, sparsity=self.sparsity, norm=norm, seed=0)  # (C, D)
         fixed = {**state.fixed, "heads.sse_c.weight": weight}
         if self.profile == "reference":
-            seed_torch(self.etf_seed, "sse_c bias")
+            seed_torch(0, "sse_c bias")
             fixed["heads.sse_c.bias"] = LinearHead(*weight.shape[::-1]).bias.detach().clone()
         return replace(state, fixed=fixed)
 

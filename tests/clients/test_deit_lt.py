@@ -110,11 +110,16 @@ def test_the_teacher_learns_by_ldam_and_sam(lab):
     assert all(torch.equal(t, body[n]) for n, t in other.broadcast.items() if "teacher" not in n)
 
 
-@pytest.mark.parametrize(("round_", "is_late"), [(8, False), (9, True)])
+@pytest.mark.parametrize(
+    ("start", "round_", "is_late"),
+    [({}, 8, False), ({}, 9, True), ({"teacher_drw_start": 0.3}, 3, False),
+     ({"teacher_drw_start": 0.3}, 4, True)],
+)  # fmt: skip
 @pytest.mark.parametrize("loss", ["ldam", "ce"])
-def test_the_teacher_divides_by_the_weights_in_the_batch(lab, round_, is_late, loss):
+def test_the_teacher_divides_by_the_weights_in_the_batch(lab, start, round_, is_late, loss):
     """From round 0.8 x 10 on: PyTorch's own mean with ``weight=``, on a batch of one class too."""
-    client = client_of(lab, round_=round_, prior=ORACLE, options={"teacher_loss": loss})
+    options = {"teacher_loss": loss, **start}
+    client = client_of(lab, round_=round_, prior=ORACLE, options=options)
     counts = client.tensors["known_counts"].double()
     weights = ((1 - 0.9999) / (1 - 0.9999**counts)).float() if is_late else torch.ones(4)
     assert (weights.unique().numel() > 1) == is_late
@@ -338,6 +343,23 @@ def test_tiny_clients_of_one_class(lab, teacher, count):
             torch.isfinite(t).all() for t in [*update.sums.values(), *update.personal.values()]
         )
         assert update.metrics["examples"] == count
+
+
+def test_a_prediction_is_fused_as_the_option_says():
+    """CLS gives the classes 0.9 and 0.1, DIST a half each; the paper takes the mean logits."""
+    logits = torch.tensor([[[9.0, 1.0], [1.0, 1.0]]]).log()
+    expected = {"logits": [0.75, 0.25], "probs": [0.7, 0.3], "cls": [0.9, 0.1], "dist": [0.5, 0.5]}
+    for how, shares in expected.items():
+        found = DeitLT(head_fusion=how).predict(logits).softmax(dim=1)
+        assert found[0].tolist() == pytest.approx(shares)
+
+
+def test_blocks_are_dropped_more_the_deeper_they_lie(lab):
+    """Linear from 0 to ``drop_path`` (Huang et al., ECCV 2016, eq. 4), the branches of training."""
+    client = client_of(lab, options={"depth": 3, "drop_path": 0.6})
+    blocks = client.model.backbone.vit.blocks
+    rates = [[getattr(p, "drop_prob", 0.0) for p in (b.drop_path1, b.drop_path2)] for b in blocks]
+    assert [rate for both in rates for rate in both] == pytest.approx([0, 0, 0.3, 0.3, 0.6, 0.6])
 
 
 def test_bad_values_are_refused(lab):

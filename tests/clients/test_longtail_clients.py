@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from clients import LdamDrw
+from clients import Equalisation, LdamDrw
+from fedlt.batch import Batch
 from fedlt.client import ClientPlugin
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
@@ -118,3 +122,17 @@ def test_prior_of_logit_adjustment_is_the_files(reference):
     own, known = reference(client=client), reference(client=client, prior=ORACLE)
     assert own.bits != known.bits
     assert own.bits == reference(client="balanced_softmax").bits
+
+
+@pytest.mark.parametrize(
+    ("threshold", "gone"), [(0.1, []), (0.25, [2]), (0.3, [2]), (0.35, [1, 2]), (1.0, [1, 2])]
+)
+def test_equalisation_leaves_out_the_classes_below_its_threshold(threshold, gone):
+    """Shares 0.5, 0.3 and 0.2, all drawn: an image of class 0 has no softmax term of rare ones."""
+    logits = torch.tensor([[[0.2, 1.0, -0.5]]])
+    batch = Batch(torch.zeros(1, 1, 2, 2), torch.tensor([0]))
+    batch.extra["equalisation"] = torch.ones(1, 3, dtype=torch.bool)
+    client = SimpleNamespace(tensors={"log_prior": torch.tensor([0.5, 0.3, 0.2]).log()})
+    terms = [math.exp(z) for c, z in enumerate((0.2, 1.0, -0.5)) if c not in gone]
+    found = Equalisation(threshold=threshold).loss(logits, batch, client)
+    assert found.item() == pytest.approx(math.log(sum(terms)) - 0.2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from fedlt.errors import FedltError
+from fedlt.generators import ddpm
 from fedlt.generators.ddpm import make_classifier, trial
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
@@ -177,3 +179,48 @@ def test_images_of_a_pool_can_be_used_as_a_file(lab, extra, tmp_path):
     request, generator = request_of(lab), FederatedDdpm(**SMALL)
     filled_pool(generator, request)
     assert len(load_pool(pool_place(generator, request)))
+
+
+class Shares(torch.nn.Module):
+    """A network that answers a tenth of the class number, and keeps the classes it learns with."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.config = SimpleNamespace(num_class_embeds=sizes[2] + 1)
+        self.factor = torch.nn.Parameter(torch.tensor(0.1))
+        self.learnt = []
+
+    def forward(self, images, times, class_labels):
+        if torch.is_grad_enabled():
+            self.learnt += class_labels.tolist()
+        values = self.factor.detach() * class_labels.float().view(-1, 1, 1, 1)
+        return SimpleNamespace(sample=values.expand(images.shape) + 0 * self.factor)
+
+
+@pytest.mark.parametrize(("share", "values"), [(0.0, {0, 1, 2, 3}), (0.999999, {4})])
+def test_dropped_classes_are_learnt_as_none(lab, tmp_path, monkeypatch, share, values):
+    """Class number 4 of the four 0 to 3 stands for none."""
+    made = []
+    monkeypatch.setattr(ddpm, "make_unet", lambda *sizes: made.append(Shares(*sizes)) or made[-1])
+    of = PooledOracle(**{**SMALL, "local_steps": 20}, drop_class=share)
+    request = request_of(lab)
+    of.open(request, of.groups(request)[0], tmp_path, lambda: None)
+    assert set(made[0].learnt) == values
+    assert len(made[0].learnt) >= 2 * 20 * 4
+
+
+@pytest.mark.parametrize(("guidance", "found"), [(0.0, 0.2), (1.0, 0.0), (2.0, -0.2)])
+def test_guidance_goes_away_from_the_answer_without_a_class(monkeypatch, guidance, found):
+    """(1 + w) e(z, class) - w e(z): 0.2 for class 2 and 0.4 for none make 0.2 - 0.2 w."""
+    seen = []
+
+    def step(sources, noise, denoiser, **_):
+        seen.append(denoiser(noise, 3))
+        return sources
+
+    monkeypatch.setattr(ddpm, "denoise", step)
+    of, images = PooledOracle(**SMALL, class_guidance=guidance), torch.zeros(3, 1, 4, 4)
+    unet, rater = Shares(1, (4, 4), 4), make_classifier(1, 4)
+    make = ddpm._Sampler(of, unet, rater, images, torch.full((3,), 2), torch.ones(10), 1)
+    make(Items(0.5, np.array([2, 0]), np.array([0, 1])))
+    torch.testing.assert_close(seen[0], torch.full((2, 1, 4, 4), found))
