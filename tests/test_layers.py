@@ -14,6 +14,26 @@ FILES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+LAYERS = (  # from below: a file imports from its own folder and from lines above its own
+    "errors rng progress update losses optim",
+    "machine",
+    "config batch",
+    "data",
+    "models evaluation",
+    "client runs",
+    "strategy",
+    "federation",
+    "worker",
+    "flower",
+    "engines methods",
+    "generators",
+    "strategies clients simulate",
+    "apps comparing realigning check",
+    "report",
+    "cli",
+    "__main__",
+)
+RANK = {name: number for number, line in enumerate(LAYERS) for name in line.split()}
 ENGINES = [name for name in FILES if name.startswith("fedlt/engines/")]
 
 
@@ -54,6 +74,69 @@ def test_the_tree_was_found():
     assert "fedlt.strategy" in everything
 
 
+def folder(module: str) -> str:
+    """Return the entry of :data:`LAYERS` that a module belongs to."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "fedlt" and len(parts) > 1 else parts[0]
+
+
+def module_of(name: str) -> str:
+    return name.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def imported_files(name: str) -> set[str]:
+    """Return the modules of the three packages that a file imports, for type checking too."""
+    known = {module_of(other) for other in FILES}
+    found = set()
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+        elif isinstance(node, ast.ImportFrom):
+            own = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= own or {str(node.module)} & known
+    return found - {module_of(name)}
+
+
+def test_every_folder_has_its_layer():
+    assert {folder(module_of(name)) for name in FILES} - {"fedlt"} == set(RANK)
+
+
+def test_imports_go_down():
+    """A file imports from its own folder and from layers below it: so folders have no circle."""
+    edges = [(name, module) for name in FILES for module in imported_files(name)]
+    across = [(n, m) for n, m in edges if folder(module_of(n)) != folder(m) and m != "fedlt"]
+    offenders = [
+        (name, module)
+        for name, module in across
+        if RANK[folder(module_of(name))] <= RANK[folder(module)]
+        and not (looks_names_up(name) and package(module) in PACKAGES[1:])
+    ]
+    assert len(across) > 500
+    assert not offenders
+
+
+def test_files_import_in_no_circle():
+    left = {module_of(name): imported_files(name) for name in FILES}
+    while free := [module for module, needed in left.items() if not needed & set(left)]:
+        for module in free:
+            del left[module]
+    assert not left, "these files import each other in a circle, or import such files"
+
+
+def test_the_top_of_the_package_stays_small():
+    entries = {path.name for path in (ROOT / "fedlt").iterdir()} - {"__pycache__", "py.typed"}
+    entries -= {"__init__.py", "__main__.py"}
+    assert len(entries) <= 30
+    assert len([name for name in entries if name.endswith(".py")]) <= 10
+
+
+def test_a_module_has_a_name_of_its_own():
+    """Except a command's file, which is called as what it does."""
+    stems = [Path(n).stem for n in FILES if n.startswith("fedlt/") and "fedlt/cli/" not in n]
+    doubled = {stem for stem in stems if stem != "__init__" and stems.count(stem) > 1}
+    assert not doubled
+
+
 def test_core_knows_no_algorithm():
     """fedlt imports neither strategies nor clients; the configuration and CLI look names up."""
     offenders = [
@@ -75,6 +158,7 @@ def looks_names_up(name: str) -> bool:
 def test_flower_is_touched_in_one_place():
     def is_allowed(name):
         return name.startswith(("fedlt/flower/", "fedlt/engines/")) or name in (
+            "fedlt/apps.py",
             "fedlt/simulate.py",
             "fedlt/methods/lookup.py",  # inside a function: is this class a Flower strategy?
         )
