@@ -1,17 +1,19 @@
-"""Many runs from one file: methods x seeds x settings, scheduled over the cores, and their table.
+"""Many runs from one file: methods x seeds x values, scheduled over the cores, and their table.
 
-comparison.py   the file: a base, rows of changes, seeds -> one configuration a cell
-settings.py     --set key=a,b,c: the rows once more for every value
+comparison.py   the file: a base, rows of changes, seeds -> one configuration a run
+grid.py         --set key=a,b,c: the rows once more for every value
 schedule.py     run the cells that are not finished, several at once, each resumable
 processes.py    the processes that they run in
-progress.py     runs and rounds that are done, and the time that is left
+display.py      runs and rounds that are done, and the time that is left
 stored.py       finished runs, found by the hash of their configuration
 conditions.py   what rows of one table must have in common
 statistics.py   intervals, paired t, Holm, effect size
 verdicts.py     every row against a reference row, in words
-clients.py      how many clients are better off, counted
-figures.py      a row's results -> the text of its cells
+better_off.py   how many clients are better off, counted
+cells.py        a row's results -> the text of its cells
+stream_tables.py  every stream of a model beside the fused prediction
 table.py        the tables for a terminal
+terminal.py     one table of numbers drawn on a terminal
 exports.py      Markdown, LaTeX, CSV
 recipes.py      a comparison file with the figures of a paper, at full scale or cut down
 reproduction.py a recipe's figures beside ours: within tolerance or not

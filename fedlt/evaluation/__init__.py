@@ -1,9 +1,9 @@
 """Evaluation: what is measured, on which images, and how a number is cut from integer counts.
 
-    workers   score_generic, score_client      features -> GenericScores, ClientHits (scoring.py)
+    workers   score_generic, score_client      features -> GenericScores, ClientHits (counting.py)
     driver    PersonalScores.stack, +          add up (scores.py)
     driver    generic_metrics, personal_metrics, coverage_metrics   -> names and plain numbers
-    runs      save_evaluation                  keep the counts (archive.py)
+    runs      save_evaluation                  keep the counts (fedlt/runs/evaluations.py)
     result    summarise                        final, last_k, selected, best_on_test (rounds.py)
 
 Every name and formula is in ``docs/metrics.md``.

@@ -1,1 +1,1 @@
-"""The only place that touches Flower: records, the server adapter, the two apps."""
+"""Flower: its records and messages, the server half and the client half as Flower apps."""

@@ -1,8 +1,9 @@
 """Heads changed after training, on the checkpoint of a run: ``fedlt realign``.
 
-``methods.py`` says what each method does to a linear head and to a client's features, ``heads.py``
-which tensors are a strategy's generic linear head, ``strategy.py`` is the strategy with that head
-changed, and ``session.py`` opens a run, scores it before and after, and describes the outcome.
+``changes.py`` has the methods, each a change of a linear head or of a client's features.
+``linear_head.py`` finds the tensors that are a strategy's generic linear head. ``realigned.py`` is
+the strategy with that head changed. ``drive.py`` sends one round of messages to the clients.
+``session.py`` opens a run, scores it before and after the change, and describes the outcome.
 """
 
 from __future__ import annotations

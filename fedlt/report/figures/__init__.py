@@ -3,8 +3,8 @@
 curves.py    how both views grow with the rounds
 classes.py   accuracy per class, the frequent classes first
 groups.py    many / medium / few
-streams.py   the same of every expert or token alone
-clients.py   who holds what, how the clients fare
+per_stream.py   the same of every expert or token alone
+per_client.py   which client holds what, how the clients fare
 gains.py     who gains by a model of its own
 price.py     seconds and bytes per round
 ranks.py     how many directions the features of every block use
