@@ -15,6 +15,7 @@ import torch
 from flwr.supercore.task_identity import TaskIdentity
 from pools import make_pool
 from torch import Tensor
+from watched import watched
 
 from fedlt.check import TINY
 from fedlt.check.tiny_runs import (
@@ -91,6 +92,7 @@ class Outcome:
 
     result: dict[str, Any]
     directory: RunDirectory
+    readers: frozenset[str] = frozenset()  # modules that have read the observer
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -154,7 +156,9 @@ class Lab:
     def run(self, **changes: Any) -> Outcome:
         """Run it from the start, in a directory of its own."""
         config = self.fresh(**changes)
-        return Outcome(run(config), RunDirectory.of(config))
+        with watched() as readers:
+            result = run(config)
+        return Outcome(result, RunDirectory.of(config), frozenset(readers))
 
     def fresh(self, **changes: Any) -> Config:
         """Return a configuration whose run directory is new."""
