@@ -53,14 +53,20 @@ def file_digests(config: Config) -> Digests:
     ``..._path`` point to: a file, or every file in a folder. What cannot be read has the digest
     ``"unreadable"``: what loads it says so.
     """
+    found = code_digests(config)
+    for key, place in _places(config).items():
+        found[key] = {Path(place).name: path_digest(Path(place))}
+    return found
+
+
+def code_digests(config: Config) -> Digests:
+    """Return those of :func:`file_digests` that belong to Python files."""
     found: Digests = {}
     for key, source in _specs(config).items():
         module = source.rpartition(":")[0]
         files = [Path(module)] if module.endswith(".py") else module_files(module)[::-1]
         if files:
             found[key] = {name: file_digest(path) for name, path in closure(*files).items()}
-    for key, place in _places(config).items():
-        found[key] = {Path(place).name: path_digest(Path(place))}
     return found
 
 

@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.machinery import PathFinder
+from importlib.machinery import PathFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -78,18 +78,22 @@ def absolute_spec(name: str) -> str:
 def _import_file(path: Path, where: str) -> ModuleType:
     if not path.is_file():
         raise FedltError(f"{where}: no file {str(path)!r}")
-    digest = hashlib.blake2b(str(path.absolute()).encode(), digest_size=6).hexdigest()
-    name = f"{_USER_PREFIX}{path.stem}_{digest}"
+    with users_code(f"{where}: {path.name} fails on import"):
+        source = path.read_bytes()
+    # The content is part of the name: a file that was edited meanwhile is another module.
+    digest = hashlib.blake2b(str(path.absolute()).encode() + b"\0" + source, digest_size=6)
+    name = f"{_USER_PREFIX}{path.stem}_{digest.hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None or not isinstance(spec.loader, SourceFileLoader):
         raise FedltError(f"{where}: {str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         with users_code(f"{where}: {path.name} fails on import"):
-            spec.loader.exec_module(module)
+            # Not from Python's cache, which takes a file edited within a second for the old one.
+            exec(spec.loader.source_to_code(source, spec.loader.path), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

@@ -8,14 +8,17 @@ cohort order. Workers that die are replaced by the pool.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import ray
 from flwr.app import ArrayRecord, RecordDict
 
+from fedlt.config.identity import code_digests
 from fedlt.config.loading import import_paths, user_modules
 from fedlt.engines.engine import Engine, Job, JobResult
 from fedlt.engines.probe import Estimate, Probe
@@ -74,14 +77,18 @@ class RayEngine(Engine):
             num_gpus=config.gpus_per_worker,
         )
         shared, paths = ray.put((parties.shares, parties.observer)), import_paths()
+        self._kind = (config.gpus_per_worker, *paths, json.dumps(code_digests(parties.view.config)))
+        workers = count_workers(config)
+        self._start.check()
+        kept = self._start.crew.take(self._kind, workers)
 
         def hire() -> tuple[Any, Any]:
-            worker = actor.remote(paths)
+            worker = kept.pop() if kept else actor.remote(paths)
             return worker, worker.setup.remote(shared)
 
         self._pool = Pool(
             hire,
-            count_workers(config),
+            workers,
             count_places=lambda: count_places(config),
             check=self._start.check,
             is_remote=on_cluster,
@@ -94,13 +101,16 @@ class RayEngine(Engine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the actors. The cluster stays up for the next run of this process.
+        """Leave the actors to the next run of this process, or end them; the cluster stays up.
 
         Raises:
             StoppedError: If Ray has stopped, whatever else has failed for that reason.
         """
         self._start.keep_logs |= isinstance(error, Exception)
-        self._pool.close()
+        if error is None and self._start.servers and not self._pool.is_remote:
+            self._pool.close(partial(self._start.crew.add, self._kind))
+        else:
+            self._pool.close()
         if isinstance(error, Exception):
             self._start.check()
 

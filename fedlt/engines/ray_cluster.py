@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlt.engines.ray_crew import Crew
 from fedlt.engines.ray_home import RayHome, children_of, command_of, end_processes, make_home
 from fedlt.errors import FedltError, RunError, StoppedError
 
@@ -47,6 +48,7 @@ class Start:
     broken: str = ""  # the server that has ended
     ending: bool = False  # they are to end
     noticed: threading.Event = field(default_factory=threading.Event)  # by the run
+    crew: Crew = field(default_factory=Crew)  # actors for the next run
 
     @classmethod
     def done_elsewhere(cls) -> Start:

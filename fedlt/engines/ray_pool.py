@@ -160,12 +160,12 @@ class Pool:
         place = "a place on the Ray cluster" if self.is_remote else "a Ray worker to start"
         _LOG.warning("waiting for %s", place)
 
-    def close(self) -> None:
-        """End the actors; where Ray has stopped they have ended."""
+    def close(self, end: Callable[[Any], None] = ray.kill) -> None:
+        """Call ``end`` with every actor; where Ray has stopped they have ended."""
         with suppress(RunError):
             for member in self.members:
                 self.check()
-                ray.kill(member.actor)
+                end(member.actor)
 
 
 @dataclass
