@@ -232,21 +232,6 @@ def test_weights_and_priors_count_real_images_alone(lab):
     assert client.update(metrics).weight == client.data.num_examples
 
 
-@pytest.mark.parametrize("curriculum", ["diverse_to_specific", "adaptive", "oversample"])
-def test_without_tail_images_it_is_the_plain_plugin_bit_for_bit(lab, reference, curriculum):
-    client = {"name": "discl", "tail_below": 0.0, "curriculum": curriculum, **lab.pool()}
-    outcome = lab.run(strategy="fedloge", client=client)
-    assert outcome.bits == reference(strategy="fedloge").bits
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "balanced_softmax"])
-def test_without_tail_images_stacked_clients_train_as_with_the_loss_alone(lab, reference, loss):
-    client = {"name": "discl", "tail_below": 0.0, "loss": loss, **lab.pool()}
-    engine = {"name": "stacked"}
-    outcome = lab.run(client=client, engine=engine)
-    assert outcome.bits == reference(client=loss, engine=engine).bits
-
-
 def test_each_client_without_tail_trains_as_the_plain_plugin(lab):
     """In one federation some clients have a tail and some have none."""
     plain = lab.federation()

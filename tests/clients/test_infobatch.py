@@ -89,10 +89,6 @@ def test_the_last_rounds_see_all_images(lab):
         assert any(b.extra for b in batches) != whole
 
 
-def test_without_pruning_it_is_the_plain_plugin_bit_for_bit(lab, reference):
-    assert lab.run(client={"name": "infobatch", "ratio": 0.0}).bits == reference().bits
-
-
 @pytest.mark.parametrize("strategy", SIX)
 def test_the_six_strategies_train_on_it(lab, strategy):
     client = {"name": "infobatch", "loss": "balanced_softmax"}

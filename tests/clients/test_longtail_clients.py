@@ -93,17 +93,10 @@ def test_cosine_heads_are_refused_where_norms_are_read(lab):
         lab.federation(strategy="fedloge", client="ldam_drw")
 
 
-IDENTITIES = {
-    "logit_adjustment": {"client": {"name": "logit_adjustment", "tau": 0.0}},
-    "focal": {"client": {"name": "focal", "gamma": 0.0}},
-    "class_balanced": {"client": {"name": "class_balanced", "beta": 0.0}},
-}
-
-
-@pytest.mark.parametrize("changes", IDENTITIES.values(), ids=IDENTITIES)
-def test_reduces_to_fedavg_bit_for_bit(lab, reference, changes):
-    """Of focal loss the printed value may differ in its last digits, the model may not."""
-    found, expected = lab.run(**changes).bits, reference().bits
+def test_focal_without_focus_is_fedavg(reference):
+    """The printed value may differ in its last digits, the model may not."""
+    found = reference(client={"name": "focal", "gamma": 0.0}).bits
+    expected = reference().bits
     rows, others = found.pop("rows"), expected.pop("rows")
     assert found == expected
     for row, other in zip(rows, others, strict=True):
@@ -121,7 +114,6 @@ def test_prior_of_logit_adjustment_is_the_files(reference):
     client = {"name": "logit_adjustment", "tau": 1.0}
     own, known = reference(client=client), reference(client=client, prior=ORACLE)
     assert own.bits != known.bits
-    assert own.bits == reference(client="balanced_softmax").bits
 
 
 @pytest.mark.parametrize(

@@ -116,10 +116,6 @@ def test_mixup_mixes_any_loss_that_is_a_mean(lab):
     torch.testing.assert_close(found, share * first + (1 - share) * second)
 
 
-def test_mixup_without_mixing_is_the_plain_plugin(lab, reference):
-    assert lab.run(client={"name": "mixup", "alpha": 0.0}).bits == reference().bits
-
-
 # ---- odd clients
 
 

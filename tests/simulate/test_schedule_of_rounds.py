@@ -52,11 +52,6 @@ def test_a_task_is_that_of_the_scaled_rate(lab, strategy):
         assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_factor_of_one_changes_no_bit(lab, reference):
-    local = {"schedule": {"drops": [0.4], "factor": 1.0}}
-    assert lab.run(local=local).bits == reference().bits
-
-
 @pytest.mark.parametrize(
     ("schedule", "reason"),
     [

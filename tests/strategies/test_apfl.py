@@ -18,13 +18,6 @@ def fixed(alpha):
     return {"name": "apfl", "alpha": alpha, "adaptive": False}
 
 
-@pytest.mark.parametrize("policy", ["average", "local"])
-def test_the_global_part_is_fedavg(reference, policy):
-    apfl = reference(strategy="apfl", batchnorm=policy).groups
-    for group, tensors in reference(batchnorm=policy).groups.items():
-        assert all(torch.equal(apfl[group][name], value) for name, value in tensors.items())
-
-
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_one_round_by_hand(lab, adaptive):
     """w <- w - lr g(w); v <- v - lr alpha g(m), m = alpha v + (1 - alpha) w before the step.

@@ -23,12 +23,6 @@ def weights(outcome):
     return {name: t.numpy().tobytes() for name, t in outcome.groups["broadcast"].items()}
 
 
-def test_with_one_client_it_is_fedavg(reference):
-    """One client holds everything: its mean is its model, bit for bit."""
-    alone = {"partition": {"num_clients": 1}, "clients_per_round": 1}
-    assert weights(reference(**alone, **POOLED)) == weights(reference(**alone))
-
-
 def test_the_partition_changes_the_personal_view_alone(reference):
     one, other = (reference(**POOLED, partition={"dirichlet_alpha": alpha}) for alpha in (0.2, 5.0))
     assert weights(one) == weights(other)

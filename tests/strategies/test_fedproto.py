@@ -1,4 +1,4 @@
-"""FedProto: prototypes against NumPy, the pull against its formula, and local training at 0."""
+"""FedProto: prototypes against NumPy, and the pull against its formula."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ from fedlt.worker.worker import Worker
 from strategies import FedProto
 
 ALL = {"clients_per_round": None}
-
-
-def test_without_a_pull_it_is_local_training(reference):
-    proto = reference(strategy={"name": "fedproto", "lam": 0.0}, **ALL).personal
-    for cid, state in reference(strategy="local_only", **ALL).personal.items():
-        assert all(torch.equal(proto[cid][name], value) for name, value in state.items())
 
 
 def test_only_prototypes_travel(reference):

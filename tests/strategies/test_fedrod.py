@@ -35,7 +35,7 @@ def test_shared_part_is_fedavg_with_balanced_softmax_bit_for_bit(reference, use)
     assert ours.result["generic_model"] == "shared"
 
 
-def test_a_plugin_with_a_loss_of_its_own_takes_the_generic_heads_place(lab, reference, tmp_path):
+def test_a_plugin_with_a_loss_of_its_own_takes_the_generic_heads_place(lab, tmp_path):
     path = tmp_path / "doubled.py"
     path.write_text(
         "from dataclasses import dataclass\n\n"
@@ -48,8 +48,6 @@ def test_a_plugin_with_a_loss_of_its_own_takes_the_generic_heads_place(lab, refe
     ours = lab.run(strategy="fedrod", client=f"{path}:Doubled").groups["broadcast"]
     plain = lab.run(strategy="fedavg", client=f"{path}:Doubled").groups["broadcast"]
     assert all(torch.equal(ours[name], tensor) for name, tensor in plain.items())
-    explicit = reference(strategy="fedrod", client="balanced_softmax").bits
-    assert explicit == reference(strategy="fedrod").bits
 
 
 def test_personal_gradient_by_hand_and_nothing_else_feels_it(lab):

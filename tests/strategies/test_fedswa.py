@@ -1,4 +1,4 @@
-"""FedSWA and FedMoSWA: schedule, server steps and control variates by hand, and as FedAvg."""
+"""FedSWA and FedMoSWA: schedule, server steps and control variates by hand."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ LOCAL = {"lr": 0.1, "head_lr": 0.04, "momentum": 0.0, "epochs": 2}
 def slope(k, steps):
     """Return the paper's factor with rho = 0.3."""
     return (1 - k / steps) + (k / steps) * 0.3
-
-
-def test_with_a_constant_rate_and_no_step_beyond_it_is_fedavg(lab, reference):
-    run = lab.run(strategy={"name": "fedswa", "rho": 1, "alpha": 1})
-    assert run.bits == reference(strategy="fedavg").bits
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 1.0])

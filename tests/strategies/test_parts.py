@@ -149,10 +149,6 @@ def test_one_client_alone_is_fedavg_of_one_client(lab):
             torch.testing.assert_close(value, shared[name], rtol=3e-7, atol=0)
 
 
-def test_fedbn_is_fedavg_with_local_batchnorm(reference):
-    assert reference(strategy="fedbn").bits == reference(batchnorm="local").bits
-
-
 def test_fedbn_finds_every_batchnorm_by_type(lab):
     """In a ResNet-18 the norms of the down-sampling paths have names without ``bn``."""
     model = lab.federation(
@@ -222,11 +218,3 @@ def test_fedbabus_tuning_by_torchs_own_sgd(lab, scope):
             torch.testing.assert_close(after[name], tensor, rtol=1e-4, atol=1e-5)
     moved = any(not torch.equal(after[n], start[n]) for n in start if is_body(n))
     assert moved == (scope != "head")
-
-
-@pytest.mark.parametrize("scope", ["all", "head"])
-def test_fine_tuning_is_the_common_refresh(reference, scope):
-    tuned = reference(strategy={"name": "fedavg_ft", "scope": scope, "epochs": 2})
-    refreshed = reference(personal={"refresh": {"scope": scope, "epochs": 2}})
-    assert tuned.bits == refreshed.bits
-    assert tuned.rows != reference().rows
