@@ -1,4 +1,4 @@
-"""Ditto: a personal model held at the broadcast one, by hand, and local training without the pull."""
+"""Ditto: a personal model held at the broadcast one by hand, and local training without a pull."""
 
 from __future__ import annotations
 
