@@ -98,12 +98,8 @@ class SCAFFOLD(Strategy):
             new = {name: stepped[name] - drift[name] for name in common}  # (4)
         change = {name: new[name] - own[name] for name in common}
         metrics["personal_steps"] = 0.0  # no personal model
-        return client.update(
-            metrics,
-            weight=1.0,
-            extras=prefixed(SERVER, change),
-            personal=prefixed(OWN, new),
-        )
+        sent, own = prefixed(SERVER, change), prefixed(OWN, new)
+        return client.update(metrics, weight=1.0, extras=sent, personal=own)
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return the loss with c - c_k added to its gradient, (3)."""

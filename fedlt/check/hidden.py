@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlt.check.result import Violation
+from fedlt.check.findings import Violation
 from fedlt.check.server import COHORT, total_of, updates_of
 from fedlt.check.source_lines import Places, own_verbs, place, shorten
 from fedlt.check.tiny_federation import Subject, frozen, raw

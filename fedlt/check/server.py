@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedlt.check.result import Note, Violation
+from fedlt.check.findings import Note, Violation
 from fedlt.check.source_lines import place
 from fedlt.check.tiny_federation import Bench, Subject
 from fedlt.flower.stock import StockStrategy

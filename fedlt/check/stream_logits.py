@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedlt.check.result import Note, Violation
+from fedlt.check.findings import Note, Violation
 from fedlt.check.server import COHORT, total_of, updates_of
 from fedlt.check.source_lines import Places, place, root_cause
 from fedlt.check.tiny_federation import Subject

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from fedlt.check.result import Violation
+from fedlt.check.findings import Violation
 from fedlt.check.server import COHORT, total_of, updates_of
 from fedlt.check.source_lines import place
 from fedlt.check.tiny_federation import Bench, Frozen, Subject, frozen, raw

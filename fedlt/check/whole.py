@@ -7,7 +7,7 @@ import re
 
 import torch
 
-from fedlt.check.result import Note, Violation
+from fedlt.check.findings import Note, Violation
 from fedlt.check.source_lines import Places, place, root_cause
 from fedlt.check.tiny_federation import ROUNDS, Subject
 from fedlt.check.tiny_runs import APART, Finished, run_whole

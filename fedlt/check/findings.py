@@ -1,4 +1,4 @@
-"""What a check says: a line, and for a failing one what to change and where."""
+"""Findings of a check: its line, and for a failing check what to change and where."""
 
 from __future__ import annotations
 
