@@ -7,8 +7,8 @@ fraction of a second on a tiny federation; a failing one says what to change, an
 from __future__ import annotations
 
 from fedlt.check.cases import conformance
-from fedlt.check.kit import CHECKS, Check, checks_of, run_check, run_checks
 from fedlt.check.findings import Result
+from fedlt.check.kit import CHECKS, Check, checks_of, run_check, run_checks
 from fedlt.check.tiny_federation import TINY, Bench, Subject, frozen, raw, subject_of
 
 __all__ = [

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from fedlt.check.kit import CHECKS, checks_of, run_check
 from fedlt.check.findings import Result
+from fedlt.check.kit import CHECKS, checks_of, run_check
 from fedlt.check.tiny_federation import Subject, subject_of
 
 

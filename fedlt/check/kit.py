@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from fedlt.check.hidden import draws_nothing_global, reads_no_clock
 from fedlt.check.findings import Note, Result, Violation
+from fedlt.check.hidden import draws_nothing_global, reads_no_clock
 from fedlt.check.server import ignores_order, weighs_to_one
 from fedlt.check.source_lines import Places, root_cause
 from fedlt.check.stream_logits import runs_on_streams
