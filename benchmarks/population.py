@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedlt.progress import SilentProgress
+from fedlt.progress import Progress
 
 TRAINER = Path(__file__).with_name("engine_overhead.py").resolve()
 COHORT = 100
@@ -40,7 +40,7 @@ ROUNDS = 40
 EVALUATED, SAVED = 7, 9  # intervals; the rounds of both are left out
 
 
-class Clock(SilentProgress):
+class Clock(Progress):
     """Remembers when the first round began and when each round ended."""
 
     def __init__(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,27 @@ from fedlt.strategy import Strategy
 from fedlt.worker.worker import Worker
 
 # ---- nobody but the driver reads the observer
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTIES = (
+    "strategies/*.py", "clients/*.py", "fedlt/flower/*.py", "fedlt/strategy.py", "fedlt/client.py",
+    "fedlt/worker/worker.py", "fedlt/worker/training.py",
+)  # fmt: skip
+PRIVILEGED = {"Observer", "Parties", "prepare_parties", "FederatedData", "Evaluator", "Scorer"}
+
+
+def test_code_of_server_and_clients_imports_nothing_of_the_observer():
+    paths = [path for pattern in PARTIES for path in sorted(ROOT.glob(pattern))]
+    assert len(paths) > 50
+    found = {
+        (path.name, alias.name)
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in PRIVILEGED
+    }
+    assert not found
 
 
 @once_each(BUILT_IN)
