@@ -1,6 +1,6 @@
 """Copy measured rows into the pages of the methods: ``python .ci/figures.py``.
 
-The tables of README.md and docs/tables.md are the source. A page gets every row that is about its
+The tables of docs/tables.md are the source. A page gets every row that is about its
 method, once, under "Measured figures"; a test says when a page is out of date.
 """
 
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "docs/methods"
 HEADING = "## Measured figures\n"
 NOTE = (
-    "Mean ± 95 % confidence interval over seeds, in %; from the README and\n"
-    "[Tables](../{up}tables.md). [Results](../{up}results.md) says how they were made. Rows of\n"
+    "Mean ± 95 % confidence interval over seeds, in %; from [Tables](../{up}tables.md).\n"
+    "[Results](../{up}results.md) says how they were made. Rows of\n"
     "Fashion-MNIST-LT and CIFAR-10-LT are of an earlier version:\n"
     "[From an older fedlt](../{up}older.md)."
 )
@@ -26,7 +26,7 @@ SETTINGS = {  # where a table is from, in the line above it -> what its rows are
     "runs/fashion": "Fashion-MNIST-LT, 5 seeds",
     "runs/digits": "digits, 5 seeds",
 }
-SOURCES = ("README.md", "docs/tables.md")
+SOURCE = "docs/tables.md"
 # page -> labels of rows; "FedAvg" stands on every page, to compare with.
 ROWS: dict[str, tuple[str, ...]] = {
     "generic/fedavg": ("FedAvg",),
@@ -102,8 +102,8 @@ def cells(line: str) -> tuple[str, ...]:
 
 
 def all_rows() -> list[Row]:
-    """Return every row of every source."""
-    return [row for name in SOURCES for row in rows_of((ROOT / name).read_text(encoding="utf-8"))]
+    """Return every row of the source."""
+    return rows_of((ROOT / SOURCE).read_text(encoding="utf-8"))
 
 
 def rows_of(text: str) -> list[Row]:

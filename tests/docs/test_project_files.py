@@ -122,6 +122,14 @@ def test_what_pages_and_templates_import_is_public():
                 assert {alias.name for alias in node.names} <= set(names), node.module
 
 
+def test_the_layout_page_has_every_part_of_the_core():
+    page = (ROOT / "docs/layout.md").read_text()
+    parts = [path.parent.name + "/" for path in (ROOT / "fedlt").glob("*/__init__.py")]
+    parts += [path.name for path in (ROOT / "fedlt").glob("[!_]*.py")]
+    assert len(parts) > 20
+    assert [part for part in parts if f"`{part}`" not in page] == []
+
+
 LOADERS = {"pickle.load", "pickle.loads", "cloudpickle.loads", "torch.load", "joblib.load"}
 
 
