@@ -18,16 +18,8 @@ from fedlt.models import LinearHead, Model
 from fedlt.models.gradient_matching import client_gradients, match_features
 from fedlt.models.linear_probe import ProbeSettings, draw_head, train_head
 from fedlt.rng import torch_generator
-from fedlt.strategy import (
-    HeadFunction,
-    ServerState,
-    Strategy,
-    StrategyTraits,
-    Tensors,
-    Total,
-    Update,
-    prefixed,
-)
+from fedlt.strategy import Strategy, StrategyTraits
+from fedlt.update import HeadFunction, ServerState, Tensors, Total, Update, prefixed
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
@@ -65,7 +57,8 @@ class CReFF(Strategy):
             client.model,
             client.data,
             received,
-            *(received[f"{V}{name}"] for name in ("weight", "bias")),
+            received[f"{V}weight"],
+            received[f"{V}bias"],
             augment=client.local.augment,
             batches=self.gradient_batches,
             batch_size=self.gradient_batch_size,
