@@ -95,7 +95,7 @@ class Client:
         objective: Objective,
         *,
         epochs: int | None = None,
-        only: Iterable[str] | None = None,
+        only: Iterable[str] | Literal["heads", "body"] | None = None,
         no_decay: tuple[str, ...] = (),
         schedule: Schedule | None = None,
         ascent: float | None = None,
@@ -111,7 +111,8 @@ class Client:
         Args:
             objective: The mean loss of a batch.
             epochs: Passes over the data; the file's ``local.epochs`` by default.
-            only: Names of the parameters to train; all trainable ones by default.
+            only: Names of the parameters to train; ``heads``, ``body``: those of the heads, all
+                others; every trainable one by default.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
             ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
@@ -129,6 +130,8 @@ class Client:
                 gradient.
         """
         parameters = dict(self.model.named_parameters())
+        if only in ("heads", "body"):
+            only = [n for n in parameters if n.startswith("heads.") == (only == "heads")]
         chosen = set(parameters) if only is None else set(only)
         for name in chosen - set(parameters):
             raise ValueError(f"only: no parameter {name!r}{nearest(name, parameters)}")

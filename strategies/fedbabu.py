@@ -40,9 +40,7 @@ class FedBABU(Strategy):
 
     def local_update(self, client: Client) -> Update:
         """Train the body; the head stays as it is."""
-        names = [name for name, _ in client.model.named_parameters()]
-        body = [name for name in names if not name.startswith("heads.head.")]
-        return client.update({**client.train(self.objective, only=body), "personal_steps": 0.0})
+        return client.update({**client.train(self.objective, only="body"), "personal_steps": 0.0})
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return the loss under the head that can be tuned; in training it is the initial one."""

@@ -34,9 +34,6 @@ class FedRep(Strategy):
 
     def local_update(self, client: Client) -> Update:
         """Train the head, then the representation."""
-        names = [name for name, _ in client.model.named_parameters()]
-        heads = [name for name in names if name.startswith("heads.")]
-        rest = [name for name in names if not name.startswith("heads.")]
-        head = client.train(self.objective, epochs=self.head_epochs, only=heads)
-        body = client.train(self.objective, only=rest)
+        head = client.train(self.objective, epochs=self.head_epochs, only="heads")
+        body = client.train(self.objective, only="body")
         return client.update({**add_metrics(head, body), "personal_steps": head["steps"]})

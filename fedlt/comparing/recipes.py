@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 from fedlt.comparing.cells import MOMENTS
 from fedlt.comparing.comparison import Comparison, read_comparison
 from fedlt.comparing.grid import Setting
-from fedlt.config.explain import expected
+from fedlt.config.explain import refusal
 from fedlt.config.paths import with_paths
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
@@ -274,8 +274,7 @@ def _validated(path: Path, given: object) -> _Section:
             raise FedltError(f"{path}: {place}: unknown key{choices}") from error
         if first["type"] == "missing":
             raise FedltError(f"{path}: {place} is missing") from error
-        words = f"expected {expected(first)}, got {first['input']!r}"
-        raise FedltError(f"{path}: {place}: {words}") from error
+        raise FedltError(f"{path}: {refusal(place, first['input'], [first])}") from error
 
 
 def _check_names(path: Path, section: _Section, rows: set[str]) -> None:

@@ -7,10 +7,10 @@ missing, nothing was changed and every verb is the strategy's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from fedlt.strategy import (
     ServerState,
     Strategy,
     StrategyTraits,
-    Tensors,
     Total,
     Update,
     prefixed,
@@ -34,9 +33,11 @@ from fedlt.strategy import (
 )
 
 if TYPE_CHECKING:
-    from fedlt.client import Batch, Client, ClientPlugin
+    from fedlt.client import Client
     from fedlt.models import Model
     from fedlt.models.linear_probe import Head
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])  # a function of Strategy
 
 TRAINED = "realign/trained"  # the head's weight before it was changed
 SENT = "realign/sent/"  # before the names of what a method that learns sends
@@ -49,6 +50,16 @@ def head_of(names: LinearNames, tensors: Mapping[str, Tensor]) -> Head:
     return {"weight": weight, "bias": bias}
 
 
+def _asked(verb: Verb) -> Verb:
+    """Return a verb of a strategy that asks the strategy ``base`` instead."""
+
+    @wraps(verb)
+    def ask(self: Realigned, *args: object, **options: object) -> object:
+        return getattr(self.base, verb.__name__)(*args, **options)
+
+    return cast("Verb", ask)
+
+
 @dataclass(frozen=True)
 class Realigned(Strategy):
     """The strategy ``base`` with another generic head, or while that one is being learnt."""
@@ -58,48 +69,20 @@ class Realigned(Strategy):
     local: LinearNames | None = None  # the clients' own linear head, where its norms are wanted
     learner: Learner | None = None  # what :meth:`local_update` does
 
+    refuses = _asked(Strategy.refuses)
+    note = _asked(Strategy.note)
+    build = _asked(Strategy.build)
+    init = _asked(Strategy.init)
+    init_personal = _asked(Strategy.init_personal)
+    personal_weights = _asked(Strategy.personal_weights)
+    objective = _asked(Strategy.objective)
+    adapt = _asked(Strategy.adapt)  # from the new head, as refresh
+    refresh = _asked(Strategy.refresh)
+
     @property
     def adapt_epochs(self) -> int:
         """As the strategy has it."""
         return self.base.adapt_epochs
-
-    def refuses(self, plugin: ClientPlugin) -> str | None:
-        """As the strategy does."""
-        return self.base.refuses(plugin)
-
-    def note(self, plugin: ClientPlugin) -> str:
-        """As the strategy does."""
-        return self.base.note(plugin)
-
-    def build(self, model: Model) -> None:
-        """As the strategy does."""
-        self.base.build(model)
-
-    def init(self, model: Model) -> ServerState:
-        """As the strategy does."""
-        return self.base.init(model)
-
-    def init_personal(self, client: Client) -> Tensors:
-        """As the strategy does."""
-        return self.base.init_personal(client)
-
-    def personal_weights(
-        self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
-    ) -> Tensors:
-        """As the strategy does."""
-        return self.base.personal_weights(model, broadcast, personal)
-
-    def adapt(self, client: Client) -> Tensors:
-        """As the strategy does, from the new head."""
-        return self.base.adapt(client)
-
-    def refresh(self, client: Client, *, scope: str, epochs: int) -> Tensors:
-        """As the strategy does, from the new head."""
-        return self.base.refresh(client, scope=scope, epochs=epochs)
-
-    def objective(self, client: Client, batch: Batch) -> Tensor:
-        """As the strategy does."""
-        return self.base.objective(client, batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
         """Return the new head alone; before the change all of the strategy's."""

@@ -252,5 +252,5 @@ def test_local_head_learns_with_plain_cross_entropy(lab):
             ((model.heads["local"].weight, model.heads["local"].bias), 0.0),
         )
     )
-    found = server.strategy.objective(client, batch)
+    found = server.view.strategy.objective(client, batch)
     assert float(found.detach()) == pytest.approx(float(loss.detach()), rel=1e-5)

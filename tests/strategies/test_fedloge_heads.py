@@ -50,7 +50,7 @@ def test_generic_heads_by_hand(lab, profile, scale):
     """GA-FR: scale * psi_c / |psi_c|, the bias untouched; the realigned head is primary."""
     _, server, client = start(lab, strategy={"name": "fedloge", "profile": profile})
     values, features = random_state(client.model)
-    strategy = server.strategy
+    strategy = server.view.strategy
     found = logits(strategy.generic(client.model, tensors(values)), features)
     psi, bias = values[f"{PSI}.weight"], values[f"{PSI}.bias"]
     unit = scale * psi / np.sqrt((psi**2).sum(axis=1, keepdims=True))
@@ -79,7 +79,7 @@ def test_personal_heads_by_hand(lab, profile, order):
     values, features = random_state(client.model, seed=1)
     given = tensors(values)
     before = {name: tensor.clone() for name, tensor in given.items()}
-    found = logits(server.strategy.personal(client.model, given, given), features)
+    found = logits(server.view.strategy.personal(client.model, given, given), features)
     psi, psi_bias = values[f"{PSI}.weight"], values[f"{PSI}.bias"]
     phi, phi_bias = values[f"{PHI}.weight"], values[f"{PHI}.bias"]
     first = np.stack([psi[c] * np.linalg.norm(phi[c]) for c in range(len(psi))])
@@ -102,9 +102,11 @@ def test_realigned_norms(lab):
     values[f"{PSI}.bias"] *= 0
     basis = np.eye(client.model.num_features)[:, None]
     given = tensors(values)
-    generic = logits(server.strategy.generic(client.model, given), basis)["realigned"]
+    generic = logits(server.view.strategy.generic(client.model, given), basis)["realigned"]
     np.testing.assert_allclose(np.linalg.norm(generic[:, 0], axis=0), np.ones(4), rtol=1e-5)
-    personal = logits(server.strategy.personal(client.model, given, given), basis)["realigned_v1"]
+    personal = logits(server.view.strategy.personal(client.model, given, given), basis)[
+        "realigned_v1"
+    ]
     psi, phi = (np.linalg.norm(values[f"{p}.weight"], axis=1) for p in (PSI, PHI))
     np.testing.assert_allclose(np.linalg.norm(personal[:, 0], axis=0), psi * phi, rtol=1e-5)
 
@@ -150,7 +152,7 @@ def test_reference_profile_trains_with_its_bias(lab):
             (heads["local"].weight, heads["local"].bias),
         )
     )
-    found = server.strategy.objective(client, batch)
+    found = server.view.strategy.objective(client, batch)
     assert float(found.detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
