@@ -57,11 +57,9 @@ class BatchClient:
         if name == "model":
             raise UnstackableError("batches reads client.model, which changes between its batches")
         method = inspect.getattr_static(Client, name, None)
-        return (
-            method.__get__(self, Client)
-            if inspect.isfunction(method)
-            else getattr(self._client, name)
-        )
+        if inspect.isfunction(method) and name != "frozen_network":  # reads what it is given
+            return method.__get__(self, Client)
+        return getattr(self._client, name)
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(self._client, name, value)
