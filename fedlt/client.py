@@ -335,11 +335,11 @@ class ClientPlugin(Checked):
         """The plugins that this one is made of."""
         return (self,)
 
-    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
+    def prepare(self, preparation: Preparation) -> Mapping[str, NDArray[np.generic]]:
         """Return what is made once for all clients, before a run: ``client.material``.
 
         Args:
-            setting: The federation before its first round.
+            preparation: The federation before its first round.
 
         Raises:
             FedltError: If it cannot be had.

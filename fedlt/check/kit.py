@@ -11,7 +11,7 @@ from fedlt.check.server import ignores_order, weighs_to_one
 from fedlt.check.source_lines import Places, root_cause
 from fedlt.check.stream_logits import runs_on_streams
 from fedlt.check.tasks import answers, covers_groups, first_state, is_pure, writes_nothing
-from fedlt.check.tiny_federation import Section, Subject
+from fedlt.check.tiny_federation import PluginSection, Subject
 from fedlt.check.whole import (
     builds,
     equal_on_engines,
@@ -28,7 +28,7 @@ class Check:
     """One promise of the contract."""
 
     try_it: Callable[[Subject], str]  # the line of a class that keeps it; raises Violation
-    sections: tuple[Section, ...] = ("strategy", "client")  # of which it is asked
+    sections: tuple[PluginSection, ...] = ("strategy", "client")  # of which it is asked
     needs: tuple[str, ...] = ("trains",)  # checks whose failure explains a crash of this one
 
 
@@ -52,7 +52,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def checks_of(section: Section) -> tuple[str, ...]:
+def checks_of(section: PluginSection) -> tuple[str, ...]:
     """Return the names of the checks of a strategy or a client plugin."""
     return tuple(name for name, check in CHECKS.items() if section in check.sections)
 

@@ -22,7 +22,7 @@ from fedlt.methods.lookup import plugin_section, resolve_client, resolve_strateg
 from fedlt.strategy import Tensors, Update, prefixed
 from fedlt.worker.worker import Worker
 
-Section = Literal["strategy", "client"]
+PluginSection = Literal["strategy", "client"]
 Frozen = tuple[dict[str, bytes], float, dict[str, float]]
 
 TINY: dict[str, Any] = {  # 5 clients, 4 classes, 8 x 8 images, 3 clients a round: 0.2 s
@@ -90,7 +90,7 @@ class Subject:
     """The class under test, in a tiny configuration."""
 
     config: Config
-    section: Section = "strategy"  # which part of the configuration is under test
+    section: PluginSection = "strategy"  # which part of the configuration is under test
     ray: bool = False  # compare with the Ray engine, too
 
     @cached_property
@@ -140,7 +140,7 @@ def subject_of(
     section = plugin_section(name)
     chosen = {section: PluginConfig(name=name, options=dict(options))}
     if beside:
-        other: Section = "client" if section == "strategy" else "strategy"
+        other: PluginSection = "client" if section == "strategy" else "strategy"
         chosen[other] = PluginConfig(name=_absolute(beside, folder or Path.cwd()))
     config = Config.model_validate({**TINY, "rounds": ROUNDS, **chosen})
     resolve_strategy(config)

@@ -27,7 +27,7 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Values to use in every run."),
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once; one a core by default.")]
-Rows = Annotated[
+RowsOption = Annotated[
     str | None, typer.Option("--rows", help="Labels of the rows to run, separated by commas.")
 ]
 
@@ -40,7 +40,7 @@ def compare(
     ] = None,
     clients: Annotated[str | None, typer.Option(help="... each with these client plugins.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as 1,2,3.")] = None,
-    rows: Rows = None,
+    rows: RowsOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=A,B,...", help="A table for every value; repeatable."),

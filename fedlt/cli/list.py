@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 
-class Kind(StrEnum):
+class Listing(StrEnum):
     """What can be listed."""
 
     STRATEGIES = "strategies"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 def list_names(
     what: Annotated[
-        Kind,
+        Listing,
         typer.Argument(
             metavar="WHAT",
             help="strategies, clients, models, datasets, engines, experiments or recipes.",
@@ -39,11 +39,11 @@ def list_names(
     from fedlt.methods.lookup import client_kinds
 
     table = Table.grid(padding=(0, 2))
-    kinds = client_kinds() if what is Kind.CLIENTS else {}  # data, loss or whole
+    kinds = client_kinds() if what is Listing.CLIENTS else {}  # data, loss or whole
     for name, line in _names(what).items():
         table.add_row(name, *([kinds[name]] if kinds else []), line)
     console = Console(markup=False, highlight=False)
-    if table.row_count and what is Kind.EXPERIMENTS:
+    if table.row_count and what is Listing.EXPERIMENTS:
         for name, line in _names(what).items():  # paths are for copying: whole, on a line
             console.print(f"{name}  {line}".rstrip(), soft_wrap=True)
     elif table.row_count:
@@ -52,29 +52,29 @@ def list_names(
         console.print(f"no {what} here")
 
 
-def _names(what: Kind) -> dict[str, str]:
+def _names(what: Listing) -> dict[str, str]:
     match what:
-        case Kind.STRATEGIES | Kind.CLIENTS:
+        case Listing.STRATEGIES | Listing.CLIENTS:
             from fedlt.methods.lookup import known_plugins
 
-            return known_plugins("strategy" if what is Kind.STRATEGIES else "client")
-        case Kind.MODELS:
+            return known_plugins("strategy" if what is Listing.STRATEGIES else "client")
+        case Listing.MODELS:
             from fedlt.models import BACKBONES
 
             return {name: spec.summary for name, spec in BACKBONES.items()}
-        case Kind.DATASETS:
+        case Listing.DATASETS:
             from fedlt.data import DATASETS
 
             return {name: _first_line(loader) for name, loader in DATASETS.items()}
-        case Kind.ENGINES:
+        case Listing.ENGINES:
             from fedlt.engines import ENGINES, engine_class
 
             lines = {name: _first_line(engine_class(name)) for name in ENGINES}
             picks = "Measures a few steps of the real task and picks the engine that ends first."
             return lines | {"auto": picks}
-        case Kind.EXPERIMENTS:
+        case Listing.EXPERIMENTS:
             return _experiments()
-        case Kind.RECIPES:
+        case Listing.RECIPES:
             from fedlt.comparing.recipes import about_of, recipe_paths
 
             return {name: about_of(path) for name, path in recipe_paths().items()}

@@ -11,7 +11,7 @@ import typer
 from fedlt.cli.compare import (
     Jobs,
     Overrides,
-    Rows,
+    RowsOption,
     grid_cells,
     raise_failed,
     resumable,
@@ -39,7 +39,7 @@ def reproduce(
     settings: Annotated[
         str | None, typer.Option(help="Settings of the recipe to run, as a,b; all by default.")
     ] = None,
-    rows: Rows = None,
+    rows: RowsOption = None,
     jobs: Jobs = None,
 ) -> None:
     """Run a recipe and say of every reference figure whether ours is within its tolerance.

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.compare import FileArgument, Jobs, Overrides, Rows, resumable, split, teller, write
+from fedlt.cli.compare import (
+    FileArgument,
+    Jobs,
+    Overrides,
+    RowsOption,
+    resumable,
+    split,
+    teller,
+    write,
+)
 
 if TYPE_CHECKING:
     from fedlt.comparing.comparison import Comparison
@@ -27,7 +36,7 @@ def sweep(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials a row, proposed by Optuna; ranges need it.")
     ] = None,
-    rows: Rows = None,
+    rows: RowsOption = None,
     jobs: Jobs = None,
 ) -> None:
     """Try the values that a comparison file lists under search, on data.split: tune.

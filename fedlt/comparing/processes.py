@@ -18,9 +18,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, TypeVar
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-Work = Callable[[Task, Callable[[Any], None]], Result]  # of a task, and of a way to say something
+Item = TypeVar("Item")
+Product = TypeVar("Product")
+Work = Callable[[Item, Callable[[Any], None]], Product]  # of a task, and of a way to say something
 
 PATIENCE = 20.0  # seconds that a process has to save
 
@@ -33,12 +33,12 @@ class _Worker:
 
 
 @dataclass
-class _Crew(Generic[Task, Result]):
+class _Crew(Generic[Item, Product]):
     """The processes and the tasks that are left."""
 
-    work: Work[Task, Result]
-    tasks: Sequence[Task]
-    lost: Callable[[Task, int], Result]  # the result of a task whose process died
+    work: Work[Item, Product]
+    tasks: Sequence[Item]
+    lost: Callable[[Item, int], Product]  # the result of a task whose process died
     hear: Callable[[int, Any], None]  # gets a task's position and what was said about it
     workers: list[_Worker]
     next: int = 0
@@ -51,7 +51,7 @@ class _Crew(Generic[Task, Result]):
         else:
             worker.position = -1
 
-    def results(self) -> Iterator[tuple[int, Result]]:
+    def results(self) -> Iterator[tuple[int, Product]]:
         """Yield positions and results as they come."""
         for worker in self.workers:
             self.hand_out(worker)
@@ -82,7 +82,7 @@ class _Crew(Generic[Task, Result]):
             worker.process.kill()
 
 
-def _start(work: Work[Task, Result]) -> _Worker:
+def _start(work: Work[Item, Product]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs), daemon=True)
@@ -91,7 +91,7 @@ def _start(work: Work[Task, Result]) -> _Worker:
     return _Worker(process, ours)
 
 
-def _serve(work: Work[Task, Result], connection: Connection) -> None:
+def _serve(work: Work[Item, Product], connection: Connection) -> None:
     """Do tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller passes it on
     with contextlib.suppress(KeyboardInterrupt):  # SIGTERM may come in the last line, too
@@ -111,13 +111,13 @@ def _say(connection: Connection, words: object) -> None:
 
 
 def run_in_processes(
-    work: Work[Task, Result],
-    tasks: Sequence[Task],
+    work: Work[Item, Product],
+    tasks: Sequence[Item],
     *,
     processes: int,
-    lost: Callable[[Task, int], Result],
+    lost: Callable[[Item, int], Product],
     hear: Callable[[int, Any], None],
-) -> Iterator[tuple[int, Result]]:
+) -> Iterator[tuple[int, Product]]:
     """Yield (position, result) of every task as they come.
 
     Args:

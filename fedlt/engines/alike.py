@@ -6,24 +6,24 @@ import functools
 from collections.abc import Hashable, Sequence
 from types import FunctionType, MethodType
 
-from fedlt.engines.lockstep import Request
+from fedlt.engines.lockstep import TrainRequest
 
 
-def group_alike(requests: Sequence[Request]) -> list[list[Request]]:
+def group_alike(requests: Sequence[TrainRequest]) -> list[list[TrainRequest]]:
     """Return the requests in groups that can be stacked, in the order of their first ones."""
-    groups: dict[Hashable, list[Request]] = {}
+    groups: dict[Hashable, list[TrainRequest]] = {}
     for request in requests:
         groups.setdefault(tuple(_demands(request).values()), []).append(request)
     return list(groups.values())
 
 
-def describe_difference(one: Request, other: Request) -> str:
+def describe_difference(one: TrainRequest, other: TrainRequest) -> str:
     """Say in what two requests differ; they are of different groups."""
     pairs = zip(_demands(one).items(), _demands(other).values(), strict=True)
     return next(what for (what, mine), his in pairs if mine != his)
 
 
-def _demands(request: Request) -> dict[str, Hashable]:
+def _demands(request: TrainRequest) -> dict[str, Hashable]:
     client, phase = request.client, request.phase
     tensors = client.tensors.items()
     return {

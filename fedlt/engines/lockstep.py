@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from fedlt.client import Client
 from fedlt.client import Trainer
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 
 @dataclass
-class Request:
+class TrainRequest:
     """A client that waits to be trained."""
 
     client: Client
@@ -34,23 +34,23 @@ class Request:
     metrics: dict[str, float] | None = None  # the answer
 
 
-class Task(Generic[Result]):
+class Task(Generic[Answer]):
     """One client's task, which runs only while :meth:`resume` is being called."""
 
-    def __init__(self, work: Callable[[Trainer], Result]) -> None:
+    def __init__(self, work: Callable[[Trainer], Answer]) -> None:
         self._work = work  # its client gets the trainer
         self._greenlet = greenlet(self._run)
-        self._results: list[Result] = []
-        self.request: Request | None = None  # what it waits for; None before it asked
+        self._results: list[Answer] = []
+        self.request: TrainRequest | None = None  # what it waits for; None before it asked
 
     @property
-    def result(self) -> Result:
+    def result(self) -> Answer:
         """What the work returned."""
         return self._results[0]
 
     def _ask(self, client: Client, phase: Phase) -> dict[str, float]:
         """Wait until the client is trained."""
-        self.request = request = Request(client, phase, torch_state())
+        self.request = request = TrainRequest(client, phase, torch_state())
         self._greenlet.parent.switch()
         if request.metrics is None:
             raise GreenletExit
@@ -78,8 +78,8 @@ class Task(Generic[Result]):
 
 
 def run_together(
-    tasks: Sequence[Task[Result]], train: Callable[[list[Request]], None]
-) -> list[Result]:
+    tasks: Sequence[Task[Answer]], train: Callable[[list[TrainRequest]], None]
+) -> list[Answer]:
     """Run tasks to their end and return their results.
 
     Args:

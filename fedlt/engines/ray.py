@@ -29,7 +29,7 @@ from fedlt.engines.ray_cluster import (
     local_workers,
     start_ray,
 )
-from fedlt.engines.ray_pool import Pool
+from fedlt.engines.ray_pool import ActorPool
 from fedlt.engines.ray_worker import RayWorker
 from fedlt.flower.records import array_record, with_content
 
@@ -86,7 +86,7 @@ class RayEngine(Engine):
             worker = kept.pop() if kept else actor.remote(paths)
             return worker, worker.setup.remote(shared)
 
-        self._pool = Pool(
+        self._pool = ActorPool(
             hire,
             workers,
             count_places=lambda: count_places(config),

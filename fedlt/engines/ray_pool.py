@@ -46,7 +46,7 @@ class Member:
     held: int = 0  # jobs that it has
 
 
-class Pool:
+class ActorPool:
     """Actors, and the jobs that they do."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Pool:
 class _Work:
     """One list of jobs on its way."""
 
-    pool: Pool
+    pool: ActorPool
     submit: Callable[[Any, int], Any]
     waiting: deque[int]
     name: Callable[[int], str]

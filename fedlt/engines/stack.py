@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.func import vmap
 
 from fedlt.client import Batch, Client
-from fedlt.engines.lockstep import Request
+from fedlt.engines.lockstep import TrainRequest
 from fedlt.engines.stack_batches import Stream, largest_group
 from fedlt.engines.template import TemplateClient, TemplateModel
 from fedlt.losses import under_vmap
 from fedlt.models.modes import set_training_modes
-from fedlt.optim.adamw import Moments, adamw
+from fedlt.optim.adamw import AdamMoments, adamw
 from fedlt.optim.sgd import climb, descend, descend_rows
 from fedlt.update import Tensors
 from fedlt.worker.training import check_loss, parameter_groups, precision_of
@@ -51,7 +51,7 @@ class Stack:
         requests: The clients, alike as :func:`fedlt.engines.alike.group_alike` has it.
     """
 
-    def __init__(self, template: TemplateModel, requests: Sequence[Request]) -> None:
+    def __init__(self, template: TemplateModel, requests: Sequence[TrainRequest]) -> None:
         self._requests = sorted(requests, key=lambda r: -r.client.data.num_examples)
         clients = [request.client for request in self._requests]
         first, self._phase = clients[0], self._requests[0].phase
@@ -194,7 +194,7 @@ class Stack:
                     adamw(
                         rows.leaves[name],
                         gradient,
-                        Moments(first, rows.squares[name]),
+                        AdamMoments(first, rows.squares[name]),
                         steps=steps,
                         rates=lr * scales,
                         weight_decay=decay,

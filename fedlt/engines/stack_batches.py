@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import cast
 
 from fedlt.client import Batch, Client
-from fedlt.engines.lockstep import Request
+from fedlt.engines.lockstep import TrainRequest
 from fedlt.engines.template import BatchClient, UnstackableError
 from fedlt.rng import set_torch_state, torch_state
 from fedlt.worker.training import phase_batches, step_factors
@@ -19,7 +19,7 @@ _AHEAD = 8  # batches drawn at once, between two exchanges of torch's global gen
 class Stream:
     """One client's batches, drawn under its own state of torch's global generator."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: TrainRequest) -> None:
         self._request, self._tensors = request, _marks(request.client)
         client = cast(Client, BatchClient(request.client))
         self._source = phase_batches(client, request.phase)

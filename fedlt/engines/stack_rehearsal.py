@@ -20,7 +20,7 @@ from torch import Tensor
 from fedlt.batch import Phase
 from fedlt.client import Trainer
 from fedlt.engines.alike import describe_difference, group_alike
-from fedlt.engines.lockstep import Request, Task, run_together
+from fedlt.engines.lockstep import Task, TrainRequest, run_together
 from fedlt.engines.probe import measure_seconds, method_name
 from fedlt.engines.stack import Stack
 from fedlt.engines.template import TemplateModel, UnstackableError
@@ -126,7 +126,7 @@ def _refusal(names: str, reason: str) -> str:
     return f"engine.name: 'stacked' cannot run {names}: {reason}; 'serial' and 'ray' can"
 
 
-def _train(requests: list[Request], template: TemplateModel) -> None:
+def _train(requests: list[TrainRequest], template: TemplateModel) -> None:
     first, *others = group_alike(requests)
     if others and len(requests) == 1 + len(others):
         what = describe_difference(first[0], others[0][0])

@@ -17,7 +17,7 @@ from flwr.app import Context, Message
 
 from fedlt.engines.alike import group_alike
 from fedlt.engines.engine import Engine, Job, JobResult, answer, gather
-from fedlt.engines.lockstep import Request, Task, run_together
+from fedlt.engines.lockstep import Task, TrainRequest, run_together
 from fedlt.engines.probe import BATCHES, Estimate, Probe
 from fedlt.engines.stack import Stack
 from fedlt.engines.stack_rehearsal import rehearse_stack, time_stack
@@ -123,7 +123,7 @@ class StackedEngine(Engine):
         worker.trainer = trainer
         return answer(app, message, context)
 
-    def _train_requests(self, requests: list[Request]) -> None:
+    def _train_requests(self, requests: list[TrainRequest]) -> None:
         for group in group_alike(requests):
             try:
                 Stack(self._template, group).train()

@@ -27,8 +27,8 @@ from fedlt.evaluation.scores import (
     ClientHits,
     GenericScores,
 )
+from fedlt.update import HeadFunction
 
-HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
 Predict = Callable[[Tensor], Tensor]  # logits (B, S, C) -> (B, C)
 
 NLL_CEILING = 2.0**18  # nats; above it an image counts as not finite

@@ -13,7 +13,7 @@ from fedlt.data.shots import GROUPS
 from fedlt.errors import FedltError
 from fedlt.evaluation.generic import Metric
 
-Record = Mapping[str, Any]  # "round" and metrics by name
+RoundRecord = Mapping[str, Any]  # "round" and metrics by name
 
 LOWER_IS_BETTER = ("nll", "ece", "hurt", "std")  # last word of a name
 COUNTS = (  # last words of names that say how much, not how good
@@ -47,7 +47,7 @@ def rounds_to_evaluate(
     return set(range(every, rounds + 1, every)) | personal, personal
 
 
-def _of_round(records: Iterable[Record], number: int) -> Record:
+def _of_round(records: Iterable[RoundRecord], number: int) -> RoundRecord:
     by_round = {int(record["round"]): record for record in records}
     if number not in by_round:
         near = min(by_round, key=lambda r: (abs(r - number), r), default=None)
@@ -55,12 +55,12 @@ def _of_round(records: Iterable[Record], number: int) -> Record:
     return by_round[number]
 
 
-def final(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
+def final(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
     """Return the metrics of the last round, with its number as ``round``."""
     return dict(_of_round(records, rounds))
 
 
-def selected(records: Iterable[Record], number: int) -> dict[str, Metric]:
+def selected(records: Iterable[RoundRecord], number: int) -> dict[str, Metric]:
     """Return both views at one round fixed beforehand (on tune validation).
 
     Raises:
@@ -80,7 +80,7 @@ def mean(values: Sequence[Metric]) -> float | None:
     return math.fsum(present) / len(values) if is_whole else None
 
 
-def last_k(records: Iterable[Record], rounds: int) -> dict[str, Metric]:
+def last_k(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
     """Return each metric's mean over the last k rounds, and ``k``; None where one of them is None.
 
     Raises:
@@ -100,7 +100,7 @@ def _kind(name: str) -> str:
     return rest if group in GROUPS and rest in ("nll", "ece", "clients") else word
 
 
-def best_on_test(records: Iterable[Record]) -> dict[str, Metric]:
+def best_on_test(records: Iterable[RoundRecord]) -> dict[str, Metric]:
     """Return each metric's own best over all evaluated rounds of both views.
 
     Every metric has its own round: for comparison with papers that searched the test set so, never
@@ -120,7 +120,7 @@ def best_on_test(records: Iterable[Record]) -> dict[str, Metric]:
 
 
 def summarise(
-    records: Sequence[Record], rounds: int, *, selected_round: int | None = None
+    records: Sequence[RoundRecord], rounds: int, *, selected_round: int | None = None
 ) -> dict[str, dict[str, Metric] | None]:
     """Return the four dictionaries of ``result.json``; ``selected`` is None without a round."""
     return {

@@ -135,7 +135,7 @@ class Evaluator:
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
         step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
         parts = [
-            _Part(
+            _ScoredPart(
                 start,
                 min(start + size, images),
                 self._has_generic and first == 0,
@@ -149,7 +149,7 @@ class Evaluator:
             return _Requests(standing, whole, parts, self.has_own_model)
         lone = [cid for cid in cids if self.has_own_model(standing, cid)]
         bases = [replace(part, own=False) for part in parts] if self._has_generic else []
-        models = [_Part(0, images, False, [cid], base=False) for cid in lone]
+        models = [_ScoredPart(0, images, False, [cid], base=False) for cid in lone]
         return _Requests(standing, whole, [*bases, *models], self.has_own_model)
 
     def _has_own_backbone(self, standing: Standing) -> bool:
@@ -237,7 +237,7 @@ def touches_backbone(names: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ScoredPart:
     """What one request is about."""
 
     start: int  # of the test images
@@ -255,7 +255,7 @@ class _Requests(Sequence[ScoreRequest]):
         self,
         standing: Standing,
         whole: ScoreRequest,
-        parts: Sequence[_Part],
+        parts: Sequence[_ScoredPart],
         is_own: Callable[[Standing, int], bool],
     ) -> None:
         self._standing, self._whole, self._parts = standing, whole, parts
@@ -281,7 +281,7 @@ class _Requests(Sequence[ScoreRequest]):
             clients=tuple(self._client(part, cid) for cid in part.cids),
         )
 
-    def _client(self, part: _Part, cid: int) -> ClientRequest:
+    def _client(self, part: _ScoredPart, cid: int) -> ClientRequest:
         scored = part.own and self._is_own(self._standing, cid)
         own = self._standing.personal.get(cid, {}) if scored else None
         return ClientRequest(cid, own, base=part.base)

@@ -9,14 +9,14 @@ from fedlt.config import config_hash
 from fedlt.evaluation import summarise
 
 if TYPE_CHECKING:
-    from fedlt.evaluation.rounds import Record
+    from fedlt.evaluation.rounds import RoundRecord
     from fedlt.federation.evaluator import Evaluator
     from fedlt.federation.ledger import Ledger
     from fedlt.update import ServerState
 
 
 def make_result(
-    evaluator: Evaluator, ledger: Ledger, state: ServerState, rows: Sequence[Record]
+    evaluator: Evaluator, ledger: Ledger, state: ServerState, rows: Sequence[RoundRecord]
 ) -> dict[str, Any]:
     """Return what ``result.json`` says of a run; `RunDirectory.write_result` adds the digests.
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlt.data.arrays import IntArray
 from fedlt.federation.terms import Terms
 
-IntArray = NDArray[np.int64]
 AskCounts = Callable[[NDArray[np.bool_]], IntArray | None]  # which clients (K,) -> counts (C,)
 
 

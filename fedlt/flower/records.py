@@ -90,10 +90,10 @@ class TensorRecord(ArrayRecord):
 TensorRecord.__qualname__ = "ArrayRecord"
 
 Records = dict[str, ArrayRecord | ConfigRecord | MetricRecord]
-Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+AnyRecord = TypeVar("AnyRecord", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
 
 
-def _filled(record: Record, values: Mapping[str, Any]) -> Record:
+def _filled(record: AnyRecord, values: Mapping[str, Any]) -> AnyRecord:
     """Fill a new record from behind: Flower's setters look up abstract types for every item."""
     record.__dict__["_data"].update(values)
     return record

@@ -26,7 +26,7 @@ from fedlt.data.prior import ABSENT
 from fedlt.errors import FedltError
 from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.fitting import Fit, fit
-from fedlt.generators.generator import Generator, Group, Items, Maker, Request, TimesEight
+from fedlt.generators.generator import ClientGroup, Generator, Items, Maker, PoolRequest, TimesEight
 from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
 from fedlt.progress import round_time
 from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
@@ -54,11 +54,11 @@ class Ddpm(Generator):
         if self.times < self.sample_steps:
             raise ValueError(f"times is {self.times}; expected at least sample_steps")
 
-    def rounds_of(self, group: Group) -> int:
+    def rounds_of(self, group: ClientGroup) -> int:
         """Return the rounds of the two networks."""
         return 2 * self.rounds
 
-    def announce(self, request: Request, groups: Sequence[Group]) -> str:
+    def announce(self, request: PoolRequest, groups: Sequence[ClientGroup]) -> str:
         """Say how much training comes first, and how long all of it takes here, by a short trial.
 
         What an earlier, stopped generation has left is not taken off.
@@ -66,8 +66,8 @@ class Ddpm(Generator):
         Raises:
             FedltError: If the network cannot have images of this size.
         """
-        self._check_sides(request.setting.data.train_images.shape[2:])
-        cohort = request.setting.cohort
+        self._check_sides(request.preparation.data.train_images.shape[2:])
+        cohort = request.preparation.cohort
         clients = sum(min(cohort, sum(len(own) > 0 for own in g.clients)) for g in groups)
         steps = 2 * self.rounds * self.local_steps * clients
         passes = sum(1 - level for level in request.levels) * self.sample_steps
@@ -79,7 +79,9 @@ class Ddpm(Generator):
             f"{steps} steps of {self.batch_size} images in all; about {round_time(seconds)} here"
         )
 
-    def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
+    def open(
+        self, request: PoolRequest, group: ClientGroup, folder: Path, tick: Callable[[], None]
+    ) -> Maker:
         """Train both networks on the group's images."""
         return _Learner(self, request, group, folder, tick).maker()
 
@@ -97,21 +99,21 @@ class _Learner:
     """One group's networks."""
 
     of: Ddpm
-    request: Request
-    group: Group
+    request: PoolRequest
+    group: ClientGroup
     folder: Path
     tick: Callable[[], None]
 
     def maker(self) -> Maker:
         """Train both, and return what uses them."""
-        data, setting = self.request.setting.data, self.request.setting
-        device = setting.device
+        data, preparation = self.request.preparation.data, self.request.preparation
+        device = preparation.device
         images = torch.from_numpy(data.train_images.copy()).to(device).float() / 127.5 - 1
         labels = torch.from_numpy(data.train_labels.copy())
         classes, kept = data.num_classes, alpha_bars(self.of.times)
         _, channels, height, width = images.shape
         before = torch_state()
-        seed_torch(setting.seed, "generator networks")
+        seed_torch(preparation.seed, "generator networks")
         unet = make_unet(channels, (height, width), classes, self.of.width, self.of.stages)
         rater = make_classifier(channels, classes)
         torch.set_rng_state(before[0])
@@ -134,7 +136,7 @@ class _Learner:
 
         self._fit(unet.to(device), denoising, labels, "generator")
         self._fit(rater.to(device), rating, labels, "rater")
-        return _Sampler(self.of, unet, rater, images, placed, kept, setting.seed)
+        return _DdpmSampler(self.of, unet, rater, images, placed, kept, preparation.seed)
 
     def _fit(self, network: nn.Module, loss: Any, labels: Tensor, purpose: str) -> None:  # noqa: ANN401
         clients = [torch.from_numpy(own.copy()) for own in self.group.clients if len(own)]
@@ -144,11 +146,11 @@ class _Learner:
             steps=of.local_steps,
             batch_size=of.batch_size,
             lr=of.lr,
-            cohort=self.request.setting.cohort,
+            cohort=self.request.preparation.cohort,
             decay=of.decay,
         )
         file = self.folder / f"{purpose}.safetensors"
-        seed = self.request.setting.seed
+        seed = self.request.preparation.seed
         fit(
             network,
             loss,
@@ -163,7 +165,7 @@ class _Learner:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sampler:
+class _DdpmSampler:
     """Makes images of some sources."""
 
     of: Ddpm
@@ -212,12 +214,12 @@ class _Sampler:
         return pixels.cpu().numpy(), own.double().cpu().numpy()
 
 
-def trial(of: Ddpm, request: Request) -> tuple[float, float]:
+def trial(of: Ddpm, request: PoolRequest) -> tuple[float, float]:
     """Return seconds: of a step of both networks, and of one step of denoising an image.
 
     Of networks of the same sizes on noise; no draw of torch's global generator is used up.
     """
-    data, device = request.setting.data, request.setting.device
+    data, device = request.preparation.data, request.preparation.device
     _, channels, height, width = data.train_images.shape
     before = torch_state()
     unet = make_unet(channels, (height, width), data.num_classes, of.width, of.stages).to(device)

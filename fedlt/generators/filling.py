@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlt.errors import FedltError
-from fedlt.generators.generator import Generator, Group, Items, Request
+from fedlt.generators.generator import ClientGroup, Generator, Items, PoolRequest
 from fedlt.generators.measures import level_lines
 from fedlt.generators.pool import Pool, load_pool, save_pool
 from fedlt.machine.cache import cache_directory
@@ -31,7 +31,7 @@ from fedlt.machine.cache import cache_directory
 VERSION = 1  # raise it when a generator's recipe changes
 
 
-def filled_pool(generator: Generator, request: Request) -> Pool:
+def filled_pool(generator: Generator, request: PoolRequest) -> Pool:
     """Return the pool of a request: from the cache, or made now.
 
     Args:
@@ -43,7 +43,7 @@ def filled_pool(generator: Generator, request: Request) -> Pool:
     """
     if not sum(map(len, request.sources)):
         raise FedltError("no client holds an image to make others from")
-    progress = request.setting.progress
+    progress = request.preparation.progress
     if generator.reference:
         progress.note(f"pool: {generator.name}: not federated: {generator.reference}")
     place = pool_place(generator, request)
@@ -56,40 +56,40 @@ def filled_pool(generator: Generator, request: Request) -> Pool:
                 pool = _fill(generator, request, folder)
                 save_pool(pool, place)
             shutil.rmtree(folder, ignore_errors=True)
-    for line in level_lines(pool, request.setting.data, generator.least_score):
+    for line in level_lines(pool, request.preparation.data, generator.least_score):
         progress.note(f"pool: {line}")
     return pool
 
 
-def pool_place(generator: Generator, request: Request) -> Path:
+def pool_place(generator: Generator, request: PoolRequest) -> Path:
     """Return the file of a request's pool, which need not be there."""
-    setting = request.setting
-    data = setting.data
+    preparation = request.preparation
+    data = preparation.data
     found = hashlib.blake2b(digest_size=16)
     settings: Mapping[str, object] = {
         "name": generator.name,
         "settings": dict(generator.settings()),
         "levels": request.levels,
-        "seed": setting.seed,
-        "cohort": setting.cohort,
-        "device": setting.device.type,
+        "seed": preparation.seed,
+        "cohort": preparation.cohort,
+        "device": preparation.device.type,
         "versions": [VERSION, torch.__version__],
     }
     found.update(json.dumps(settings, sort_keys=True).encode())
     arrays: list[NDArray[Any]] = [data.train_images, data.train_labels, data.pool_indices]
-    for array in [*arrays, *setting.clients, *request.sources]:
+    for array in [*arrays, *preparation.clients, *request.sources]:
         found.update(str(array.shape).encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return cache_directory() / f"{generator.name}-{found.hexdigest()}.npz"
 
 
-def _fill(generator: Generator, request: Request, folder: Path) -> Pool:
+def _fill(generator: Generator, request: PoolRequest, folder: Path) -> Pool:
     """Make what is missing of a pool's parts, and return them as one."""
     groups = [group for group in generator.groups(request) if len(group.sources)]
     work = [list(_chunks(generator, group, request.levels)) for group in groups]
     rounds = [generator.rounds_of(group) for group in groups]
     total = sum(rounds) + sum(map(len, work))
-    progress = request.setting.progress
+    progress = request.preparation.progress
     images = sum(map(len, request.sources)) * len(request.levels) * generator.per_image
     more = generator.announce(request, groups)
     progress.note(
@@ -130,7 +130,7 @@ def _kept(place: Path) -> Pool | None:
     return None
 
 
-def _chunks(generator: Generator, group: Group, levels: tuple[float, ...]) -> Iterator[Items]:
+def _chunks(generator: Generator, group: ClientGroup, levels: tuple[float, ...]) -> Iterator[Items]:
     sources = np.repeat(group.sources, generator.per_image)
     copies = np.tile(np.arange(generator.per_image), len(group.sources))
     for level in levels:
@@ -139,8 +139,8 @@ def _chunks(generator: Generator, group: Group, levels: tuple[float, ...]) -> It
             yield Items(level, sources[part], copies[part])
 
 
-def _part(request: Request, items: Items, images: NDArray[Any], scores: NDArray[Any]) -> Pool:
-    data = request.setting.data
+def _part(request: PoolRequest, items: Items, images: NDArray[Any], scores: NDArray[Any]) -> Pool:
+    data = request.preparation.data
     return Pool(
         images,
         data.train_labels[items.sources],

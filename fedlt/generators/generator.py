@@ -33,10 +33,10 @@ TimesEight = Annotated[int, Field(ge=8, multiple_of=8)]  # channels in 8 groups,
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class PoolRequest:
     """What is wanted."""
 
-    setting: Preparation
+    preparation: Preparation
     sources: tuple[NDArray[np.int64], ...]  # of each client, positions in the training images
     levels: tuple[float, ...]  # ascending, in [0, 1)
 
@@ -47,7 +47,7 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class ClientGroup:
     """Who learns together, and which sources the result is used on."""
 
     clients: tuple[NDArray[np.int64], ...]  # each one's images, positions in the training images
@@ -82,20 +82,22 @@ class Generator(Checked, ABC):
         """Return all that the images depend on, besides data and request: by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def groups(self, request: Request) -> Sequence[Group]:
+    def groups(self, request: PoolRequest) -> Sequence[ClientGroup]:
         """Return who learns together: all clients, by default."""
-        return [Group(request.setting.clients, request.every_source)]
+        return [ClientGroup(request.preparation.clients, request.every_source)]
 
-    def rounds_of(self, group: Group) -> int:
+    def rounds_of(self, group: ClientGroup) -> int:
         """Return how often :meth:`open` calls ``tick``: nothing is learnt, by default."""
         return 0
 
-    def announce(self, request: Request, groups: Sequence[Group]) -> str:
+    def announce(self, request: PoolRequest, groups: Sequence[ClientGroup]) -> str:
         """Return what a user should know before it begins, such as its steps and their time."""
         return ""
 
     @abstractmethod
-    def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
+    def open(
+        self, request: PoolRequest, group: ClientGroup, folder: Path, tick: Callable[[], None]
+    ) -> Maker:
         """Learn or load what makes the images of a group.
 
         Args:
@@ -119,21 +121,21 @@ def find_pool_maker(plugin: ClientPlugin) -> Callable[[Preparation], Pool] | Non
 
 
 def chosen_sources(
-    setting: Preparation, is_hard: NDArray[np.bool_]
+    preparation: Preparation, is_hard: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], ...]:
     """Return each client's images among those chosen (N,): positions in the training images."""
-    return tuple(own[is_hard[own]] for own in setting.clients)
+    return tuple(own[is_hard[own]] for own in preparation.clients)
 
 
-def tail_sources(setting: Preparation, tail_below: float) -> tuple[NDArray[np.int64], ...]:
+def tail_sources(preparation: Preparation, tail_below: float) -> tuple[NDArray[np.int64], ...]:
     """Return each client's images of its tail classes: positions in the training images.
 
     Args:
-        setting: The federation.
+        preparation: The federation.
         tail_below: A class is of the tail if its share is below this over C.
     """
-    labels, classes = setting.data.train_labels, setting.data.num_classes
-    rare = setting.shares < tail_below / classes
+    labels, classes = preparation.data.train_labels, preparation.data.num_classes
+    rare = preparation.shares < tail_below / classes
     return tuple(
-        own[is_tail[labels[own]]] for own, is_tail in zip(setting.clients, rare, strict=True)
+        own[is_tail[labels[own]]] for own, is_tail in zip(preparation.clients, rare, strict=True)
     )

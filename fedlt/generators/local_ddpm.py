@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedlt.generators.ddpm import Ddpm
-from fedlt.generators.generator import Group, Request
+from fedlt.generators.generator import ClientGroup, PoolRequest
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class LocalDdpm(Ddpm):
 
     name: ClassVar[str] = "local_ddpm"
 
-    def groups(self, request: Request) -> Sequence[Group]:
+    def groups(self, request: PoolRequest) -> Sequence[ClientGroup]:
         """Return a group for each client that has sources."""
-        pairs = zip(request.setting.clients, request.sources, strict=True)
-        return [Group((own,), sources) for own, sources in pairs if len(sources)]
+        pairs = zip(request.preparation.clients, request.sources, strict=True)
+        return [ClientGroup((own,), sources) for own, sources in pairs if len(sources)]

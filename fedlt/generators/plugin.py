@@ -17,7 +17,7 @@ from fedlt.config.ranges import Finite, NotNegative, Share, ShareBelowOne
 from fedlt.errors import FedltError
 from fedlt.generators import make_generator
 from fedlt.generators.filling import filled_pool
-from fedlt.generators.generator import Generator, Request, chosen_sources, tail_sources
+from fedlt.generators.generator import Generator, PoolRequest, chosen_sources, tail_sources
 from fedlt.generators.pool import Pool, load_pool
 from fedlt.generators.selection import confidences
 from fedlt.generators.tail import HARD, added_images, check_levels, use_pool
@@ -76,33 +76,33 @@ class PoolPlugin(ClientPlugin):
         """
         return make_generator(self.generator, needed=not self.pool_path and self.uses_pool)
 
-    def hard(self, setting: Preparation) -> NDArray[np.bool_] | None:
+    def hard(self, preparation: Preparation) -> NDArray[np.bool_] | None:
         """Return which training images (N,) are hard; None: those of each client's tail classes."""
         if self.select == "rare":
             return None
-        return confidences(setting, self.classifier_path) < self.confidence_below
+        return confidences(preparation, self.classifier_path) < self.confidence_below
 
     def sources(
-        self, setting: Preparation, hard: NDArray[np.bool_] | None
+        self, preparation: Preparation, hard: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], ...]:
         """Return each client's hard images: positions in the training images."""
         if hard is None:
-            return tail_sources(setting, self.tail_below)
-        return chosen_sources(setting, hard)
+            return tail_sources(preparation, self.tail_below)
+        return chosen_sources(preparation, hard)
 
-    def pool(self, setting: Preparation) -> Pool:
+    def pool(self, preparation: Preparation) -> Pool:
         """Return the pool, loaded or made.
 
         Raises:
             FedltError: If there is none to load, or no hard image to make it from.
         """
-        return self._pool(setting, None if self.pool_path else self.hard(setting))
+        return self._pool(preparation, None if self.pool_path else self.hard(preparation))
 
-    def _pool(self, setting: Preparation, hard: NDArray[np.bool_] | None) -> Pool:
+    def _pool(self, preparation: Preparation, hard: NDArray[np.bool_] | None) -> Pool:
         made = self.made_by()
         if made is None:
             return load_pool(self.pool_path)
-        sources = self.sources(setting, hard)
+        sources = self.sources(preparation, hard)
         if not sum(map(len, sources)):
             what, option = (
                 ("image of a tail class", "tail_below")
@@ -113,31 +113,31 @@ class PoolPlugin(ClientPlugin):
                 f"no client holds an {what}, so there is nothing to generate; raise client.{option}"
             )
         wanted = tuple(round(level, 6) for level in self.levels) or made.usual_levels
-        return filled_pool(made, Request(setting, sources, wanted))
+        return filled_pool(made, PoolRequest(preparation, sources, wanted))
 
-    def prepare(self, setting: Preparation) -> Mapping[str, NDArray[np.generic]]:
+    def prepare(self, preparation: Preparation) -> Mapping[str, NDArray[np.generic]]:
         """Return which images are hard, and what the run uses of the pool.
 
         Raises:
             FedltError: If the pool or the classifier cannot be had or does not fit.
         """
-        hard = self.hard(setting)
+        hard = self.hard(preparation)
         known = {} if hard is None else {HARD: hard}
         if not self.uses_pool:
             return known
         least, made = self.min_score, self.made_by()
         if least is None and made is not None:
             least = made.least_score
-        pool = self._pool(setting, hard)
+        pool = self._pool(preparation, hard)
         try:
-            used = use_pool(pool, setting.data, levels=self.levels, min_score=least)
+            used = use_pool(pool, preparation.data, levels=self.levels, min_score=least)
         except FedltError as error:
             where = f"generator {made.name}" if made is not None else repr(self.pool_path)
             raise FedltError(f"client: pool of {where}: {error}") from error
-        images = np.concatenate(self.sources(setting, hard))
+        images = np.concatenate(self.sources(preparation, hard))
         added = added_images(used, images, holds_out=self.holds_out)
         if line := self._addition(len(pool), added, len(images)):
-            setting.progress.note(line)
+            preparation.progress.note(line)
         return {**known, **used}
 
     def _addition(self, size: int, added: int, hard: int) -> str:

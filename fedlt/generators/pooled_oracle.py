@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedlt.generators.ddpm import Ddpm
-from fedlt.generators.generator import Group, Request
+from fedlt.generators.generator import ClientGroup, PoolRequest
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class PooledOracle(Ddpm):
     name: ClassVar[str] = "pooled_oracle"
     reference: ClassVar[str] = "its generator saw the pooled images of all clients (a leak)"
 
-    def groups(self, request: Request) -> Sequence[Group]:
+    def groups(self, request: PoolRequest) -> Sequence[ClientGroup]:
         """Return one group of one client that has all images."""
-        everything = np.sort(np.concatenate(request.setting.clients))
-        return [Group((everything,), request.every_source)]
+        everything = np.sort(np.concatenate(request.preparation.clients))
+        return [ClientGroup((everything,), request.every_source)]

@@ -19,19 +19,19 @@ _AT_ONCE = 256  # images
 
 
 @torch.no_grad()
-def confidences(setting: Preparation, folder: str) -> NDArray[np.float32]:
+def confidences(preparation: Preparation, folder: str) -> NDArray[np.float32]:
     """Return the probability (N,) of its class that a trained model gives to each training image.
 
     Every client rates its own images, by the model that all have.
 
     Args:
-        setting: The federation; the file's ``model:`` is the model's backbone.
+        preparation: The federation; the file's ``model:`` is the model's backbone.
         folder: The directory of a finished run, of any strategy with one linear head.
 
     Raises:
         FedltError: If there is no checkpoint, or its model is another one.
     """
-    data, model = setting.data, setting.config.model
+    data, model = preparation.data, preparation.config.model
     channels, side, _ = data.train_images.shape[1:]
     before = torch.get_rng_state()
     backbone = build_model(
@@ -41,19 +41,19 @@ def confidences(setting: Preparation, folder: str) -> NDArray[np.float32]:
         num_classes=data.num_classes,
         width=model.width,
         norm=model.norm,
-        seed=setting.seed,
+        seed=preparation.seed,
     ).backbone
     classifier = Teacher(backbone, data.num_classes)
     torch.set_rng_state(before)
     what = "the classifier, which is the file's `model:` with a linear head"
     load_teacher(classifier, folder, option="classifier_path", what=what)
-    classifier.eval().to(setting.device)
+    classifier.eval().to(preparation.device)
     mean, std = (torch.tensor(v, dtype=torch.float32) for v in (data.mean, data.std))
     found = []
     for start in range(0, len(data.train_images), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         images = torch.from_numpy(np.array(data.train_images[part]))
-        logits = classifier(normalize(images, mean, std).to(setting.device))
+        logits = classifier(normalize(images, mean, std).to(preparation.device))
         labels = torch.from_numpy(np.array(data.train_labels[part]))[:, None]
         found.append(logits.softmax(dim=-1).cpu().gather(1, labels)[:, 0])
     return torch.cat(found).numpy()

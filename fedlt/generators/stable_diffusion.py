@@ -23,7 +23,7 @@ from fedlt.data import FederatedData
 from fedlt.errors import FedltError, one_line
 from fedlt.generators.clip import ClipScores
 from fedlt.generators.extra import diffusion_extra
-from fedlt.generators.generator import Generator, Group, Items, Maker, Request, TimesEight
+from fedlt.generators.generator import ClientGroup, Generator, Items, Maker, PoolRequest, TimesEight
 from fedlt.generators.sdedit import steps_of
 from fedlt.rng import key, numpy_generator
 
@@ -61,21 +61,23 @@ class StableDiffusion(Generator):
         }
         return {**super().settings(), **contents}
 
-    def announce(self, request: Request, groups: Sequence[Group]) -> str:
+    def announce(self, request: PoolRequest, groups: Sequence[ClientGroup]) -> str:
         """Say how many images of how many steps there are; the time depends on the weights."""
         made = len(request.every_source) * self.per_image
         steps = sum(int(self.sample_steps * (1 - level) + 1e-9) for level in request.levels) * made
         return f"{steps} denoising steps at {self.side} pixels, more where the filter refuses"
 
-    def open(self, request: Request, group: Group, folder: Path, tick: Callable[[], None]) -> Maker:
+    def open(
+        self, request: PoolRequest, group: ClientGroup, folder: Path, tick: Callable[[], None]
+    ) -> Maker:
         """Load the pipeline and CLIP."""
-        data, device = request.setting.data, request.setting.device
+        data, device = request.preparation.data, request.preparation.device
         prompts = read_prompts(self.prompts_path, data.class_names)
         pipeline = _loaded(
             "weights_path", self.weights_path, lambda path: self._pipeline(path, device)
         )
         clip = _loaded("clip_path", self.clip_path, lambda path: ClipScores(path, device))
-        return _Sampler(self, data, pipeline, clip, prompts, request.setting.seed)
+        return _StableSampler(self, data, pipeline, clip, prompts, request.preparation.seed)
 
     def _pipeline(self, folder: str, device: torch.device) -> Any:  # noqa: ANN401
         diffusers = diffusion_extra("diffusers")
@@ -140,7 +142,7 @@ def strength_of(level: float, steps: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sampler:
+class _StableSampler:
     """Makes images of some sources."""
 
     of: StableDiffusion

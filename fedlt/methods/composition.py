@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from fedlt.models import Model
     from fedlt.strategy import Tensors
 
-Kind = Literal["data", "loss", "whole"]
+PluginKind = Literal["data", "loss", "whole"]
 _VERBS = {"data": ("batches",), "loss": ("build", "views", "loss", "predict")}
 
 
-def kind_of(cls: type[ClientPlugin]) -> Kind:
+def kind_of(cls: type[ClientPlugin]) -> PluginKind:
     """Return what a plugin is, by the verbs that it overrides."""
     data, loss = (
         any(getattr(cls, verb) is not getattr(ClientPlugin, verb) for verb in _VERBS[side])
@@ -136,9 +136,9 @@ class Composed(ClientPlugin):
         """Return why one of the two plugins is not federated; empty: both are."""
         return self.data.reference or self.objective.reference
 
-    def prepare(self, setting: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
+    def prepare(self, preparation: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
         """Prepare both."""
-        return _joined(*(part.prepare(setting) for part in self.parts))
+        return _joined(*(part.prepare(preparation) for part in self.parts))
 
     def build(self, model: Model) -> None:
         """Add what the loss plugin adds."""

@@ -13,7 +13,7 @@ from fedlt.errors import FedltError
 from fedlt.machine.memory import find_block
 
 Group = Literal["shared", "personal", "fixed"]
-Kind = Literal["all", "parameter", "buffer", "integer"]
+TensorKind = Literal["all", "parameter", "buffer", "integer"]
 GROUPS: Final[tuple[Group, ...]] = ("shared", "personal", "fixed")
 
 _MAX_CACHED_TARGETS: Final = 64
@@ -29,7 +29,7 @@ class Part:
     tensor: Tensor  # the live tensor
     is_parameter: bool  # else a persistent buffer
 
-    def is_of(self, kind: Kind) -> bool:
+    def is_of(self, kind: TensorKind) -> bool:
         """Say whether it is a parameter, a buffer or an integer buffer, as ``kind`` asks."""
         if kind == "integer":
             return not self.is_parameter and not self.tensor.is_floating_point()
@@ -83,7 +83,7 @@ class Index:
         self._addresses = [
             (part.owner, part.key, part.tensor, part.tensor.data_ptr()) for part in self.parts
         ]
-        self._names: dict[tuple[Group | None, Kind], tuple[str, ...]] = {}
+        self._names: dict[tuple[Group | None, TensorKind], tuple[str, ...]] = {}
         self._targets: dict[tuple[str, ...], _Targets] = {}
 
     def is_live(self) -> bool:
@@ -93,7 +93,7 @@ class Index:
                 return False
         return True
 
-    def names(self, group: Group | None, kind: Kind) -> tuple[str, ...]:
+    def names(self, group: Group | None, kind: TensorKind) -> tuple[str, ...]:
         """Return the names of one group (``None``: all) and kind, in state_dict order."""
         found = self._names.get((group, kind))
         if found is None:

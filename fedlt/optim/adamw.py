@@ -18,24 +18,24 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 @dataclass
-class Moments:
+class AdamMoments:
     """Running means of a parameter's gradients and of their squares; written in place."""
 
     first: Tensor
     second: Tensor
 
     @staticmethod
-    def of(parameter: Tensor) -> Moments:
+    def of(parameter: Tensor) -> AdamMoments:
         """Return those before the first step."""
         zeros = torch.zeros_like(parameter, requires_grad=False)
-        return Moments(zeros, zeros.clone())
+        return AdamMoments(zeros, zeros.clone())
 
 
 @torch.no_grad()
 def adamw(
     parameter: Tensor,
     gradient: Tensor,
-    moments: Moments,
+    moments: AdamMoments,
     *,
     steps: Tensor,
     rates: Tensor,
@@ -68,7 +68,7 @@ class AdamW(Optimizer):
 
     def __init__(self, groups: Iterable[ParameterGroup]) -> None:
         super().__init__(groups)
-        self.moments: dict[int, tuple[Moments, int]] = {}  # by id, and steps taken
+        self.moments: dict[int, tuple[AdamMoments, int]] = {}  # by id, and steps taken
 
     def step(self, factor: float = 1.0) -> None:
         """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""
@@ -77,7 +77,7 @@ class AdamW(Optimizer):
             for parameter in group.parameters:
                 if parameter.grad is None:
                     continue
-                known = self.moments.get(id(parameter)) or (Moments.of(parameter), 0)
+                known = self.moments.get(id(parameter)) or (AdamMoments.of(parameter), 0)
                 moments, steps = known[0], known[1] + 1
                 adamw(
                     parameter,

@@ -81,7 +81,7 @@ class TauNorm(ClosedForm):
 
 
 @dataclass(frozen=True)
-class LogitAdjustment(ClosedForm):
+class PostHocAdjustment(ClosedForm):
     """Post-hoc logit adjustment: ``tau`` times the log prior is taken out of the bias."""
 
     name: ClassVar[str] = "logit_adjustment"
@@ -209,5 +209,5 @@ class Ccvr(Learner):
 
 
 METHODS: dict[str, type[Realignment]] = {
-    cls.name: cls for cls in (GlaFr, TauNorm, LogitAdjustment, Lws, Crt, Ccvr)
+    cls.name: cls for cls in (GlaFr, TauNorm, PostHocAdjustment, Lws, Crt, Ccvr)
 }

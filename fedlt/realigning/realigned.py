@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fedlt.models import Model
     from fedlt.models.linear_probe import Head
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])  # a function of Strategy
+AnyVerb = TypeVar("AnyVerb", bound=Callable[..., Any])  # a function of Strategy
 
 TRAINED = "realign/trained"  # the head's weight before it was changed
 SENT = "realign/sent/"  # before the names of what a method that learns sends
@@ -50,14 +50,14 @@ def head_of(names: LinearNames, tensors: Mapping[str, Tensor]) -> Head:
     return {"weight": weight, "bias": bias}
 
 
-def _asked(verb: Verb) -> Verb:
+def _asked(verb: AnyVerb) -> AnyVerb:
     """Return a verb of a strategy that asks the strategy ``base`` instead."""
 
     @wraps(verb)
     def ask(self: Realigned, *args: object, **options: object) -> object:
         return getattr(self.base, verb.__name__)(*args, **options)
 
-    return cast("Verb", ask)
+    return cast("AnyVerb", ask)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from fedlt.errors import FedltError
 from fedlt.machine.reading import MOST_JSON, read_text
 from fedlt.runs.files import HELP, ROUNDS, plain
 
-Record = Mapping[str, Any]
-
 
 def append_row(path: Path, row: Mapping[str, Any], run: str) -> int:
     """Append one line that names its run, on disk when the call returns; return the new length."""
@@ -66,7 +64,7 @@ def make_record(
     return {"rounds": rounds, "evaluations": dict(evaluations)}
 
 
-def check_record(folder: Path, record: Record) -> str:
+def check_record(folder: Path, record: Mapping[str, Any]) -> str:
     """Return what of a run directory is not as it was recorded, naming the file; "" for nothing.
 
     Args:
@@ -86,7 +84,7 @@ def check_record(folder: Path, record: Record) -> str:
     return ""
 
 
-def check_rounds(folder: Path, record: Record, *, whole: bool = False) -> str:
+def check_rounds(folder: Path, record: Mapping[str, Any], *, whole: bool = False) -> str:
     """Return what is wrong with ``rounds.jsonl``; ``whole``: nothing may have been added since."""
     path, known = folder / ROUNDS, record["rounds"]
     try:

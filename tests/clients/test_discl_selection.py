@@ -78,9 +78,9 @@ def hardest(lab, client, **more):
 
 
 def test_the_confidence_is_that_of_the_run_named(lab, trained, probabilities):
-    setting = lab.federation(client="cross_entropy").observer.preparation()
+    preparation = lab.federation(client="cross_entropy").observer.preparation()
     before = torch.get_rng_state()
-    found = confidences(setting, trained)
+    found = confidences(preparation, trained)
     assert torch.equal(torch.get_rng_state(), before)
     assert found == pytest.approx(probabilities, abs=1e-5)
 

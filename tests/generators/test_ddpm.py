@@ -14,7 +14,7 @@ from fedlt.generators import ddpm
 from fedlt.generators.ddpm import make_classifier, trial
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
-from fedlt.generators.generator import Items, Request, tail_sources
+from fedlt.generators.generator import Items, PoolRequest, tail_sources
 from fedlt.generators.local_ddpm import LocalDdpm
 from fedlt.generators.pool import load_pool
 from fedlt.generators.pooled_oracle import PooledOracle
@@ -31,8 +31,8 @@ def extra():
 
 
 def request_of(lab, **changes):
-    setting = lab.federation(client="cross_entropy", **changes).observer.preparation()
-    return Request(setting, tail_sources(setting, 0.8), (0.0, 0.5))
+    preparation = lab.federation(client="cross_entropy", **changes).observer.preparation()
+    return PoolRequest(preparation, tail_sources(preparation, 0.8), (0.0, 0.5))
 
 
 def test_one_client_alone_learns_what_the_oracle_learns(lab, extra):
@@ -71,8 +71,8 @@ def test_training_is_announced_with_its_steps_and_time(lab, extra, monkeypatch, 
     lines = []
     progress = Progress()
     monkeypatch.setattr(progress, "note", lines.append)
-    setting = federation.observer.preparation(progress)
-    request = Request(setting, tail_sources(setting, 0.9), (0.0, 0.5))
+    preparation = federation.observer.preparation(progress)
+    request = PoolRequest(preparation, tail_sources(preparation, 0.9), (0.0, 0.5))
     sources = len(request.every_source)
     assert sources
     with pytest.raises(StoppedError):
@@ -104,7 +104,7 @@ def test_the_images_of_a_client_alone_do_not_depend_on_others(lab, extra, tmp_pa
     found = []
     for folder, images in zip(folders, (None, 0), strict=True):
         folder.mkdir()
-        data = request.setting.data
+        data = request.preparation.data
         if images is not None:
             changed = data.train_images.copy()
             others = np.setdiff1d(np.arange(len(changed)), groups[0].clients[0])
@@ -112,7 +112,8 @@ def test_the_images_of_a_client_alone_do_not_depend_on_others(lab, extra, tmp_pa
             from dataclasses import replace
 
             request = replace(
-                request, setting=replace(request.setting, data=replace(data, train_images=changed))
+                request,
+                preparation=replace(request.preparation, data=replace(data, train_images=changed)),
             )
         found.append(generator.open(request, groups[0], folder, lambda: None)(items)[0])
     assert np.array_equal(*found)
@@ -132,7 +133,7 @@ def test_the_federations_run_goes_on_to_the_same_bits(lab, extra, monkeypatch):
             if len(seen) == stop:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(request.setting.progress, "advance", stopped)
+        monkeypatch.setattr(request.preparation.progress, "advance", stopped)
         with pytest.raises(KeyboardInterrupt):
             filled_pool(generator, request)
         assert not place.exists()
@@ -181,7 +182,7 @@ def test_images_of_a_pool_can_be_used_as_a_file(lab, extra, tmp_path):
     assert len(load_pool(pool_place(generator, request)))
 
 
-class Shares(torch.nn.Module):
+class Tenths(torch.nn.Module):
     """A network that answers a tenth of the class number, and keeps the classes it learns with."""
 
     def __init__(self, *sizes):
@@ -201,7 +202,7 @@ class Shares(torch.nn.Module):
 def test_dropped_classes_are_learnt_as_none(lab, tmp_path, monkeypatch, share, values):
     """Class number 4 of the four 0 to 3 stands for none."""
     made = []
-    monkeypatch.setattr(ddpm, "make_unet", lambda *sizes: made.append(Shares(*sizes)) or made[-1])
+    monkeypatch.setattr(ddpm, "make_unet", lambda *sizes: made.append(Tenths(*sizes)) or made[-1])
     of = PooledOracle(**{**SMALL, "local_steps": 20}, drop_class=share)
     request = request_of(lab)
     of.open(request, of.groups(request)[0], tmp_path, lambda: None)
@@ -220,7 +221,7 @@ def test_guidance_goes_away_from_the_answer_without_a_class(monkeypatch, guidanc
 
     monkeypatch.setattr(ddpm, "denoise", step)
     of, images = PooledOracle(**SMALL, class_guidance=guidance), torch.zeros(3, 1, 4, 4)
-    unet, rater = Shares(1, (4, 4), 4), make_classifier(1, 4)
-    make = ddpm._Sampler(of, unet, rater, images, torch.full((3,), 2), torch.ones(10), 1)
+    unet, rater = Tenths(1, (4, 4), 4), make_classifier(1, 4)
+    make = ddpm._DdpmSampler(of, unet, rater, images, torch.full((3,), 2), torch.ones(10), 1)
     make(Items(0.5, np.array([2, 0]), np.array([0, 1])))
     torch.testing.assert_close(seen[0], torch.full((2, 1, 4, 4), found))

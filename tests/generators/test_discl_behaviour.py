@@ -7,7 +7,7 @@ import pytest
 
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import pool_place
-from fedlt.generators.generator import Request, tail_sources
+from fedlt.generators.generator import PoolRequest, tail_sources
 from fedlt.generators.measures import similarities
 from fedlt.generators.pool import load_pool
 
@@ -48,11 +48,11 @@ def outcomes(lab_factory):
             name: lab.run(**toy(client, seed)).result["final"]
             for name, client in (("ce", "cross_entropy"), ("discl", made), ("control", control))
         }
-        setting = lab.federation(**toy(made, seed)).observer.preparation()
+        preparation = lab.federation(**toy(made, seed)).observer.preparation()
         levels = FederatedDdpm.usual_levels
-        request = Request(setting, tail_sources(setting, TAIL), levels)
+        request = PoolRequest(preparation, tail_sources(preparation, TAIL), levels)
         pool = load_pool(pool_place(FederatedDdpm(**SETTINGS), request))
-        found[seed] = (runs, pool, setting.data)
+        found[seed] = (runs, pool, preparation.data)
     return found
 
 

@@ -17,7 +17,7 @@ from fedlt.errors import FedltError
 from fedlt.generators import GENERATORS, Generator, make_generator
 from fedlt.generators.federated_ddpm import FederatedDdpm
 from fedlt.generators.filling import filled_pool, pool_place
-from fedlt.generators.generator import Request, tail_sources
+from fedlt.generators.generator import PoolRequest, tail_sources
 from fedlt.generators.local_ddpm import LocalDdpm
 from fedlt.generators.pool import load_pool
 from fedlt.generators.pooled_oracle import PooledOracle
@@ -42,7 +42,7 @@ class Noisy(Generator):
 
     def open(self, request, group, folder, tick):
         type(self).asked.append("open")
-        data = request.setting.data
+        data = request.preparation.data
 
         def make(items):
             if self.stop_after and self.asked.count("make") == self.stop_after:
@@ -86,8 +86,8 @@ def noisy(monkeypatch, tmp_path):
 
 
 def request_of(lab, progress=None, *, levels=(0.1, 0.5), **changes):
-    setting = lab.federation(client="cross_entropy", **changes).observer.preparation(progress)
-    return Request(setting, tail_sources(setting, 0.8), levels)
+    preparation = lab.federation(client="cross_entropy", **changes).observer.preparation(progress)
+    return PoolRequest(preparation, tail_sources(preparation, 0.8), levels)
 
 
 def same(first, second):
@@ -101,7 +101,7 @@ def test_a_pool_is_made_once_and_says_what_it_is_like(lab):
     pool = filled_pool(Noisy(), request)
     sources = request.every_source
     assert len(pool) == 2 * 2 * len(sources)
-    data = request.setting.data
+    data = request.preparation.data
     assert set(pool.sources.tolist()) == set(data.pool_indices[sources].tolist())
     assert told.rounds[-1] == told.total
     assert told.rounds == sorted(told.rounds)
@@ -177,7 +177,7 @@ def test_every_clients_tail_has_images_and_no_other_class(lab):
 
 def test_who_learns_together(lab):
     request = request_of(lab)
-    clients = request.setting.clients
+    clients = request.preparation.clients
     whole = FederatedDdpm().groups(request)
     assert [len(group.clients) for group in whole] == [len(clients)]
     alone = LocalDdpm().groups(request)
@@ -186,7 +186,7 @@ def test_who_learns_together(lab):
     assert sorted(np.concatenate([g.sources for g in alone])) == request.every_source.tolist()
     (oracle,) = PooledOracle().groups(request)
     assert len(oracle.clients) == 1
-    assert len(oracle.clients[0]) == len(request.setting.data.train_labels)
+    assert len(oracle.clients[0]) == len(request.preparation.data.train_labels)
 
 
 def test_the_oracle_is_labelled_as_a_leak(lab, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 
 from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.filling import filled_pool, pool_place
-from fedlt.generators.generator import Items, Request, tail_sources
+from fedlt.generators.generator import Items, PoolRequest, tail_sources
 from fedlt.generators.sdedit import steps_of
 from fedlt.generators.stable_diffusion import StableDiffusion, strength_of
 
@@ -80,9 +80,9 @@ def weights(tmp_path_factory):
 
 
 def request_of(lab):
-    setting = lab.federation(client="cross_entropy").observer.preparation()
-    sources = tuple(own[:1] for own in tail_sources(setting, 0.8))
-    return Request(setting, sources, (0.0, 0.5))
+    preparation = lab.federation(client="cross_entropy").observer.preparation()
+    sources = tuple(own[:1] for own in tail_sources(preparation, 0.8))
+    return PoolRequest(preparation, sources, (0.0, 0.5))
 
 
 @pytest.mark.parametrize("steps", [50, 25, 4])
@@ -98,7 +98,7 @@ def test_a_pool_of_tiny_random_weights(lab, weights):
     request, generator = request_of(lab), StableDiffusion(**weights)
     pool = filled_pool(generator, request)
     assert len(pool) == 2 * len(request.every_source)
-    assert pool.images.shape[1:] == request.setting.data.train_images.shape[1:]
+    assert pool.images.shape[1:] == request.preparation.data.train_images.shape[1:]
     assert np.abs(pool.scores).max() <= 1 + 1e-6
     pool_place(generator, request).unlink()
     again = filled_pool(generator, request)
@@ -126,7 +126,7 @@ def test_every_step_of_a_level_is_executed(lab, weights, tmp_path, monkeypatch):
         images, _ = maker(item)
         found.append(len(calls))
     assert found == [10, 7, 1, 0]
-    assert np.array_equal(images, request.setting.data.train_images[items[-1].sources])
+    assert np.array_equal(images, request.preparation.data.train_images[items[-1].sources])
 
 
 def test_the_filter_tries_again_and_keeps_the_best(lab, weights, tmp_path, monkeypatch):

@@ -19,8 +19,8 @@ from fedlt.realigning.changes import (
     Ccvr,
     Crt,
     GlaFr,
-    LogitAdjustment,
     Lws,
+    PostHocAdjustment,
     TauNorm,
 )
 from fedlt.realigning.realigned import Realigned
@@ -187,7 +187,7 @@ def prepared(outcome):
     [
         (TauNorm(tau=0.7), lambda w, b, n: (w / np.linalg.norm(w, axis=1)[:, None] ** 0.7, b)),
         (GlaFr(scale=3.0), lambda w, b, n: (3 * w / np.linalg.norm(w, axis=1)[:, None], b)),
-        (LogitAdjustment(tau=1.5), lambda w, b, n: (w, b - 1.5 * np.log(n / n.sum()))),
+        (PostHocAdjustment(tau=1.5), lambda w, b, n: (w, b - 1.5 * np.log(n / n.sum()))),
     ],
 )
 def test_closed_forms_against_numpy(reference, method, change):
@@ -207,7 +207,7 @@ def test_closed_forms_against_numpy(reference, method, change):
 
 def test_the_prior_is_the_runs_policy_and_is_stated(reference):
     known = {"client": "balanced_softmax", "prior": {"use": "global", "source": "secure_sum"}}
-    plan = Plan(LogitAdjustment())
+    plan = Plan(PostHocAdjustment())
     assert one(reference(), plan)["prior"] == "oracle"
     assert one(reference(**known), plan)["prior"] == "secure_sum"
     assert one(reference(), IDENTITY)["prior"] is None
@@ -311,7 +311,7 @@ def test_ray_gives_the_numbers_of_serial(reference):
         ({"strategy": spec(Cosine)}, IDENTITY, r"no generic head of strategy .* \(head\) is a lin"),
         ({"strategy": spec(Heads)}, IDENTITY, "no generic head of strategy"),
         ({"strategy": spec(Nobody)}, IDENTITY, "has no generic model"),
-        ({"strategy": spec(Unbiased)}, Plan(LogitAdjustment()), "needs a head with a bias"),
+        ({"strategy": spec(Unbiased)}, Plan(PostHocAdjustment()), "needs a head with a bias"),
         ({"batchnorm": "local"}, Plan(Crt(), "pooled"), "every client has its own: 'backbone"),
     ],
 )

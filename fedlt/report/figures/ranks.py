@@ -21,7 +21,7 @@ _HOW = (
     "is low. Nothing here is a score."
 )
 
-Shares = dict[tuple[str, str], dict[int, dict[int, float]]]  # method, stream -> block -> d -> share
+VarianceShares = dict[tuple[str, str], dict[int, dict[int, float]]]  # method, stream -> block -> d
 
 
 def token_ranks(methods: Sequence[Method]) -> list[Picture]:
@@ -69,9 +69,9 @@ def _size(pair: tuple[list[object], list[str]]) -> int:
     return len(pair[1])
 
 
-def _shares(methods: Sequence[Method]) -> Shares:
+def _shares(methods: Sequence[Method]) -> VarianceShares:
     """Return the means over seeds in each method's last round with diagnostics."""
-    found: Shares = {}
+    found: VarianceShares = {}
     for method in methods:
         names = dict.fromkeys(name for run in method.runs for row in run.rounds for name in row)
         for match in filter(None, map(_NAME.fullmatch, names)):
