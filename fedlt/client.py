@@ -111,8 +111,7 @@ class Client:
         Args:
             objective: The mean loss of a batch.
             epochs: Passes over the data; the file's ``local.epochs`` by default.
-            only: Names of the parameters to train; ``heads``, ``body``: those of the heads, all
-                others; every trainable one by default.
+            only: Names of the parameters to train, ``heads``, or ``body`` (all others); None: all.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
             ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
@@ -174,8 +173,7 @@ class Client:
     def batches(self, epochs: int | None = None) -> Iterator[Batch]:
         """Yield the plugin's batches of the next epochs; a client that is cut short gets fewer."""
         number = self.local.epochs if epochs is None else epochs
-        start = self.epochs_done
-        self.epochs_done += number
+        start, self.epochs_done = self.epochs_done, self.epochs_done + number
         every = chain.from_iterable(self.epoch_batches(start + e) for e in range(number))
         return islice(every, self.steps_in(number))
 
