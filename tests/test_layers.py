@@ -137,6 +137,17 @@ def test_a_module_has_a_name_of_its_own():
     assert not doubled
 
 
+def test_a_class_has_a_name_of_its_own():
+    names = [
+        node.name
+        for name, tree in TREES.items()
+        if name.startswith("fedlt/")
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_core_knows_no_algorithm():
     """fedlt imports neither strategies nor clients; the configuration and CLI look names up."""
     offenders = [
