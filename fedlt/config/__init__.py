@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedlt.config.faults_section import FaultsConfig
 from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
 from fedlt.config.load import build_config, load_config, to_yaml
 from fedlt.config.schema import (
@@ -12,7 +13,6 @@ from fedlt.config.schema import (
     DiagnosticsConfig,
     EngineConfig,
     EvaluateConfig,
-    FaultsConfig,
     LocalConfig,
     ModelConfig,
     PartitionConfig,

@@ -34,26 +34,6 @@ from fedlt.config.ranges import (
 )  # fmt: skip
 from fedlt.config.section import Section as _Section
 
-__all__ = [
-    "CheckpointConfig",
-    "ClientConfig",
-    "Config",
-    "DataConfig",
-    "DiagnosticsConfig",
-    "EngineConfig",
-    "EvaluateConfig",
-    "FaultsConfig",
-    "LocalConfig",
-    "ModelConfig",
-    "PartitionConfig",
-    "PersonalConfig",
-    "PluginConfig",
-    "PriorConfig",
-    "RefreshConfig",
-    "ScheduleConfig",
-    "ShotClassesConfig",
-]
-
 _DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
 
 
