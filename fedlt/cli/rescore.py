@@ -98,12 +98,15 @@ def _show_more(console: Console, results: Results, which: str, output: Path | No
     from fedlt.comparing.exports import metrics_csv
     from fedlt.comparing.sheet import to_markdown, to_terminal
     from fedlt.comparing.table import metric_sheet
+    from fedlt.data.shots import GROUPS
+    from fedlt.evaluation.metrics import by_heading
     from fedlt.evaluation.priors import TEST_PRIORS
 
     names = [name for name, _, _ in TEST_PRIORS]
     short = {name: _short(name) for name in names}
     parts: Sequence[tuple[str, str, Mapping[str, str]]] = (
-        ("calibration", "generic model: expected calibration error in %", _CALIBRATION),
+        ("calibration", "generic model: expected calibration error in %",
+         {"all": "generic/ece"} | by_heading(*(f"generic/{group}_ece" for group in GROUPS))),
         *(
             (f"{view}_priors", f"{view}: accuracy in % under test priors, forward to backward",
              {short[name]: f"{view}/under_{name}" for name in names})
@@ -120,14 +123,6 @@ def _show_more(console: Console, results: Results, which: str, output: Path | No
             write(output / f"{which}_{file}.md", text, console)
     if output is not None:
         write(output / f"{which}_metrics.csv", metrics_csv(results, which), console)
-
-
-_CALIBRATION = {
-    "all": "generic/ece",
-    "many": "generic/many_ece",
-    "medium": "generic/medium_ece",
-    "few": "generic/few_ece",
-}
 
 
 def _short(name: str) -> str:

@@ -9,21 +9,17 @@ from typing import Any
 
 from fedlt.comparing.sheet import DASH, Cell
 from fedlt.comparing.statistics import interval
+from fedlt.data.shots import GROUPS
 from fedlt.evaluation.headline import mass_note, scored_set
-from fedlt.evaluation.personal_metrics import compares_with_generic
+from fedlt.evaluation.metrics import by_heading, spec_of
 
 Runs = Sequence[Mapping[str, Any]]  # results of one row, one a seed
 
 MOMENTS = ("final", "last_k", "selected", "best_on_test")
-_REST = {  # heading -> metric of a result's dictionary, after what sums up all classes
-    "many": "generic/many",
-    "medium": "generic/medium",
-    "few": "generic/few",
-    "personal": "personal/accuracy",
-    "p10": "personal/p10",
-    "worst": "personal/worst",
-    "gain": "personal/gain",
-}
+_REST = by_heading(  # after what sums up all classes
+    *(f"generic/{group}" for group in GROUPS),
+    *(f"personal/{word}" for word in ("accuracy", "p10", "worst", "gain")),
+)
 PRICES = ("prior", "KiB down", "KiB up", "MiB", "s / run")
 SPREAD = "mean ± 95 % confidence interval over seeds"
 AVERAGE = "~"  # before figures that rest on a generic model averaged from personal parts
@@ -31,7 +27,6 @@ BEST_ON_TEST = (
     "best_on_test: every number is from its own best round, chosen on the test set: too high; "
     "only to compare with papers that did so, never for a verdict"
 )
-SIGNED = ("personal/gain", "personal/gain_held")
 
 
 def columns(results: Mapping[str, Runs]) -> dict[str, str]:
@@ -69,7 +64,7 @@ def is_average(runs: Runs) -> bool:
 
 def mark(runs: Runs, metric: str) -> str:
     """Return ``~`` for a number that rests on a mean of personal parts, otherwise nothing."""
-    rests = metric.startswith("generic/") or compares_with_generic(metric)
+    rests = metric.startswith("generic/") or spec_of(metric).uses_generic
     return AVERAGE if rests and is_average(runs) else ""
 
 
@@ -88,7 +83,7 @@ def accuracy_cell(runs: Runs, which: str, metric: str) -> Cell:
     if not found:
         return Cell(DASH)
     one = interval([100 * value for value in found])
-    sign = "+" if metric in SIGNED else ""
+    sign = "+" if spec_of(metric).signed else ""
     mean = f"{mark(runs, metric)}{one.mean:{sign}z.1f}"
     return Cell(mean if one.half is None else f"{mean} ± {one.half:z.1f}", one.mean / 100)
 

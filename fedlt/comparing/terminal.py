@@ -17,16 +17,13 @@ from rich.text import Text
 from fedlt.comparing.sheet import DASH, Cell, Sheet, share, spread, to_terminal
 from fedlt.data.shots import GROUPS
 from fedlt.evaluation.headline import ScoredSet, mass_note, scored_set
+from fedlt.evaluation.metrics import spec_of
 
 _PERSONAL = {
-    "accuracy": "accuracy",
-    "p10": "p10",
-    "worst": "worst",
-    "gain": "gain",
+    **{word: word for word in ("accuracy", "p10", "worst", "gain")},
     "majority": "majority_guess",
     "held": "accuracy_held",
 }
-_SIGNED = ("personal/gain",)
 
 MetricCell = Callable[[str], Cell]  # metric name -> what a table shows
 
@@ -41,7 +38,7 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
     metrics: Mapping[str, Any] = result.get(which) or {}
 
     def cell(name: str) -> Cell:
-        return share(metrics.get(name), signed=name in _SIGNED)
+        return share(metrics.get(name), signed=spec_of(name).signed)
 
     title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
     faults = faults_text(result)
@@ -112,7 +109,7 @@ def _over_seeds(every: Sequence[Mapping[str, Any]]) -> MetricCell:
     def cell(name: str) -> Cell:
         values = [metrics.get(name) for metrics in every]
         known = [value for value in values if value is not None and not math.isnan(value)]
-        return spread(known if len(known) == len(values) else (), signed=name in _SIGNED)
+        return spread(known if len(known) == len(values) else (), signed=spec_of(name).signed)
 
     return cell
 

@@ -12,9 +12,10 @@ Every name and formula is in ``docs/metrics.md``.
 from __future__ import annotations
 
 from fedlt.evaluation.counting import client_hits, fused_logits, score_client, score_generic
-from fedlt.evaluation.generic import Metric, generic_metrics
+from fedlt.evaluation.cutting import generic_metrics, personal_metrics
+from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.local_test import LocalTest, draw_images, evaluated_clients, local_test
-from fedlt.evaluation.personal_metrics import client_accuracies, coverage_metrics, personal_metrics
+from fedlt.evaluation.personal_metrics import client_accuracies, coverage_metrics
 from fedlt.evaluation.rounds import rounds_to_evaluate, summarise
 from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
 

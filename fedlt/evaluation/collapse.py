@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlt.data.shots import ShotGroups
-from fedlt.evaluation.generic import Metric
-from fedlt.evaluation.rounds import mean
+from fedlt.evaluation.generic import Metric, mean
 
 _ROUNDING = 1e-6  # of single precision, against the numbers themselves
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlt.data.arrays import FloatArray, IntArray
-from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.scores import CONFIDENCE_UNIT, NLL_UNIT, GenericScores
 
 Metric = float | int | None  # a metric's value; None where it is not defined
@@ -23,6 +22,13 @@ Metric = float | int | None  # a metric's value; None where it is not defined
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def mean(values: Sequence[Metric]) -> float | None:
+    """Return the mean; None where there is no value, or one of them is None."""
+    present = [value for value in values if value is not None]
+    is_whole = 0 < len(values) == len(present)
+    return math.fsum(present) / len(values) if is_whole else None
 
 
 def recalls(confusion: IntArray) -> FloatArray:
@@ -67,6 +73,13 @@ def mean_recall(confusion: IntArray, classes: Sequence[int] | None = None) -> fl
     return _ratio(sum(hit * (common // total) for hit, total in known), common * len(known))
 
 
+def worst_class(confusion: IntArray, classes: Sequence[int] | None = None) -> float | None:
+    """Return the lowest recall of those of ``classes`` (None: all) that have images."""
+    seen = recalls(confusion)[slice(None) if classes is None else list(classes)]
+    seen = seen[~np.isnan(seen)]
+    return float(seen.min()) if seen.size else None
+
+
 def mean_nll(
     scores: GenericScores, head: int, classes: Sequence[int] | None = None
 ) -> float | None:
@@ -106,56 +119,7 @@ def expected_calibration_error(
     return float(np.abs(correct - confidence).sum()) / images
 
 
-def _no_model(shots: ShotGroups) -> dict[str, Metric]:
-    """Return the same names as for a model, each None."""
-    groups = [f"{name}{kind}" for name, _ in shots.items() for kind in ("", "_nll", "_ece")]
-    names = ("accuracy", "balanced", "worst_class", "nll", "ece", "nonfinite", *groups)
-    return {f"generic/{name}": None for name in names}
-
-
-def _primary(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
-    if not scores.heads:
-        return _no_model(shots)
-    confusion = scores.confusion[0]
-    seen = recalls(confusion)
-    seen = seen[~np.isnan(seen)]
-    metrics: dict[str, Metric] = {
-        "generic/accuracy": accuracy(confusion),
-        "generic/balanced": mean_recall(confusion),
-        "generic/worst_class": float(seen.min()) if seen.size else None,
-        "generic/nll": mean_nll(scores, 0),
-        "generic/ece": expected_calibration_error(scores, 0),
-        "generic/nonfinite": int(scores.nonfinite[0].sum()),
-    }
-    for name, classes in shots.items():
-        metrics[f"generic/{name}"] = mean_recall(confusion, classes)
-        metrics[f"generic/{name}_nll"] = mean_nll(scores, 0, classes)
-        metrics[f"generic/{name}_ece"] = expected_calibration_error(scores, 0, classes)
-    return metrics
-
-
-def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
-    """Cut every ``generic/...`` number from the scores.
-
-    The first head is the primary one and the only one that is ``generic/accuracy`` and so on; its
-    streams, and any other head, have ``generic/<name>/accuracy``, ``/balanced`` and three groups,
-    for information only. An absent group is None; without a head everything is.
-
-    Args:
-        scores: Scores of the whole test set.
-        shots: The run's groups.
-
-    Returns:
-        Plain floats, ints and None by name.
-    """
-    metrics = _primary(scores, shots)
-    beside = [
-        *zip(scores.streams, scores.stream_confusion, strict=True),
-        *zip(scores.heads[1:], scores.confusion[1:], strict=True),
-    ]
-    for one, confusion in beside:
-        metrics[f"generic/{one}/accuracy"] = accuracy(confusion)
-        metrics[f"generic/{one}/balanced"] = mean_recall(confusion)
-        for name, classes in shots.items():
-            metrics[f"generic/{one}/{name}"] = mean_recall(confusion, classes)
-    return metrics
+def nonfinite(scores: GenericScores, head: int, classes: Sequence[int] | None = None) -> int:
+    """Return the images of ``classes`` whose -log p(true class) is not finite."""
+    rows = slice(None) if classes is None else list(classes)
+    return int(scores.nonfinite[head, rows].sum())

@@ -9,8 +9,8 @@ over the scored clients, those whose view is not empty; the others are ``persona
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,24 +22,30 @@ from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.scores import PersonalScores
 
-_COMPARES = re.compile(r"personal/(generic|gain|hurt)(_.*)?")
 ROUNDING = 1e-12  # accuracies of a client closer than this are equal
 
 
-def compares_with_generic(metric: str) -> bool:
-    """Say whether a number of the personal view rests on the generic model, too."""
-    return _COMPARES.fullmatch(metric) is not None
-
-
 @dataclass(frozen=True)
-class _Table:
-    """The scored clients' rows: E of them, C classes."""
+class ScoredClients:
+    """The scored clients' rows, E of them, under one mask of predictions; C classes."""
 
     weights: FloatArray  # (E, C) w_kc
     images: IntArray  # (E, C) denominators of the recalls
     counts: IntArray  # (E, C) n_kc
     tested: BoolArray  # (C,) classes that have test images
     groups: dict[str, BoolArray]  # (E, C) membership, by group name
+    few: tuple[int, ...]  # the few-classes
+    head_hits: IntArray  # (E, P, C) of the personal heads
+    generic_hits: IntArray  # (E, C) of the primary generic model
+    excluded: int  # evaluated clients without a row: their view is empty
+    participated: BoolArray  # (K,) clients of the population sampled at least once
+    steps: FloatArray | None  # (E,) local steps that made the personal part; None: not known
+    head: int = 0  # which personal head
+
+    @property
+    def hits(self) -> IntArray:
+        """(E, C) of the personal head."""
+        return self.head_hits[:, self.head]
 
     def recalls(self, hits: IntArray) -> FloatArray:
         """(E, C) hits over images; 0 where there is no image (and no weight)."""
@@ -49,6 +55,22 @@ class _Table:
         """(E,) A_k = sum over c of w_kc a_kc."""
         values: FloatArray = (self.weights * self.recalls(hits)).sum(axis=1)
         return values
+
+    @cached_property
+    def own(self) -> FloatArray:
+        """(E,) A_k of the personal models."""
+        return self.accuracies(self.hits)
+
+    @cached_property
+    def gains(self) -> FloatArray:
+        """(E,) A_k - G_k, from differences of recalls so that equal hits give exactly 0."""
+        return self.accuracies(self.hits - self.generic_hits)
+
+    @cached_property
+    def owns_few(self) -> BoolArray | None:
+        """(E,) True for clients that hold an image of a few-class; None: there is no such class."""
+        owns: BoolArray = self.counts[:, list(self.few)].sum(axis=1) > 0
+        return owns if self.few else None
 
 
 def _membership(view: LocalTest, cids: IntArray, shots: ShotGroups) -> dict[str, BoolArray]:
@@ -73,108 +95,121 @@ def _mean(values: FloatArray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _spread(values: FloatArray) -> dict[str, Metric]:
-    """Distribution of A_k over clients; the standard deviation is the population's."""
-    if values.size == 0:
-        return dict.fromkeys(("personal/p10", "personal/worst10", "personal/worst", "personal/std"))
-    lowest = np.sort(values)[: math.ceil(values.size / 10)]
-    return {
-        "personal/p10": float(np.percentile(values, 10)),
-        "personal/worst10": float(lowest.mean()),
-        "personal/worst": float(lowest[0]),
-        "personal/std": float(values.std()),
-    }
+def accuracy(clients: ScoredClients) -> Metric:
+    """Return the mean of A_k."""
+    return _mean(clients.own)
 
 
-def _group_metrics(table: _Table, hits: IntArray, suffix: str = "") -> dict[str, Metric]:
-    """Mean over clients with mass in the group of sum of w_kc a_kc / sum of w_kc; their number."""
-    metrics: dict[str, Metric] = {}
-    recalls = table.recalls(hits)
-    for name, members in table.groups.items():
-        inside = table.weights * members
-        mass = inside.sum(axis=1)
-        owners = mass > 0
-        values = (inside * recalls).sum(axis=1)[owners] / mass[owners]
-        metrics[f"personal/{name}{suffix}"] = _mean(values)
-        if not suffix:
-            metrics[f"personal/{name}_clients"] = int(owners.sum())
-    return metrics
+def p10(clients: ScoredClients) -> Metric:
+    """Return the 10th percentile of A_k, linearly interpolated."""
+    return float(np.percentile(clients.own, 10)) if clients.own.size else None
 
 
-def _balanced(table: _Table, hits: IntArray) -> float | None:
-    """Mean over clients of the mean recall over the classes that the client holds."""
-    held = (table.counts > 0) & (table.images > 0)
-    sums = (table.recalls(hits) * held).sum(axis=1)
+def worst10(clients: ScoredClients) -> Metric:
+    """Return the mean of the ceil(E / 10) lowest A_k."""
+    return _mean(np.sort(clients.own)[: math.ceil(clients.own.size / 10)])
+
+
+def worst(clients: ScoredClients) -> Metric:
+    """Return the lowest A_k."""
+    return float(clients.own.min()) if clients.own.size else None
+
+
+def std(clients: ScoredClients) -> Metric:
+    """Return the standard deviation of A_k over clients (of a population: divided by E)."""
+    return float(clients.own.std()) if clients.own.size else None
+
+
+def balanced(clients: ScoredClients) -> Metric:
+    """Return the mean over clients of the mean recall over the classes that the client holds."""
+    held = (clients.counts > 0) & (clients.images > 0)
+    sums = (clients.recalls(clients.hits) * held).sum(axis=1)
     return _mean(sums / np.maximum(held.sum(axis=1), 1))
 
 
-def _majority(table: _Table) -> float | None:
-    """Mean accuracy of always guessing the client's largest class: w_kc at argmax_c n_kc.
+def group_accuracy(clients: ScoredClients, group: str) -> Metric:
+    """Return the mean, over clients with mass in a group, of sum of w_kc a_kc / sum of w_kc."""
+    inside = clients.weights * clients.groups[group]
+    mass = inside.sum(axis=1)
+    owners = mass > 0
+    return _mean((inside * clients.recalls(clients.hits)).sum(axis=1)[owners] / mass[owners])
+
+
+def group_clients(clients: ScoredClients, group: str) -> Metric:
+    """Return the number of clients with mass in a group."""
+    return int(((clients.weights * clients.groups[group]).sum(axis=1) > 0).sum())
+
+
+def majority_guess(clients: ScoredClients) -> Metric:
+    """Return the mean accuracy of always guessing the client's largest class: w_kc at argmax n_kc.
 
     The largest of those that have test images: the view's mix, like w_kc, knows no others.
     """
-    if len(table.counts) == 0:
+    if len(clients.counts) == 0:
         return None
-    largest = np.where(table.tested, table.counts, 0).argmax(axis=1)
-    return _mean(np.take_along_axis(table.weights, largest[:, None], axis=1)[:, 0])
+    largest = np.where(clients.tested, clients.counts, 0).argmax(axis=1)
+    return _mean(np.take_along_axis(clients.weights, largest[:, None], axis=1)[:, 0])
 
 
-def _mass_lost(table: _Table) -> float | None:
-    """Mean over clients of the share of n_k in classes without test images."""
-    lost = table.counts[:, ~table.tested].sum(axis=1)
-    return _mean(lost / table.counts.sum(axis=1))
+def generic(clients: ScoredClients) -> Metric:
+    """Return the mean of G_k."""
+    return _mean(clients.accuracies(clients.generic_hits))
 
 
-def _gain_metrics(
-    table: _Table, hits: IntArray, generic_hits: IntArray, few: tuple[int, ...]
-) -> dict[str, Metric]:
-    """Gain_k = A_k - G_k, summed from differences of recalls so that equal hits give exactly 0."""
-    gain = table.accuracies(hits - generic_hits)
-    owns = table.counts[:, list(few)].sum(axis=1) > 0 if few else None
-    return {
-        "personal/generic": _mean(table.accuracies(generic_hits)),
-        "personal/gain": _mean(gain),
-        "personal/hurt": _mean((gain < -ROUNDING).astype(np.float64)),
-        "personal/gain_few_owners": None if owns is None else _mean(gain[owns]),
-        "personal/gain_others": None if owns is None else _mean(gain[~owns]),
-        "personal/few_owners": None if owns is None else int(owns.sum()),
-    }
+def gain(clients: ScoredClients) -> Metric:
+    """Return the mean of gain_k = A_k - G_k."""
+    return _mean(clients.gains)
 
 
-def _primary_metrics(
-    table: _Table, hits: IntArray, generic_hits: IntArray, shots: ShotGroups
-) -> dict[str, Metric]:
-    """Everything that is cut from the primary head without a mask."""
-    accuracies = table.accuracies(hits)
-    return {
-        "personal/accuracy": _mean(accuracies),
-        **_spread(accuracies),
-        "personal/balanced": _balanced(table, hits),
-        **_group_metrics(table, hits),
-        "personal/majority_guess": _majority(table),
-        **_gain_metrics(table, hits, generic_hits, shots.few),
-    }
+def hurt(clients: ScoredClients) -> Metric:
+    """Return the share of clients with gain_k < 0, beyond rounding."""
+    return _mean((clients.gains < -ROUNDING).astype(np.float64))
 
 
-def _masked_metrics(
-    table: _Table, hits: IntArray, generic_hits: IntArray, suffix: str
-) -> dict[str, Metric]:
-    """Accuracy, reference and gain where both models' predictions are masked alike."""
-    return {
-        f"personal/accuracy_{suffix}": _mean(table.accuracies(hits)),
-        f"personal/generic_{suffix}": _mean(table.accuracies(generic_hits)),
-        f"personal/gain_{suffix}": _mean(table.accuracies(hits - generic_hits)),
-    }
+def gain_few_owners(clients: ScoredClients) -> Metric:
+    """Return the mean of gain_k over the clients that hold an image of a few-class."""
+    return None if clients.owns_few is None else _mean(clients.gains[clients.owns_few])
 
 
-def _reference_metrics(table: _Table, scores: PersonalScores, keep: BoolArray) -> dict[str, Metric]:
-    """``reference`` only: the accuracies under the mask of the local test's classes."""
-    if scores.hits_test is None or scores.generic_hits_test is None:
-        return {}
-    base = scores.generic_hits_test[keep]
-    hits = scores.hits_test[keep][:, 0]
-    masked = _masked_metrics(table, hits, base, "test_held")
-    return masked | _group_metrics(table, hits, "_test_held")
+def gain_others(clients: ScoredClients) -> Metric:
+    """Return the mean of gain_k over the clients that hold no image of a few-class."""
+    return None if clients.owns_few is None else _mean(clients.gains[~clients.owns_few])
+
+
+def few_owners(clients: ScoredClients) -> Metric:
+    """Return the number of clients that hold an image of a few-class."""
+    return None if clients.owns_few is None else int(clients.owns_few.sum())
+
+
+def scored(clients: ScoredClients) -> Metric:
+    """Return the number of scored clients."""
+    return len(clients.counts)
+
+
+def excluded(clients: ScoredClients) -> Metric:
+    """Return the number of evaluated clients whose view is empty."""
+    return clients.excluded
+
+
+def mass_lost(clients: ScoredClients) -> Metric:
+    """Return the mean over clients of the share of n_k in classes without test images."""
+    lost = clients.counts[:, ~clients.tested].sum(axis=1)
+    return _mean(lost / clients.counts.sum(axis=1))
+
+
+def participated(clients: ScoredClients) -> Metric:
+    """Return the number of clients sampled at least once."""
+    return int(clients.participated.sum())
+
+
+def never(clients: ScoredClients) -> Metric:
+    """Return the number of clients not sampled yet."""
+    return int((~clients.participated).sum())
+
+
+def steps(clients: ScoredClients) -> Metric:
+    """Return the mean local steps that made a personal part since the last broadcast."""
+    return None if clients.steps is None else _mean(clients.steps)
 
 
 def client_accuracies(scores: PersonalScores, view: LocalTest) -> FloatArray:
@@ -202,73 +237,43 @@ def client_recalls(scores: PersonalScores, view: LocalTest) -> FloatArray:
     return np.where(images > 0, scores.hits[:, 0] / np.maximum(images, 1), np.nan)
 
 
-def personal_metrics(
+def scored_clients(
     scores: PersonalScores,
     view: LocalTest,
     shots: ShotGroups,
     *,
     participated: npt.ArrayLike,
     steps: npt.ArrayLike | None = None,
-    has_generic: bool = True,
-) -> dict[str, Metric]:
-    """Cut every ``personal/...`` number from the scores.
+) -> dict[str, ScoredClients]:
+    """Return the scored clients by mask: "" none, ``_held``, and ``_test_held`` if it was counted.
 
-    ``accuracy`` = mean of A_k (no mask) and ``accuracy_held`` (predictions restricted to classes
-    with n_kc > 0); ``mass_lost``, the share of n_k in classes without test images, whose weight the
-    client's other classes take; ``p10`` (linear interpolation), ``worst10`` (mean of the ceil(E/10)
-    lowest), ``worst``, ``std``; ``balanced``; the groups with their number of clients;
-    ``majority_guess``;
-    ``generic``, ``gain``, ``hurt`` and the gain of owners of few-classes and of others;
-    ``generic_held`` and ``gain_held`` mask both models. Under ``reference`` also
-    ``accuracy_test_held`` and the like, masked by the test's classes. Other heads:
-    ``personal/<head>/accuracy`` and ``personal/<head>/accuracy_held``, for information only.
-
-    Args:
-        scores: The evaluated clients' hits.
-        view: The view they were counted on; another one than ``sampled`` may be swapped in.
-        shots: The run's groups.
-        participated: (K,) True for clients sampled at least once; it is only counted: the rows of
-            the others are those of the model that they were scored with.
-        steps: (K,) local steps that made the personal part since the last broadcast, if known.
-        has_generic: False: what compares with a generic model is None.
-
-    Returns:
-        Plain floats, ints and None by name.
-
-    Raises:
-        FedltError: If the scores were counted on other images than the view's.
+    Arguments and errors are those of :func:`fedlt.evaluation.cutting.personal_metrics`.
     """
     _check(scores, view)
-    everyone = np.asarray(participated, dtype=bool)
     keep = view.local_counts[scores.cids].sum(axis=1) > 0
     cids = scores.cids[keep]
-    table = _Table(
+    plain = ScoredClients(
         weights=view.weights_of(cids),
         images=view.scored_images[cids],
         counts=view.client_counts[cids],
         tested=view.test_counts > 0,
         groups=_membership(view, cids, shots),
+        few=shots.few,
+        head_hits=scores.hits[keep],
+        generic_hits=scores.generic_hits[keep],
+        excluded=int((~keep).sum()),
+        participated=np.asarray(participated, dtype=bool),
+        steps=None if steps is None else np.asarray(steps, dtype=np.float64)[cids],
     )
-    base, base_held = scores.generic_hits[keep], scores.generic_hits_held[keep]
-    hits, held = scores.hits[keep], scores.hits_held[keep]
-    metrics: dict[str, Metric] = {
-        **_primary_metrics(table, hits[:, 0], base, shots),
-        **_masked_metrics(table, held[:, 0], base_held, "held"),
-        **_reference_metrics(table, scores, keep),
-        "personal/clients": len(cids),
-        "personal/excluded": int((~keep).sum()),
-        "personal/mass_lost": _mass_lost(table),
-        "personal/participated": int(everyone.sum()),
-        "personal/never": int((~everyone).sum()),
+    pairs = {
+        "_held": (scores.hits_held, scores.generic_hits_held),
+        "_test_held": (scores.hits_test, scores.generic_hits_test),
     }
-    if steps is not None:
-        metrics["personal/steps"] = _mean(np.asarray(steps, dtype=np.float64)[cids])
-    for index, head in enumerate(scores.heads[1:], start=1):
-        metrics[f"personal/{head}/accuracy"] = _mean(table.accuracies(hits[:, index]))
-        metrics[f"personal/{head}/accuracy_held"] = _mean(table.accuracies(held[:, index]))
-    if has_generic:
-        return metrics
-    return {n: None if compares_with_generic(n) else value for n, value in metrics.items()}
+    return {"": plain} | {
+        mask: replace(plain, head_hits=hits[keep], generic_hits=base[keep])
+        for mask, (hits, base) in pairs.items()
+        if hits is not None and base is not None
+    }
 
 
 def coverage_metrics(

@@ -9,16 +9,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedlt.data.shots import GROUPS
 from fedlt.errors import FedltError
-from fedlt.evaluation.generic import Metric
+from fedlt.evaluation.generic import Metric, mean
+from fedlt.evaluation.metrics import spec_of
 
 RoundRecord = Mapping[str, Any]  # "round" and metrics by name
-
-LOWER_IS_BETTER = ("nll", "ece", "hurt", "std")  # last word of a name
-COUNTS = (  # last words of names that say how much, not how good
-    "clients", "excluded", "few_owners", "mass_lost", "never", "nonfinite", "participated", "steps",
-)  # fmt: skip
 
 
 def last_rounds(rounds: int) -> list[int]:
@@ -73,13 +68,6 @@ def selected(records: Iterable[RoundRecord], number: int) -> dict[str, Metric]:
     return record
 
 
-def mean(values: Sequence[Metric]) -> float | None:
-    """Return the mean; None where there is no value, or one of them is None."""
-    present = [value for value in values if value is not None]
-    is_whole = 0 < len(values) == len(present)
-    return math.fsum(present) / len(values) if is_whole else None
-
-
 def last_k(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
     """Return each metric's mean over the last k rounds, and ``k``; None where one of them is None.
 
@@ -91,13 +79,6 @@ def last_k(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
     names = [name for name in tail[-1] if "/" in name and all(name in record for record in tail)]
     means: dict[str, Metric] = {"k": len(tail)}
     return means | {name: mean([record[name] for record in tail]) for name in names}
-
-
-def _kind(name: str) -> str:
-    """Return the last word of a name, without the group of ``many_nll`` or ``few_clients``."""
-    word = name.rsplit("/", 1)[-1]
-    group, _, rest = word.partition("_")
-    return rest if group in GROUPS and rest in ("nll", "ece", "clients") else word
 
 
 def best_on_test(records: Iterable[RoundRecord]) -> dict[str, Metric]:
@@ -113,9 +94,9 @@ def best_on_test(records: Iterable[RoundRecord]) -> dict[str, Metric]:
             if view in ("generic", "personal") and value is not None:
                 values.setdefault(name, []).append(value)
     return {
-        name: (min if _kind(name) in LOWER_IS_BETTER else max)(seen)
+        name: (min if spec_of(name).best == "min" else max)(seen)
         for name, seen in values.items()
-        if _kind(name) not in COUNTS
+        if spec_of(name).best
     }
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from fedlt.data.arrays import BoolArray, IntArray
-from fedlt.evaluation.generic import Metric, generic_metrics
+from fedlt.evaluation.cutting import generic_metrics, personal_metrics
+from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
-from fedlt.evaluation.personal_metrics import coverage_metrics, personal_metrics
+from fedlt.evaluation.personal_metrics import coverage_metrics
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.rounds import rounds_to_evaluate
 from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores

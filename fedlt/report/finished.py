@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlt.comparing.cells import SIGNED, mark, values
+from fedlt.comparing.cells import mark, values
 from fedlt.comparing.conditions import check_comparable
 from fedlt.comparing.sheet import Cell, spread
 from fedlt.comparing.stored import collect, read_finished
@@ -23,6 +23,7 @@ from fedlt.data.arrays import BoolArray, FloatArray, IntArray
 from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.generic import recalls
 from fedlt.evaluation.headline import ScoredSet, scored_set
+from fedlt.evaluation.metrics import spec_of
 from fedlt.evaluation.personal_metrics import client_accuracies, client_recalls
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.evaluations import Evaluation
@@ -139,7 +140,7 @@ class Method:
 
     def cell(self, metric: str) -> Cell:
         """Return a metric's mean and interval over the seeds, marked as in every table."""
-        own, is_signed = self.values(metric, MOMENT), metric in SIGNED
+        own, is_signed = self.values(metric, MOMENT), spec_of(metric).signed
         return spread(own, signed=is_signed, mark=mark(self.results, metric))
 
     def known(self, metric: str, which: str) -> list[float]:

@@ -9,7 +9,9 @@ from fedlt.comparing.cells import is_average, majority_guess
 from fedlt.comparing.sheet import DASH, Sheet, percent, share
 from fedlt.comparing.statistics import interval
 from fedlt.comparing.verdicts import MIN_SEEDS, Verdict
-from fedlt.evaluation.rounds import mean
+from fedlt.data.shots import GROUPS
+from fedlt.evaluation.generic import mean
+from fedlt.evaluation.metrics import by_heading
 from fedlt.report.finished import MOMENT, Method, Reading
 
 MOMENTS = {
@@ -19,14 +21,9 @@ MOMENTS = {
     "best_on_test": "the best round on the test set, each number its own",
 }
 _REST = {
-    "many": "generic/many",
-    "medium": "generic/medium",
-    "few": "generic/few",
+    **by_heading(*(f"generic/{group}" for group in GROUPS)),
     "personal mean": "personal/accuracy",
-    "p10": "personal/p10",
-    "worst": "personal/worst",
-    "gain": "personal/gain",
-    "worse off": "personal/hurt",
+    **by_heading(*(f"personal/{word}" for word in ("p10", "worst", "gain", "hurt"))),
 }
 
 

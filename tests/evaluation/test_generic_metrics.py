@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, r
 
 from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.counting import score_generic
+from fedlt.evaluation.cutting import generic_metrics
 from fedlt.evaluation.generic import (
     accuracy,
     expected_calibration_error,
-    generic_metrics,
     mean_nll,
     recalls,
 )

@@ -11,8 +11,9 @@ import torch
 from fedlt.data.shots import ShotGroups, cumulative_groups
 from fedlt.errors import FedltError
 from fedlt.evaluation.counting import client_hits
+from fedlt.evaluation.cutting import personal_metrics
 from fedlt.evaluation.local_test import draw_images, local_test
-from fedlt.evaluation.personal_metrics import client_accuracies, coverage_metrics, personal_metrics
+from fedlt.evaluation.personal_metrics import client_accuracies, coverage_metrics
 from fedlt.evaluation.scores import PersonalScores
 
 SHOTS = ShotGroups("rank", many=(0,), medium=(1,), few=(2,))

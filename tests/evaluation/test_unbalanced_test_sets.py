@@ -9,10 +9,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 
 from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.counting import score_generic
-from fedlt.evaluation.generic import accuracy, generic_metrics, mean_recall
+from fedlt.evaluation.cutting import generic_metrics, personal_metrics
+from fedlt.evaluation.generic import accuracy, mean_recall
 from fedlt.evaluation.headline import ScoredSet, headlines, mass_note, scored_set
 from fedlt.evaluation.local_test import draw_images, local_test
-from fedlt.evaluation.personal_metrics import client_accuracies, personal_metrics
+from fedlt.evaluation.personal_metrics import client_accuracies
 from fedlt.evaluation.priors import prior_metrics
 from fedlt.evaluation.rounds import best_on_test
 from fedlt.evaluation.scores import PersonalScores

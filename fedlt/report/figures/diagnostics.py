@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedlt.comparing.sheet import Sheet, number, text_of
-from fedlt.evaluation.rounds import mean
+from fedlt.evaluation.generic import mean
+from fedlt.evaluation.metrics import by_heading, heading_of
 from fedlt.report.figures.curves import Series, by_round, draw_lines
 from fedlt.report.finished import Method
 from fedlt.report.picture import Picture
@@ -17,24 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _PREFIX = "diagnostics/"
-_SHOWN = {  # metric -> what its panel is called
-    "nc1": "NC1: spread within classes\nagainst between them",
-    "nc2_norm": "NC2: class means of unequal\nlength",
-    "nc2_angle": "NC2: class means at unequal\nangles",
-    "nc3": "NC3: class vectors off the\nclass means (0 to 4)",
-    "nc4": "NC4: head and nearest mean\ndisagree",
-    "drift_norm": "Drift: length of a client's\nupdate",
-    "drift_spread": "Drift: how far the updates\npoint apart (0 to 1)",
-    "tail_gradient": "Share of the gradient from\nrare classes",
-    "agreement": "Personal and generic model\nagree",
-}
-_MORE = {  # metric -> heading
-    "norm_log_count": "norm against log count",
-    "angle_mean": "mean angle",
-    "angle_std": "its deviation",
-    "pruned": "energy where pruned",
-    "pruned_share": "pruned",
-}
+_SHOWN = (
+    "nc1", "nc2_norm", "nc2_angle", "nc3", "nc4", "drift_norm", "drift_spread", "tail_gradient",
+    "agreement",
+)  # fmt: skip
+_MORE = by_heading(
+    *(f"{_PREFIX}<head>/{word}" for word in ("norm_log_count", "angle_mean", "angle_std")),
+    *(f"{_PREFIX}<head>/{word}" for word in ("pruned", "pruned_share")),
+)
 _GROUPS = {"many": "s", "medium": "D", "few": "^"}
 _HOW = (
     "Nothing here is a score. NC1 to NC4 fall towards 0 as features collapse onto their class "
@@ -61,7 +52,7 @@ def diagnostics(methods: Sequence[Method]) -> list[Picture]:
             _draw_last(axes, methods, series)
         else:
             _draw_rounds(axes, methods, series)
-        axes.set_title(_SHOWN[metric], fontsize=9)
+        axes.set_title(heading_of(f"{_PREFIX}{metric}"), fontsize=9)
     for spare in made[len(found) :]:
         spare.remove()
     if not many:
@@ -127,7 +118,7 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
                     axes.plot(
                         value, place, linestyle="none", markeredgecolor="black", label=name, **style
                     )
-        cells += [number(_last(method, f"{_PREFIX}{head}/{word}"), ".3g") for word in _MORE]
+        cells += [number(_last(method, n.replace("<head>", head)), ".3g") for n in _MORE.values()]
         table.append(cells)
     left.set_title("Length of the class vectors")
     right.set_title("Angle to the nearest other class, degrees")
@@ -136,7 +127,7 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     headings = [f"{word} {group}" for word in ("norm", "angle") for group in _GROUPS]
     note = "Last round with diagnostics, mean over the seeds."
-    sheet = Sheet("Class vectors", ["head", *headings, *_MORE.values()], table, [note])
+    sheet = Sheet("Class vectors", ["head", *headings, *_MORE], table, [note])
     how = (
         "A head favours classes whose vectors are long. A balanced head has its three marks close "
         "together; a long-tailed one has short vectors for rare classes."

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedlt.comparing.sheet import Cell, Sheet, number, share, spread, text_of
 from fedlt.comparing.statistics import interval
+from fedlt.evaluation.metrics import by_heading, heading_of
 from fedlt.evaluation.personal_metrics import ROUNDING
 from fedlt.report.figures.per_client import clients_of, with_clients
 from fedlt.report.finished import MOMENT, Method
@@ -24,7 +25,7 @@ _OWNERS: tuple[dict[str, Any], dict[str, Any]] = (  # of rare classes, and the o
     {"marker": "^", "facecolor": "#E69F00", "edgecolor": "black", "label": "holds rare classes"},
     {"marker": "o", "facecolor": "white", "edgecolor": "#0072B2", "label": "holds none"},
 )
-_KINDS = {"hold rare classes": "personal/gain_few_owners", "hold none": "personal/gain_others"}
+_KINDS = by_heading("personal/gain_few_owners", "personal/gain_others")
 _BY_OWNER = (
     "Gain is the accuracy of a client's own model minus the generic model's, on the client's own "
     "classes. Left of the line the clients would be better off without personal models."
@@ -114,7 +115,7 @@ def tail_owners(methods: Sequence[Method]) -> list[Picture]:
         for m in known
     ]
     note = "In percentage points, mean ± 95 % interval over the seeds that have such clients."
-    columns = ["method", *_KINDS, "clients with rare classes"]
+    columns = ["method", *_KINDS, heading_of("personal/few_owners")]
     sheets = [Sheet("Gain by rare classes", columns, rows, [note])]
     words = [f"{row[0]} {text_of(row[1])} and {text_of(row[2])}" for row in rows]
     alt = f"Mean gain of clients that hold rare classes and of the others: {'; '.join(words)}."
