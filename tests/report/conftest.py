@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from fedlt.report import build
+
 LOOK = {"every": 2, "clients": 2}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Pages of text and tables only: drawing takes most of the time of a page."""
+    monkeypatch.setattr(build, "all_pictures", lambda methods: [])
+
+
+@pytest.fixture(scope="session")
 def comparison(lab_factory):
     """A folder as ``fedlt compare`` leaves it: two methods, two seeds."""
     lab = lab_factory("comparison")

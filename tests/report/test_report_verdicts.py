@@ -14,6 +14,8 @@ from fedlt.comparing.verdicts import verdicts
 from fedlt.report.build import write_report
 from fedlt.report.finished import read_runs
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 
 def with_five_seeds(comparison, folder, gains):
     """Write both methods with seeds 1 to 5: FedAvg right on half, the other on so much more."""
