@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -75,12 +76,22 @@ def test_pages_load_nothing_from_outside(site):
 @pytest.mark.parametrize("target", ["nowhere.md", "metrics.md#no-such-part", "none.svg"])
 def test_a_broken_link_stops_the_build(tmp_path, target):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     page = tmp_path / "docs/limits.md"
     page.write_text(page.read_text(encoding="utf-8") + f"\n[a]({target})\n", encoding="utf-8")
     done = build(tmp_path / "mkdocs.yml", tmp_path / "out")
     assert done.returncode != 0
     assert target in done.stderr
+
+
+@needs_mkdocs
+@pytest.mark.parametrize("folder", ["generic", "personal", "longtail", "plugins"])
+def test_the_page_of_a_kind_lists_its_methods(site, folder):
+    text = (site / "methods" / folder / "index.html").read_text(encoding="utf-8")
+    known = titles(folder) & {*STRATEGIES, *CLIENTS}
+    assert known <= set(re.findall(r"<td><a href=[^>]*><code>(\w+)</code>", text))
+    assert inspect.getdoc({**STRATEGIES, **CLIENTS}[min(known)]).split(maxsplit=1)[0] in text
 
 
 @needs_mkdocs
