@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, TracebackType
 
-import fedlt
 from fedlt.check.tiny_federation import Subject
-
-_CORE = Path(fedlt.__file__).parent
-_CHECKED = _CORE / "templates"  # classes in the core that are methods all the same
-_INSTALLED = tuple(
-    {Path(path).resolve() for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib"))}
-)
+from fedlt.config.raised import CORE, is_outside
 
 
 def place(subject: Subject, *verbs: str) -> str:
@@ -86,13 +79,7 @@ class Places:
     def _find(self, file: str, package: str) -> bool:
         if file.startswith("<"):  # what a dataclass generates has the module's name
             return False
-        path = Path(file).resolve()
-        if package in self._packages:
-            return True
-        if _CORE in path.parents and _CHECKED not in path.parents:
-            return False
-        outside = not any(home in path.parents for home in _INSTALLED)
-        return outside and "site-packages" not in path.parts
+        return package in self._packages or is_outside(file, [CORE])
 
     def of_error(self, trace: TracebackType | None) -> str:
         """Return the last place of a traceback in the code under test; empty if there is none."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from fedlt.errors import FedltError, RunError, one_line
 
-_CORE = Path(__file__).resolve().parents[1]
-_OURS = (_CORE, _CORE.parent / "strategies", _CORE.parent / "clients")
+CORE = Path(__file__).resolve().parents[1]
+_OURS = (CORE, CORE.parent / "strategies", CORE.parent / "clients")
+_TEMPLATES = CORE / "cli/templates"  # methods in the core that a user's are made from
 _INSTALLED = tuple(
     {Path(path).resolve() for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib"))}
 )
@@ -26,17 +27,21 @@ def raised_at(error: BaseException) -> str:
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        if _is_users(file):
+        if is_outside(file):
             found = f"{Path(file).name}, line {line}"
     return found
 
 
-def _is_users(file: str) -> bool:
+def is_outside(file: str, ours: Sequence[Path] = _OURS) -> bool:
+    """Return whether code is a user's: its file is neither in a folder of ``ours`` nor installed.
+
+    Code without a file is not, a template of ``fedlt new`` is.
+    """
     if file.startswith("<"):
         return False
     above = Path(file).resolve().parents
-    if any(home in above for home in _OURS):
-        return _CORE / "templates" in above
+    if any(home in above for home in ours):
+        return _TEMPLATES in above
     return not any(home in above for home in _INSTALLED) and "site-packages" not in file
 
 

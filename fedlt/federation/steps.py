@@ -1,4 +1,8 @@
-"""A client's step: what its update differs in from the broadcast that it started from."""
+"""A client's step: what its update differs in from the broadcast that it started from.
+
+This is the clients' part of the faults: tensors, and none of the server's draws, which
+:mod:`fedlt.federation.faults` has.
+"""
 
 from __future__ import annotations
 

@@ -244,11 +244,11 @@ def trial(of: Ddpm, request: PoolRequest) -> tuple[float, float]:
     return _seconds(step), twice * _seconds(denoising) / of.batch
 
 
-def _seconds(act: Callable[[], object], times: int = 3) -> float:
+def _seconds(act: Callable[[], object]) -> float:
     """Return the median of the seconds that a call takes, after one that is not counted."""
     act()
     taken = []
-    for _ in range(times):
+    for _ in range(3):
         start = time.perf_counter()
         act()
         taken.append(time.perf_counter() - start)

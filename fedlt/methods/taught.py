@@ -4,6 +4,8 @@ co_teacher             shared: averaged as the model is; clients train it every 
 pretrained_federated   fixed: the model of a finished run, sent once
 local                  personal: every client trains its own
 none                   no teacher: to compare with
+
+DeiT-LT (clients/deit_lt.py) is one. Nothing here depends on what the student is.
 """
 
 from __future__ import annotations
