@@ -1,4 +1,4 @@
-"""The backbones a configuration can name."""
+"""Backbones that a configuration file can name, and the function that builds them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BackboneSpec:
 
     make: Callable[[int, int, int, str], nn.Module]  # (in_channels, image_size, width, norm)
     width: int  # channels of the first stage in the published network; an MLP's hidden units
-    min_size: int  # smallest image side it takes, pixels
+    min_size: int  # smallest image side that the backbone takes, pixels
     summary: str  # one line for ``fedlt list models``
 
 

@@ -1,4 +1,4 @@
-"""Fed-GraB's parts: a gradient balancer for each class, and a prior read off a classifier.
+"""Parts of Fed-GraB: a gradient balancer for each class, and a class prior from head norms.
 
 Xiao et al., Fed-GraB: federated long-tailed learning with self-adjusting gradient balancer, NeurIPS
 2023, https://arxiv.org/abs/2310.07587.
@@ -14,21 +14,21 @@ from fedlt.models.heads import LinearHead
 
 
 class GradientBalancer(nn.Module):
-    """One-vs-all cross-entropy whose gradients on positives and negatives a PID controller evens.
+    """One-vs-all cross-entropy whose positive and negative gradients a PID controller balances.
 
-    The controlled value of a class is the sum of its absolute gradients on positives less that on
-    negatives, since the client began; it is to be 0.
+    Each class has a controller. Its controlled value is the sum of the absolute gradients on
+    positives minus the sum on negatives since local training began; its target is 0.
 
     Args:
         num_classes: C.
         gains: Kp, Ki and Kd of the incremental controller.
-        slope: Of the weight in the controller's output, see :func:`weight_of`.
+        slope: Slope of the weight as a function of the controller's output (:func:`weight_of`).
         limit: Largest absolute output.
     """
 
-    difference: Tensor  # (C,) positive less negative gradients so far
-    output: Tensor  # (C,) of the controllers
-    errors: Tensor  # (2, C) of the last step and the one before
+    difference: Tensor  # (C,) positive minus negative gradients so far
+    output: Tensor  # (C,) outputs of the controllers
+    errors: Tensor  # (2, C) control errors of the last step and of the step before
 
     def __init__(
         self, num_classes: int, gains: tuple[float, float, float], slope: float, limit: float
@@ -44,12 +44,12 @@ class GradientBalancer(nn.Module):
         return (10 / 9) / (1 / 9 + torch.exp(-self.slope * output))
 
     def forward(self, logits: Tensor, labels: Tensor, balanced: Tensor) -> Tensor:
-        """Return the loss of a batch, and move the controllers.
+        """Return the loss of a batch, and update the controllers.
 
         Args:
             logits: (B, S, C).
             labels: (B,), int64.
-            balanced: (C,), 1 for classes under control; the others weigh 1 and are not watched.
+            balanced: (C,), 1 for classes under control; other classes keep the weight 1.
 
         Returns:
             A scalar: the sum over classes, the mean over streams and batch.
@@ -77,7 +77,7 @@ class GradientBalancer(nn.Module):
 
 
 class BalancedHead(LinearHead):
-    """A linear classifier with the balancer of its classes, which predictions do not read."""
+    """A linear head that carries the balancer of its classes; its logits ignore the balancer."""
 
     def __init__(self, num_features: int, balancer: GradientBalancer) -> None:
         super().__init__(num_features, len(balancer.output))
@@ -87,8 +87,8 @@ class BalancedHead(LinearHead):
 def norm_prior(weight: Tensor) -> Tensor:
     """Return the class prior (C,) that the norms of a classifier's rows suggest.
 
-    The norms less the smallest one, scaled to a sum of 1; uniform where all are equal. (Taking
-    standard scores first changes nothing.)
+    The smallest norm is subtracted from every norm, and the result is scaled to a sum of 1. Equal
+    norms give the uniform prior. (Standardising the norms first would change nothing.)
 
     Args:
         weight: (C, D).
@@ -101,14 +101,17 @@ def norm_prior(weight: Tensor) -> Tensor:
 
 
 def rare_classes(prior: Tensor, *, covered: float) -> Tensor:
-    """Return 1 for the classes left when the most frequent ones cover a share of the prior.
+    """Return a mask of the rare classes: those outside the most frequent ones.
+
+    Classes are taken in order of falling prior until they cover the share ``covered``; the
+    remaining classes are rare.
 
     Args:
         prior: (C,), sums to 1.
-        covered: In [0, 1); 0 leaves all classes.
+        covered: Share in [0, 1); 0 makes all classes rare.
 
     Returns:
-        float32 (C,).
+        float32 (C,): 1 for rare classes, 0 for the others.
     """
     order = prior.argsort(descending=True, stable=True)
     before = prior[order].cumsum(0) - prior[order]  # share of the classes before each

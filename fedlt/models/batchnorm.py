@@ -1,15 +1,16 @@
-"""What becomes of BatchNorm when clients are averaged: ``average``, ``pooled`` or ``local``.
+"""BatchNorm policies for averaging clients: ``average``, ``pooled`` or ``local``.
 
-``average`` averages running means and variances like weights. ``pooled`` gives the variance of the
-pooled activations, ``sum_k p_k (var_k + (mean_k - m)^2) - (mean - m)^2`` about the mean m that the
-server has sent: clients send second moments instead of variances. Any m gives the same variance;
-about zero, float32 would lose the digits of a variance that is small beside its mean. ``local``
-keeps BatchNorm with the client: Li et al., FedBN, ICLR 2021,
-https://arxiv.org/abs/2102.07623.
+* ``average`` averages running means and variances like weights.
+* ``pooled`` gives the variance of the pooled activations,
+  ``sum_k p_k (var_k + (mean_k - m)^2) - (mean - m)^2``, about the mean m that the server has sent:
+  clients send second moments instead of variances. Every m gives the same variance in exact
+  arithmetic. With m = 0, float32 would lose the digits of a variance small beside its mean.
+* ``local`` keeps BatchNorm with the client: Li et al., FedBN, ICLR 2021,
+  https://arxiv.org/abs/2102.07623.
 
-A batch of one image gives some layers a single value a channel, which has no variance; torch
-refuses to train on it. There a layer normalises with its running statistics, as in evaluation, and
-leaves them as they are.
+A batch of one image can give a layer a single value per channel. A single value has no variance,
+so torch refuses to train on it. Such a layer then normalises with its running statistics, as in
+evaluation, and leaves these statistics unchanged.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ Pairs = Iterable[tuple[str, str]]  # (name of a running mean, name of its runnin
 
 
 def batchnorm_statistics(model: Model, group: Group | None = None) -> list[tuple[str, str]]:
-    """List the running statistics of every BatchNorm, found by type.
+    """Return the names of the running statistics of every BatchNorm layer of a model.
 
     Args:
         model: The model.
-        group: Only those whose running mean is of this group; ``None`` for all.
+        group: Take only layers whose running mean is of this group; ``None`` for all layers.
 
     Returns:
         ``(mean name, variance name)``, in module order.
@@ -50,9 +51,9 @@ def batchnorm_statistics(model: Model, group: Group | None = None) -> list[tuple
 
 
 def apply_policy(model: Model, policy: str) -> None:
-    """Declare the groups that a policy asks for: ``local`` makes every BatchNorm personal.
+    """Set the groups that a policy asks for: ``local`` makes every shared BatchNorm personal.
 
-    Call it last, after the strategy has built its parts. What is fixed stays fixed.
+    Call this function last, after the strategy has built its parts. Fixed layers stay fixed.
 
     Raises:
         FedltError: If the policy is unknown.
@@ -71,15 +72,17 @@ def apply_policy(model: Model, policy: str) -> None:
 def to_moments(
     tensors: Mapping[str, Tensor], pairs: Pairs, *, about: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Replace every variance by a second moment, which may be averaged: var + (mean - m)^2.
+    """Return tensors whose variances are replaced by second moments, var + (mean - m)^2.
+
+    Second moments can be averaged over clients.
 
     Args:
         tensors: Tensors by name; not written.
         pairs: From ``batchnorm_statistics``.
-        about: The means m by their names: what the server has sent to every client.
+        about: The means m by name, as the server has sent them to every client.
 
     Returns:
-        The same names; what is in no pair is passed through.
+        Tensors under the same names; tensors in no pair are passed through.
     """
     moments = {var: tensors[var] + (tensors[mean] - about[mean]).square() for mean, var in pairs}
     return {**tensors, **moments}
@@ -88,15 +91,17 @@ def to_moments(
 def from_moments(
     tensors: Mapping[str, Tensor], pairs: Pairs, *, about: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Undo ``to_moments`` after a weighted mean: second moment - (mean - m)^2, at least 0.
+    """Return tensors with variances again, after averaging the result of ``to_moments``.
+
+    A variance is the averaged second moment - (mean - m)^2, at least 0.
 
     Args:
         tensors: Weighted means over clients by name; not written.
         pairs: From ``batchnorm_statistics``.
-        about: The same means m.
+        about: The means m that ``to_moments`` had.
 
     Returns:
-        The same names; what is in no pair is passed through.
+        Tensors under the same names; tensors in no pair are passed through.
     """
     variances = {
         var: (tensors[var] - (tensors[mean] - about[mean]).square()).clamp(min=0)
@@ -106,9 +111,9 @@ def from_moments(
 
 
 def accept_single_values(model: nn.Module) -> None:
-    """Let every BatchNorm of a model train on one value a channel, by its running statistics.
+    """Let every BatchNorm of a model train on one value per channel, by its running statistics.
 
-    A BatchNorm without running statistics stays as it is: it has nothing else to normalise with.
+    A BatchNorm without running statistics stays as it is, and torch goes on refusing such a batch.
     """
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
@@ -117,10 +122,10 @@ def accept_single_values(model: nn.Module) -> None:
 
 
 def single_value_layers(module: nn.Module, image: Tensor) -> list[str]:
-    """Return the paths of the BatchNorms in ``module`` that one image gives one value a channel.
+    """Return the paths of BatchNorm layers that see one value per channel in a batch of one image.
 
     Args:
-        module: It evaluates the image; nothing of it is changed.
+        module: Module that evaluates the image; left unchanged.
         image: (1, Ch, H, W).
     """
     found: list[str] = []
@@ -146,7 +151,7 @@ def single_value_layers(module: nn.Module, image: Tensor) -> list[str]:
 
 
 def _is_single(values: Tensor) -> bool:
-    """Say whether (B, channels, ...) holds one value a channel."""
+    """Whether a tensor (B, channels, ...) holds one value per channel."""
     return values.ndim > 1 and values.numel() == values.shape[1]
 
 

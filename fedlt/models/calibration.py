@@ -1,4 +1,4 @@
-"""CCVR's second half: a linear head trained further on features drawn from class Gaussians.
+"""Classifier calibration of CCVR: train a linear head on features drawn from class Gaussians.
 
 Luo et al., No fear of heterogeneity: classifier calibration for federated learning with non-IID
 data, NeurIPS 2021. https://arxiv.org/abs/2106.05001
@@ -22,28 +22,28 @@ Allocation = Literal["equal", "proportional"]
 
 @dataclass(frozen=True)
 class Calibration(Checked):
-    """How many features are drawn from what, and how the head is trained on them.
+    """Settings of a calibration: features drawn per class, and training of the head on them.
 
-    Equal numbers balance the classes that the head is trained on, whatever the data's counts are;
-    proportional ones keep the data's long tail, as the paper's M_c may.
+    The allocation ``equal`` draws the same number of features from every class, whatever the class
+    counts are. ``proportional`` keeps the data's long tail, as the paper's M_c may.
     """
 
-    covariance: Covariance = "full"  # full: C D^2 numbers a client
-    allocation: Allocation = "equal"  # features of a class: as many as of any other, or by n_c
+    covariance: Covariance = "full"  # full: every client sends C D^2 numbers
+    allocation: Allocation = "equal"  # features drawn per class: equal, or by class counts
     per_class: Count = 100  # M_c: features drawn from each class, on average
-    epochs: Whole = 100  # passes over them; 0: the head stays as it is
+    epochs: Whole = 100  # passes over the drawn features; 0: the head stays as it is
     lr: Positive = 0.01
     momentum: ShareBelowOne = 0.9
     batch_size: Count = 32
 
     def numbers(self, counts: Tensor) -> Tensor:
-        """Return how many features are drawn of each class, (C,) int64.
+        """Return the number of features to draw from each class, (C,) int64.
 
-        Proportional: ``per_class`` times the number of classes that have images, shared out by
-        their images and rounded, at least one each.
+        A proportional allocation divides ``per_class`` times the number of classes with images
+        by the class counts, rounded, at least one per class with images.
 
         Args:
-            counts: (C,) images of each class; of a class without images none is drawn.
+            counts: (C,) images of each class; a class without images gets no feature.
         """
         held = counts > 0
         if self.allocation == "equal":
@@ -56,9 +56,9 @@ class Calibration(Checked):
         """Return a head trained on features drawn from the classes' Gaussians, algorithm 1.
 
         Args:
-            head: The start; not written. Classes without images keep their vectors.
+            head: Head to start from; not written. Classes without images keep their vectors.
             sums: Counts, sums and second moments of the features by class.
-            generator: CPU generator of the draws and of the order.
+            generator: CPU generator of the drawn features and of their order in training.
         """
         gaussians = sums.gaussians()  # eq. 4 and 5
         features, labels = gaussians.sample(self.numbers(sums.counts), generator)

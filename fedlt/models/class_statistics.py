@@ -1,8 +1,8 @@
-"""Class-conditional statistics of features: sums a client can send, Gaussians a server can draw.
+"""Class statistics of features: sums that clients send, Gaussians that the server draws from.
 
-The sums of counts, features and second moments over clients are those of the pooled data, so means
-and covariances from them are those of equations 4 and 5 of CCVR (Luo et al., NeurIPS 2021,
-https://arxiv.org/abs/2106.05001), whose clients send means and covariances instead.
+Counts, sums and second moments of features add up over clients to those of the pooled data. The
+means and covariances are therefore those of equations 4 and 5 of CCVR (Luo et al., NeurIPS 2021,
+https://arxiv.org/abs/2106.05001), where clients send means and covariances instead.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 Moments = Literal["none", "diag", "full"]  # second moments: none, of each feature, of every pair
 
-_BLOCK = 500  # images a forward pass
+_BLOCK = 500  # images per forward pass
 
 
 def rows_of(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return every stream's features as a row of its own: (B, S, D), (B,) -> (B S, D), (B S,)."""
+    """Return one row and one label per stream: (B, S, D), (B,) -> (B S, D), (B S,)."""
     return features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
 
 
@@ -38,12 +38,12 @@ def client_features(
     """Return the features of a client's images, not augmented, in evaluation mode.
 
     Args:
-        model: Its architecture, and its values of what ``tensors`` lack.
+        model: Model whose architecture is used; it gives the values that ``tensors`` lack.
         data: The client's images.
-        tensors: Weights of the model that sees them, by the model's names.
+        tensors: Weights to compute the features with, by the model's names.
 
     Returns:
-        Features (n S, D), one row a stream, and labels (n S,), in the order of the client's images.
+        Features (n S, D), one row per stream, and labels (n S,), in the order of the images.
     """
     indices = data.indices.to(data.images.device)
     blocks = [
@@ -54,10 +54,10 @@ def client_features(
 
 
 def class_deviations(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return rows R (n, D) with R^T R the mean covariance of the classes, weighted by their counts.
+    """Return rows R (n, D) such that R^T R is the count-weighted mean of the class covariances.
 
-    A class's covariance is divided by its count less 1; that of a single row is zero. Standard
-    normal numbers (n,) times R have this covariance.
+    The covariance of a class is divided by its count minus 1, and is zero for a single row.
+    Multiplying standard normal numbers (n,) by R gives noise (D,) of this covariance.
 
     Args:
         features: (n, D).
@@ -75,17 +75,17 @@ def class_deviations(features: Tensor, labels: Tensor, num_classes: int) -> Tens
 
 @dataclass(frozen=True)
 class ClassSums:
-    """Sums over the feature rows of each class. They add up over clients, field by field."""
+    """Sums over the feature rows of each class; the fields of several clients can be added."""
 
-    counts: Tensor  # (C,) rows
-    sums: Tensor  # (C, D) of the rows
-    products: Tensor | None = None  # (C, D) of their squares, or (C, D, D) of their outer products
+    counts: Tensor  # (C,) number of rows
+    sums: Tensor  # (C, D) sums of the rows
+    products: Tensor | None = None  # sums of squares (C, D) or of outer products (C, D, D)
 
     @classmethod
     def of(
         cls, features: Tensor, labels: Tensor, num_classes: int, moments: Moments = "none"
     ) -> Self:
-        """Sum rows (N, D) with labels (N,) by class; in float64, returned as float32."""
+        """Return sums by class of rows (N, D) with labels (N,), added in float64, as float32."""
         rows = features.double()
         member = F.one_hot(labels, num_classes).to(rows.dtype)  # (N, C)
         products = None
@@ -97,13 +97,16 @@ class ClassSums:
         return cls(member.sum(0).float(), (member.T @ rows).float(), products)
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return the sums by name after ``prefix``: what a client sends."""
+        """Return the sums as named tensors that a client can send; names begin with ``prefix``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {f"{prefix}{name}": value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> Self:
-        """Take back what :meth:`tensors` returned, or a sum of several."""
+        """Return sums from named tensors as :meth:`tensors` gives them, also after adding several.
+
+        Example: the server adds the tensors of all clients and reads the total.
+        """
         names = [field.name for field in fields(cls)]
         return cls(**{n: tensors[f"{prefix}{n}"] for n in names if f"{prefix}{n}" in tensors})
 
@@ -131,24 +134,24 @@ class ClassSums:
 
 @dataclass(frozen=True)
 class ClassGaussians:
-    """One Gaussian a class, in float64."""
+    """One Gaussian per class, in float64."""
 
-    counts: Tensor  # (C,) rows behind each; nothing is drawn from a class with 0
+    counts: Tensor  # (C,) rows that each Gaussian is estimated from
     means: Tensor  # (C, D)
     covariances: Tensor  # (C, D) variances, or (C, D, D)
 
     def sample(self, numbers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw rows from the classes.
+        """Return features drawn from the Gaussians, and their labels.
 
-        A covariance need not have full rank: directions without spread get none.
+        A covariance need not have full rank: directions without variance get no noise.
 
         Args:
-            numbers: (C,) int64, rows from each class; 0 for one without a row behind it.
-            generator: CPU generator. Every class has a draw of its own, so that the rows of one
-                do not depend on how many the others get.
+            numbers: (C,) int64, rows to draw from each class; 0 for a class without any count.
+            generator: CPU generator. Every class gets a seed of its own from this generator, so
+                the rows of a class do not depend on the numbers of the other classes.
 
         Returns:
-            Features float32 (N, D) and labels int64 (N,), classes in order.
+            Features float32 (N, D) and labels int64 (N,), in the order of the classes.
         """
         size, features = self.means.shape
         seeds = torch.randint(2**62, (size,), generator=generator).tolist()
@@ -162,7 +165,7 @@ class ClassGaussians:
         return torch.cat([self.means.new_empty(0, features).float(), *drawn]), labels
 
     def _spread(self, label: int, noise: Tensor) -> Tensor:
-        """Return standard normal rows (m, D) with the covariance of one class instead."""
+        """Return standard normal rows (m, D) transformed to the covariance of one class."""
         covariance = self.covariances[label]
         if covariance.ndim == 1:
             return noise * covariance.clamp(min=0).sqrt()

@@ -43,7 +43,7 @@ class Cnn(Backbone):
         return maps.mean((2, 3)).unsqueeze(1)
 
     def split(self, own_stages: int) -> Split:
-        """Cut before the last blocks."""
+        """Return the network cut before its last ``own_stages`` blocks."""
         check_split("Cnn", own_stages, 3)
         first = 3 - own_stages
         shared = Trunk(*self.layers[: 4 * first])
@@ -51,19 +51,22 @@ class Cnn(Backbone):
 
 
 def _blocks(sizes: Sequence[int], norm: str, first: int = 0) -> list[nn.Module]:
-    """Return the layers of the blocks from ``first`` on; ``sizes`` begins with the input's."""
+    """Return the layers of the blocks from ``first`` on.
+
+    ``sizes`` lists channels: those of the input of block ``first``, then those of each block.
+    """
     layers: list[nn.Module] = []
     for number in range(first, 3):
         given, width = sizes[number - first : number - first + 2]
         layers.append(conv3x3(given, width))
         if number < 2:
-            layers.append(nn.MaxPool2d(2))  # first, so that norm and ReLU see a quarter
+            layers.append(nn.MaxPool2d(2))  # pooling first: norm and ReLU see a quarter of the map
         layers += [make_norm(norm, width), nn.ReLU(inplace=True)]
     return layers
 
 
 def _branch(width: int, norm: str, first: int, factor: float) -> Pooled:
-    """Return the blocks from ``first`` on, with a factor of their widths."""
+    """Return new blocks from ``first`` on, their widths multiplied by ``factor``."""
     own = [max(1, round(factor * width * 2**number)) for number in range(first, 3)]
     layers = _blocks([width * 2 ** (first - 1), *own], norm, first)
     return Pooled(*layers, num_features=own[-1])

@@ -1,8 +1,8 @@
 """SSE-C, the sparse simplex equiangular tight frame classifier of FedLoGe.
 
-FedLoGe: Xiao et al., ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH. A dense simplex frame
-is made sparse at random; then the survivors are optimised until all class vectors have (nearly)
-equal norms and equal angles again. Weights have one row per class, (C, D).
+FedLoGe: Xiao et al., ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH. Random entries of a
+dense simplex frame are set to zero. The other entries are then optimised until all class vectors
+have (nearly) equal norms and equal angles again. Weights have one row per class, (C, D).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fedlt.models.etf_cache import cached_tensor
 from fedlt.rng import torch_generator
 
 MAX_ANGLE_VARIANCE: Final = 1.0  # deg^2: a frame worse than this is refused
-_LARGEST_FEATURES: Final = 4096  # where the search for a width that works gives up
-_COS_LIMIT: Final = 0.99999  # the angle term has no gradient beyond
+_LARGEST_FEATURES: Final = 4096  # the search for a wide enough frame ends here
+_COS_LIMIT: Final = 0.99999  # cosines beyond get no gradient of the angle term
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # Adam's defaults
 _LEARNING_RATE: Final = 1e-4
 
@@ -41,7 +41,7 @@ def angle_variance(weight: Tensor) -> float:
 def dense_etf(num_features: int, num_classes: int, generator: torch.Generator) -> Tensor:
     """Return a simplex equiangular tight frame in a random orientation.
 
-    ``sqrt(C/(C-1)) (I - 11^T/C) P^T``, where P (D, C) has orthonormal columns, from the QR
+    The frame is ``sqrt(C/(C-1)) (I - 11^T/C) P^T``. P (D, C) has orthonormal columns from the QR
     decomposition of a matrix uniform on [0, 1). Rows have norm 1, every pair has cosine -1/(C-1).
 
     Args:
@@ -71,7 +71,7 @@ def dense_etf(num_features: int, num_classes: int, generator: torch.Generator) -
 def sparse_mask(
     num_features: int, num_classes: int, sparsity: float, generator: torch.Generator
 ) -> Tensor:
-    """Choose exactly ``int(sparsity * D * C)`` entries of the whole matrix to be zero.
+    """Return a random mask that sets ``int(sparsity * D * C)`` entries of the matrix to zero.
 
     Args:
         num_features: D.
@@ -80,7 +80,7 @@ def sparse_mask(
         generator: Source of the choice.
 
     Returns:
-        Mask (C, D), bool: True where an entry survives.
+        Mask (C, D), bool: True where an entry stays.
 
     Raises:
         FedltError: If the sparsity is outside [0, 1).
@@ -98,7 +98,7 @@ def _check_sparsity(sparsity: float) -> None:
 
 
 def _gradient(weight: Tensor, norm: float) -> Tensor:
-    """Return the gradient (C, D) of ``repair``'s loss, by hand."""
+    """Return the gradient (C, D) of the loss in :func:`repair`, written out by hand."""
     norms: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)  # (C, 1)
     units = weight / norms
     cosines = (units @ units.T).fill_diagonal_(-1)  # (C, C)
@@ -112,14 +112,14 @@ def _gradient(weight: Tensor, norm: float) -> Tensor:
 
 
 def repair(weight: Tensor, mask: Tensor, *, norm: float, steps: int) -> Tensor:
-    """Optimise the surviving entries towards equal norms and equal, maximal angles.
+    """Return class vectors whose entries in the mask are optimised to equal norms and angles.
 
-    The loss is ``sum_c (|w_c| - norm)^2 - (1/C) sum_c arccos(max_{j != c} cos(w_c, w_j))``. Every
-    step is one of Adam's (Kingma and Ba, ICLR 2015, https://arxiv.org/abs/1412.6980) with its
-    default moments and a masked gradient, so zeros stay exactly zero.
+    The loss is ``sum_c (|w_c| - norm)^2 - (1/C) sum_c arccos(max_{j != c} cos(w_c, w_j))``. The
+    optimiser is Adam (Kingma and Ba, ICLR 2015, https://arxiv.org/abs/1412.6980) with default
+    moments and a masked gradient, so zeros stay exactly zero.
 
     Args:
-        weight: Start (C, D), zero outside the mask; not written.
+        weight: Class vectors (C, D) to start from, zero outside the mask; not written.
         mask: Entries that may change (C, D), bool.
         norm: Norm that every class vector should get.
         steps: Number of Adam steps.
@@ -147,9 +147,7 @@ def _attempt(
     mask = sparse_mask(num_features, num_classes, sparsity, generator)
     if bool(mask.all()):
         return norm * dense  # the minimum in closed form
-    with (
-        flushed_denormals()
-    ):  # as in a run: what the cache keeps must not depend on who asked first
+    with flushed_denormals():  # as in a run: the cached bits must not depend on the caller
         return repair(dense * mask, mask, norm=norm, steps=steps)
 
 
@@ -166,7 +164,7 @@ def sparse_etf(
     seed: int,
     steps: int = 10_000,
 ) -> Tensor:
-    """Return the class vectors of SSE-C, from the disk cache if they were made before.
+    """Return the class vectors of SSE-C, from the disk cache if an earlier call made them.
 
     Args:
         num_features: Features per stream, D, at least C.
@@ -177,11 +175,11 @@ def sparse_etf(
         steps: Adam steps of the repair.
 
     Returns:
-        Class vectors (C, D), float32; the caller's own.
+        Class vectors (C, D), float32, which the caller may change.
 
     Raises:
         FedltError: If a value is out of range, or if the repaired angles still vary by more than
-            1 deg^2: too few features survive for so many classes.
+            1 deg^2, since too few features are left for the number of classes.
     """
     if not (norm > 0 and math.isfinite(norm)):
         raise FedltError(f"sparse_etf: norm must be finite and above 0, got {norm}")
@@ -217,11 +215,11 @@ def sparse_etf(
 
 
 def _too_narrow(num_features: int, num_classes: int, sparsity: float) -> str:
-    """Return why a frame does not exist, and which width has room for one.
+    """Return the error message for too few features, with a backbone width that is enough.
 
-    C vectors have C (C - 1) / 2 angles, and two of them have (1 - sparsity)^2 D entries in common
-    that may differ from zero. Random sparse frames were repaired with twice as many such entries
-    in all as angles, and 6 in common.
+    C vectors have C (C - 1) / 2 angles. Two vectors share (1 - sparsity)^2 D entries on average
+    that may differ from zero. The width is an empirical rule: random sparse frames could be
+    repaired with twice as many nonzero entries in all as angles, and 6 shared entries.
     """
     share = 1 - sparsity
     needed = max(num_classes, 6 / share) / share if sparsity else num_classes

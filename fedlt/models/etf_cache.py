@@ -1,7 +1,7 @@
 """A disk cache for tensors that are a pure function of a few numbers.
 
-Files lie in ``$FEDLT_CACHE`` or ``~/.cache/fedlt``. The cache is only ever a saving of time: what
-cannot be read is made again, and what cannot be written is not kept.
+Files lie in ``$FEDLT_CACHE`` or ``~/.cache/fedlt``. The cache only saves time: a file that cannot
+be read is computed again, and a failed write is ignored.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def cached_tensor(
     shape: tuple[int, ...],
     make: Callable[[], Tensor],
 ) -> Tensor:
-    """Return ``make()``, or what it returned for the same inputs before.
+    """Return ``make()``, or its earlier result for the same inputs from the disk cache.
 
     Args:
-        kind: What is made; begins the file's name.
-        inputs: Every number the result depends on. The library's version and the machine type
-            are added, as they may change its last bits.
-        shape: Shape of the result; a float32 tensor.
-        make: Makes it.
+        kind: Kind of tensor; the cache file's name begins with this word.
+        inputs: Every number that the result depends on. Torch's version and the machine type
+            are added, since both may change the last bits.
+        shape: Shape of the result, a float32 tensor.
+        make: Function that computes the tensor.
     """
     machine = [VERSION, torch.__version__, platform.machine()]
     text = json.dumps([kind, dict(inputs), *machine], sort_keys=True)

@@ -1,8 +1,8 @@
-"""FedETF's classifier: a projection to as many features as classes, and a simplex frame there.
+"""Head of FedETF: a projection of features to C dimensions, and a simplex frame of C vectors there.
 
 Li et al., No fear of classifier biases: neural collapse inspired federated learning with synthetic
-and fixed classifier, ICCV 2023, https://arxiv.org/abs/2303.10058. A simplex frame of C classes lies
-in C dimensions, so a backbone may have fewer features than there are classes, or more.
+and fixed classifier, ICCV 2023, https://arxiv.org/abs/2303.10058. The frame lies in C dimensions,
+so a backbone may have any number of features, also fewer than classes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from fedlt.optim.sgd import descend
 
 
 class EtfHead(nn.Module):
-    """``scale * <normalised projection, class vector>`` with class vectors that are not trained.
+    """Head with fixed class vectors: logits ``scale * <normalised projection, class vector>``.
 
     Args:
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
-        generator: Draws the orientation of the frame.
-        scale: Where the learnable scale starts.
+        generator: Source of the frame's random orientation.
+        scale: Initial value of the learnable scale.
     """
 
-    classes: Tensor  # (C, C), a row a class
+    classes: Tensor  # (C, C), one row per class
 
     def __init__(
         self, num_features: int, num_classes: int, generator: torch.Generator, scale: float = 1.0
@@ -39,7 +39,7 @@ class EtfHead(nn.Module):
         self.register_buffer("classes", dense_etf(num_classes, num_classes, generator))
 
     def forward(self, features: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Map features (B, S, D) to logits (B, S, C), with other class vectors (C, C) if given."""
+        """Map features (B, S, D) to logits (B, S, C); ``classes`` (C, C) replaces the frame."""
         directions = F.normalize(self.projection(features), dim=-1)
         return self.scale * F.linear(directions, self.classes if classes is None else classes)
 
@@ -58,23 +58,23 @@ def descend_on(
     epochs: int,
     generator: torch.Generator,
 ) -> int:
-    """Train some tensors of a head by cross-entropy on given features, in place.
+    """Train some tensors of a head in place by cross-entropy on given features, with SGD.
 
     Args:
-        trained: ``classes`` itself, or parameters of ``head``.
+        trained: Tensors to train: ``classes`` itself, or parameters of ``head``.
         head: The head.
-        classes: Its class vectors (C, C).
+        classes: Class vectors (C, C) that the head uses.
         features: (N, D).
         labels: (N,) int64.
         lr: Learning rate.
-        momentum: From zero.
-        weight_decay: Of the tensors that are trained.
-        batch_size: Rows a step.
+        momentum: Momentum; its buffers start at zero.
+        weight_decay: Weight decay of the trained tensors.
+        batch_size: Rows per step.
         epochs: Passes over the rows.
-        generator: CPU generator of the order.
+        generator: CPU generator of the order of the rows.
 
     Returns:
-        The steps that were taken.
+        Number of steps.
     """
     steps = 0
     buffers: list[Tensor | None] = [None for _ in trained]

@@ -1,8 +1,8 @@
-"""Experts as streams: shared first blocks, and for each expert last blocks of its own.
+"""Multi-expert backbones: shared first blocks, then separate last blocks for each expert.
 
-The multi-expert networks of RIDE (Wang et al., ICLR 2021, https://arxiv.org/abs/2010.01809) and
-MDCS (Zhao et al., ICCV 2023, https://arxiv.org/abs/2308.09922). Expert k is stream k: clients'
-experts are averaged by their numbers.
+The networks are those of RIDE (Wang et al., ICLR 2021, https://arxiv.org/abs/2010.01809) and
+MDCS (Zhao et al., ICCV 2023, https://arxiv.org/abs/2308.09922). Expert k is stream k of the
+features; the server averages expert k of one client with expert k of the others.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fedlt.models.layers import Backbone, Split
 
 
 class Experts(Backbone):
-    """``(B, Ch, H, W) -> (B, S, D)``, one stream an expert.
+    """Multi-expert backbone ``(B, Ch, H, W) -> (B, S, D)``, one stream per expert.
 
     Args:
-        parts: The network that was cut.
-        count: Experts S.
-        width: Factor of the widths of their own blocks, in (0, 1].
-        branches: How many of them have blocks of their own: all, or 1 that all share.
+        parts: The network, cut into shared blocks and a branch.
+        count: Number of experts S.
+        width: Factor for the widths of the branches, in (0, 1].
+        branches: Number of branches: S, one per expert, or 1 that all experts share.
     """
 
     def __init__(self, parts: Split, *, count: int, width: float, branches: int) -> None:
@@ -39,21 +39,24 @@ class Experts(Backbone):
         return features.expand(-1, self.num_streams, -1)
 
     def folded(self) -> Experts:
-        """Return one whole network of full width whose features all experts have in common.
+        """Return a backbone of full width with a single branch that all experts share.
 
-        The experts are then only heads. The last blocks are drawn anew.
+        Experts then differ only in their heads. The shared first blocks are this backbone's own;
+        the branch is newly initialised.
         """
         return Experts(self._parts, count=self.num_streams, width=1.0, branches=1)
 
 
 def make_experts(backbone: nn.Module, *, count: int, width: float, own_stages: int) -> Experts:
-    """Split a backbone; the experts' blocks are drawn from torch's global generator.
+    """Return a multi-expert backbone made from a plain backbone.
+
+    The experts' branches are initialised from torch's global generator.
 
     Args:
-        backbone: Its first blocks become the shared ones.
-        count: Experts S, at least 2.
-        width: Factor of the widths of their own blocks, in (0, 1].
-        own_stages: Stages that every expert has for itself.
+        backbone: Backbone whose first blocks become the shared blocks.
+        count: Number of experts S, at least 2.
+        width: Factor for the widths of the experts' branches, in (0, 1].
+        own_stages: Number of last stages that every expert has to itself.
 
     Raises:
         FedltError: If the backbone cannot be split.

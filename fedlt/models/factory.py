@@ -1,4 +1,4 @@
-"""Build a model's backbone from its name, with weights that depend on the seed only."""
+"""Models built from a backbone's name, with weights that depend on the seed only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def build_model(
     norm: str = "batch",
     seed: int,
 ) -> Model:
-    """Build a model without heads; plugins and strategies add theirs next.
+    """Return a model without heads; the client plugin and the strategy add heads afterwards.
 
-    Torch's global generator is seeded by ``(seed, "model")`` and left where the backbone's
-    initialisation ended, so heads built right after depend on the seed as well.
+    Torch's global generator is seeded by ``(seed, "model")`` and not restored, so heads built
+    right after this call depend on the seed as well.
 
     Args:
         name: Backbone name, see ``fedlt.models.backbones.BACKBONES``.
         in_channels: Image channels Ch.
         image_size: Image side, pixels.
         num_classes: Number of classes C.
-        width: Channels of the first stage; ``None`` for the published network's.
+        width: Channels of the first stage; ``None`` for the published network's width.
         norm: ``batch`` or ``group``.
         seed: The run's seed.
 

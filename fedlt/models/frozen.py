@@ -1,4 +1,4 @@
-"""Features of a model with other weights, without a gradient."""
+"""Features of a model computed with other weights, without gradients."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from fedlt.models.modes import evaluating
 
 
 def frozen_features(model: Model, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
-    """Return the features (B, S, D) that a model gives with other weights, in evaluation mode.
+    """Return the features (B, S, D) that a model's backbone gives with other weights.
+
+    The backbone is in evaluation mode and needs no gradient.
 
     Args:
-        model: Its architecture, and its values of what ``tensors`` lack.
+        model: Model whose architecture is used; it gives the values that ``tensors`` lack.
         tensors: Parameters and buffers by the model's names.
         images: (B, Ch, H, W).
     """

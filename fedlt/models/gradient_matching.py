@@ -1,11 +1,11 @@
-"""Features whose classifier gradients resemble those of real ones: CReFF's gradient matching.
+"""Gradient matching of CReFF: synthetic features that give a head the gradients of real features.
 
 Shang et al., Federated learning on heterogeneous and long-tailed data via classifier re-training
 with federated features, IJCAI 2022, https://arxiv.org/abs/2204.13399.
 
-The gradient of the cross-entropy with respect to a linear head is written out: with p the softmax
-of feature f's logits and y its one-hot class, ``(p - y) f^T`` for the weight and ``p - y`` for the
-bias. Gradients hold both, the bias as the last column: (C, D + 1).
+The gradient of the cross-entropy with respect to a linear head is written out. For a feature f with
+softmax p and one-hot class y, the gradient is ``(p - y) f^T`` for the weight and ``p - y`` for the
+bias. One tensor (C, D + 1) holds both, the bias as the last column.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def class_gradients(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """Return the head's gradient of the mean cross-entropy of each group of features.
+    """Return a linear head's gradient of the mean cross-entropy, for each group of features.
 
     Args:
         features: (G, m, D): m features in each of G groups.
-        weight: (C, D).
+        weight: Class vectors (C, D) of the head.
         bias: (C,).
-        labels: (G,) int64: the class of each group.
+        labels: (G,) int64: the class that all features of a group have.
 
     Returns:
         (G, C, D + 1).
@@ -57,18 +57,18 @@ def client_gradients(
     batch_size: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return a head's gradient on each of a client's classes, in evaluation mode.
+    """Return a linear head's gradient on each of a client's classes, in evaluation mode.
 
     Args:
-        model: Its architecture, and its values of what ``tensors`` lack.
+        model: Model whose architecture is used; it gives the values that ``tensors`` lack.
         data: The client's images.
-        tensors: Weights of the model that sees them, by the model's names.
-        weight: (C, D) of the head.
+        tensors: Weights to compute the features with, by the model's names.
+        weight: Class vectors (C, D) of the head.
         bias: (C,).
-        augment: How the images are augmented: the file's ``local.augment``.
-        batches: Random batches of a class whose gradients are averaged. Without augmentation, one
-            does where it holds the whole class.
-        batch_size: Images in each; a smaller class has smaller ones.
+        augment: Name of the augmentation, as in ``local.augment`` of the configuration file.
+        batches: Random batches per class, whose gradients are averaged. A class that fits into
+            one batch has a single batch if images are not augmented.
+        batch_size: Images per batch; a smaller class has smaller batches.
         generator: CPU generator of the batches and the augmentation.
 
     Returns:
@@ -92,13 +92,13 @@ def client_gradients(
 
 
 def matching_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return how far gradients point apart: 1 - cos, summed over the groups and their rows.
+    """Return the distance of two sets of gradients: 1 - cos, summed over groups and rows.
 
-    A row is the weight gradient of one output node; the bias gradient is one more.
+    The rows of a group are the weight gradient of each of the C classes, and the bias gradient.
 
     Args:
-        found: (G, C, D + 1).
-        wanted: (G, C, D + 1).
+        found: Gradients (G, C, D + 1) of the synthetic features.
+        wanted: Gradients (G, C, D + 1) to match.
     """
     rows = F.cosine_similarity(found[..., :-1], wanted[..., :-1], dim=-1)  # (G, C)
     biases = F.cosine_similarity(found[..., -1], wanted[..., -1], dim=-1)  # (G,)
@@ -115,16 +115,16 @@ def match_features(
     steps: int,
     lr: float,
 ) -> Tensor:
-    """Move features by gradient descent until their classes' gradients point as wanted.
+    """Return features moved by gradient descent on :func:`matching_loss`.
 
     Args:
-        features: (C, m, D): m of each class; not written.
-        wanted: (C, C, D + 1): each class's gradient.
-        held: (C,) bool: classes with a gradient; the features of others stay as they are.
-        weight: (C, D) of the head that the gradients are of.
+        features: (C, m, D): m synthetic features of each class; not written.
+        wanted: (C, C, D + 1): the gradient to match, for each class.
+        held: (C,) bool: classes with a gradient to match; other features stay as they are.
+        weight: Class vectors (C, D) of the head.
         bias: (C,).
-        steps: Of plain gradient descent.
-        lr: Their rate.
+        steps: Steps of plain gradient descent.
+        lr: Step size.
 
     Returns:
         Features (C, m, D).

@@ -1,6 +1,7 @@
 """Classifier heads: features (B, S, D) to logits (B, S, C).
 
-Weights are stored one row per class, (C, D), as ``nn.Linear`` has them.
+B images each have S streams (experts or tokens; 1 for a plain network) of D features, and there are
+C classes. Weights have one row per class, (C, D), as in ``nn.Linear``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class LinearHead(nn.Linear):
     Args:
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
-        bias: Whether it adds a bias (C,).
+        bias: Whether the head has a bias (C,).
     """
 
     def __init__(self, num_features: int, num_classes: int, bias: bool = True) -> None:
@@ -33,7 +34,7 @@ def linear_logits(features: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
     Args:
         features: (B, S, D).
-        weight: Class vectors (C, D), or (S, C, D): each stream's own.
+        weight: Class vectors (C, D) for all streams, or (S, C, D) with one set per stream.
         bias: (C,) or (S, C).
     """
     if weight.ndim == 2:
@@ -52,7 +53,8 @@ class CosineHead(nn.Module):
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
         scale: Largest absolute logit, above 0.
-        num_streams: None for one classifier; S for one of each stream, with weights (S, C, D).
+        num_streams: None for one classifier that all streams share; S for one classifier per
+            stream, with weights (S, C, D).
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class CosineHead(nn.Module):
 
 
 class StreamHead(nn.Module):
-    """A linear classifier for each stream, all initialised as :class:`LinearHead` is.
+    """One linear classifier per stream, each initialised as :class:`LinearHead` is.
 
     Args:
         num_streams: Streams S.
@@ -104,7 +106,8 @@ class FixedHead(nn.Module):
     Args:
         weight: Class vectors (C, D); copied.
         bias: Biases (C,), or ``None`` for no bias; copied.
-        scale: ``None`` for a linear map; else logits are ``scale * cos(features, class vector)``.
+        scale: ``None`` for a linear head; a number for a cosine head, whose logits are
+            ``scale * cos(features, class vector)`` plus the bias.
 
     Raises:
         FedltError: If a shape does not fit, or the scale is not above 0.

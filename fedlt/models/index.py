@@ -1,4 +1,4 @@
-"""The cached view of a model that makes reading and loading its state cheap."""
+"""Index of a model's tensors by name and group, cached so that reading and loading are cheap."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Part:
     """One parameter or buffer of a model."""
 
     name: str  # dotted name from the model's root
-    owner: Mapping[str, Tensor | None]  # the module's own table that holds it
-    key: str  # its name in that table
+    owner: Mapping[str, Tensor | None]  # the submodule's dictionary of parameters or of buffers
+    key: str  # name of the tensor in that dictionary
     tensor: Tensor  # the live tensor
-    is_parameter: bool  # else a persistent buffer
+    is_parameter: bool  # False: a persistent buffer
 
     def is_of(self, kind: TensorKind) -> bool:
-        """Say whether it is a parameter, a buffer or an integer buffer, as ``kind`` asks."""
+        """Whether this part is of a kind: a parameter, a buffer or an integer buffer."""
         if kind == "integer":
             return not self.is_parameter and not self.tensor.is_floating_point()
         return kind == "all" or self.is_parameter == (kind == "parameter")
 
 
 def find_parts(model: nn.Module) -> list[Part]:
-    """List parameters and persistent buffers in state_dict order, tied tensors once."""
+    """Return the parameters and persistent buffers in state_dict order, tied tensors once."""
     parts: list[Part] = []
     seen: set[int] = set()
     for path, module in model.named_modules():
@@ -55,7 +55,7 @@ def find_parts(model: nn.Module) -> list[Part]:
 
 
 def lies_under(name: str, prefix: str) -> bool:
-    """Say whether a dotted name lies under a dotted prefix; ``""`` is above every name."""
+    """Whether a dotted name lies under a dotted prefix; every name lies under ``""``."""
     return not prefix or name == prefix or name.startswith(f"{prefix}.")
 
 
@@ -70,7 +70,7 @@ class Index:
     Args:
         model: The model to read.
         groups: Declared prefixes and their groups; must hold the prefix ``""``.
-        packed: Views of a block in which tensors of the model lie, by name.
+        packed: Views by name into the block of memory that holds tensors of the model, if any.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Index:
         self._targets: dict[tuple[str, ...], _Targets] = {}
 
     def is_live(self) -> bool:
-        """Say whether every tensor is still the model's own and lies where it lay."""
+        """Whether every indexed tensor is still in the model, at the same memory address."""
         for owner, key, tensor, address in self._addresses:
             if owner.get(key) is not tensor or tensor.data_ptr() != address:
                 return False
         return True
 
     def names(self, group: Group | None, kind: TensorKind) -> tuple[str, ...]:
-        """Return the names of one group (``None``: all) and kind, in state_dict order."""
+        """Return the names of the tensors of a group (``None``: all) and kind, in order."""
         found = self._names.get((group, kind))
         if found is None:
             found = tuple(
@@ -106,7 +106,7 @@ class Index:
         return found
 
     def copy(self, tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> None:
-        """Copy ``tensors[name]`` into the live tensor, for each name; all are checked first.
+        """Copy ``tensors[name]`` into the live tensor for each name, after checking all of them.
 
         Raises:
             FedltError: If a name is missing or unknown, or a shape or number kind differs.
@@ -150,7 +150,7 @@ class Index:
 
 
 class _Targets:
-    """Live tensors to copy into: which of them lie in one block, and the names of the others."""
+    """Target tensors of a copy: the block that holds some of them, and the names of the others."""
 
     def __init__(self, live: Mapping[str, Tensor]) -> None:
         found = find_block(live)
@@ -161,5 +161,5 @@ class _Targets:
 
 
 def _live(tensor: Tensor, view: Tensor | None) -> Tensor:
-    """Return a model's tensor without its gradient, as the view of a block if it is one."""
+    """Return the tensor without gradient; its block's ``view`` where this view is the tensor."""
     return view if view is not None and view.data_ptr() == tensor.data_ptr() else tensor.detach()

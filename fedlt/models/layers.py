@@ -1,4 +1,4 @@
-"""What the convolutional backbones share: normalisation, convolution, initialisation."""
+"""Base class and parts of the backbones: normalisation, convolution, initialisation, splits."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Backbone(nn.Module):
 
     num_features: int  # features per stream, D
     num_streams: int = 1  # streams per image, S
-    num_blocks: int = 0  # blocks L whose features :meth:`block_features` gives; 0: none
+    num_blocks: int = 0  # blocks L that :meth:`block_features` shows; 0: the method is missing
 
     def block_features(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to the streams after every block, (B, L, S, D): for diagnostics.
 
         Raises:
-            FedltError: If the network has no blocks to look into; the default.
+            FedltError: If the backbone class does not define this method.
         """
         raise FedltError(f"backbone {type(self).__name__} has no block_features()")
 
     def split(self, own_stages: int) -> Split:
-        """Cut the network before its last stages, of which experts have their own.
+        """Return the network cut before its last stages, so that every expert gets its own copy.
 
         Args:
-            own_stages: How many they are, at least 1; at least one is left to be shared.
+            own_stages: Number of last stages, at least 1; at least one stage must be left to share.
 
         Raises:
-            FedltError: If it cannot be cut there; the default.
+            FedltError: If the network cannot be cut there, or the class does not define a cut.
         """
         raise FedltError(
             f"backbone {type(self).__name__} cannot be split into experts: it has no split()"
@@ -45,14 +45,14 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class Split:
-    """A backbone cut in two."""
+    """A backbone cut into its shared first blocks and a function that makes the last blocks."""
 
-    shared: nn.Module  # images (B, Ch, H, W) to maps; this very backbone's first blocks
-    make_branch: Callable[[float], Pooled]  # the rest anew, its widths times a factor in (0, 1]
+    shared: nn.Module  # the backbone's own first blocks: images (B, Ch, H, W) to maps
+    make_branch: Callable[[float], Pooled]  # new last blocks, widths times a factor in (0, 1]
 
 
 class Pooled(nn.Sequential):
-    """Blocks, and the mean over the image: maps (B, in, h, w) to features (B, 1, D)."""
+    """Last blocks and global average pooling: maps (B, in, h, w) to features (B, 1, D)."""
 
     def __init__(self, *blocks: nn.Module, num_features: int) -> None:
         super().__init__(*blocks)
@@ -67,7 +67,7 @@ class Pooled(nn.Sequential):
 
 
 class Trunk(nn.Sequential):
-    """The first blocks of a network, laid out as its own forward does it."""
+    """The first blocks of a network, in the memory layout that the network's forward uses."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to maps."""
@@ -78,7 +78,7 @@ class Trunk(nn.Sequential):
 
 
 def check_split(name: str, own_stages: int, stages: int) -> None:
-    """Refuse to cut a network of so many stages where nothing would be shared, or nothing own.
+    """Refuse a cut that would leave no stage to share, or none for the experts.
 
     Raises:
         FedltError: If ``own_stages`` is not in 1 .. stages - 1.
@@ -91,10 +91,10 @@ def check_split(name: str, own_stages: int, stages: int) -> None:
 
 
 def group_count(channels: int) -> int:
-    """Return how many groups GroupNorm makes of ``channels``.
+    """Return the number of groups for GroupNorm over ``channels``.
 
-    The largest divisor that leaves at least 4 channels per group and is at most 32, the number of
-    Wu and He, ECCV 2018 (https://arxiv.org/abs/1803.08494); 1 where no other divisor fits.
+    The number is the largest divisor up to 32 that leaves at least 4 channels per group, else 1.
+    32 is the number of Wu and He, ECCV 2018 (https://arxiv.org/abs/1803.08494).
     """
     return max(g for g in range(1, max(1, min(32, channels // 4)) + 1) if channels % g == 0)
 
@@ -113,9 +113,9 @@ def make_norm(norm: str, channels: int) -> nn.Module:
 
 
 def channels_last_on_cpu(x: Tensor) -> Tensor:
-    """Lay a CPU batch out with the channels innermost, in which CPU convolutions are faster.
+    """Return a CPU batch in channels-last memory layout, in which CPU convolutions are faster.
 
-    Written with views, so that it works under ``torch.func.vmap`` and also marks one-channel
+    The function uses views, so it works under ``torch.func.vmap`` and also marks one-channel
     images, whose layout is ambiguous. A batch that has this layout is not copied.
 
     Args:
@@ -137,9 +137,9 @@ def conv3x3(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2
 
 
 def reset_parameters(backbone: nn.Module) -> None:
-    """Draw every convolution by He et al., ICCV 2015 (https://arxiv.org/abs/1502.01852), fan-out.
+    """Initialise convolutions as He et al., ICCV 2015 (https://arxiv.org/abs/1502.01852), fan-out.
 
-    The draws come from torch's global generator, in module order.
+    Weights are drawn from torch's global generator, in module order.
     """
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,9 +1,9 @@
 """Classifiers trained on given features: softmax regression by mini-batch SGD.
 
-The gradients are written out, so a step costs a few matrix products. Used by what retrains a
-classifier on a frozen backbone: CCVR and CReFF on drawn features, cRT and LWS (Kang et al., ICLR
-2020, https://arxiv.org/abs/1910.09217) on real ones. A function of its arguments: every draw comes
-from the generator that is given.
+The gradients are written out, so a step costs a few matrix products. Methods that retrain a head on
+a frozen backbone use this module: CCVR and CReFF on synthetic features, cRT and LWS (Kang et al.,
+ICLR 2020, https://arxiv.org/abs/1910.09217) on real features. All random numbers come from the
+generator in the arguments.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Head = dict[str, Tensor]  # weight (C, D) and bias (C,), as ``LinearHead`` has t
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How a classifier is trained on features."""
+    """Settings of SGD on features."""
 
     epochs: int
     lr: float
     batch_size: int = 32
     momentum: float = 0.0
     weight_decay: float = 0.0
-    balanced: bool = False  # draw classes alike, with replacement, instead of a pass over the rows
+    balanced: bool = False  # True: draw rows with replacement, every class with the same chance
 
 
 def draw_head(num_features: int, num_classes: int, generator: torch.Generator) -> Head:
-    """Draw a linear head as ``LinearHead`` does, U(-1/sqrt(D), 1/sqrt(D)), from a generator."""
+    """Return a linear head initialised as ``LinearHead``, U(-1/sqrt(D), 1/sqrt(D))."""
     bound = num_features**-0.5
     drawn = torch.rand(num_classes, num_features + 1, generator=generator)
     values = (2 * drawn - 1) * bound
@@ -57,12 +57,12 @@ def train_head(
     """Return a linear head trained by cross-entropy on features.
 
     Args:
-        head: The start, ``weight`` (C, D) and ``bias`` (C,); not written.
+        head: Head to start from, ``weight`` (C, D) and ``bias`` (C,); not written.
         features: (N, D).
-        labels: (N,) int64. Class vectors of classes not among them get no gradient: no feature
-            says where they should lie.
+        labels: (N,) int64. Class vectors of classes without a label get no gradient, since no
+            feature says where they should lie.
         settings: Epochs, rates and batches.
-        generator: CPU generator of the order.
+        generator: CPU generator of the order of the rows.
     """
     held = torch.zeros(len(head["bias"]), dtype=head["bias"].dtype)
     held[labels] = 1
@@ -84,7 +84,7 @@ def train_scales(
     settings: ProbeSettings,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return one factor a class (C,) for the class vectors of a frozen head: LWS.
+    """Return factors (C,), one per class, learnt for the class vectors of a frozen head: LWS.
 
     The logits are ``scale_c * <w_c, f> + b_c``; the factors start at 1.
 
@@ -93,7 +93,7 @@ def train_scales(
         features: (N, D).
         labels: (N,) int64.
         settings: Epochs, rates and batches.
-        generator: CPU generator of the order.
+        generator: CPU generator of the order of the rows.
     """
     products = features @ head["weight"].T  # (N, C)
 
@@ -114,7 +114,7 @@ def _train(
     settings: ProbeSettings,
     generator: torch.Generator,
 ) -> list[Tensor]:
-    """Run SGD and return what ``start`` has become."""
+    """Return the tensors of ``start`` trained by SGD; ``start`` is not written."""
     trained = [tensor.clone() for tensor in start]
     buffers: list[Tensor | None] = [None for _ in trained]
     for _ in range(settings.epochs):
@@ -133,7 +133,7 @@ def _train(
 def _batches(
     labels: Tensor, settings: ProbeSettings, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Yield the positions of one epoch's batches."""
+    """Yield the row numbers of each batch of one epoch."""
     if settings.balanced:
         weights = labels.bincount().double().reciprocal()[labels]
         order = torch.multinomial(weights, len(labels), replacement=True, generator=generator)

@@ -1,6 +1,7 @@
 """A perceptron with one hidden layer: the smallest backbone, for trials and for tiny images.
 
-Its width is that of the two layers of McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629.
+The layer has 200 units, as each of the two layers of McMahan et al., AISTATS 2017,
+https://arxiv.org/abs/1602.05629.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fedlt.models.layers import Backbone, Split, make_norm
 
 
 class Mlp(Backbone):
-    """All pixels to one layer of hidden units, norm and ReLU.
+    """Backbone of one fully connected layer over all pixels, norm and ReLU.
 
     Args:
         in_channels: Image channels Ch.
@@ -30,11 +31,11 @@ class Mlp(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to features (B, 1, D)."""
-        units = self.hidden(x.flatten(1))[:, :, None, None]  # (B, D, 1, 1): what norms take
+        units = self.hidden(x.flatten(1))[:, :, None, None]  # (B, D, 1, 1): the norms take maps
         return F.relu(self.norm(units)).flatten(1).unsqueeze(1)
 
     def split(self, own_stages: int) -> Split:
-        """Refuse: with one hidden layer there is nothing to share."""
+        """Refuse a split, since a network of one hidden layer has nothing to share."""
         raise FedltError(
             "backbone mlp cannot be split into experts: it has one layer, so nothing would be "
             "shared; take model.name cnn or a resnet"

@@ -1,10 +1,10 @@
 """``Model``: one backbone, named heads, and the group of every parameter and buffer.
 
-Besides, there may be networks of a client plugin's own, such as a teacher: they are averaged, kept
-or fixed by their group as the rest is, but trained by the plugin alone.
+The group of a tensor says where the tensor lives: ``shared`` tensors travel and are averaged,
+``personal`` tensors stay with their client, ``fixed`` tensors are never trained nor averaged.
 
-A group says where a tensor lives: ``shared`` tensors travel and are averaged, ``personal`` ones
-stay with their client, ``fixed`` ones are never trained and never averaged.
+A client plugin may add networks, such as a teacher. Their tensors have groups like all others, but
+only the plugin trains them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["GROUPS", "Group", "Model"]
 
 
 class Model(nn.Module):
-    """A backbone with named heads; the first head added is the one ``forward`` uses.
+    """A backbone with named heads; ``forward`` uses the head that was added first.
 
     Parameters and buffers keep their names once the model is built. Buffers must be updated in
     place. Non-persistent buffers are constants of a module and belong to no group.
@@ -57,13 +57,13 @@ class Model(nn.Module):
         self._groups: dict[str, Group] = {"": "shared"}
         self._index: Index | None = None
         self._packed: dict[str, Tensor] = {}  # views of the block in which tensors lie
-        self._cosine: tuple[float, bool] | None = None  # what linear heads become: see below
-        self._has_stream_heads = False  # a linear head becomes one for every stream
+        self._cosine: tuple[float, bool] | None = None  # arguments of use_cosine_heads()
+        self._has_stream_heads = False  # True after use_stream_heads()
         self._stream_names: tuple[str, ...] = ()  # as declared; (): numbered
         self.image_shape = image_shape
         self.backbone = backbone
         self.heads = nn.ModuleDict()
-        self.networks = nn.ModuleDict()  # a plugin's own, outside backbone and heads
+        self.networks = nn.ModuleDict()  # networks of the client plugin, see add_network()
 
     @property
     def num_features(self) -> int:
@@ -77,12 +77,12 @@ class Model(nn.Module):
 
     @property
     def stream_names(self) -> tuple[str, ...]:
-        """Names of the S streams, by which they are scored; () for a single stream.
+        """Names of the S streams, under which evaluation scores each stream; () for one stream.
 
-        They are those of :meth:`name_streams`, else ``stream_1`` to ``stream_S``.
+        The names come from :meth:`name_streams`; the default is ``stream_1`` to ``stream_S``.
 
         Raises:
-            FedltError: If other streams were named than the backbone has.
+            FedltError: If the number of declared names is not the number of streams.
         """
         count = self.num_streams
         if self._stream_names and len(self._stream_names) != count:
@@ -95,11 +95,11 @@ class Model(nn.Module):
         """Declare the names of the streams, in their order.
 
         Args:
-            names: One a stream, each an identifier; no generic head may have one of them.
+            names: One identifier per stream; heads of the global model must have other names.
 
         Raises:
-            FedltError: If a name is no identifier or is there twice, or their number is not that of
-                the streams.
+            FedltError: If a name is no identifier or stands twice, or the number of names is not
+                the number of streams.
         """
         for name in names:
             if not name.isidentifier() or names.count(name) > 1:
@@ -127,8 +127,8 @@ class Model(nn.Module):
         """Let every :class:`LinearHead` added from now on become a :class:`CosineHead`.
 
         Args:
-            scale: Of the cosines.
-            by_stream: Give every stream a head of its own.
+            scale: Factor of the cosines.
+            by_stream: Whether every stream gets class vectors of its own.
         """
         self._cosine = scale, by_stream
 
@@ -137,7 +137,7 @@ class Model(nn.Module):
         self._has_stream_heads = True
 
     def _adapted(self, head: nn.Module) -> nn.Module:
-        """Return what becomes of a head: a new one where it is of another kind."""
+        """Return the head to add: a linear head is replaced if another kind was asked for."""
         if not isinstance(head, LinearHead):
             return head
         size = (head.in_features, head.out_features)
@@ -147,15 +147,15 @@ class Model(nn.Module):
         return StreamHead(self.num_streams, *size) if self._has_stream_heads else head
 
     def add_network(self, name: str, network: nn.Module, *, group: Group) -> None:
-        """Add a network of a plugin's own, which neither ``features`` nor a head reads.
+        """Add a network of a client plugin, such as a teacher; features and heads ignore it.
 
-        Its parameters have names under ``networks.<name>.``. They require no gradient:
-        ``Client.train(network=name)`` trains them, and what else trains the model does not.
+        The network's tensors have names under ``networks.<name>.``. Its parameters require no
+        gradient: only ``Client.train(network=name)`` trains them.
 
         Args:
-            name: Its name, a new identifier.
+            name: Name of the network, a new identifier.
             network: The module.
-            group: ``shared`` ones are averaged, ``personal`` ones kept, ``fixed`` ones sent once.
+            group: ``shared`` networks are averaged, ``personal`` kept, ``fixed`` sent once.
 
         Raises:
             FedltError: If the name is taken or not an identifier.
@@ -169,13 +169,13 @@ class Model(nn.Module):
     def add_head(self, name: str, head: nn.Module, *, group: Group | None = None) -> None:
         """Add a head ``(B, S, D) -> (B, S, C)`` and declare its group.
 
-        A :class:`LinearHead` becomes another one where :meth:`use_cosine_heads` or
-        :meth:`use_stream_heads` was called.
+        A :class:`LinearHead` is replaced by another kind of head after :meth:`use_cosine_heads`
+        or :meth:`use_stream_heads`.
 
         Args:
-            name: Its name, a new identifier.
-            head: The module; ``in_features`` and ``out_features`` are checked where it has them.
-            group: Its group; ``None`` means the head's own ``default_group``, or ``shared``.
+            name: Name of the head, a new identifier.
+            head: The module; its ``in_features`` and ``out_features`` are checked if present.
+            group: Group of the head; ``None``: the head's ``default_group``, else ``shared``.
 
         Raises:
             FedltError: If the name is taken or not an identifier, or a size does not fit.
@@ -198,10 +198,10 @@ class Model(nn.Module):
     def set_group(self, prefix: str, group: Group) -> None:
         """Declare the group of every parameter and buffer under a dotted prefix.
 
-        A declaration replaces earlier ones under its prefix; of the rest, the longest prefix of a
-        name decides. ``""`` stands for the whole model.
-        Parameters that become ``fixed`` no longer require gradients, for good. A tensor that the
-        model knows by several names has the group of its first one.
+        A declaration replaces earlier ones under its prefix. Of all declared prefixes of a name,
+        the longest decides. ``""`` stands for the whole model.
+        Parameters that become ``fixed`` stop requiring gradients for good. A tensor with several
+        names (tied weights) has the group of its first name.
 
         Raises:
             FedltError: If the group is unknown or nothing lies under the prefix.
@@ -230,7 +230,7 @@ class Model(nn.Module):
         return groups[name]
 
     def names(self, group: Group | None = None) -> tuple[str, ...]:
-        """Return the names of a group (``None``: all), in state_dict order."""
+        """Return the names of a group's tensors (``None``: all groups), in state_dict order."""
         return self._current().names(group, "all")
 
     def parameter_names(self, group: Group | None = None) -> tuple[str, ...]:
@@ -242,7 +242,7 @@ class Model(nn.Module):
         return self._current().names(group, "buffer")
 
     def integer_names(self, group: Group | None = None) -> tuple[str, ...]:
-        """Return the names of buffers that are not floating point, and so are never averaged."""
+        """Return the names of a group's integer buffers, which are never averaged."""
         return self._current().names(group, "integer")
 
     def shapes(self) -> dict[str, torch.Size]:
@@ -252,7 +252,7 @@ class Model(nn.Module):
     def state(self) -> dict[str, Tensor]:
         """Return the live tensors by name: detached, not cloned, in state_dict order.
 
-        The tensors are cached and change with the model; the dictionary is the caller's own.
+        The tensors are cached and change with the model; the caller may change the dictionary.
         """
         return dict(self._fresh().live)
 
@@ -261,12 +261,12 @@ class Model(nn.Module):
 
         Args:
             tensors: Sources by name; never written, so they may lie in read-only memory.
-            names: What to load; further entries of ``tensors`` are then ignored. ``None`` loads
-                everything, and then ``tensors`` must hold exactly the model's names.
+            names: Names to load; other entries of ``tensors`` are ignored. ``None`` loads the
+                whole model, and ``tensors`` must then hold exactly the model's names.
 
         Raises:
-            FedltError: If a name is missing or unknown, or a shape or number kind differs. Nothing
-                has been written then.
+            FedltError: If a name is missing or unknown, or a shape or number kind differs. The
+                model is then unchanged.
         """
         index = self._fresh()
         wanted = index.order if names is None else tuple(names)
@@ -276,15 +276,15 @@ class Model(nn.Module):
         index.copy(tensors, wanted)
 
     def load_groups(self, tensors: Mapping[Group, Mapping[str, Tensor]]) -> None:
-        """Copy values into every tensor of some groups, as :meth:`load` does for each of them."""
+        """Copy values into all tensors of the given groups, with the checks of :meth:`load`."""
         index = self._fresh()
         for group, values in tensors.items():
             index.copy(values, index.names(group, "all"))
 
     def pack(self) -> None:
-        """Lay the shared float32 tensors out in one block, so that one call moves them all.
+        """Move the shared float32 tensors into one block of memory, so that one call copies all.
 
-        Do it once the model is built; tensors replaced later are moved one by one.
+        Call this method when the model is complete; tensors replaced later are copied singly.
         """
         parts = {part.name: part for part in find_parts(self)}
         shared = {name: parts[name].tensor.detach() for name in self.names("shared")}
@@ -295,7 +295,7 @@ class Model(nn.Module):
         self._index = None
 
     def layout(self) -> Layout:
-        """Return how the shared float32 tensors lie in a block."""
+        """Return the layout of the shared float32 tensors in one block: order and offsets."""
         index = self._current()
         return Layout.of({name: index.live[name] for name in index.names("shared", "all")})
 
@@ -316,5 +316,5 @@ class Model(nn.Module):
             self.__dict__["_index"] = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the cache out of pickles and copies: it points into this model's memory."""
+        """Return the state without the caches, whose pointers are valid in this model only."""
         return {**self.__dict__, "_index": None, "_packed": {}}

@@ -25,10 +25,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def set_training_modes(model: Model, trained: Sequence[str]) -> None:
-    """Put a model into training mode, except the parts of which no parameter is trained.
+    """Put a model into training mode, but parts without a trained parameter into evaluation mode.
 
-    A part is the backbone or a network of the plugin's own. A part that stays as it is evaluates,
-    so that its BatchNorm statistics stay as they are, too.
+    A part is the backbone or a network of the client plugin. Evaluation mode keeps the BatchNorm
+    statistics of an untrained part unchanged.
 
     Args:
         model: The model, changed in place.

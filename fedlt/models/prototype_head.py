@@ -1,4 +1,4 @@
-"""FedNH's classifier: unit class prototypes that a server moves, and a learnable scale.
+"""Head of FedNH: unit class prototypes that the server moves, and a learnable scale.
 
 Dai et al., Tackling data heterogeneity in federated learning with class prototypes, AAAI 2023,
 https://arxiv.org/abs/2212.02758.
@@ -16,17 +16,17 @@ PrototypeStart = Literal["orthogonal", "uniform"]
 
 
 class PrototypeHead(nn.Module):
-    """``scale * cos(features, prototype)``.
+    """Head with one prototype per class: logits ``scale * cos(features, prototype)``.
 
-    The prototypes are drawn from torch's global generator. ``orthogonal``: orthonormal, where there
-    are at least as many features as classes; else the normalised rows of a matrix with orthonormal
-    columns. ``uniform``: each uniform on the sphere.
+    The prototypes are drawn from torch's global generator. ``orthogonal`` prototypes are
+    orthonormal if D >= C, else the normalised rows of a matrix with orthonormal columns.
+    ``uniform`` prototypes are each uniform on the unit sphere.
 
     Args:
         num_features: Features per stream, D.
         num_classes: Number of classes, C.
-        scale: Where the learnable scale starts.
-        start: Which prototypes.
+        scale: Initial value of the learnable scale.
+        start: Kind of initial prototypes.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class PrototypeHead(nn.Module):
 
 
 def move_prototypes(prototypes: Tensor, sums: Tensor, momentum: float) -> Tensor:
-    """Move unit prototypes towards the directions of the class means.
+    """Return unit prototypes moved towards the directions of the class means.
 
     Args:
         prototypes: (C, D), unit rows; not written.
-        sums: (C, D) of unit features of each class: its direction is that of the class mean. A
-            class without features has a row of zeros and keeps its prototype.
+        sums: (C, D), sums of the unit features of each class, which point as the class means do.
+            A class without features has a row of zeros and keeps its prototype.
         momentum: Share of the old prototype, 0 .. 1.
 
     Returns:

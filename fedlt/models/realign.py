@@ -1,11 +1,11 @@
-"""Realigned classifiers: GLA-FR of FedLoGe, tau-normalisation, scaled rows, logit adjustment.
+"""Realigned heads: GLA-FR of FedLoGe, tau-normalisation, scaled rows, logit adjustment.
 
 * FedLoGe: Xiao et al., ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH.
 * tau-normalisation and LWS: Kang et al., ICLR 2020, https://arxiv.org/abs/1910.09217.
 * Logit adjustment: Menon et al., ICLR 2021, https://arxiv.org/abs/2007.07314.
 
-Functions of weights with one row per class, (C, D), or of biases (C,). No input is
-written. A row of zeros has no direction and stays zero.
+All functions take weights with one row per class, (C, D), or biases (C,). No input is written. A
+row of zeros has no direction and stays zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _row_norms(weight: Tensor) -> Tensor:
 
 
 def tau_norm(weight: Tensor, tau: float) -> Tensor:
-    """Divide every class vector by its norm to the power ``tau``.
+    """Return class vectors divided by their norm to the power ``tau``.
 
     Args:
         weight: Class vectors (C, D).
@@ -34,11 +34,11 @@ def tau_norm(weight: Tensor, tau: float) -> Tensor:
 
 
 def global_realign(weight: Tensor, scale: float = 1.0) -> Tensor:
-    """Give every class vector of the global auxiliary head the same norm (GA-FR).
+    """Return the class vectors of the global auxiliary head scaled to one norm (GA-FR).
 
     Args:
         weight: Class vectors psi (C, D).
-        scale: The norm they get; FedLoGe's paper has 1. It matters only relative to a bias.
+        scale: The norm, 1 in FedLoGe's paper. The norm matters only relative to a bias.
 
     Returns:
         New class vectors (C, D), ``scale * psi_c / |psi_c|``.
@@ -47,7 +47,7 @@ def global_realign(weight: Tensor, scale: float = 1.0) -> Tensor:
 
 
 def local_realign(global_weight: Tensor, local_weight: Tensor) -> Tensor:
-    """Give the global class vectors the norms that a client learnt (LA-FR).
+    """Return the global class vectors scaled by the norms of a client's class vectors (LA-FR).
 
     Args:
         global_weight: Class vectors psi (C, D) of the global auxiliary head.
@@ -60,7 +60,7 @@ def local_realign(global_weight: Tensor, local_weight: Tensor) -> Tensor:
 
 
 def scaled_rows(weight: Tensor, scales: Tensor) -> Tensor:
-    """Multiply every class vector by a factor of its own: LWS, ``s_c w_c``.
+    """Return class vectors multiplied by one factor per class: LWS, ``s_c w_c``.
 
     Args:
         weight: Class vectors (C, D).
@@ -73,11 +73,11 @@ def scaled_rows(weight: Tensor, scales: Tensor) -> Tensor:
 
 
 def adjusted_bias(bias: Tensor, class_counts: Tensor, tau: float) -> Tensor:
-    """Take a class prior out of the logits: post-hoc logit adjustment (Menon et al., eq. 9).
+    """Return biases minus the log prior: post-hoc logit adjustment (Menon et al., eq. 9).
 
     Args:
         bias: Biases (C,).
-        class_counts: (C,) images behind the prior; a class without any counts as one image.
+        class_counts: (C,) class counts of the prior; an empty class counts as one image.
         tau: 0 changes nothing, 1 is Bayes-consistent for the balanced error.
 
     Returns:

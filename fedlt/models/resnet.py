@@ -48,8 +48,8 @@ class BasicBlock(nn.Module):
         out_channels: Channels of the output.
         stride: Stride of the first convolution and of the shortcut.
         norm: ``batch`` or ``group``.
-        projects: Whether a changed shape is met by a 1x1 convolution (option B) or by padding
-            with zeros (option A).
+        projects: Shortcut where the shape changes: a 1x1 convolution (True, option B) or padding
+            with zeros (False, option A).
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ResNet(Backbone):
         return maps.mean((2, 3)).unsqueeze(1)
 
     def split(self, own_stages: int) -> Split:
-        """Cut before the last stages."""
+        """Return the network cut before its last ``own_stages`` stages."""
         check_split("ResNet", own_stages, len(self.depths))
         first = len(self.depths) - own_stages
         shared = Trunk(self.stem, *self.stages[:first])
@@ -114,9 +114,9 @@ class ResNet(Backbone):
 def _stages(
     make: Callable[..., BasicBlock], depths: Sequence[int], widths: Sequence[int], first: int = 0
 ) -> list[nn.Sequential]:
-    """Return stages of blocks, the first of them number ``first`` of its network.
+    """Return consecutive stages of blocks, beginning with stage number ``first`` of a network.
 
-    ``widths`` begins with that of the input. All but a network's first stage halve the image.
+    ``widths`` lists the input's width, then each stage's. All stages but number 0 halve the image.
     """
     stages = []
     for number, depth in enumerate(depths):
@@ -130,7 +130,7 @@ def _stages(
 def _branch(
     make: Callable[..., BasicBlock], depths: tuple[int, ...], width: int, first: int, factor: float
 ) -> Pooled:
-    """Return the stages from ``first`` on, with a factor of their widths."""
+    """Return new stages from ``first`` on, their widths multiplied by ``factor``."""
     own = [max(1, round(factor * width * 2**n)) for n in range(first, len(depths))]
     stages = _stages(make, depths[first:], [width * 2 ** (first - 1), *own], first)
     return Pooled(*stages, num_features=own[-1])

@@ -1,7 +1,7 @@
-"""A vision transformer with a class token and a distillation token, of any image size.
+"""A vision transformer with a class token and a distillation token, for any image size.
 
 Touvron et al., Training data-efficient image transformers and distillation through attention
-(DeiT), ICML 2021, https://arxiv.org/abs/2012.12877, section 4. The network is timm's.
+(DeiT), ICML 2021, https://arxiv.org/abs/2012.12877, section 4. The library timm has the network.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from fedlt.errors import FedltError
 from fedlt.models.layers import Backbone
 
 NO_DECAY: Final = tuple(f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", "dist_token"))
-_MOST_PATCHES = 8  # a side, where the patch is not given
+_MOST_PATCHES = 8  # largest number of patches along a side, if no patch size is given
 
 
 def patch_side(image_size: int) -> int:
-    """Return the smallest patch of at least 2 pixels that leaves at most 8 patches a side."""
+    """Return the smallest patch side, at least 2 pixels, that gives at most 8 patches per side."""
     smallest = max(2, -(-image_size // _MOST_PATCHES))
     return next(s for s in range(smallest, max(smallest, image_size) + 1) if not image_size % s)
 
 
 class DistilledViT(Backbone):
-    """Pre-norm transformer; its streams are the normalised CLS token (0) and DIST token (1).
+    """Pre-norm transformer whose streams are the normalised CLS (0) and DIST (1) tokens.
 
     Args:
         in_channels: Image channels Ch.
         image_size: Image side, pixels.
         patch: Side of a patch, pixels; None: :func:`patch_side`.
         width: Features of a token, D.
-        depth: Blocks.
+        depth: Number of blocks.
         heads: Attention heads; a divisor of ``width``.
         mlp_ratio: Hidden units of a block's perceptron, times D.
-        drop_path: Stochastic depth of the last block; it grows linearly from 0.
+        drop_path: Stochastic depth of the last block; the rate grows linearly from 0.
 
     Raises:
         FedltError: If timm is not installed, or a size does not fit.
@@ -75,7 +75,7 @@ class DistilledViT(Backbone):
             img_size=image_size,
             patch_size=side,
             in_chans=in_channels,
-            num_classes=0,  # without its heads: the strategy has its own
+            num_classes=0,  # no heads from timm: the strategy adds its own
             embed_dim=width,
             depth=depth,
             num_heads=heads,
@@ -93,7 +93,7 @@ class DistilledViT(Backbone):
     def block_features(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to the two tokens after every block, (B, depth, 2, D).
 
-        They are not normalised: the network's last LayerNorm comes after the last block.
+        These tokens are not normalised: the network's last LayerNorm comes after the last block.
         """
         found: list[Tensor] = []
 
@@ -113,9 +113,9 @@ def fuse(logits: Tensor, how: str) -> Tensor:
     """Return the logits (B, C) of an image from those of its two tokens, (B, 2, C).
 
     Args:
-        logits: Of CLS and DIST.
-        how: ``logits``: their mean, the paper's; ``probs``: the logarithm of the mean of their
-            probabilities; ``cls`` or ``dist``: one of them.
+        logits: Logits of CLS and DIST.
+        how: ``logits``: mean of the two, as in the paper; ``probs``: logarithm of the mean
+            probabilities; ``cls`` or ``dist``: the logits of one token.
     """
     if how == "logits":
         return logits.mean(dim=1)
