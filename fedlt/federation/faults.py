@@ -61,14 +61,7 @@ class RoundFaults:
 
     def by_kind(self) -> dict[str, list[int]]:
         """Return the clients of each kind."""
-        kinds: dict[str, Iterable[int]] = {
-            "lost": self.lost,
-            "dropped": self.dropped,
-            "partial": self.partial,
-            "corrupt": self.corrupt,
-            "stale": self.stale,
-        }
-        return {kind: list(cids) for kind, cids in kinds.items()}
+        return {kind: list(getattr(self, kind)) for kind in KINDS if hasattr(self, kind)}
 
 
 @dataclass(frozen=True, eq=False)

