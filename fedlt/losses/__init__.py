@@ -1,4 +1,4 @@
-"""Losses: one paper per file, pure functions of logits."""
+"""Losses: one paper per file, pure functions of logits or features."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from torch import Tensor
 def effective_number_weights(class_counts: Tensor, *, beta: float) -> Tensor:
     """Return ``(1 - beta) / (1 - beta^n)`` for every class, scaled to a mean of 1 (equation 9).
 
-    The mean is over the classes that the client holds; the others have weight 0. With ``beta`` 0,
-    or with equal counts, every held class has exactly weight 1.
+    n is the class count. The mean is over the classes that the client holds; other classes have
+    weight 0. With ``beta`` 0, or with equal counts, every held class has exactly weight 1.
 
     Args:
-        class_counts: (C,) of the client itself.
-        beta: In [0, 1); near 1 the weights tend to 1 / n.
+        class_counts: The client's class counts (C,).
+        beta: In [0, 1); for beta near 1 the weights tend to 1 / n.
 
     Returns:
         float32 (C,).

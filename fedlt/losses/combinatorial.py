@@ -1,12 +1,12 @@
 """SCoRe: Majee et al., Submodular combinatorial representation learning, ICML 2024.
 
-https://arxiv.org/abs/2310.00165. Its total information: the sum over classes of a submodular
-function f of the batch's images of a class, A_k, over their number:
+https://arxiv.org/abs/2310.00165. The loss is the paper's total information. A_k are the batch's
+images of class k, f is a submodular function, and S_ij is the cosine of the embeddings of i and j:
 
-    L = sum_k f(A_k) / |A_k|,  S_ij the cosine of the embeddings of images i and j
+    L = sum_k f(A_k) / |A_k|
 
-It is small where classes lie apart and, for the graph cut, close together. Here it is also divided
-by the number of images, so that its size does not grow with the batch.
+The loss is small where classes lie far from each other and, for the graph cut, where each class is
+compact. Here L is also divided by the batch size, so that the loss does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch.nn.functional import normalize
 
 
 def facility_location(embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return the loss with f(A) = sum over all i of max over j in A of S_ij.
+    """Return the loss with f(A) = sum over all images i of the largest S_ij with j in A.
 
-    The images of A_k itself would add |A_k| / |A_k|, a constant, and are left out.
+    Images i in A_k are left out: they would only add the constant |A_k| / |A_k|.
 
     Args:
         embeddings: (B, S, D); the streams are averaged.
@@ -32,15 +32,15 @@ def facility_location(embeddings: Tensor, labels: Tensor, num_classes: int) -> T
     similar = _cosines(embeddings)  # (S, B, B)
     members = _members(labels, num_classes)  # (B, C)
     masked = torch.where(members, similar[..., None], -2.0)  # (S, B, B, C)
-    nearest = masked.amax(dim=2)  # (S, B, C): of image i to class k
-    counted = ~members & members.any(dim=0)  # (B, C): i is not of class k, which is there
+    nearest = masked.amax(dim=2)  # (S, B, C): largest cosine of image i to class k
+    counted = ~members & members.any(dim=0)  # (B, C): class k is in the batch, i is not in it
     sizes = members.sum(dim=0).clamp(min=1)  # (C,)
     each = torch.where(counted, nearest, 0.0) / sizes
     return each.sum(dim=(1, 2)).mean() / len(labels)
 
 
 def graph_cut(embeddings: Tensor, labels: Tensor, num_classes: int, *, within: float) -> Tensor:
-    """Return the loss with f(A) = sum of S_ij, i in A and j outside, - lambda sum of S_ij in A.
+    """Return the loss with f(A) = sum of S_ij (i in A, j outside) - lambda sum of S_ij (both in A).
 
     Args:
         embeddings: (B, S, D); the streams are averaged.
@@ -54,7 +54,7 @@ def graph_cut(embeddings: Tensor, labels: Tensor, num_classes: int, *, within: f
     similar = _cosines(embeddings)  # (S, B, B)
     sizes = _members(labels, num_classes).sum(dim=0)  # (C,)
     same = labels[:, None] == labels  # (B, B)
-    each = torch.where(same, -within * similar, similar).sum(dim=2)  # (S, B): of image i
+    each = torch.where(same, -within * similar, similar).sum(dim=2)  # (S, B): sum for image i
     return (each / sizes[labels]).sum(dim=1).mean() / len(labels)
 
 

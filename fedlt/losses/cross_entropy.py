@@ -1,4 +1,4 @@
-"""Cross-entropy over one or several streams of logits, plain or with a weight for each class."""
+"""Cross-entropy over one or several streams of logits, plain or with a weight per class."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Final, Literal
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-Divisor = Literal["images", "weights"]  # of a sum over a batch of weighted losses
-TINY: Final = 1e-12  # the least sum of weights that a loss is divided by
+Divisor = Literal["images", "weights"]  # divisor of a batch's sum of weighted losses
+TINY: Final = 1e-12  # the smallest sum of weights that a loss is divided by
 
 _UNDER_VMAP: ContextVar[bool] = ContextVar("_UNDER_VMAP", default=False)
 
 
 @contextmanager
 def under_vmap() -> Iterator[None]:
-    """Compute :func:`cross_entropy` by operations that ``vmap`` has batching rules for.
+    """Inside the block, compute :func:`cross_entropy` from operations with batching rules.
 
-    PyTorch's own cross-entropy has none, and is then taken apart in Python, a tenth of a tiny
-    model's step. The gradient has the same bits either way, the loss may differ in the last.
+    PyTorch's own cross-entropy has no rule for ``vmap``, which then decomposes the operation in
+    Python: a tenth of a tiny model's step. Gradients have the same bits either way; the last bit
+    of the loss may differ.
     """
     token = _UNDER_VMAP.set(True)
     try:
@@ -49,17 +50,17 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def class_weighted_cross_entropy(
     logits: Tensor, labels: Tensor, weights: Tensor, *, divide_by: Divisor
 ) -> Tensor:
-    """Return the sum of ``weights[label]`` times the cross-entropy, divided as the method has it.
+    """Return the batch's sum of ``weights[label]`` times cross-entropy, divided by ``divide_by``.
 
-    With weights of 1 the result is that of :func:`cross_entropy`, bit for bit, either way.
+    If all weights are 1, the result is that of :func:`cross_entropy`, bit for bit.
 
     Args:
         logits: Logits (B, C) or (B, S, C).
         labels: Classes (B,), int64.
         weights: (C,), at least 0.
-        divide_by: ``images``: the number of rows B * S; a batch of frequent classes then makes a
-            small step. ``weights``: the sum of the rows' weights; the step has the size of a plain
-            one in every batch. Rows that all have weight 0 give 0.
+        divide_by: ``images``: divide by the number of rows B * S; a batch of frequent classes then
+            takes a small step. ``weights``: divide by the sum of the rows' weights; every batch
+            then takes a step of the usual size. If all weights in a batch are 0, the loss is 0.
 
     Returns:
         A scalar.
@@ -77,13 +78,13 @@ def cross_entropy_rows(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy in nats of the softmax, a scalar: the mean over streams and batch."""
+    """Return the softmax's entropy in nats, a scalar: the mean over the streams and the batch."""
     log_p = logits.log_softmax(dim=-1)
     return -(log_p.exp() * log_p).sum(dim=-1).mean()
 
 
 def _rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (B * S, C) and the classes of the same rows."""
+    """Return logits as rows (B * S, C), and the class of each row (B * S,)."""
     streams = logits.shape[1] if logits.ndim == 3 else 1
     rows = logits.reshape(-1, logits.shape[-1])  # (B * S, C)
     return rows, labels.unsqueeze(1).expand(-1, streams).reshape(-1)

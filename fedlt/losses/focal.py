@@ -15,7 +15,7 @@ _TINY = 1e-12  # keeps the gradient finite where p is 1 and gamma below 1
 def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
     """Return the mean of ``-(1 - p)^gamma log p``, p the softmax of the true class (equation 4).
 
-    With ``gamma`` 0 it has the gradient of cross-entropy, bit for bit.
+    With ``gamma`` 0 the gradient is that of cross-entropy, bit for bit.
 
     Args:
         logits: Logits (B, C) or (B, S, C).

@@ -1,4 +1,4 @@
-"""Hard-label distillation with deferred re-weighting: the loss of DeiT-LT's two tokens.
+"""Hard-label distillation with deferred re-weighting: the losses of DeiT-LT's two tokens.
 
 Rangwani et al., DeiT-LT: Distillation strikes back for vision transformer training on long-tailed
 datasets, CVPR 2024, https://arxiv.org/abs/2404.02900. Re-weighting: Cao et al., LDAM-DRW, NeurIPS
@@ -26,14 +26,14 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def reweighting(class_counts: Tensor, *, beta: float, cap: float) -> Tensor:
-    """Return a weight for every class (C,) that a teacher may name, absent ones included.
+    """Return a weight for every class (C,), also for absent classes, which a teacher may predict.
 
-    They are those of the effective numbers, cut at ``cap`` times the smallest one, with a mean of 1
-    over the classes that have images. A class without any has the largest weight among them; the
-    formula itself would give it an infinite one.
+    The weights are effective-number weights, cut at ``cap`` times the smallest weight, and have a
+    mean of 1 over the classes with images. A class without images has the largest of these weights
+    (its effective-number weight would be infinite).
 
     Args:
-        class_counts: (C,), known to whoever weighs.
+        class_counts: Class counts (C,).
         beta: In [0, 1); 0 makes all weights 1.
         cap: Largest ratio of two weights, at least 1.
     """
@@ -47,7 +47,7 @@ def reweighting(class_counts: Tensor, *, beta: float, cap: float) -> Tensor:
 
 
 def mean_weight(class_counts: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of class weights over images: sum_c pi_c w_c, a scalar; 1 without images."""
+    """Return the mean weight of an image, sum_c pi_c w_c, a scalar; 1 if there are no images."""
     total = class_counts.sum()
     mean = (class_counts * weights).sum() / total.clamp(min=1)
     return torch.where(total > 0, mean, 1.0)
@@ -56,14 +56,14 @@ def mean_weight(class_counts: Tensor, weights: Tensor) -> Tensor:
 def weighted_distillation(
     logits: Tensor, taught: Tensor, weights: Tensor, *, mean: Tensor | None = None
 ) -> Tensor:
-    """Return ``sum_i w_i CE_i / sum_i w_i``, w_i the weight of the class that the teacher names.
+    """Return ``sum_i w_i CE_i / sum_i w_i``, w_i the weight of the class that the teacher predicts.
 
     Args:
         logits: (B, C).
-        taught: The teacher's classes (B,), int64.
-        weights: (C,), above 0.
-        mean: Divide by B times this instead of by the batch's own weights, among which a batch of
-            one image, or of one class, has lost its weight.
+        taught: Classes (B,) that the teacher predicts, int64.
+        weights: Class weights (C,), above 0.
+        mean: Divide by B times this mean weight instead. Example: in a batch of one class,
+            dividing by the batch's own weights would cancel the class weight.
     """
     own = weights[taught]
     total = own.sum() if mean is None else len(taught) * mean

@@ -14,10 +14,10 @@ from fedlt.losses.cross_entropy import class_weighted_cross_entropy
 def ldam_margins(class_counts: Tensor, *, max_margin: float) -> Tensor:
     """Return a margin proportional to ``n^(-1/4)`` for every class (C,) (equation 11).
 
-    The rarest class that the client holds has ``max_margin``, and so has every absent one.
+    The client's rarest class and every absent class have ``max_margin``.
 
     Args:
-        class_counts: (C,) of the client itself.
+        class_counts: The client's class counts n (C,).
         max_margin: The largest margin, as a cosine.
     """
     held = class_counts > 0
@@ -27,20 +27,20 @@ def ldam_margins(class_counts: Tensor, *, max_margin: float) -> Tensor:
 
 
 def ldam(logits: Tensor, labels: Tensor, margins: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted cross-entropy after the true class lost its margin (equation 13).
+    """Return the weighted cross-entropy of logits minus the true class's margin (equation 13).
 
-    ``scale * (cos - margin) = logits - scale * margin`` for a cosine head, so that the margins are
-    given in units of the logits.
+    A cosine head has ``scale * (cos - margin) = logits - scale * margin``, so this function takes
+    margins in units of the logits.
 
     Args:
         logits: Logits ``scale * cos`` (B, C) or (B, S, C).
         labels: Classes (B,), int64.
-        margins: (C,), times the scale of the head.
-        weights: (C,) of the classes; ones before the re-weighting sets in.
+        margins: (C,), already multiplied by the scale of the head.
+        weights: Class weights (C,); ones until the re-weighting begins.
 
     Returns:
-        A scalar: over streams and batch the mean weighted by ``weights``, that is, the weighted sum
-        over the sum of the weights in the batch, as in the authors' code.
+        A scalar, the weighted mean over the streams and the batch: the weighted sum divided by the
+        sum of the weights in the batch, as in the authors' code.
     """
     classes = torch.arange(logits.shape[-1], device=logits.device)
     lost = (classes == labels[:, None]) * margins  # (B, C)

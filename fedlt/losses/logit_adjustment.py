@@ -1,7 +1,7 @@
 """Logit adjustment: Menon et al., Long-tail learning via logit adjustment, ICLR 2021.
 
-https://arxiv.org/abs/2007.07314. The minimiser of this loss is, in its plain logits, right under a
-balanced class mix if tau is 1 (section 4.2).
+https://arxiv.org/abs/2007.07314. With tau 1, the logits that minimise this loss are optimal under a
+balanced class mix when used alone (section 4.2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fedlt.losses.cross_entropy import cross_entropy
 def logit_adjusted(logits: Tensor, labels: Tensor, log_prior: Tensor, *, tau: float) -> Tensor:
     """Return the cross-entropy in nats of ``logits + tau * log_prior`` (equation 10).
 
-    With ``tau`` 1 it is balanced softmax, with 0 cross-entropy, bit for bit.
+    The loss is balanced softmax for ``tau`` 1 and cross-entropy for 0, bit for bit.
 
     Args:
         logits: Logits (B, C) or (B, S, C).

@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def model_contrast(features: Tensor, toward: Tensor, away: Tensor, *, temperature: float) -> Tensor:
-    """Return how much nearer features are to one model's than to another's, in nats; eq. 3.
+    """Return the contrastive loss that pulls features to one model's, away from another's; eq. 3.
 
-    It is -log[e^(s/t) / (e^(s/t) + e^(r/t))] = softplus((r - s) / t), with s the cosine of
-    ``features`` and ``toward``, r that of ``features`` and ``away``, t the temperature. Where both
-    are the same it is log 2, without a gradient.
+    The loss in nats is -log[e^(s/t) / (e^(s/t) + e^(r/t))] = softplus((r - s) / t). Here s is the
+    cosine of ``features`` and ``toward``, r the cosine of ``features`` and ``away``, and t the
+    temperature. If ``toward`` equals ``away``, the loss is log 2 and the gradient zero.
 
     Args:
         features: Features (B, S, D) of the model that is trained.
-        toward: Features (B, S, D) to come near to.
-        away: Features (B, S, D) to leave.
+        toward: Features (B, S, D) that pull, such as the global model's.
+        away: Features (B, S, D) that push away, such as the previous local model's.
         temperature: Above 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Class prototypes in feature space: Tan et al., FedProto, AAAI 2022.
+"""Distances of features to class prototypes: Tan et al., FedProto, AAAI 2022.
 
 https://arxiv.org/abs/2105.00243. A prototype is the mean feature of a class.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_UNKNOWN = -1e9  # the logit of a class that nobody has a prototype of
+_UNKNOWN = -1e9  # logit of a class without a prototype
 
 
 def prototype_distance(
@@ -19,8 +19,8 @@ def prototype_distance(
     Args:
         features: (B, S, D).
         labels: Classes (B,), int64.
-        prototypes: (C, S, D), constants.
-        known: (C,), 1 where a class has a prototype and 0 where it has none, which adds nothing.
+        prototypes: (C, S, D), without gradient.
+        known: (C,), 1 for a class with a prototype, else 0. Images of the others add 0.
 
     Returns:
         A scalar, the mean over batch, streams and features.
@@ -35,7 +35,7 @@ def nearest_prototype(features: Tensor, *, prototypes: Tensor, known: Tensor) ->
     Args:
         features: (B, S, D).
         prototypes: (C, S, D).
-        known: (C,), 1 where a class has a prototype; others are never the nearest.
+        known: (C,), 1 for a class with a prototype, else 0; a class with 0 is never the nearest.
     """
     products = torch.einsum("bsd,csd->bsc", features, prototypes)
     lengths = features.square().sum(-1, keepdim=True)  # (B, S, 1)

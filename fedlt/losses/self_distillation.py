@@ -13,10 +13,10 @@ from torch import Tensor
 def weak_to_strong(
     weak: Tensor, strong: Tensor, labels: Tensor, *, temperature: float = 1.0
 ) -> Tensor:
-    """Return KL(weak || strong) in nats over the images that the weak view has right.
+    """Return KL(weak || strong) in nats over the images whose weak view is classified correctly.
 
-    The weak view is the teacher and gets no gradient. As in the authors' code the divergence at a
-    temperature is not multiplied by its square.
+    The weak view is the teacher and gets no gradient. As in the authors' code, the divergence is
+    not multiplied by the temperature's square.
 
     Args:
         weak: Logits (B, S, C) of the weak views.
@@ -25,7 +25,7 @@ def weak_to_strong(
         temperature: T, above 0, by which both views' logits are divided.
 
     Returns:
-        A scalar, the mean over those images and streams; 0 if there is none.
+        A scalar, the mean over the correct pairs of image and stream; 0 if there is none.
     """
     teacher = (weak.detach() / temperature).log_softmax(dim=-1)
     student = (strong / temperature).log_softmax(dim=-1)
