@@ -1,4 +1,4 @@
-"""Training data of one client: its share, mini-batches, and one phase of training on them."""
+"""Training data of one client, mini-batches, and the arguments of one training phase."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from fedlt.update import Tensors
 class Batch:
     """One mini-batch, as an objective sees it.
 
-    ``origin`` says which images the batch was made of, for views that crop the images anew; None:
-    they are not images of the data, such as mixtures.
+    ``origin`` leads back to the images before augmentation, for views that crop them again. It is
+    None for images that are not in the data, such as mixtures.
 
-    Four names in ``extra`` have a meaning for every loss, (B,) each: ``weights``, the factors of
-    the images' losses; ``mixed`` and ``share``, a mixed image's other class, and the share of its
-    first one; ``own``, further factors where a loss is on the client's own images as it holds them,
-    0 for images that are not its own.
+    Four names in ``extra`` have a meaning for every loss, (B,) each:
+
+    * ``weights``: factors of the images' losses;
+    * ``mixed`` and ``share``: the second class of a mixed image, and the share of its first class;
+    * ``own``: factors for losses on the client's own images; 0 for other (synthetic) images.
     """
 
     images: Tensor  # (B, Ch, H, W) float32, normalised
     labels: Tensor  # (B,) int64
     extra: Tensors = field(default_factory=dict)  # further views or weights, first dimension B
-    origin: tuple[Tensor, Tensor] | None = None  # uint8 images (N, Ch, H, W), and the rows (B,)
+    origin: tuple[Tensor, Tensor] | None = None  # uint8 images (N, Ch, H, W), and row numbers (B,)
 
     @property
     def pixels(self) -> Tensor | None:
-        """The images before ``local.augment``, uint8 (B, Ch, H, W); None where ``origin`` is."""
+        """The images before ``local.augment``, uint8 (B, Ch, H, W); None without an ``origin``."""
         if self.origin is None:
             return None
         images, rows = self.origin
         return images.index_select(0, rows)
 
     def viewed(self, images: Tensor) -> Batch:
-        """Return several views (V * B, Ch, H, W) of the images, view by view, as one batch."""
+        """Return V views of the images, (V * B, Ch, H, W) view after view, as one batch.
+
+        Labels and extras are repeated for every view; the batch has no ``origin``.
+        """
         times = len(images) // len(self.labels)
         extra = {n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in self.extra.items()}
         return Batch(images, self.labels.repeat(times), extra)
@@ -49,14 +53,14 @@ class ClientData:
 
     images: Tensor  # (N, Ch, H, W) uint8: the whole training set; never written
     labels: Tensor  # (N,) int64; never written
-    indices: Tensor  # (n,) int64: this client's positions in both
+    indices: Tensor  # (n,) int64: rows of this client in images and labels
     class_counts: Tensor  # (C,) int64
     mean: Tensor  # (Ch,) of pixels / 255
     std: Tensor  # (Ch,)
 
     @property
     def num_examples(self) -> int:
-        """The number of training images of this client."""
+        """Number of training images of this client."""
         return len(self.indices)
 
 
@@ -66,18 +70,18 @@ class Phase:
 
     objective: Callable[..., Tensor]  # (client, batch) -> mean loss of the batch
     epochs: int  # passes over the client's data
-    trained: tuple[str, ...]  # the parameters that SGD moves, in the model's order
+    trained: tuple[str, ...]  # names of the parameters to train, in the model's order
     no_decay: tuple[str, ...] = ()  # prefixes of parameters that get no weight decay
     schedule: Schedule | None = None  # factor of every learning rate; None: always 1
     ascent: float = 0.0  # SAM's rho: the gradient is taken this far uphill
-    batches: tuple[Batch, ...] | None = None  # these, instead of epochs of the plugin's
-    optimizer: str = "sgd"  # or adamw
+    batches: tuple[Batch, ...] | None = None  # train on these batches; None: the plugin's batches
+    optimizer: str = "sgd"  # sgd or adamw
 
 
 Schedule = Callable[[int, int], float]  # (step from 0, planned steps) -> factor
 
 
 def add_metrics(*phases: Mapping[str, float]) -> dict[str, float]:
-    """Return the sums of what several calls of :meth:`Client.train` returned."""
+    """Return metrics added by name over several calls of :meth:`Client.train`."""
     names = dict.fromkeys(name for phase in phases for name in phase)
     return {name: sum(phase.get(name, 0.0) for phase in phases) for name in names}

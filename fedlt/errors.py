@@ -1,4 +1,4 @@
-"""Errors for the user to mend: one line with what, where, and the nearest valid choice."""
+"""Errors for the user: one line that names the mistake, its place, and the nearest valid choice."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MOST_WORD = 100  # characters of what a user gave that an error line repeats
+MOST_WORD = 100  # characters of the user's text that an error line repeats
 
 
 class FedltError(ValueError):
-    """A mistake in what the user gave. The command line prints its one line and exits with 2."""
+    """A mistake in the user's input. The command line prints the error's line and exits with 2."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on. The command line prints its one line and exits with 1."""
+    """A run that cannot go on. The command line prints the error's line and exits with 1."""
 
 
 class StoppedError(RunError):
-    """A run that something outside has stopped: nothing is wrong with it, ``--resume`` goes on."""
+    """A sound run that was stopped from outside; ``--resume`` continues the run."""
 
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turn a disk's error inside the block into one line that names ``path``.
+    """Turn an OSError inside the block into a one-line error that names ``path``.
 
     Raises:
         FedltError: If the block raises an OSError.
@@ -36,7 +36,7 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return ``"; nearest: 'x'; known: a, b"`` for an unknown ``word``, to end an error line."""
+    """Return the end of an error line about an unknown word: ``"; nearest: 'x'; known: a, b"``."""
     known = sorted(map(str, choices))
     close = difflib.get_close_matches(word[:MOST_WORD], known, n=1, cutoff=0.5)
     hint = f"; nearest: {close[0]!r}" if close else ""
@@ -44,14 +44,14 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def shortened(text: str, most: int = MOST_WORD) -> str:
-    """Return a text that a user gave, cut where a line would be all of it."""
+    """Return a user's text, cut to at most ``most`` characters; a cut text ends with ``...``."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line: fedlt's own whole, of a user's code the first 300 characters.
+    """Return an error as one line: fedlt's errors whole, other errors up to 300 characters.
 
-    A ValueError speaks for itself; of other errors the type comes first.
+    The line begins with the error's type, unless the error is a ValueError or fedlt's own.
     """
     if isinstance(error, (FedltError, RunError)):
         return str(error)
@@ -61,7 +61,7 @@ def one_line(error: BaseException) -> str:
         return f"no file {str(Path(error.filename).absolute())!r}"
     try:
         text = " ".join(str(error).split())[:300]
-    except Exception:  # an error of a user's own whose text fails, too
+    except Exception:  # a user's error class may fail to make its text
         text = ""
     if not text:
         return type(error).__name__

@@ -16,19 +16,22 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Progress of a run, told while the run goes. This base class says nothing."""
+    """Progress reports of a running run. This base class prints nothing."""
 
     def start(self, total_rounds: int, done: int = 0) -> None:
-        """Begin, with ``done`` of ``total_rounds`` rounds behind a resumed run."""
+        """Begin; a resumed run has ``done`` of ``total_rounds`` rounds finished already."""
 
     def advance(self, round: int, text: str = "") -> None:
-        """Say that ``round`` is finished; ``text`` holds the last accuracies, "" keeps the old."""
+        """Report that ``round`` is finished.
+
+        ``text`` holds the last accuracies; an empty text leaves the shown accuracies unchanged.
+        """
 
     def note(self, line: str) -> None:
-        """Say one line beside the progress, such as a client that was left out."""
+        """Report one line of news, such as a client that was left out."""
 
     def stop(self) -> None:
-        """End; may be called twice."""
+        """End the report; a second call does nothing."""
 
 
 class LiveProgress(Progress):
@@ -64,7 +67,7 @@ class LiveProgress(Progress):
         self._console.print(line, markup=False, highlight=False)
 
     def stop(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar, which stays on the screen."""
         self._bar.stop()
 
 
@@ -79,7 +82,7 @@ class LineProgress(Progress):
         self._text = ""
 
     def start(self, total_rounds: int, done: int = 0) -> None:
-        """Note where the run begins."""
+        """Remember the start, and print a line if the run resumes."""
         self._total, self._done, self._text = total_rounds, done, ""
         self._began = time.monotonic()
         if done:
@@ -108,10 +111,10 @@ def round_time(seconds: float) -> str:
 
 
 def make_progress(console: Console, label: str = "") -> Progress:
-    """Return a live bar on a terminal, lines elsewhere.
+    """Return a live bar for a terminal, plain lines for any other output.
 
     Args:
-        console: Where to write.
-        label: What runs, such as ``seed 2``.
+        console: Console to write to.
+        label: Name of the run on the screen, such as ``seed 2``.
     """
     return LiveProgress(console, label) if console.is_terminal else LineProgress(console, label)

@@ -1,7 +1,7 @@
-"""Randomness: every draw is keyed by (seed, purpose, round, client, ...).
+"""Randomness: every draw has a key (seed, purpose, round, client, ...).
 
-A key is hashed with BLAKE2b, so it is the same in every process and on every machine; Python's own
-``hash`` is salted per process and never used. Draws that share no key share no stream.
+A key is hashed with BLAKE2b, so its hash is the same in every process and on every machine.
+(Python's own ``hash`` differs between processes.) Different keys give independent random numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def key(seed: int, purpose: str, *parts: int) -> int:
 
     Args:
         seed: The run's seed.
-        purpose: What the draw is for, such as ``"cohort"`` or ``"batches"``.
+        purpose: Purpose of the draw, such as ``"cohort"`` or ``"batches"``.
         parts: Further integers, usually the round and the client id.
     """
     text = "/".join([str(seed), purpose, *map(str, parts)])
@@ -42,7 +42,7 @@ def torch_generator(seed: int, purpose: str, *parts: int) -> torch.Generator:
 
 
 def seed_torch(seed: int, purpose: str, *parts: int) -> None:
-    """Seed torch's global generator, for libraries (initialisers, dropout) that insist on it."""
+    """Seed torch's global generators, for code (initialisers, dropout) that takes no generator."""
     value = key(seed, purpose, *parts)
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # manual_seed is slow without one
@@ -50,13 +50,13 @@ def seed_torch(seed: int, purpose: str, *parts: int) -> None:
 
 
 def torch_state() -> list[Tensor]:
-    """Return the state of torch's global generator, and of the GPUs' where they are in use."""
+    """Return the states of torch's global CPU generator, then of the GPUs' if GPUs are in use."""
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *gpus]
 
 
 def set_torch_state(state: list[Tensor]) -> None:
-    """Go back to a state that :func:`torch_state` returned."""
+    """Restore a state that :func:`torch_state` returned."""
     torch.set_rng_state(state[0])
     if state[1:]:
         torch.cuda.set_rng_state_all(state[1:])

@@ -12,49 +12,49 @@ HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S,
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return tensors under longer names: ``prefix`` before each."""
+    """Return the tensors with ``prefix`` put before every name."""
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the tensors whose names start with ``prefix``, without it."""
+    """Return the tensors whose names start with ``prefix``, with the prefix removed."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """Everything the server knows between rounds; checkpointed whole; never written in place."""
+    """The server's whole state between rounds; checkpointed whole, never written in place."""
 
     round: int  # rounds finished
-    broadcast: Tensors  # what every client gets: the shared part of the model, and extras
-    private: Tensors = field(default_factory=dict)  # what only the server keeps: momentum, sums
+    broadcast: Tensors  # tensors sent to every client: the model's shared part, and extras
+    private: Tensors = field(default_factory=dict)  # tensors never sent: momentum, sums
     fixed: Tensors = field(default_factory=dict)  # the model's fixed part: sent once, never changed
 
 
 @dataclass(frozen=True)
 class Update:
-    """One client's answer to one round."""
+    """One client's answer in one round."""
 
-    sums: Tensors  # reduced over the cohort as a weighted sum: shared tensors, and extras
+    sums: Tensors  # added over the cohort with the weight: shared tensors, and extras
     weight: float  # usually the number of examples
-    metrics: dict[str, float]  # sums over examples; the server divides by their "examples"
-    personal: Tensors  # the client's own state, committed together with the round
-    plain: Tensors = field(default_factory=dict)  # summed over the cohort without the weight
-    is_step: bool = False  # sums hold steps from the broadcast in the place of shared parameters
+    metrics: dict[str, float]  # sums over examples; the server divides by the metric "examples"
+    personal: Tensors  # the client's personal state, saved when the round is committed
+    plain: Tensors = field(default_factory=dict)  # added over the cohort without the weight
+    is_step: bool = False  # True: shared parameters in sums are differences from the broadcast
 
 
 @dataclass(frozen=True)
 class Total:
-    """The cohort's answers, reduced. Buffers are not in it: ``batchnorm:`` averages them."""
+    """Sums of the cohort's updates, without buffers: those are averaged as ``batchnorm:`` says."""
 
-    sums: Tensors  # sum over clients of weight * sums; empty where the strategy does not reduce
+    sums: Tensors  # sum over clients of weight * sums; empty if the strategy does not reduce
     weight: float  # sum of the weights
-    cids: tuple[int, ...]  # the clients in it, in cohort order
+    cids: tuple[int, ...]  # ids of the clients that answered, in cohort order
     num_clients: int  # clients in the population
     plain: Tensors = field(default_factory=dict)  # sum over clients of plain, without the weight
-    updates: tuple[Update, ...] = ()  # where ``reduces`` is False: all of them, in cohort order
-    seed: int = 0  # the run's: keys what the server draws, by purpose and round
+    updates: tuple[Update, ...] = ()  # all updates in cohort order, if ``reduces`` is False
+    seed: int = 0  # the run's seed, for random numbers that the server draws
 
     def mean(self) -> Tensors:
-        """Return the weighted mean of every sum."""
+        """Return every sum divided by the sum of the weights: the cohort's weighted mean."""
         return {name: value / self.weight for name, value in self.sums.items()}

@@ -1,1 +1,1 @@
-"""The machine under a run: memory, devices, floating-point modes, disk, signals, cache."""
+"""Services of the machine that a run uses: memory, devices, float modes, disk, signals, cache."""

@@ -1,4 +1,4 @@
-"""The user's cache directory. What lies in it only saves time: it may be removed at any moment."""
+"""The user's cache directory. Its files only save time and may be removed at any moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Denormal floats: a CPU computes them in microcode, and results depend on whether it does."""
+"""Denormal floats: slow on a CPU unless flushed to zero; flushing changes the last bits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 
 def flushes_denormals() -> bool:
-    """Say whether this thread replaces denormal results by zero; torch itself does not tell."""
+    """Whether this thread flushes denormal results to zero, found by a trial computation."""
     halved = torch.tensor([1e-40]).mul_(0.5)  # the smallest normal float32 is 1.2e-38
     return not bool(halved.view(torch.int32).any())
 
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Compute as a run does, with denormals flushed to zero, and give the mode back."""
+    """Flush denormals to zero inside the block, as a run does; afterwards restore the mode."""
     before = flushes_denormals()
     torch.set_flush_denormal(True)
     try:

@@ -1,4 +1,4 @@
-"""Where tensors live: the device of a process, and copies there of what many tasks share."""
+"""Device of a process, and copies on this device of tensors that many client tasks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlt.machine.memory import Pieces
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that ``engine.device`` names; ``auto`` is a GPU where there is one.
+    """Return the device that ``engine.device`` names; ``auto`` is a GPU if torch finds one.
 
     Raises:
         FedltError: If there is no such device.
@@ -25,9 +25,9 @@ def find_device(name: str) -> torch.device:
 
 
 class SharedCopies:
-    """Copies on a device of tensors that task after task brings along.
+    """Device copies of tensors that every client task of a round has in common.
 
-    They are made again only when other tensors come; on the CPU nothing is copied.
+    A copy is kept until a task comes with other tensors; on the CPU nothing is copied.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,7 +35,10 @@ class SharedCopies:
         self._held: dict[str, tuple[list[Tensor], dict[str, Tensor]]] = {}
 
     def of(self, name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return ``tensors`` on the device; ``name`` says what they are, such as ``broadcast``."""
+        """Return ``tensors`` on the device, from the copy kept under ``name`` if still valid.
+
+        Example of a name: ``broadcast``.
+        """
         if self._device.type == "cpu":
             return tensors
         sources = list(tensors.values())
@@ -45,7 +48,7 @@ class SharedCopies:
         return held[1]
 
     def moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``tensors`` on the device; a block moves as one piece."""
+        """Return a new copy of ``tensors`` on the device; tensors in one block move together."""
         own = Pieces(tensors)
         own.pieces = [piece.to(self._device) for piece in own.pieces]
         return own.tensors()

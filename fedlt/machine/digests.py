@@ -1,8 +1,8 @@
-"""Digests of files and arrays, as SHA-256 in hex; those of large files are remembered.
+"""Digests (SHA-256 in hex) of files and arrays; digests of large files are cached.
 
-A digest is remembered in the user's cache by path, size, times and inode, so that a file is read
-again only when it may have changed. A file that changed a moment ago is never remembered: a second
-change within one tick of the clock would leave the same times.
+A digest lies in the user's cache under the file's path, size, times and inode, so a file is read
+again only if it may have changed. The digest of a file that changed a moment ago is not cached: a
+second change within one tick of the clock would leave the same times.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNREADABLE = "unreadable"  # stands for the digest of a file that cannot be read
-WHOLE = 256 * 2**20  # bytes of an array that are read to the last one
-BLOCKS, BLOCK = 1024, 64 * 2**10  # of a larger array: so many blocks of so many bytes
-_SMALL = 2**20  # bytes of a file that is quicker to read than to look up
-_SETTLED = 2.0  # seconds since the last change of a file that is remembered
+WHOLE = 256 * 2**20  # bytes: an array up to this size is read whole
+BLOCKS, BLOCK = 1024, 64 * 2**10  # number and bytes of the blocks read from a larger array
+_SMALL = 2**20  # bytes: a file up to this size is quicker to read than to look up
+_SETTLED = 2.0  # seconds since its last change after which a file's digest is cached
 _CHUNK = 8 * 2**20  # bytes that one thread digests at a time
 
 
 def file_digest(path: Path) -> str:
-    """Return the digest of a file's bytes, or :data:`UNREADABLE`; that of a device, too."""
+    """Return the digest of a file's bytes, or :data:`UNREADABLE`, also for a pipe or a device."""
     try:
         if not path.is_file():  # a device may never end
             return UNREADABLE
@@ -62,12 +62,12 @@ def path_digest(path: Path) -> str:
 
 
 def array_digest(array: NDArray[np.generic]) -> str:
-    """Return the digest of an array's type, shape and values, of any shape.
+    """Return the digest of an array's type, shape and values.
 
-    Up to :data:`WHOLE` bytes all values count. Of a larger array :data:`BLOCKS` blocks count, one
-    drawn from each of as many equal parts by a key that the type and the shape make, and of a
-    memory map the time of its file's last change, too. A change of single values between the
-    blocks is not seen then, unless the file's time tells.
+    An array up to :data:`WHOLE` bytes is read whole. A larger array is divided into :data:`BLOCKS`
+    equal parts, and one block of each part is read, at a place derived from type and shape. For a
+    large memory map, the time of the file's last change counts too. A change of single values
+    between the blocks is then found only by the file's time.
     """
     import numpy as np
 
@@ -107,7 +107,7 @@ def _joined(header: str, parts: Any) -> str:  # noqa: ANN401 (an iterable of byt
 
 
 def _blocks(key: str, dense: NDArray[np.generic]) -> Iterator[memoryview]:
-    """Yield the blocks of a large array: one at a keyed place in each of as many equal parts."""
+    """Yield the blocks of a large array, one per equal part, at places derived from ``key``."""
     data = _bytes_of(dense)
     share = len(data) // BLOCKS
     for number in range(BLOCKS):
@@ -117,7 +117,7 @@ def _blocks(key: str, dense: NDArray[np.generic]) -> Iterator[memoryview]:
 
 
 def _mapped_file(array: Any) -> tuple[Path, int] | None:  # noqa: ANN401 (an array or its base)
-    """Return the file that an array is a map of, and where in it the array begins."""
+    """Return the file that an array is mapped from and the array's offset in it, else None."""
     import numpy as np
 
     base: Any = array
@@ -130,7 +130,7 @@ def _mapped_file(array: Any) -> tuple[Path, int] | None:  # noqa: ANN401 (an arr
 
 
 def _remembered(path: Path, what: str, make: Callable[[], str]) -> str:
-    """Return ``make()``, or what it returned when the file was as it is now."""
+    """Return ``make()``, or its cached result if the file has not changed since."""
     stamp = _stamp(path)
     try:
         key = hashlib.sha256(f"{path.absolute()}\n{what}".encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Bytes that are on disk when a call returns, and tensors as such bytes."""
+"""Durable writes, which are on disk when the call returns, and tensors packed into bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sha256(data: bytes) -> str:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file and wait until its bytes are on disk (fsync)."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -25,7 +25,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has a folder's names."""
+    """Wait until the names of a folder's files are on disk (fsync of the folder)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -34,7 +34,7 @@ def sync_folder(path: Path) -> None:
 
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors of any dtype, memory format or sharing as the bytes of a safetensors file."""
+    """Return tensors as the bytes of a safetensors file; tensors may share or stride memory."""
     dense: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in tensors.items():

@@ -1,7 +1,7 @@
-"""Keep freed memory in the process, in which the next client task uses it again, or give it back.
+"""Freed memory: kept in the process for the next client task, or given back to the kernel.
 
-glibc gives large freed blocks back to the kernel, which must clear and map every page of them once
-more for the next task: for a model of 11 million parameters that costs more than all the copies.
+By default glibc gives large freed blocks back to the kernel, which must clear and map every page
+again for the next task. For a model of 11 million parameters this costs more than all copies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import gc
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-_KEEP = 2**30  # bytes: blocks up to this size come from the heap, which keeps as much at its end
+_KEEP = 2**30  # bytes: largest block taken from the heap, and free memory kept at the heap's end
 _C = ctypes.CDLL(None)
 
 
 def keep_freed_memory() -> None:
-    """Set glibc's thresholds, for this process; nothing happens where malloc is not glibc's."""
+    """Set glibc's thresholds so that this process keeps freed memory; no effect without glibc."""
     mallopt = getattr(_C, "mallopt", None)
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, _KEEP)
@@ -25,7 +25,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give what the process has freed back to the kernel, and to the GPU's other users."""
+    """Give freed memory of this process back to the kernel, and cached GPU memory to the GPU."""
     gc.collect()
     trim = getattr(_C, "malloc_trim", None)
     if trim is not None:

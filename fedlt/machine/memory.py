@@ -1,8 +1,8 @@
-"""Tensors over memory that somebody else owns, and tensors that lie in one block of memory.
+"""Tensors over foreign memory, and named tensors that lie in one block of memory.
 
-A round moves the same tensors many times: into the scratch model, out of it, into the sum. Where
-they lie in one block, each of these is one call over one piece of memory, and a worker hands over
-one buffer. A block is an optimisation only: tensors that lie elsewhere give the same bits.
+A round copies the same tensors many times: into the scratch model, out of the scratch model, into
+the sum. For tensors in one block each copy is one call over one piece of memory, and a worker
+sends one buffer. A block only saves time: tensors outside a block give the same bits.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ with warnings.catch_warnings():
 
 
 def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """Wrap an array without a copy, also a read-only one (mapped by Ray), which nobody writes."""
+    """Return a tensor over an array's memory, not copied; a read-only array (Ray) is allowed."""
     return torch.from_numpy(array)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How named float32 tensors lie in one block; what lies between them is zero."""
+    """Places of named float32 tensors in one block; the gaps between tensors hold zeros."""
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     strides: tuple[tuple[int, ...], ...]
-    offsets: tuple[int, ...]  # of each tensor's first entry
+    offsets: tuple[int, ...]  # entry of the block at which each tensor begins
     size: int  # entries of the block
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """Lay out the float32 tensors among ``tensors``, in their order."""
+        """Return a layout of the float32 tensors among ``tensors``, in their order."""
         chosen = {name: t for name, t in tensors.items() if t.dtype == torch.float32}
         room = [-(-t.numel() // _ALIGNMENT) * _ALIGNMENT for t in chosen.values()]
         *offsets, size = itertools.accumulate(room, initial=0)
@@ -50,7 +50,7 @@ class Layout:
         return cls(tuple(chosen), shapes, strides, tuple(offsets), size)
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Say whether every tensor of the layout is among ``tensors``, in float32 and in shape."""
+        """Whether ``tensors`` hold every tensor of the layout, as float32 and of its shape."""
         for name, shape in zip(self.names, self.shapes, strict=True):
             tensor = tensors.get(name)
             if tensor is None or tensor.shape != shape or tensor.dtype != torch.float32:
@@ -58,7 +58,7 @@ class Layout:
         return True
 
     def fill(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copy the tensors of the layout into a new block and return its views."""
+        """Return views of a new block into which the tensors of the layout are copied."""
         if not self.names:
             return {}
         device = tensors[self.names[0]].device
@@ -68,7 +68,7 @@ class Layout:
         return views
 
     def views(self, block: Tensor) -> dict[str, Tensor]:
-        """Return the tensors in a block (size,), by name; :func:`find_block` leads back to it."""
+        """Return views of a block (size,) by name; :func:`find_block` finds the block from them."""
         block._layout = self  # type: ignore[attr-defined]  # a note on the object that views name
         geometry = zip(self.shapes, self.strides, self.offsets, strict=True)
         views = [block.as_strided(shape, stride, at) for shape, stride, at in geometry]
@@ -76,7 +76,10 @@ class Layout:
 
 
 def find_block(tensors: Mapping[str, Tensor]) -> tuple[Layout, Tensor] | None:
-    """Return the block in which the first of ``tensors`` lies, if all of its views are there."""
+    """Return the layout and the block of the first of ``tensors``.
+
+    The result is None if that tensor lies in no block, or ``tensors`` lack a view of the block.
+    """
     for first in tensors.values():
         block = first._base
         layout: Layout | None = getattr(block, "_layout", None)
@@ -97,7 +100,7 @@ def find_block(tensors: Mapping[str, Tensor]) -> tuple[Layout, Tensor] | None:
 
 
 class Pieces:
-    """Named tensors as the pieces of memory that they lie in: one block, then those outside it."""
+    """Named tensors as pieces of memory: the block if there is one, then each other tensor."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         found = find_block(tensors)
@@ -110,7 +113,7 @@ class Pieces:
             self.pieces.insert(0, found[1])
 
     def cut(self, tensors: Mapping[str, Tensor]) -> list[Tensor] | None:
-        """Return other tensors in the same pieces; None where their names or shapes differ."""
+        """Return other tensors cut into the same pieces; None if names or shapes differ."""
         found = find_block(tensors)
         same = found is not None and found[0] == self.layout
         for name in self.others if same else self.shapes:
@@ -125,7 +128,7 @@ class Pieces:
         return others if packed is None else [packed[1], *others]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name, as they were given."""
+        """Return the tensors by name, in their first order, read from the present pieces."""
         layout = self.layout
         views = {} if layout is None else layout.views(self.pieces[0])
         others = self.pieces if layout is None else self.pieces[1:]

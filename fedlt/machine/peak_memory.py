@@ -9,13 +9,13 @@ _PROCESS = Path("/proc/self")
 
 
 def reset_peak_memory() -> None:
-    """Begin to count anew, from what the process holds now, where the system lets it."""
+    """Reset the peak to the memory in use now; no effect where the system refuses."""
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes that the process held at once; None where the system does not tell."""
+    """Return the peak resident memory in bytes; None where the system does not count it."""
     try:
         lines = (_PROCESS / "status").read_text().splitlines()
     except OSError:

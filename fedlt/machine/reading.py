@@ -1,4 +1,4 @@
-"""Read a file that a stranger may have written: a plain file, of a size that was expected."""
+"""Safe reading of files from strangers: plain files only, up to a given size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlt.errors import FedltError, shortened
 
-MOST_JSON = 256 << 20  # bytes of a JSON file: a partition of ten million images
+MOST_JSON = 256 << 20  # largest JSON file in bytes: a partition of ten million images
 
 
 def read_text(path: Path, most: int, *, where: str = "") -> str:
@@ -17,8 +17,8 @@ def read_text(path: Path, most: int, *, where: str = "") -> str:
 
     Args:
         path: The file. A pipe or a device, which may never end, is refused.
-        most: Bytes that the file may have; a larger one is refused before it is read.
-        where: What to call the file in the error line; its path by default.
+        most: Largest size in bytes; a larger file is refused before reading.
+        where: Name of the file in the error line; by default the path.
 
     Raises:
         FedltError: One line that says why the file cannot be read.
@@ -50,8 +50,8 @@ def read_json(path: Path, *, most: int = MOST_JSON, where: str = "") -> Any:  # 
 
     Args:
         path: The file.
-        most: Bytes that the file may have.
-        where: What to call the file in the error line; its path by default.
+        most: Largest size of the file in bytes.
+        where: Name of the file in the error line; by default the path.
 
     Raises:
         FedltError: One line that says why the file cannot be read.

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM while a run goes: when they may interrupt it, and when they have to wait.
+"""Ctrl-C and SIGTERM during a run: signals interrupt at once, or wait for an atomic change.
 
-Most of a run may be interrupted at any place: what the place has not finished is dropped. Where
-several things have to change together (the models, the personal states and the books of a round; a
-checkpoint on disk), a signal is remembered and raised after the last of them.
+Most work of a run may be interrupted anywhere; unfinished work is dropped. Some changes have to
+happen together, such as the models, personal states and records of a round, or a checkpoint on
+disk. A signal during such a change is remembered and raised after it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
-INSISTENT = 3  # presses inside ``held`` after which a run is interrupted all the same
-GRACE = 1.0  # seconds after an interrupt in which another press says nothing new
+INSISTENT = 3  # number of the signal inside ``held`` that interrupts at once
+GRACE = 1.0  # seconds after an interrupt in which further signals are ignored
 
 
 class Stops:
-    """The signals of one run, between ``with`` and its end.
+    """Signal handlers of one run, installed inside the ``with`` block.
 
-    A signal is taken over where it would raise KeyboardInterrupt, in the main thread; elsewhere,
-    or where somebody else handles it, everything stays as it is.
+    Only the main thread installs handlers, and only for signals that would raise
+    KeyboardInterrupt. Signals with another handler stay as they are.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Stops:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the signals back."""
+        """Restore the former handlers."""
         for number in self._taken:
             signal.signal(number, signal.default_int_handler)
         self._taken.clear()
@@ -66,10 +66,10 @@ class Stops:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let signals wait until the block is left; the third one does not wait any more.
+        """Let signals wait until the end of the block; the third signal interrupts at once.
 
         Raises:
-            KeyboardInterrupt: At the end, if there was one.
+            KeyboardInterrupt: At the end of the block, if a signal came inside.
         """
         self._held += 1
         try:

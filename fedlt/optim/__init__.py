@@ -1,1 +1,1 @@
-"""Optimisers whose step a stacked engine can take for many clients at once."""
+"""Optimisers whose step the stacked engine can take for many clients at once."""

@@ -1,7 +1,7 @@
 """AdamW: Loshchilov and Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
 
-For transformers, which plain SGD trains slowly. Moments begin at zero in every phase of a task and
-stay on the client, as SGD's momentum does.
+AdamW is meant for transformers, which plain SGD trains slowly. Moments begin at zero in every phase
+of a client task and stay on the client, as SGD's momentum does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class AdamMoments:
 
     @staticmethod
     def of(parameter: Tensor) -> AdamMoments:
-        """Return those before the first step."""
+        """Return the moments of a parameter before its first step: zeros."""
         zeros = torch.zeros_like(parameter, requires_grad=False)
         return AdamMoments(zeros, zeros.clone())
 
@@ -41,15 +41,15 @@ def adamw(
     rates: Tensor,
     weight_decay: float,
 ) -> None:
-    """Take one step, in place.
+    """Take one AdamW step in place.
 
     Args:
-        parameter: What is trained; (k, ...) where models are stacked.
-        gradient: Its gradient.
-        moments: Likewise of its shape.
-        steps: How many steps there are with this one, () or (k,), float64.
+        parameter: Parameter to train; (k, ...) for k stacked models.
+        gradient: Gradient of the parameter.
+        moments: Moments of the parameter; written.
+        steps: Number of this step, from 1, () or (k,), float64.
         rates: Learning rates, () or (k,), float64.
-        weight_decay: Times the learning rate and the parameter, it is taken off.
+        weight_decay: Decoupled weight decay: rate * weight_decay * parameter is subtracted.
     """
     shape = (-1, *[1] * (parameter.ndim - 1)) if steps.ndim else ()
 
@@ -64,14 +64,14 @@ def adamw(
 
 
 class AdamW(Optimizer):
-    """What :class:`fedlt.optim.sgd.Sgd` is for SGD."""
+    """AdamW over groups of parameters."""
 
     def __init__(self, groups: Iterable[ParameterGroup]) -> None:
         super().__init__(groups)
-        self.moments: dict[int, tuple[AdamMoments, int]] = {}  # by id, and steps taken
+        self.moments: dict[int, tuple[AdamMoments, int]] = {}  # id -> moments and steps taken
 
     def step(self, factor: float = 1.0) -> None:
-        """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""
+        """Update every parameter that has a gradient, at ``factor`` times the learning rate."""
         for group in self.groups:
             rates = torch.tensor(group.lr * factor, dtype=torch.float64)
             for parameter in group.parameters:

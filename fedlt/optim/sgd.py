@@ -1,7 +1,7 @@
-"""Stochastic gradient descent: PyTorch's own arithmetic without its ``Optimizer`` object.
+"""Stochastic gradient descent: PyTorch's own arithmetic without PyTorch's ``Optimizer`` object.
 
-Making the first ``torch.optim.SGD`` of a process imports PyTorch's compiler, which takes more than
-a second of every worker's start; the function that does the arithmetic needs none of it.
+The first ``torch.optim.SGD`` of a process imports PyTorch's compiler, which takes more than a
+second of every worker's start. PyTorch's function that does the arithmetic needs no compiler.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def descend(
     weight_decay: float,
     momentum: float,
 ) -> None:
-    """Take one step, in place.
+    """Take one SGD step in place.
 
     Args:
-        parameters: What is trained.
-        gradients: One a parameter.
-        buffers: Momentum, one a parameter; None before its first step, which then makes it.
+        parameters: Parameters to train.
+        gradients: One gradient per parameter.
+        buffers: One momentum buffer per parameter; None before the first step, which replaces it.
         lr: Learning rate.
-        weight_decay: Times the parameter, it is added to the gradient.
-        momentum: The factor of the buffers; 0 for none.
+        weight_decay: Factor of the parameter that is added to its gradient.
+        momentum: Factor of the momentum buffers; 0 for no momentum.
     """
     sgd(
         parameters,
@@ -60,13 +60,13 @@ def descend_rows(
     weight_decay: float,
     momentum: float,
 ) -> None:
-    """Take one step with a learning rate of each row's own: :func:`descend` for stacked models.
+    """Take one SGD step for k stacked models in place, with one learning rate per model.
 
     Args:
-        parameters: What is trained, (k, ...) each.
-        gradients: One a parameter; written.
-        buffers: Momentum, one a parameter; None for none.
-        rates: (k,) learning rates.
+        parameters: Parameters to train, (k, ...) each.
+        gradients: One gradient per parameter; may be written.
+        buffers: One momentum buffer per parameter; None for no momentum.
+        rates: Learning rates (k,).
         weight_decay: As in :func:`descend`.
         momentum: As in :func:`descend`.
     """
@@ -78,16 +78,16 @@ def descend_rows(
 
 
 def gradient_weight(factors: Iterable[float], momentum: float) -> float:
-    """Return how many gradients, times the learning rate, some steps of :func:`descend` add up to.
+    """Return the sum of the weights that gradients have in several steps of :func:`descend`.
 
-    With momentum r the gradient of step j is in every later step k, as r^(k - j) of it. So K equal
-    steps hold [K - r (1 - r^K) / (1 - r)] / (1 - r): the norm of a_k of Wang et al., Tackling the
-    objective inconsistency problem, NeurIPS 2020, https://arxiv.org/abs/2007.07481. Without
-    momentum that is K.
+    With momentum r, the gradient of step j also enters every later step k, with weight r^(k - j).
+    K steps of one learning rate have weight [K - r (1 - r^K) / (1 - r)] / (1 - r), the norm of a_k
+    of Wang et al., Tackling the objective inconsistency problem, NeurIPS 2020,
+    https://arxiv.org/abs/2007.07481. Without momentum the weight is K.
 
     Args:
-        factors: Of the learning rate, one a step.
-        momentum: The factor of the buffers; 0 for none.
+        factors: Factor of the learning rate in each step.
+        momentum: Factor of the momentum buffers; 0 for no momentum.
     """
     total = buffer = 0.0
     for factor in factors:
@@ -105,18 +105,18 @@ def climb(
     *,
     rows: bool = False,
 ) -> Iterator[None]:
-    """Stand ``rho * g / |g|`` uphill inside the context: SAM's ascent, in place.
+    """Move parameters ``rho * g / |g|`` uphill inside the block: SAM's ascent step.
 
     Foret et al., Sharpness-aware minimization, ICLR 2021, eq. 2, https://arxiv.org/abs/2010.01412.
-    Outside, parameters and buffers have their bits again: running statistics are those of the first
-    pass.
+    After the block, parameters and buffers have their former bits. BatchNorm statistics are thus
+    those of the first forward pass.
 
     Args:
-        parameters: What is trained.
-        gradients: One a parameter; None counts as zero.
+        parameters: Parameters to train, moved in place.
+        gradients: One gradient g per parameter; None counts as zero.
         buffers: The model's buffers.
-        rho: The length of the way.
-        rows: The first dimension counts models; each has a norm of its own.
+        rho: Length of the move.
+        rows: True for stacked models (first dimension): every model has its own norm ``|g|``.
     """
     given = [(p, g.detach()) for p, g in zip(parameters, gradients, strict=True) if g is not None]
     kept = [(t, t.detach().clone()) for t in (*(p for p, _ in given), *buffers)]
@@ -136,7 +136,7 @@ def climb(
 
 @dataclass
 class ParameterGroup:
-    """Parameters that share a learning rate and a weight decay, and their momentum."""
+    """Parameters with one learning rate and weight decay, and their momentum buffers."""
 
     parameters: list[Tensor]
     lr: float
@@ -145,28 +145,28 @@ class ParameterGroup:
 
 
 class Optimizer(ABC):
-    """Groups of parameters, and how they take a step."""
+    """Base class of the optimisers: groups of parameters, and a step that subclasses define."""
 
     def __init__(self, groups: Iterable[ParameterGroup]) -> None:
         self.groups = list(groups)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Remove the gradients of all parameters."""
         for group in self.groups:
             for parameter in group.parameters:
                 parameter.grad = None
 
     @abstractmethod
     def step(self, factor: float = 1.0) -> None:
-        """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""
+        """Update every parameter that has a gradient, at ``factor`` times the learning rate."""
 
 
 class Sgd(Optimizer):
-    """The same bits as ``torch.optim.SGD`` with ``foreach=True``.
+    """SGD over groups of parameters, with the bits of ``torch.optim.SGD(foreach=True)``.
 
     Args:
-        groups: The parameters to train.
-        momentum: The factor of the momentum buffers; 0 for none.
+        groups: Parameters to train.
+        momentum: Factor of the momentum buffers; 0 for no momentum.
     """
 
     def __init__(self, groups: Iterable[ParameterGroup], *, momentum: float = 0.0) -> None:
@@ -174,7 +174,7 @@ class Sgd(Optimizer):
         self.momentum = momentum
 
     def step(self, factor: float = 1.0) -> None:
-        """Take one step with every parameter that has a gradient, at ``factor`` times the rate."""
+        """Update every parameter that has a gradient, at ``factor`` times the learning rate."""
         for group in self.groups:
             given = [i for i, p in enumerate(group.parameters) if p.grad is not None]
             buffers = [group.momentum.get(i) for i in given]
