@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"  # no test may call out, whatever it imports first
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as each process of a run; BLAS reads it once
 
 import pytest
 import torch
 from flwr.supercore.task_identity import TaskIdentity
 from pools import make_pool
+from sessions import pytest_cmdline_main, pytest_collection_modifyitems, pytest_unconfigure
 from torch import Tensor
 from watched import watched
 
@@ -36,6 +38,7 @@ from fedlt.runs.personal_states import PersonalStates
 from fedlt.simulate import run
 from fedlt.worker.worker import prepare_process
 
+__all__ = ["pytest_cmdline_main", "pytest_collection_modifyitems", "pytest_unconfigure"]  # hooks
 prepare_process()  # as the engines do: more threads would change last bits
 
 TINY_METHODS: dict[str, dict[str, Any]] = {  # what a method adds to a round, made short
