@@ -33,7 +33,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.basetemp = str(config.stash[BASE])
     if config.pluginmanager.hasplugin("xdist") and not option.usepdb:
         if option.numprocesses is None and all(Path(given).is_dir() for given in config.args):
-            option.numprocesses = min(PROCESSES, len(os.sched_getaffinity(0)))
+            option.numprocesses = min(PROCESSES, os.cpu_count() or 1)
         if option.numprocesses and option.dist == "no":
             option.dist, option.loadscopereorder = "loadgroup", False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import torch
 from safetensors.torch import load
 
 from fedlt.machine.durable import pack_tensors, sync_folder, write_synced
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture
