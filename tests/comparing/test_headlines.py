@@ -17,7 +17,6 @@ from fedlt.comparing.table import footnotes
 from fedlt.comparing.verdicts import describe, verdicts
 from fedlt.errors import FedltError
 from fedlt.evaluation.headline import ScoredSet
-from fedlt.simulate import _describe as describe_round
 
 UNBALANCED, BALANCED = ScoredSet((90, 5, 5)), ScoredSet((30, 30, 30))
 GAPS = (0.0, 0.01, -0.01, 0.005, -0.005)
@@ -95,10 +94,8 @@ def test_a_search_maximises_the_headlines():
 
 def test_the_progress_names_the_headline():
     row = {"generic/accuracy": 0.98, "generic/balanced": 0.25, "personal/accuracy": 0.5}
-    assert describe_round(3, row, UNBALANCED) == (
-        "generic balanced 25.0 %  personal 50.0 %  (round 3)"
-    )
-    assert describe_round(3, row, BALANCED) == "generic 98.0 %  personal 50.0 %  (round 3)"
+    assert [*UNBALANCED.told(row)] == ["generic balanced 25.0 %", "personal 50.0 %"]
+    assert [*BALANCED.told(row)] == ["generic 98.0 %", "personal 50.0 %"]
     cell = PlannedRun("Lazy", SimpleNamespace(seed=1))
     line = _describe(Outcome(cell, result(1, 0.98, 0.25)))
     assert line == "Lazy, seed 1: generic balanced 25.0 %, personal 50.0 %, 1 s"

@@ -17,6 +17,7 @@ from fedlt.errors import FedltError, RunError
 from fedlt.progress import Progress
 from fedlt.runs.checkpoints import load_checkpoint
 from fedlt.runs.claims import claimed
+from fedlt.runs.creation import create_run
 from fedlt.runs.directory import RunDirectory
 from fedlt.simulate import run
 
@@ -205,14 +206,13 @@ def test_who_comes_to_write_too_late_is_refused(lab, monkeypatch):
     """Two that do not see each other's claims, on two machines: the second finds a folder."""
     config = lab.fresh()
     directory = RunDirectory.of(config)
-    create = RunDirectory.create
 
-    def late(self, *arguments, **more):
-        monkeypatch.setattr(RunDirectory, "create", create)
+    def late(*arguments, **more):
+        monkeypatch.setattr("fedlt.simulate.create_run", create_run)
         run(config)  # the other one, which is done by now
-        create(self, *arguments, **more)
+        create_run(*arguments, **more)
 
-    monkeypatch.setattr(RunDirectory, "create", late)
+    monkeypatch.setattr("fedlt.simulate.create_run", late)
     monkeypatch.setattr("fedlt.simulate.claimed", lambda path: nullcontext())
     with pytest.raises(FedltError, match="is in use: another process has made it meanwhile"):
         run(config)

@@ -13,7 +13,6 @@ from safetensors.torch import load
 
 from fedlt.machine.durable import pack_tensors, sync_folder, write_synced
 
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
