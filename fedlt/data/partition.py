@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.errors import FedltError
+from fedlt.machine.durable import replacing
 from fedlt.machine.reading import read_json
 
 _FORMAT = 1
@@ -163,15 +162,8 @@ class Partition:
             "sha256": self.hash(),
             "clients": [part.tolist() for part in self.clients],
         }
-        target = Path(path)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps(content, separators=(",", ":")))
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as file:
+            file.write(json.dumps(content, separators=(",", ":")).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Partition:

@@ -11,8 +11,6 @@ are training material: they count in no class prior and in no aggregation weight
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 
 from fedlt.errors import FedltError, one_line
 from fedlt.machine.cache import cache_directory
+from fedlt.machine.durable import replacing
 
 _FIELDS = ("images", "labels", "levels", "sources")
 
@@ -103,21 +102,12 @@ def save_pool(pool: Pool, path: str | Path) -> None:
     """Write a pool to an npz file, whole or not at all."""
     fields: dict[str, Any] = {name: getattr(pool, name) for name in _FIELDS}
     fields |= {} if pool.scores is None else {"scores": pool.scores}
-    place = Path(path)
-    handle, part = tempfile.mkstemp(dir=place.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **fields)
-        Path(part).replace(place)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as file:
+        np.savez_compressed(file, **fields)
 
 
 def cached_pool(kind: str, inputs: list[str], make: Callable[[], Pool]) -> Pool:
     """Return ``make()``, or what it returned for the same inputs before.
-
-    This is where a generator fits in: a function that fills a pool once.
 
     Args:
         kind: What makes it; begins the file's name.

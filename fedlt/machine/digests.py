@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.machine.cache import cache_directory
+from fedlt.machine.durable import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,22 +144,12 @@ def _remembered(path: Path, what: str, make: Callable[[], str]) -> str:
     digest = make()
     if stamp == _stamp(path) and time.time() - max(stamp[1:3]) / 1e9 > _SETTLED:
         with suppress(OSError):
-            _write(place, json.dumps({"stamp": stamp, "digest": digest}))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(place) as file:
+                file.write(json.dumps({"stamp": stamp, "digest": digest}).encode())
     return digest
 
 
 def _stamp(path: Path) -> list[int]:
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
-
-
-def _write(place: Path, text: str) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(place)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

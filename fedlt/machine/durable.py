@@ -1,14 +1,17 @@
-"""Durable writes, which are on disk when the call returns, and tensors packed into bytes."""
+"""Durable writes, files written whole or not at all, and tensors packed into bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-import safetensors.torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sha256(data: bytes) -> str:
@@ -24,6 +27,30 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it; then it takes the place of ``path``."""
+    temporary = path.with_name(f".{path.name}.part")  # a resumed run writes over it
+    try:
+        write_synced(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of ``path`` once the block ends, unless it raises."""
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the names of a folder's files are on disk (fsync of the folder)."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -35,6 +62,8 @@ def sync_folder(path: Path) -> None:
 
 def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the bytes of a safetensors file; tensors may share or stride memory."""
+    from safetensors.torch import save
+
     dense: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in tensors.items():
@@ -42,4 +71,4 @@ def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
         address = tensor.untyped_storage().data_ptr()
         dense[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
-    return safetensors.torch.save(dense)
+    return save(dense)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fedlt.machine.cache import cache_directory
+from fedlt.machine.durable import replacing
 
 VERSION: Final = 1  # raise it when a cached recipe changes
 _KEY: Final = "value"
@@ -54,7 +53,9 @@ def cached_tensor(
         return found
     value = make().contiguous()
     with suppress(OSError):
-        _write(path, value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(save({_KEY: value}))
     return value
 
 
@@ -65,15 +66,3 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
         return None
     fits = value.shape == shape and value.dtype == torch.float32 and bool(value.isfinite().all())
     return value if fits else None
-
-
-def _write(path: Path, value: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(save({_KEY: value}))
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -22,7 +22,7 @@ from fedlt.data.arrays import BoolArray, IntArray
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.evaluation.scores import GenericScores, PersonalScores
-from fedlt.machine.durable import write_synced
+from fedlt.machine.durable import replace_synced
 from fedlt.runs.files import HELP
 
 _ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "seed")
@@ -112,13 +112,7 @@ def _write(target: Path, arrays: dict[str, Any]) -> str:
     memory = io.BytesIO()
     np.savez_compressed(memory, **arrays)
     data = memory.getvalue()
-    temporary = target.with_name(f".{target.name}.part")  # a resumed run writes over it
-    try:
-        write_synced(temporary, data)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_synced(target, data)
     return hashlib.sha256(data).hexdigest()
 
 

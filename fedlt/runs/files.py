@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fedlt.errors import FedltError
+from fedlt.machine.durable import replace_synced
 from fedlt.machine.reading import read_json
 
 CONFIG, FINGERPRINT, RESULT = "config.yaml", "fingerprint.json", "result.json"
@@ -54,17 +54,8 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace ``path`` atomically."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(plain(content), file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    text = json.dumps(plain(content), indent=2, allow_nan=False)
+    replace_synced(path, f"{text}\n".encode())
 
 
 def _seal(content: Mapping[str, Any]) -> str:
