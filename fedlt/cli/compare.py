@@ -230,7 +230,7 @@ def _finished(
 def show(
     console: Console,
     name: str,
-    settings: dict[str, Results],
+    tables: dict[str, Results],
     *,
     which: str,
     against: str,
@@ -241,7 +241,7 @@ def show(
     Args:
         console: Where to print.
         name: Of the comparison.
-        settings: Setting -> its table; "" without a grid.
+        tables: Setting -> its finished rows; "" without a grid.
         which: A moment, or ``all``.
         against: The reference row.
         folder: Gets ``<which>.md``, ``.tex`` and ``.csv``, and ``<which>_streams.csv`` where models
@@ -249,31 +249,31 @@ def show(
     """
     from fedlt.comparing import exports
     from fedlt.comparing.stream_tables import streams_csv
-    from fedlt.comparing.table import footnotes, tables
+    from fedlt.comparing.table import footnotes, terminal_tables
     from fedlt.comparing.verdicts import describe, verdicts
 
-    if not settings:
+    if not tables:
         return
     tell = teller(console)
-    for setting, results in settings.items():
+    for setting, results in tables.items():
         title = exports.caption(name, which, results)
         tell(f"\n{setting}" if setting else "")
         tell(title)
-        console.print(tables(results, which))
+        console.print(terminal_tables(results, which))
     tested = which not in ("all", "best_on_test")
-    found = verdicts(settings, which, against) if tested else []
-    notes = [*footnotes(settings, which), *describe(found)]
-    if tested and not all(against in results for results in settings.values()):
+    found = verdicts(tables, which, against) if tested else []
+    notes = [*footnotes(tables, which), *describe(found)]
+    if tested and not all(against in results for results in tables.values()):
         notes.append(f"no verdicts where {against} has not finished")
     tell("")
     for note in notes:
         tell(note)
     if folder is None:
         return
-    write(folder / f"{which}.md", exports.markdown(name, which, settings, notes), console)
-    write(folder / f"{which}.tex", exports.latex(name, which, settings, notes), console)
-    write(folder / f"{which}.csv", exports.csv_text(which, settings), console)
-    if text := streams_csv(which, settings):
+    write(folder / f"{which}.md", exports.markdown(name, which, tables, notes), console)
+    write(folder / f"{which}.tex", exports.latex(name, which, tables, notes), console)
+    write(folder / f"{which}.csv", exports.csv_text(which, tables), console)
+    if text := streams_csv(which, tables):
         write(folder / f"{which}_streams.csv", text, console)
     if found:
         write(folder / f"{which}_verdicts.csv", exports.verdicts_csv(found), console)

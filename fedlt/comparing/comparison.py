@@ -46,7 +46,7 @@ class Row:
     slug: str  # the folder of its runs
     tree: Mapping[str, Any]  # the common part with this row's changes
     search: Space  # dotted key -> values or range that a sweep tries
-    is_control: bool = False  # added to the file's rows: it has the settings of its row
+    is_control: bool = False  # added to the file's rows: it has the values of its row
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from fedlt.comparing.sheet import latex_text, to_csv, to_latex, to_markdown
 from fedlt.comparing.table import figures_sheet, stream_sheets
 from fedlt.comparing.verdicts import Verdict
 
-Settings = Mapping[str, Results]  # setting -> its table; "" where there is no grid
+Tables = Mapping[str, Results]  # setting -> its finished rows; "" where there is no grid
 
 _BESIDE = (  # in the CSV only: the masked view, the references, and whom the figures are about
     "personal/accuracy_held", "personal/generic", "personal/generic_held", "personal/gain_held",
@@ -31,27 +31,27 @@ def caption(name: str, which: str, results: Results) -> str:
     return f"{name}, {which}, split {split}, seeds {seeds}: {SPREAD}, in %"
 
 
-def markdown(name: str, which: str, settings: Settings, notes: Sequence[str]) -> str:
+def markdown(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str:
     """Return the tables in Markdown, and the lines below them as a list.
 
     Args:
         name: Of the comparison.
         which: A moment, or ``all``: the four side by side.
-        settings: The tables.
+        tables: The finished rows by setting.
         notes: Footnotes and verdicts.
     """
     text = ""
-    for setting, results in settings.items():
+    for setting, results in tables.items():
         text += f"{_title(name, which, setting, results)}\n\n"
         for sheet in (figures_sheet(results, which), *stream_sheets(results, which)):
             text += f"{to_markdown(sheet)}\n"
     return text + "".join(f"* {note}\n" for note in notes)
 
 
-def latex(name: str, which: str, settings: Settings, notes: Sequence[str]) -> str:
+def latex(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str:
     r"""Return the tables in LaTeX, for ``\usepackage{booktabs}``; arguments as of `markdown`."""
     text = "% \\usepackage{booktabs}\n"
-    for setting, results in settings.items():
+    for setting, results in tables.items():
         text += f"% {_title(name, which, setting, results)}\n"
         text += to_latex(figures_sheet(results, which))
         for sheet in stream_sheets(results, which):
@@ -77,15 +77,15 @@ def metrics_csv(results: Results, which: str) -> str:
     return to_csv(["method", "seed", "moment", "metric", "value"], rows)
 
 
-def csv_text(which: str, settings: Settings) -> str:
+def csv_text(which: str, tables: Tables) -> str:
     """Return every run's figures, unrounded, one line a run (``all``: one a run and moment)."""
     prices = ("bytes_down", "bytes_up", "bytes_once", "peak_memory", "seconds")
     policy = ("prior.use", "prior.gamma", "prior.source")
     head = ["setting", "method", "seed", "moment", "generic_model", *policy, *prices]
-    shown = [metric for results in settings.values() for metric in columns(results).values()]
+    shown = [metric for results in tables.values() for metric in columns(results).values()]
     metrics = list(dict.fromkeys([*shown, *_BESIDE]))
     rows = []
-    for setting, results in settings.items():
+    for setting, results in tables.items():
         for label, run in ((label, run) for label, runs in results.items() for run in runs):
             prior = run.get("prior") or {}
             known = [prior.get(name.rpartition(".")[2]) for name in policy]

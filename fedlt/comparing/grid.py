@@ -14,7 +14,7 @@ from fedlt.config.yaml12 import parse_value
 from fedlt.errors import FedltError
 
 MOST = 80  # characters of a folder's name
-_OWN = {  # keys that are not a setting, and what is there instead
+_OWN = {  # keys that --set cannot name, and what to use instead
     "name": "name=...",
     "output": "output=...",
     "seed": "--seeds",

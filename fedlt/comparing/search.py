@@ -1,9 +1,9 @@
 """What a search tries: every combination of lists, or what Optuna proposes.
 
 A space maps dotted keys to choices: a list of values, or a range such as ``0.1..0.9``,
-``log:0.003..0.3`` or, between whole numbers, ``1..10``. A search proposes settings in batches
+``log:0.003..0.3`` or, between whole numbers, ``1..10``. A search proposes values in batches
 and is told their scores; it draws no numbers but from its seed, and a batch has the same size
-however many runs go at once. So the same command proposes the same settings again, and what is
+however many runs go at once. So the same command proposes the same values again, and what is
 finished is only read.
 
 The proposals are those of the tree-structured Parzen estimator of Bergstra, Bardenet, Bengio and
@@ -49,10 +49,10 @@ Values = tuple[tuple[str, Any], ...]  # dotted key and value
 
 
 class Search(Protocol):
-    """Proposes settings until there are no more."""
+    """Proposes values until there are no more."""
 
     def ask(self) -> list[Values]:
-        """Return the next settings to try; [] is the end."""
+        """Return the next values to try; [] is the end."""
 
     def tell(self, scores: Sequence[float | None]) -> None:
         """Take the scores of what was asked last, in order; None: it failed."""

@@ -59,19 +59,19 @@ def _has(run: Mapping[str, Any], which: str, name: str) -> bool:
     return f"generic/{name}/accuracy" in (run.get(which) or {})
 
 
-def streams_csv(which: str, settings: Mapping[str, Results]) -> str:
+def streams_csv(which: str, tables: Mapping[str, Results]) -> str:
     """Return every run's figures of its streams, unrounded, one line a run and stream.
 
     Args:
         which: A moment; ``all``: one line a run, stream and moment.
-        settings: Setting -> its table; "" without a grid.
+        tables: Setting -> its finished rows; "" without a grid.
 
     Returns:
         The text; empty where no model has streams.
     """
     lines = [
         ([setting, row.method, run["seed"], moment, row.stream], _figures(run, moment, row))
-        for setting, results in settings.items()
+        for setting, results in tables.items()
         for moment in (MOMENTS if which == "all" else (which,))
         for row in stream_rows(results, moment)
         for run in row.runs

@@ -26,7 +26,7 @@ from fedlt.rng import key as random_key
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of one row."""
+    """Values that are tried in one row."""
 
     row: Row
     values: Values

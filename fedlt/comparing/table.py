@@ -88,7 +88,7 @@ def _sheet(title: str, results: Results, shown: Mapping[str, tuple[str, str]]) -
     return Sheet(title, [title, *shown], rows)
 
 
-def tables(results: Results, which: str) -> RenderableType:
+def terminal_tables(results: Results, which: str) -> RenderableType:
     """Return :func:`figures_sheet` for the terminal, a table a view, with streams and prices."""
     whole, views = figures_sheet(results, which), ("generic", "personal")
     if which == "all":
@@ -105,13 +105,13 @@ def tables(results: Results, which: str) -> RenderableType:
     return Group(*(line for part in parts for line in ("", to_terminal(part))))
 
 
-def footnotes(settings: Mapping[str, Results], which: str) -> list[str]:
+def footnotes(tables: Mapping[str, Results], which: str) -> list[str]:
     """Return the lines below the tables: marks, the guess beside the personal view, warnings."""
     lines = []
-    rows = [own for results in settings.values() for own in results.values()]
+    rows = [own for results in tables.values() for own in results.values()]
     if any(map(is_average, rows)):
         lines.append(f"{AVERAGE} the mean of personal parts: the method itself has no such model")
-    for setting, results in settings.items():
+    for setting, results in tables.items():
         where = f" ({setting})" if setting else ""
         moment = "final" if which == "all" else which
         guess = majority_guess(list(results.values()), moment)

@@ -76,19 +76,19 @@ def pick_reference(
     return against or next((label for label in labels if label not in points), labels[0])
 
 
-def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[Verdict]:
+def verdicts(tables: Mapping[str, Results], which: str, against: str) -> list[Verdict]:
     """Return a verdict for each row and view that can be compared with the reference.
 
     A reference point that is not federated, such as pooled training, gets none.
 
     Args:
-        settings: The tables of one command by setting; their runs are comparable.
+        tables: Of one command by setting; their runs are comparable.
         which: ``final``, ``last_k`` or ``selected``.
         against: The row that the others are compared with.
     """
     pairs = [
         (setting, label, view, metric)
-        for setting, results in settings.items()
+        for setting, results in tables.items()
         if against in results
         for view, metric in headlines(results[against][0]).items()
         for label, runs in results.items()
@@ -97,7 +97,7 @@ def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[
     ]
     tests = []
     for setting, label, _, metric in pairs:
-        mine, other = settings[setting][label], settings[setting][against]
+        mine, other = tables[setting][label], tables[setting][against]
         tests.append(paired_test(values(mine, which, metric), values(other, which, metric)))
     return [
         Verdict(
@@ -110,8 +110,8 @@ def verdicts(settings: Mapping[str, Results], which: str, against: str) -> list[
             test=test,
             p=p,
             average=view == "generic"
-            and any(is_average(settings[setting][row]) for row in (label, against)),
-            clients=higher_and_lower(settings[setting][label], settings[setting][against])
+            and any(is_average(tables[setting][row]) for row in (label, against)),
+            clients=higher_and_lower(tables[setting][label], tables[setting][against])
             if view == "personal"
             else None,
         )

@@ -21,7 +21,7 @@ from fedlt.report.page import Content, PageSection, render
 from fedlt.report.personal_view import beside_sheet
 from fedlt.report.picture import Picture
 from fedlt.report.style import save, styled
-from fedlt.report.summary import main_sheet, moments_sheet, setting, summary, title
+from fedlt.report.summary import introduction, main_sheet, moments_sheet, summary, title
 from fedlt.report.verdict import judged, verdict_lines, verdict_sheet
 
 _TERMS = (
@@ -125,7 +125,7 @@ def _content(
     methods = reading.methods
     return Content(
         title=title(methods),
-        setting=setting(reading),
+        introduction=introduction(reading),
         summary=[*verdict_lines(found), *summary(reading, found)],
         warnings=warnings(reading),
         table=main_sheet(methods),

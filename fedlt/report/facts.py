@@ -21,20 +21,18 @@ _MOVED_SECTIONS = ("data.", "partition.", "model.", "prior.", "evaluate.", "pers
 Keys = Sequence[str]
 
 
-def _settings(run: RunRecord) -> dict[str, Any]:
+def _compared(run: RunRecord) -> dict[str, Any]:
     kept = {k: v for k, v in run.config.items() if k not in _ASIDE}
     return {k: v for k, v in kept.items() if not k.startswith(_MACHINERY)}
 
 
 def _split(methods: Sequence[Method]) -> tuple[Keys, Keys]:
     """Return the keys that are equal in all runs, and those that are not."""
-    settings = [_settings(run) for method in methods for run in method.runs]
-    keys = sorted({key for one in settings for key in one})
+    known = [_compared(run) for method in methods for run in method.runs]
+    keys = sorted({key for one in known for key in one})
     missing = object()
     differ = [
-        k
-        for k in keys
-        if any(one.get(k, missing) != settings[0].get(k, missing) for one in settings)
+        k for k in keys if any(one.get(k, missing) != known[0].get(k, missing) for one in known)
     ]
     return [k for k in keys if k not in differ], differ
 
@@ -46,9 +44,9 @@ def _text(value: object) -> str:
 
 
 def equal_sheet(methods: Sequence[Method]) -> Sheet:
-    """Return every setting that all runs share."""
-    settings = _settings(methods[0].runs[0])
-    rows = [[key, _text(settings[key])] for key in _split(methods)[0]]
+    """Return every value of the configurations that all runs share."""
+    values = _compared(methods[0].runs[0])
+    rows = [[key, _text(values[key])] for key in _split(methods)[0]]
     return Sheet("Held equal", ["setting", "value in every run"], rows)
 
 
@@ -121,7 +119,7 @@ def warnings(reading: Reading) -> list[str]:
     """Return in plain words what a reader should know before trusting a difference."""
     lines = [
         *_seed_lines(reading.methods),
-        *_setting_lines(reading.methods),
+        *_difference_lines(reading.methods),
         *_partition_lines(reading.methods),
         *_machine_lines(reading),
         *_trouble_lines(reading),
@@ -166,7 +164,7 @@ def _seed_lines(methods: Sequence[Method]) -> list[str]:
     return lines
 
 
-def _setting_lines(methods: Sequence[Method]) -> list[str]:
+def _difference_lines(methods: Sequence[Method]) -> list[str]:
     differ = _split(methods)[1]
     moved = [k for k in differ if k in _MOVED or k.startswith(_MOVED_SECTIONS)]
     if not moved:

@@ -34,7 +34,7 @@ class Content:
     """Everything that the page says, in order."""
 
     title: str
-    setting: str
+    introduction: str
     summary: Sequence[str]
     warnings: Sequence[str]
     table: Sheet
@@ -54,7 +54,7 @@ def render(content: Content) -> str:
     links += [(section.slug, section.heading) for section in content.sections]
     body = [
         f"<h1>{escape(content.title)}</h1>",
-        f"<p>{escape(content.setting)}</p>",
+        f"<p>{escape(content.introduction)}</p>",
         _box("answer", "In short", content.summary),
         _box("care", "Before you trust a difference", content.warnings),
         _nav(links),

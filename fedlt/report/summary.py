@@ -34,7 +34,7 @@ def title(methods: Sequence[Method]) -> str:
     return "Which method serves everybody best, and which each client?"
 
 
-def setting(reading: Reading) -> str:
+def introduction(reading: Reading) -> str:
     """Return one sentence about the data and the federation."""
     run = reading.methods[0].runs[0]
     config, counts = run.config, run.evaluation.client_counts

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedlt.comparing.conditions import check_comparable, conditions
 from fedlt.comparing.exports import csv_text, latex, markdown, verdicts_csv
-from fedlt.comparing.table import footnotes, tables
+from fedlt.comparing.table import footnotes, terminal_tables
 from fedlt.comparing.verdicts import describe, pick_reference, verdicts
 from fedlt.config import Config
 from fedlt.errors import FedltError
@@ -71,7 +71,7 @@ def test_cells_are_mean_and_t_interval_over_seeds():
 
 
 def test_the_terminal_fits_eighty_columns():
-    text = shown(tables(RESULTS, "last_k"), tables(RESULTS, "all"))
+    text = shown(terminal_tables(RESULTS, "last_k"), terminal_tables(RESULTS, "all"))
     assert "…" not in text
     assert "~40.0±0.0" in text
     assert "mix 0.1 (oracle)" in text

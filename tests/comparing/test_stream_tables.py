@@ -14,7 +14,7 @@ from rich.console import Console
 from fedlt.cli import main
 from fedlt.comparing.exports import latex, markdown
 from fedlt.comparing.stream_tables import streams_csv
-from fedlt.comparing.table import tables
+from fedlt.comparing.table import terminal_tables
 from fedlt.comparing.verdicts import verdicts
 from fedlt.runs.trackers import TRACKERS
 
@@ -71,7 +71,7 @@ def test_without_streams_there_is_no_such_table():
 
 def test_the_terminal_shows_them_below_the_generic_view():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(tables(RESULTS, "last_k"))
+    console.print(terminal_tables(RESULTS, "last_k"))
     text = console.export_text()
     assert "…" not in text
     assert text.index("taught: dist") < text.index("personal")

@@ -21,7 +21,7 @@ from fedlt.federation.faults import aimed_rates
 from fedlt.realigning.changes import Crt
 from fedlt.realigning.session import Plan, realign
 from fedlt.report.finished import read_runs
-from fedlt.report.summary import setting
+from fedlt.report.summary import introduction
 from fedlt.runs.rescoring import Cut, rescore
 
 SIZES = [400, 260, 150, 90, 60, 45, 30, 22, 16, 12, 9, 6]
@@ -160,7 +160,7 @@ def test_everything_is_equal_to_the_drawn_tails(lab):
     assert {name: value for name, value in plain.items() if name in own} == own
     first, second = (realign(run.directory, [Plan(Crt(), "pooled")])[0] for run in (drawn, same))
     assert second["after"] == first["after"]
-    said = [setting(read_runs([run.directory.path])) for run in (drawn, same)]
+    said = [introduction(read_runs([run.directory.path])) for run in (drawn, same)]
     assert "the largest class 20.7 times the smallest" in said[0]  # 124 and 6 images
     assert said[1].partition("training images")[2] == said[0].partition("training images")[2]
 
