@@ -111,10 +111,10 @@ def _compare(
     console = Console()
     points = [row.label for row in comparison.rows if comparison.is_point(row)]
     against = pick_reference([row.label for row in comparison.rows], against, points=points)
-    cells = grid_cells(comparison, grid)
-    _check_selected(which, cells[0].config.evaluate.selected_round)
+    runs = planned_runs(comparison, grid)
+    _check_selected(which, runs[0].config.evaluate.selected_round)
     tables, outcomes = run_grid(
-        comparison, grid, cells, jobs=jobs, progress=make_runs_progress(console)
+        comparison, grid, runs, jobs=jobs, progress=make_runs_progress(console)
     )
     folder = comparison.folder()
     show(console, comparison.name, tables, which=which, against=against, folder=folder)
@@ -146,44 +146,44 @@ def _write_reports(
                 teller(console)(str(path))
 
 
-def grid_cells(comparison: Comparison, grid: Sequence[Setting]) -> list[PlannedRun]:
+def planned_runs(comparison: Comparison, grid: Sequence[Setting]) -> list[PlannedRun]:
     """Return the runs of every row in every setting: settings outside, then rows, then seeds."""
     from fedlt.comparing.schedule import PlannedRun
 
-    cells = []
+    runs = []
     for setting in grid:
         for row in comparison.rows:
             words = f"{row.label}, {setting}" if str(setting) else row.label
             given = setting.overrides_of(row.label)
             own = comparison.configs(row, *given, folder=setting.folder)
-            cells += [PlannedRun(words, config) for config in own]
-    return cells
+            runs += [PlannedRun(words, config) for config in own]
+    return runs
 
 
 def run_grid(
     comparison: Comparison,
     grid: Sequence[Setting],
-    cells: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun],
     *,
     jobs: int | None,
     progress: RunsProgress,
 ) -> tuple[dict[str, Results], list[Outcome]]:
-    """Run the cells of :func:`grid_cells`; return each setting's finished rows, and all outcomes.
+    """Run :func:`planned_runs`; return each setting's finished rows, and all outcomes.
 
     Raises:
         FedltError: If rows of a table differ in more than the method.
     """
     from fedlt.comparing.conditions import check_alike
-    from fedlt.comparing.schedule import jobs_for, run_cells
+    from fedlt.comparing.schedule import jobs_for, run_planned
 
     folder = comparison.folder()
     places = [(setting, row) for setting in grid for row in comparison.rows]
-    seeds = len(cells) // len(places)
+    seeds = len(runs) // len(places)
     each = [place for place in places for _ in range(seeds)]
     for setting in grid:
-        own = [(row, cell) for (of, row), cell in zip(each, cells, strict=True) if of == setting]
-        check_alike({row.label: cell.config for row, cell in own})
-    outcomes = run_cells(cells, jobs=jobs_for(cells, jobs), progress=progress, within=folder)
+        pairs = zip(each, runs, strict=True)
+        check_alike({row.label: run.config for (of, row), run in pairs if of == setting})
+    outcomes = run_planned(runs, jobs=jobs_for(runs, jobs), progress=progress, within=folder)
     return _finished(comparison.rows, grid, each, outcomes), outcomes
 
 
@@ -195,7 +195,7 @@ def raise_failed(outcomes: Sequence[Outcome]) -> None:
     """
     from fedlt.errors import RunError
 
-    failed = [f"{o.cell}: {o.reason}" for o in outcomes if o.result is None]
+    failed = [f"{o.planned}: {o.reason}" for o in outcomes if o.result is None]
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} runs failed: {'; '.join(failed)}")
 

@@ -12,7 +12,7 @@ from fedlt.cli.compare import (
     Jobs,
     Overrides,
     RowsOption,
-    grid_cells,
+    planned_runs,
     raise_failed,
     resumable,
     run_grid,
@@ -84,8 +84,8 @@ def _is_changed(
     if not any(setting.given for setting in grid):
         return False
     own = replace(recipe.comparison, overrides=(seeds,))
-    return [config_hash(cell.config) for cell in grid_cells(recipe.comparison, grid)] != [
-        config_hash(cell.config) for cell in grid_cells(own, plain)
+    return [config_hash(planned.config) for planned in planned_runs(recipe.comparison, grid)] != [
+        config_hash(planned.config) for planned in planned_runs(own, plain)
     ]
 
 
@@ -101,15 +101,15 @@ def _reproduce(
     console, scale = Console(), grid[0].scale
     tell = teller(console)
     as_written = scale.is_full and not is_changed
-    cells = grid_cells(recipe.comparison, grid)
+    runs = planned_runs(recipe.comparison, grid)
     title = f"{recipe.about}; scale {scale.name}{', changed' if is_changed else ''}"
-    tell(f"{title}: {len(cells)} runs")
+    tell(f"{title}: {len(runs)} runs")
     if not scale.is_full:
         tell(f"purpose: {scale.purpose}")
         tell(f"limits: {scale.limits}")
     comparison = recipe.comparison
     tables, outcomes = run_grid(
-        comparison, grid, cells, jobs=jobs, progress=make_runs_progress(console)
+        comparison, grid, runs, jobs=jobs, progress=make_runs_progress(console)
     )
     every = {str(setting): tables.get(str(setting), {}) for setting in grid}
     found = reproduction.reproduced(recipe, every, as_written=as_written)

@@ -2,7 +2,7 @@
 
 comparison.py   the file: a base, rows of changes, seeds -> one configuration a run
 grid.py         --set key=a,b,c: the rows once more for every value
-schedule.py     run the cells that are not finished, several at once, each resumable
+schedule.py     run what is planned and not finished, several at once, each resumable
 processes.py    the processes that they run in
 display.py      runs and rounds that are done, and the time that is left
 stored.py       finished runs, found by the hash of their configuration

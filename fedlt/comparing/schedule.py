@@ -39,40 +39,40 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell."""
+    """What became of a planned run."""
 
-    cell: PlannedRun
+    planned: PlannedRun
     result: dict[str, Any] | None  # with its path and conditions; None: it failed
     reason: str = ""  # why
 
 
-def jobs_for(cells: Sequence[PlannedRun], wanted: int | None) -> int:
+def jobs_for(runs: Sequence[PlannedRun], wanted: int | None) -> int:
     """Return how many runs go at once: as wanted, else one a core where each uses one core."""
     if wanted is not None:
         return max(1, wanted)
-    alone = all(cell.config.engine.name in ALONE for cell in cells)
-    return max(1, min(len(cells), len(os.sched_getaffinity(0)))) if alone else 1
+    alone = all(planned.config.engine.name in ALONE for planned in runs)
+    return max(1, min(len(runs), len(os.sched_getaffinity(0)))) if alone else 1
 
 
-def run_cells(
-    cells: Sequence[PlannedRun],
+def run_planned(
+    runs: Sequence[PlannedRun],
     *,
     jobs: int,
     progress: RunsProgress,
     within: Path | None = None,
 ) -> list[Outcome]:
-    """Run every cell and return what became of it, in the order of ``cells``.
+    """Run every one and return what became of it, in the order of ``runs``.
 
     Args:
-        cells: Their run directories must differ.
+        runs: Their run directories must differ.
         jobs: Runs at once.
         progress: Is told about runs and rounds.
         within: Where finished runs of the same configurations are looked for.
     """
-    found = _finished(cells, within)  # all are checked before one starts
-    rest = [n for n in range(len(cells)) if n not in found]
-    left = [cells[n] for n in rest]
-    progress.begin(list(map(str, left)), [cell.config.rounds for cell in left], len(found))
+    found = _finished(runs, within)  # all are checked before one starts
+    rest = [n for n in range(len(runs)) if n not in found]
+    left = [runs[n] for n in rest]
+    progress.begin(list(map(str, left)), [planned.config.rounds for planned in left], len(found))
     try:
         with closing(_outcomes(left, jobs, progress.advance)) as outcomes:
             for number, outcome in outcomes:
@@ -80,11 +80,11 @@ def run_cells(
                 progress.finish(number, _describe(outcome))
     finally:
         progress.stop()
-    return [found[n] for n in range(len(cells))]
+    return [found[n] for n in range(len(runs))]
 
 
-def _finished(cells: Sequence[PlannedRun], within: Path | None) -> dict[int, Outcome]:
-    """Return the cells that have their results, by position.
+def _finished(runs: Sequence[PlannedRun], within: Path | None) -> dict[int, Outcome]:
+    """Return the runs that have their results, by position.
 
     Raises:
         FedltError: If a directory holds another run: another configuration, data or code.
@@ -97,62 +97,62 @@ def _finished(cells: Sequence[PlannedRun], within: Path | None) -> dict[int, Out
     places: dict[int, RunDirectory] = {}
     twins: set[int] = set()
     stored: dict[str, Path] | None = None
-    for number, cell in enumerate(cells):
-        directory = RunDirectory.of(cell.config)
-        action = directory.decide(cell.config, resume=True)
+    for number, planned in enumerate(runs):
+        directory = RunDirectory.of(planned.config)
+        action = directory.decide(planned.config, resume=True)
         if action == "show":
             places[number] = directory
         elif action == "start" and within is not None:
             stored = finished_below(within) if stored is None else stored
-            if twin := stored.get(config_hash(cell.config)):
+            if twin := stored.get(config_hash(planned.config)):
                 places[number] = RunDirectory(twin)
                 twins.add(number)
     found: dict[int, Outcome] = {}
-    made = fingerprints(cells[number].config for number in places)
+    made = fingerprints(runs[number].config for number in places)
     for (number, directory), one in zip(places.items(), made, strict=True):
         try:
             directory.check(one)
-            result = read_finished(directory, cells[number].config)
+            result = read_finished(directory, runs[number].config)
         except FedltError:
             if number not in twins:  # a run elsewhere that is not the same after all is not needed
                 raise
         else:
-            found[number] = Outcome(cells[number], result)
+            found[number] = Outcome(runs[number], result)
     return found
 
 
 def _outcomes(
-    cells: Sequence[PlannedRun], jobs: int, hear: Callable[[int, int], None]
+    runs: Sequence[PlannedRun], jobs: int, hear: Callable[[int, int], None]
 ) -> Generator[tuple[int, Outcome]]:
     """Yield positions and outcomes as they come; ``hear`` gets positions and rounds done."""
     if jobs <= 1:
-        for number, cell in enumerate(cells):
-            yield number, run_cell(cell, partial(hear, number))
+        for number, planned in enumerate(runs):
+            yield number, run_one(planned, partial(hear, number))
     else:
-        yield from run_in_processes(run_cell, cells, processes=jobs, lost=_lost, hear=hear)
+        yield from run_in_processes(run_one, runs, processes=jobs, lost=_lost, hear=hear)
 
 
-def _lost(cell: PlannedRun, code: int) -> Outcome:
-    return Outcome(cell, None, f"its process ended with exit code {code}")
+def _lost(planned: PlannedRun, code: int) -> Outcome:
+    return Outcome(planned, None, f"its process ended with exit code {code}")
 
 
-def run_cell(cell: PlannedRun, tell: Callable[[int], None]) -> Outcome:
-    """Run one cell, or go on with it, or read its result; ``tell`` gets the rounds done."""
+def run_one(planned: PlannedRun, tell: Callable[[int], None]) -> Outcome:
+    """Make a run, or go on with it, or read its result; ``tell`` gets the rounds done."""
     from fedlt.comparing.stored import read_finished
     from fedlt.runs.directory import RunDirectory
     from fedlt.simulate import run
 
     try:
-        run(cell.config, resume=True, progress=Relay(tell))
-        return Outcome(cell, read_finished(RunDirectory.of(cell.config), cell.config))
+        run(planned.config, resume=True, progress=Relay(tell))
+        return Outcome(planned, read_finished(RunDirectory.of(planned.config), planned.config))
     except (FedltError, RunError) as error:
-        return Outcome(cell, None, one_line(error))
+        return Outcome(planned, None, one_line(error))
 
 
 def _describe(outcome: Outcome) -> str:
     if outcome.result is None:
-        return f"{outcome.cell}: failed: {outcome.reason}"
+        return f"{outcome.planned}: failed: {outcome.reason}"
     from fedlt.evaluation.headline import scored_set
 
     known = scored_set(outcome.result).told(outcome.result["last_k"])
-    return f"{outcome.cell}: {', '.join(known)}, {outcome.result['seconds']:.0f} s"
+    return f"{outcome.planned}: {', '.join(known)}, {outcome.result['seconds']:.0f} s"

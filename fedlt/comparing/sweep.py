@@ -16,7 +16,7 @@ from typing import Any
 from fedlt.comparing.comparison import Comparison, Row
 from fedlt.comparing.display import RunsProgress
 from fedlt.comparing.grid import folder_name
-from fedlt.comparing.schedule import PlannedRun, jobs_for, run_cells
+from fedlt.comparing.schedule import PlannedRun, jobs_for, run_planned
 from fedlt.comparing.search import Grid, Optuna, Search, Values, described
 from fedlt.comparing.sheet import Sheet, to_csv, to_markdown
 from fedlt.errors import FedltError
@@ -30,7 +30,7 @@ class Trial:
 
     row: Row
     values: Values
-    cell: PlannedRun
+    planned: PlannedRun
 
     def __str__(self) -> str:
         """Return the values, ``lr=0.1 mu=0.01``; the last word of each key."""
@@ -114,21 +114,21 @@ def run_search(
 
 def _place(trial: Trial) -> tuple[str, str]:
     """Return the run directory of a trial; the same values have the same."""
-    return trial.cell.config.output, trial.cell.config.name
+    return trial.planned.config.output, trial.planned.config.name
 
 
 def _scores(
     comparison: Comparison, batch: Sequence[Trial], jobs: int | None, progress: RunsProgress
 ) -> dict[tuple[str, str], float | None]:
     """Run trials, those with equal values once, and return their scores by place."""
-    cells = {_place(trial): trial.cell for trial in batch}
-    every = list(cells.values())
-    outcomes = run_cells(
+    runs = {_place(trial): trial.planned for trial in batch}
+    every = list(runs.values())
+    outcomes = run_planned(
         every, jobs=jobs_for(every, jobs), progress=progress, within=comparison.folder() / "sweep"
     )
     return {
         place: None if outcome.result is None else score(outcome.result)
-        for place, outcome in zip(cells, outcomes, strict=True)
+        for place, outcome in zip(runs, outcomes, strict=True)
     }
 
 

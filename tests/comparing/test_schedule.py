@@ -16,7 +16,7 @@ from rich.console import Console
 from fedlt.cli import main
 from fedlt.comparing.display import RunsProgress
 from fedlt.comparing.processes import run_in_processes
-from fedlt.comparing.schedule import PlannedRun, run_cells
+from fedlt.comparing.schedule import PlannedRun, run_planned
 from fedlt.comparing.sweep import score
 from fedlt.federation.ledger import Ledger
 from fedlt.runs.directory import RunDirectory
@@ -81,9 +81,9 @@ def test_results_do_not_depend_on_how_many_go_at_once(lab):
     told = Told()
     results = []
     for jobs in (1, 2):
-        cells = [PlannedRun("a", lab.fresh(seed=seed)) for seed in (1, 2, 3)]
-        outcomes = run_cells(cells, jobs=jobs, progress=told)
-        assert [outcome.cell.config.seed for outcome in outcomes] == [1, 2, 3]
+        planned = [PlannedRun("a", lab.fresh(seed=seed)) for seed in (1, 2, 3)]
+        outcomes = run_planned(planned, jobs=jobs, progress=told)
+        assert [outcome.planned.config.seed for outcome in outcomes] == [1, 2, 3]
         results.append([outcome.result["final"] for outcome in outcomes])
     for one, other in zip(*results, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
@@ -92,7 +92,7 @@ def test_results_do_not_depend_on_how_many_go_at_once(lab):
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(lab):
     good, bad = lab.fresh(), lab.fresh(local={"lr": 1e30, "batch_size": 8})
-    outcomes = run_cells(
+    outcomes = run_planned(
         [PlannedRun("bad", bad), PlannedRun("good", good)], jobs=1, progress=Told()
     )
     assert outcomes[0].result is None
@@ -104,10 +104,10 @@ def test_what_was_stopped_goes_on_with_the_same_bits(lab):
     """The second call resumes one run and reads the other."""
     stopped = lab.stopped(2)
     done = lab.fresh()
-    cells = [PlannedRun("a", stopped), PlannedRun("b", done)]
-    run_cells(cells[1:], jobs=1, progress=Told())
+    planned = [PlannedRun("a", stopped), PlannedRun("b", done)]
+    run_planned(planned[1:], jobs=1, progress=Told())
     told = Told()
-    first, second = run_cells(cells, jobs=1, progress=told)
+    first, second = run_planned(planned, jobs=1, progress=told)
     assert told.lines[0] == "1 of 2 runs are finished already"
     assert {**first.result["final"], "seconds": 0} == {**second.result["final"], "seconds": 0}
 
