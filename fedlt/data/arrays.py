@@ -1,4 +1,4 @@
-"""Types of NumPy arrays by what they hold; a comment beside each name gives the shape."""
+"""Type names of NumPy arrays by element type; where they are used, a comment gives the shape."""
 
 from __future__ import annotations
 

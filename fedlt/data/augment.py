@@ -21,15 +21,15 @@ def crop_padding(height: int) -> int:
 
 
 def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
-    """Augment a batch; each sample has its own draw.
+    """Return an augmented batch, every image augmented at random by itself.
 
-    ``crop`` draws a row and a column offset for each sample, ``crop_flip`` draws a flip for each
-    sample after them. ``none`` draws nothing and returns the batch itself.
+    ``crop`` draws a row and a column offset per image; ``crop_flip`` then also draws a flip per
+    image. ``none`` draws no random number and returns the batch itself.
 
     Args:
         images: uint8 (B, Ch, H, W) on any device; not changed.
         scheme: One of :data:`SCHEMES`.
-        generator: CPU generator; the same draws whatever the device.
+        generator: CPU generator, so that the random numbers are the same on every device.
 
     Returns:
         uint8 (B, Ch, H, W) on the same device.
@@ -51,10 +51,10 @@ def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
 
 
 def _crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
-    """Cut (H, W) at ``offsets`` (2, B) out of the zero-padded images, copying whole rows.
+    """Return crops (H, W) of the zero-padded images at ``offsets`` (2, B), copied row by row.
 
-    Every row of the result is W bytes of the flat padded batch: its start is an index into an
-    overlapping view of all such windows, and one index_select copies them all.
+    Every row of a crop is a window of W bytes in the flat padded batch. The overlapping windows
+    form a strided view, from which one index_select copies all rows.
     """
     count, channels, height, width = images.shape
     padded = functional.pad(images, (padding,) * 4).contiguous().view(-1)
@@ -68,7 +68,7 @@ def _crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
 
 
 def _flip(images: Tensor, flips: Tensor) -> Tensor:
-    """Mirror, in place, the samples where ``flips`` (B,) is 1."""
+    """Return the images, with those where ``flips`` (B,) is 1 mirrored in place."""
     chosen = flips.nonzero().squeeze(1).to(images.device, non_blocking=True)
     return images.index_copy_(0, chosen, images.index_select(0, chosen).flip(3))
 
@@ -77,9 +77,9 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (images / 255 - mean) / std as float32, computed as images * scale - shift.
 
     Args:
-        images: uint8 (B, Ch, H, W); channels_last images stay so.
-        mean: float32 (Ch,), of pixel / 255, on the same device.
-        std: float32 (Ch,), likewise.
+        images: uint8 (B, Ch, H, W); the memory format (such as channels_last) is kept.
+        mean: float32 (Ch,), mean of pixel / 255, on the same device.
+        std: float32 (Ch,), standard deviation of pixel / 255, on the same device.
 
     Returns:
         float32 (B, Ch, H, W).

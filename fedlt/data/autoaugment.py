@@ -1,4 +1,4 @@
-"""AutoAugment's policy for CIFAR-10 on whole batches, every image by its own draws.
+"""AutoAugment's policy for CIFAR-10 on whole batches, drawn for every image by itself.
 
 Cubuk et al., AutoAugment: learning augmentation strategies from data, CVPR 2019,
 https://arxiv.org/abs/1805.09501: table 7 has the sub-policies, table 6 the ranges of magnitudes.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlt.data import pixels
 
-_FILL = 128  # grey, of what comes in from outside
+_FILL = 128  # grey value of pixels that come from outside the image
 _Step = tuple[str, float, int]  # operation, probability, magnitude 0 .. 9
 
 CIFAR10_POLICY: Final[tuple[tuple[_Step, _Step], ...]] = (
@@ -47,14 +47,14 @@ _OPERATIONS: Final = tuple(sorted({name for pair in CIFAR10_POLICY for name, _, 
 
 
 def autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Apply one sub-policy to every image.
+    """Return the images, each changed by a randomly drawn sub-policy.
 
-    For every image a sub-policy is drawn, and for each of its two steps whether it takes place and
-    the sign of its magnitude.
+    A sub-policy has two steps. Whether a step is applied, and the sign of its magnitude, are drawn
+    for every image.
 
     Args:
         images: uint8 (B, Ch, H, W) on any device; not changed.
-        generator: CPU generator; the same draws whatever the device.
+        generator: CPU generator, so that the random numbers are the same on every device.
 
     Returns:
         uint8 (B, Ch, H, W).
@@ -79,7 +79,7 @@ def autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """Apply one operation; levels (B,) go from 0 to 1, signs (B,) are -1 or 1."""
+    """Return images changed by one operation, with levels (B,) in 0 .. 1 and signs (B,) -1 or 1."""
     width, device = images.shape[3], images.device
     if name in ("invert", "autocontrast", "equalize"):
         changed: Tensor = getattr(pixels, name)(images)
@@ -91,12 +91,12 @@ def _apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
         return pixels.posterize(images, (8 - (4 * level).round()).to(device))
     if name == "solarize":
         return pixels.solarize(images, (255 * (1 - level)).to(device))
-    shift = sign * level * 150 / 331  # of a side; the policy was found on images of 331 pixels
+    shift = sign * level * 150 / 331  # share of a side; the policy was found at 331 pixels
     matrices = {
         "rotate": pixels.rotation(30 * sign * level),
         "shear_y": pixels.shear_y(0.3 * sign * level, width),
         "translate_x": pixels.translation(shift * width, torch.zeros_like(shift)),
         "translate_y": pixels.translation(torch.zeros_like(shift), shift * images.shape[2]),
     }
-    is_shear = name == "shear_y"  # which the policy's published code takes from a cubic
+    is_shear = name == "shear_y"  # bicubic, as in the policy's published code
     return pixels.warp(images, matrices[name].to(device), fill=_FILL, bicubic=is_shear)

@@ -1,4 +1,4 @@
-"""Seeded mini-batches from a client's index list."""
+"""Seeded mini-batches of a client's images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ def epoch_order(n: int, generator: torch.Generator) -> Tensor:
 
 
 def batch_slices(n: int, batch_size: int) -> list[slice]:
-    """Cut n samples into batches, the last one as small as it comes.
+    """Return slices that cut n images into batches; the last batch may be smaller.
 
-    There is no batch of one sample beside others: BatchNorm fails or degenerates on it. Its sample
-    joins the batch before it (which then has ``batch_size`` + 1), so that no sample is lost. It
-    stays where it is the only batch, or where batches have size 1.
+    A last batch of a single image joins the batch before, which then has ``batch_size`` + 1 images,
+    since BatchNorm fails or degenerates on a single image. Example: 9 images in batches of 4 give
+    batches of 4 and 5. A single image stays alone if there is no other batch, or if ``batch_size``
+    is 1.
 
     Args:
-        n: Samples; 0 gives no batch.
+        n: Number of images; 0 gives no batch.
         batch_size: At least 1.
     """
     starts = list(range(0, n, batch_size))
@@ -48,26 +49,26 @@ def make_batches(
     """Yield one epoch of shuffled, augmented, normalised batches.
 
     The generator is read in this order: :func:`epoch_order`, then batch by batch
-    :func:`fedlt.data.augment.augment`. Only one batch of floats is in memory at a time, or 256 KiB.
+    :func:`fedlt.data.augment.augment`. Floats in memory at a time: one batch, or up to 256 KiB.
 
     Args:
         images: uint8 (N, Ch, H, W), shared and never written, on any device.
-        indices: int64 (n,), the client's positions, on the CPU.
-        batch_size: Samples a batch.
+        indices: int64 (n,), rows of the client's images, on the CPU.
+        batch_size: Images per batch.
         augment: Scheme, see :func:`fedlt.data.augment.augment`.
-        mean: (Ch,), of pixel / 255.
-        std: (Ch,), of pixel / 255.
+        mean: (Ch,), mean of pixel / 255.
+        std: (Ch,), standard deviation of pixel / 255.
         generator: CPU generator.
 
     Yields:
-        Images float32 (B, Ch, H, W), and their positions in ``images``, int64 (B,).
+        Images float32 (B, Ch, H, W), and their rows in ``images``, int64 (B,).
     """
     device = images.device
     mean = torch.as_tensor(mean, dtype=torch.float32, device=device)
     std = torch.as_tensor(std, dtype=torch.float32, device=device)
     order = indices[epoch_order(len(indices), generator)].to(device, non_blocking=True)
     parts = batch_slices(len(order), batch_size)
-    together = 1  # batches made by one call: several of tiny images that draw nothing
+    together = 1  # batches made by one call: several if images are tiny and not augmented
     if augment == "none":
         together = max(1, _BLOCK // max(1, batch_size * images.shape[1:].numel()))
     for first in range(0, len(parts), together):

@@ -1,4 +1,4 @@
-"""The data sets that need no files: digits (scikit-learn) and synthetic."""
+"""Data sets that need no files: digits (scikit-learn) and synthetic."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fedlt.errors import FedltError
 from fedlt.rng import numpy_generator
 
 _DIGITS_TEST_PER_CLASS = 50
-_CHUNK = 4096  # images drawn at a time, so that a large set needs little more than its own memory
+_CHUNK = 4096  # images drawn at a time, so that a large set needs little extra memory
 _SIGNAL, _NOISE = 24.0, 64.0  # grey levels; a pair of 8 x 8 classes overlaps by about 2 %
 
 
 def digits() -> Dataset:
-    """Return scikit-learn's 1,797 handwritten digits: 8 x 8, 500 for testing, 1,297 pool.
+    """Return scikit-learn's 1,797 handwritten digits, 8 x 8: 500 for testing, 1,297 for training.
 
-    The 17 grey levels x become (255 x + 8) // 16. The test set has 50 images a class, drawn once
-    and for all (:func:`fedlt.data.splits.hold_out`). Pool classes have 124 to 133 images.
+    The 17 grey levels x become (255 x + 8) // 16. The test set has 50 images per class and is the
+    same in every run (:func:`fedlt.data.splits.hold_out`). Training classes have 124 to 133 images.
     """
     from sklearn.datasets import load_digits
 
@@ -45,17 +45,17 @@ def synthetic(
     train_per_class: int = 100,
     test_per_class: int = 50,
 ) -> Dataset:
-    """Return a class-conditional data set, the same at every call and for every run seed.
+    """Return a synthetic data set, the same at every call and for every run seed.
 
-    Each class has one pattern of 2 x 2 blocks; an image is mid-grey plus the pattern plus
-    independent pixel noise, rounded and clipped to 0 .. 255.
+    Each class has one random pattern of 2 x 2 pixel blocks. An image is mid-grey plus its class's
+    pattern plus independent pixel noise, rounded and clipped to 0 .. 255.
 
     Args:
         num_classes: C, at least 2.
         image_size: Height and width in pixels.
         channels: Channels, such as 1 or 3.
-        train_per_class: Training images a class.
-        test_per_class: Test images a class.
+        train_per_class: Training images per class.
+        test_per_class: Test images per class.
 
     Raises:
         FedltError: If a number is not a positive integer, or C is 1.
@@ -92,7 +92,7 @@ def synthetic(
 def _noisy(
     patterns: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Return one image (Ch, S, S) a label: 128 + signal * pattern + noise, as uint8."""
+    """Return one image (Ch, H, W) per label: 128 + signal * pattern + noise, as uint8."""
     images = np.empty((len(labels), *patterns.shape[1:]), np.uint8)
     for start in range(0, len(labels), _CHUNK):
         chunk = labels[start : start + _CHUNK]

@@ -1,7 +1,7 @@
-"""What a data set is, and how to make one from NumPy arrays.
+"""Data set: the class :class:`Dataset`, and a function that makes a data set from NumPy arrays.
 
-A user's data set is a function that returns a :class:`Dataset`; a file names it as
-``data.dataset: path/to/file.py:function`` and :func:`dataset_from_arrays` does the rest::
+A user's own data set is a function that returns a :class:`Dataset`. The configuration names the
+function as ``data.dataset: path/to/file.py:function``. Example::
 
     from fedlt.data.dataset import dataset_from_arrays
 
@@ -35,18 +35,18 @@ class Dataset:
     """
 
     name: str
-    train_images: NDArray[np.uint8]  # (N, Ch, H, W), H = W: the official pool
+    train_images: NDArray[np.uint8]  # (N, Ch, H, W), H = W: the training pool
     train_labels: NDArray[np.int64]  # (N,), every class at least once
     test_images: NDArray[np.uint8]  # (M, Ch, H, W), balanced or not; never trained on
-    test_labels: NDArray[np.int64]  # (M,), any of the classes; one without an image weighs nothing
+    test_labels: NDArray[np.int64]  # (M,); classes without a test image are left out of scores
     num_classes: int  # C, at least 2
-    mean: tuple[float, ...]  # (Ch,), of pixel / 255
-    std: tuple[float, ...]  # (Ch,), of pixel / 255, above 0
+    mean: tuple[float, ...]  # (Ch,), mean of pixel / 255
+    std: tuple[float, ...]  # (Ch,), standard deviation of pixel / 255, above 0
     class_names: tuple[str, ...]  # (C,)
-    validation_images: NDArray[np.uint8] | None = None  # (V, Ch, H, W), its own part if it has one
+    validation_images: NDArray[np.uint8] | None = None  # (V, Ch, H, W), if the data set has them
     validation_labels: NDArray[np.int64] | None = None  # (V,)
     validation_per_class: int | None = None  # images held out by `tune`; None = a tenth
-    long_tailed: bool = False  # the pool is a long tail already and is used as it stands
+    long_tailed: bool = False  # True: the pool is long-tailed already and used as it stands
 
     def __post_init__(self) -> None:
         shape = _check_part(self, "train", None)
@@ -73,7 +73,7 @@ class Dataset:
 
 
 def _check_part(data: Dataset, part: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Check the images and labels of one part, make them read-only, return (Ch, H, W)."""
+    """Return the image shape (Ch, H, W) of a part, after checking and making arrays read-only."""
     images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
     if not isinstance(data.num_classes, int) or data.num_classes < 2:
         raise data._error(f"num_classes must be an integer of at least 2, got {data.num_classes!r}")
@@ -103,7 +103,7 @@ def _describe(value: object) -> str:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a contiguous read-only view; the array itself stays as it is."""
+    """Return a contiguous read-only view; the given array stays writable."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
@@ -142,19 +142,19 @@ def dataset_from_arrays(
     validation_per_class: int | None = None,
     long_tailed: bool = False,
 ) -> Dataset:
-    """Make a data set from arrays; mean, standard deviation and number of classes are computed.
+    """Return a data set made from arrays; mean, deviation and number of classes are computed.
 
     Args:
-        name: What to call it.
+        name: Name of the data set.
         train_images: uint8 (N, H, W), (N, H, W, Ch) or (N, Ch, H, W) with 1 or 3 channels.
         train_labels: Integers (N,), classes 0 .. C-1, every class at least once.
         test_images: As ``train_images``.
-        test_labels: As ``train_labels``, but a class may have no test image: it is trained and
-            weighs nothing in any score.
+        test_labels: As ``train_labels``, but a class may have no test image; such a class is
+            trained and left out of all scores.
         class_names: (C,); the class numbers if not given.
-        validation_per_class: Images a class that ``data.split: tune`` holds out; a tenth of the
+        validation_per_class: Images per class that ``data.split: tune`` holds out; a tenth of the
             smallest class if not given.
-        long_tailed: The pool is a long tail already; it is used as it stands.
+        long_tailed: True: the pool is long-tailed already and is used as it stands.
 
     Raises:
         FedltError: If an array does not fit.

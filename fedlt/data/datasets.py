@@ -1,4 +1,4 @@
-"""The table of data sets, and loading one by name or from a user's file."""
+"""The table of data sets, and loading of a data set by name or from a user's file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 def load_dataset(
     name: str, *, root: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """Load a data set.
+    """Return a data set by name, or from a user's function.
 
     Args:
         name: A name of :data:`DATASETS`, or ``path/to/file.py:function`` or
-            ``package.module:function``, a function that returns a :class:`Dataset`.
+            ``package.module:function`` for a function that returns a :class:`Dataset`.
         root: Folder of the files (``data.root``); given to functions with a parameter ``root``.
         options: Keyword arguments of the function (``data.options``).
 
@@ -69,7 +69,7 @@ def _loader(name: str) -> Callable[..., Dataset]:
 def _check_options(
     name: str, options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
 ) -> None:
-    """Refuse options that the function does not have, and a function that lacks some."""
+    """Refuse options that the function does not take, and missing options that it needs."""
     kinds = {parameter.kind for parameter in parameters.values()}
     named = [
         key

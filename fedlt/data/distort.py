@@ -1,4 +1,4 @@
-"""Strong views of a batch: shift, contrast, brightness and cutout, drawn for each image.
+"""Strong views of a batch: random shift, contrast, brightness and Cutout for each image.
 
 Cutout: DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552.
 """
@@ -11,15 +11,15 @@ from torch.nn import functional
 
 
 def distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a strong view of every image; the class can still be told from it.
+    """Return a strong view of every image, which still shows the class.
 
-    In this order: a shift by up to an eighth of the side, zeros coming in; a contrast factor from
-    0.6 to 1.4 about the image's own mean; a brightness from -0.4 to 0.4; a square of half the side,
-    its centre anywhere, set to zero.
+    The steps in order: shift by up to an eighth of the side, filled with zeros; contrast factor
+    from 0.6 to 1.4 about the image's mean; brightness offset from -0.4 to 0.4; a square of half
+    the side, with its centre anywhere, set to zero.
 
     Args:
         images: float32 (B, Ch, H, W), normalised: 0 is the mean of the data; not changed.
-        generator: CPU generator; the same draws whatever the device.
+        generator: CPU generator, so that the random numbers are the same on every device.
 
     Returns:
         float32 (B, Ch, H, W).
@@ -40,7 +40,7 @@ def distort(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _shift(images: Tensor, offsets: Tensor, reach: int) -> Tensor:
-    """Cut (H, W) at ``offsets`` (2, B) out of the zero-padded images."""
+    """Return crops (H, W) of the zero-padded images at ``offsets`` (2, B)."""
     count, channels, height, width = images.shape
     padded = functional.pad(images, (reach,) * 4)
     rows = offsets[0][:, None] + torch.arange(height, device=images.device)  # (B, H)
@@ -51,7 +51,7 @@ def _shift(images: Tensor, offsets: Tensor, reach: int) -> Tensor:
 
 
 def _outside(centres: Tensor, size: int) -> Tensor:
-    """Return which of ``size`` places lie outside the half around each centre: bool (B, size)."""
+    """Return bool (B, size): True outside a window of size // 2 around each centre."""
     places = torch.arange(size)
     middle = (centres * size).floor()[:, None]
     return (places < middle - size // 4) | (places >= middle - size // 4 + size // 2)

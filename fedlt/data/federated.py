@@ -1,4 +1,4 @@
-"""From the configuration to what a run trains and scores on.
+"""Data of a run, made from the configuration in these steps.
 
 data set -> hold out (tune) -> long tail -> partition over clients
 """
@@ -28,23 +28,23 @@ SPLITS = ("final", "tune")
 
 @dataclass(frozen=True, eq=False)
 class FederatedData:
-    """What a run trains and scores on. All arrays are read-only NumPy, shared without copies."""
+    """Training and evaluation data of a run; read-only NumPy arrays, shared without copies."""
 
-    name: str  # of the data set
+    name: str  # name of the data set
     num_classes: int  # C
-    mean: tuple[float, ...]  # (Ch,), of pixel / 255
-    std: tuple[float, ...]  # (Ch,), of pixel / 255
+    mean: tuple[float, ...]  # (Ch,), mean of pixel / 255
+    std: tuple[float, ...]  # (Ch,), standard deviation of pixel / 255
     class_names: tuple[str, ...]  # (C,)
     split: str  # final: scored on the test set; tune: on the validation set
-    train_images: NDArray[np.uint8]  # (N, Ch, H, W), the images in use after the long-tail draw
+    train_images: NDArray[np.uint8]  # (N, Ch, H, W), training images after the long-tail draw
     train_labels: NDArray[np.int64]  # (N,)
-    eval_images: NDArray[np.uint8]  # (M, Ch, H, W), test or validation
+    eval_images: NDArray[np.uint8]  # (M, Ch, H, W), test or validation images
     eval_labels: NDArray[np.int64]  # (M,)
-    pool_indices: NDArray[np.int64]  # (N,), positions in the official training pool
-    pool_counts: NDArray[np.int64]  # (C,), images of the pool that the long tail is drawn from
-    partition: Partition  # positions in the N training images, by client
-    class_counts: NDArray[np.int64]  # (C,), global training counts
-    client_counts: NDArray[np.int64]  # (K, C), training counts by client
+    pool_indices: NDArray[np.int64]  # (N,), rows in the data set's training pool
+    pool_counts: NDArray[np.int64]  # (C,), class counts of the pool before the long-tail draw
+    partition: Partition  # rows of each client in the N training images
+    class_counts: NDArray[np.int64]  # (C,), class counts over all clients
+    client_counts: NDArray[np.int64]  # (K, C), class counts of each client
 
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
@@ -53,14 +53,14 @@ class FederatedData:
 
     @cached_property
     def client_sizes(self) -> NDArray[np.int64]:
-        """(K,) training images of each client."""
+        """Number of training images of each client (K,)."""
         return self.partition.sizes()
 
     def note(self) -> str:
-        """Return one line where an unequal pool was cut down to the size of its smallest class.
+        """Return one line of warning if an unequal pool was cut to the size of its smallest class.
 
-        "" where the pool is used as it stands, or its largest class has less than 1.5 times the
-        images of its smallest.
+        The line is "" if the pool is used as it stands, or if its largest class has less than 1.5
+        times the images of its smallest class.
         """
         low, high = int(self.pool_counts.min()), int(self.pool_counts.max())
         used, known = len(self.train_labels), int(self.pool_counts.sum())
@@ -76,20 +76,20 @@ class FederatedData:
 def prepare_data(
     data: DataConfig, partition: PartitionConfig, *, seed: int, source: Dataset | None = None
 ) -> FederatedData:
-    """Load the data set and draw split, long tail and partition.
+    """Return the data of a run: data set, split, long tail and partition.
 
-    The training images are in the order of the canonical draw, class by class (a data set that is
-    long-tailed already: ascending). Split and long tail do not depend on the seed, unless
-    ``data.class_order`` is ``shuffled``; the partition does.
+    Training images are ordered class by class, in the order of :func:`canonical_subset`; those of
+    a data set that is long-tailed already keep their order. The partition depends on the seed.
+    Split and long tail do not, unless ``data.class_order`` is ``shuffled``.
 
     Args:
-        data: The section ``data`` of the configuration.
-        partition: The section ``partition``.
+        data: Section ``data`` of the configuration.
+        partition: Section ``partition`` of the configuration.
         seed: The run's seed.
-        source: The data set, where it is loaded already.
+        source: The data set, if loaded already.
 
     Raises:
-        FedltError: If anything in the two sections cannot be had or met.
+        FedltError: If the data set cannot be loaded, or a number in the two sections does not fit.
     """
     if source is None:
         source = load_dataset(data.dataset, root=data.root, options=data.options)
@@ -119,7 +119,7 @@ def prepare_data(
 def _split(
     source: Dataset, split: str
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Return positions to train on, evaluation images and labels."""
+    """Return the rows of the training pool to train on, the evaluation images and their labels."""
     if split not in SPLITS:
         raise FedltError(f"data.split: unknown {split!r}{nearest(split, SPLITS)}")
     labels = source.train_labels
@@ -136,7 +136,7 @@ def _split(
 def _long_tail(
     source: Dataset, labels: NDArray[np.int64], data: DataConfig, seed: int
 ) -> NDArray[np.int64]:
-    """Return the positions in ``labels`` to train on."""
+    """Return the rows of ``labels`` to train on, after the long-tail draw."""
     if not source.long_tailed:
         return long_tail(
             labels,

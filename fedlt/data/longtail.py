@@ -1,9 +1,9 @@
-"""Long-tail profiles and the canonical choice of images.
+"""Long-tail profiles, and the choice of images for each class.
 
-The profile and the recipe for choosing images are those of K. Cao et al., "Learning Imbalanced
-Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019, https://arxiv.org/abs/1906.07413.
-The choice does not depend on the run's seed: one image list per data set and profile, and a
-smaller list lies inside a larger one.
+Profiles and choice are those of K. Cao et al., "Learning Imbalanced Datasets with
+Label-Distribution-Aware Margin Loss", NeurIPS 2019, https://arxiv.org/abs/1906.07413. The choice
+does not depend on the run's seed: each data set and profile has one list of images. A smaller class
+size takes the first images of the list for a larger size.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ CLASS_ORDERS = ("natural", "shuffled")
 def class_sizes(
     profile: str, n_max: int, imbalance_factor: float, num_classes: int
 ) -> NDArray[np.int64]:
-    """Return the number of images by rank, largest first.
+    """Return class sizes by rank, the largest class first.
 
-    ``exponential``: rank r of C gets ``int(n_max * (1 / IF) ** (r / (C - 1)))``. ``step``: the
-    first C // 2 ranks get ``n_max``, the others ``int(n_max / IF)``.
+    ``exponential``: rank r of C gets ``int(n_max * (1 / IF) ** (r / (C - 1)))`` images. ``step``:
+    the first C // 2 ranks get ``n_max`` images, the others ``int(n_max / IF)``.
 
     Args:
         profile: ``exponential`` or ``step``.
         n_max: Images of the largest class.
-        imbalance_factor: IF >= 1, largest / smallest class.
+        imbalance_factor: IF >= 1, size of the largest class / size of the smallest.
         num_classes: C, at least 2.
 
     Returns:
@@ -60,7 +60,7 @@ def class_sizes(
 
 
 def class_ranks(num_classes: int, class_order: str, seed: int) -> NDArray[np.int64]:
-    """Return the rank of each class (C,): ``natural`` is 0 .. C-1, ``shuffled`` depends on seed.
+    """Return the size rank of each class (C,): ``natural`` 0 .. C-1, ``shuffled`` by the seed.
 
     Raises:
         FedltError: If the class order is unknown.
@@ -77,17 +77,17 @@ def class_ranks(num_classes: int, class_order: str, seed: int) -> NDArray[np.int
 def canonical_subset(
     labels: NDArray[np.int64], class_counts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Choose ``class_counts[c]`` images of each class by the canonical recipe.
+    """Return the rows of ``class_counts[c]`` images of each class c, the same for every seed.
 
-    NumPy's legacy generator with seed 0 shuffles the indices of class 0, class 1, ... in turn;
-    the first ones of each are taken. The result stays in that order, class by class.
+    NumPy's legacy generator with seed 0 shuffles the rows of class 0, class 1, ... in turn. The
+    first ``class_counts[c]`` shuffled rows of class c are taken.
 
     Args:
         labels: (N,) classes of the pool.
         class_counts: (C,) images wanted, at most as many as the class has.
 
     Returns:
-        int64 (sum of class_counts,) positions in ``labels``.
+        int64 (sum of class_counts,) rows in ``labels``, class by class, in shuffled order.
     """
     rng = np.random.RandomState(0)
     chosen = []
@@ -98,7 +98,7 @@ def canonical_subset(
 
 
 def by_class(labels: NDArray[np.int64], num_classes: int) -> list[NDArray[np.int64]]:
-    """Return the ascending positions of each class, a list of C arrays of int64."""
+    """Return the ascending rows of each class, a list of C arrays of int64."""
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=num_classes))
     return [part.copy() for part in np.split(order, ends[:-1])]
@@ -113,22 +113,22 @@ def long_tail(
     class_order: str,
     seed: int,
 ) -> NDArray[np.int64]:
-    """Draw the long tail from a pool.
+    """Return the rows of a long-tailed subset of a pool.
 
-    The largest class gets as many images as the smallest class of the pool has, so every profile
-    can be met whatever the class order (CIFAR-10: 5,000; digits, slightly unbalanced: 124). An
-    imbalance factor of 1 hence gives a balanced set.
+    The largest class of the subset is as large as the smallest class of the pool, so every profile
+    fits every class order (CIFAR-10: 5,000 images; digits, slightly unbalanced: 124). An imbalance
+    factor of 1 hence gives a balanced set.
 
     Args:
         labels: (N,) classes of the pool.
         num_classes: C.
         imbalance_factor: Largest / smallest class, at least 1.
         profile: ``exponential`` or ``step``.
-        class_order: ``natural`` or ``shuffled``: which class has which rank.
-        seed: The run's seed; read by ``shuffled`` only.
+        class_order: ``natural`` or ``shuffled``, see :func:`class_ranks`.
+        seed: The run's seed; only ``shuffled`` depends on the seed.
 
     Returns:
-        int64 positions in ``labels``, class by class.
+        int64 rows in ``labels``, class by class.
 
     Raises:
         FedltError: See :func:`class_sizes` and :func:`class_ranks`.

@@ -3,8 +3,8 @@
 * mixup: Zhang et al., ICLR 2018, https://arxiv.org/abs/1710.09412.
 * CutMix: Yun et al., ICCV 2019, https://arxiv.org/abs/1905.04899, algorithm 1.
 
-Every image meets the one before it in the batch, the first one the last: batches are shuffled, so
-that is a random partner, and another one in an odd batch as well. An image alone stays as it is.
+Every image is mixed with the image before it in the batch, and the first image with the last.
+Batches are shuffled, so this partner is random. A batch of one image stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Mixed = tuple[Tensor, Tensor, Tensor]  # images, targets (B, C), classes of the 
 
 
 def soft_targets(labels: Tensor, num_classes: int, *, smoothing: float) -> Tensor:
-    """Return one-hot targets (B, C) with ``smoothing / C`` of the mass on every class.
+    """Return smoothed targets (B, C): (1 - smoothing) * one-hot, plus smoothing / C on all classes.
 
     Args:
         labels: (B,) int64.
@@ -40,19 +40,19 @@ def mix(
     switch: float = 0.5,
     smoothing: float = 0.0,
 ) -> Mixed:
-    """Mix a batch by mixup or by CutMix, one draw for all of it.
+    """Return a batch mixed by mixup or by CutMix, with one random choice for the whole batch.
 
-    With both alphas 0, and of one image, images and labels come back as they are.
+    If both alphas are 0, or the batch has one image, images and classes come back unmixed.
 
     Args:
         images: (B, Ch, H, W); not written.
         labels: (B,) int64.
         num_classes: C.
-        generator: CPU generator; it gives the same draws whatever the device.
-        mixup: alpha of the Beta distribution of mixup; 0: never.
-        cutmix: alpha of that of CutMix; 0: never.
-        switch: Probability of CutMix where both are above 0.
-        smoothing: Of the labels before they are mixed.
+        generator: CPU generator, so that the random numbers are the same on every device.
+        mixup: alpha of mixup's Beta distribution; 0: no mixup.
+        cutmix: alpha of CutMix's Beta distribution; 0: no CutMix.
+        switch: Probability of CutMix if both alphas are above 0.
+        smoothing: Label smoothing before the mixture.
     """
     targets = soft_targets(labels, num_classes, smoothing=smoothing)
     if len(labels) < 2 or not (mixup or cutmix):
@@ -71,16 +71,16 @@ def mix(
 def paste(
     images: Tensor, others: Tensor, share: float, centre: tuple[float, float]
 ) -> tuple[Tensor, float]:
-    """Paste a box of ``others`` into ``images``, cut off at the border.
+    """Return ``images`` with a box of ``others`` pasted in; the box is clipped at the border.
 
     Args:
         images: (B, Ch, H, W); not written.
-        others: Likewise.
-        share: What is to be left of ``images``: the box is ``sqrt(1 - share)`` of each side.
-        centre: Of the box, in units of height and width.
+        others: (B, Ch, H, W); not written.
+        share: Share of ``images`` to keep: the box has ``sqrt(1 - share)`` of each side.
+        centre: Centre of the box, as shares of height and width.
 
     Returns:
-        The images, and the share of their pixels that is their own.
+        The mixed images, and the share of their pixels that comes from ``images``.
     """
     sides = images.shape[2:]
     spans = []

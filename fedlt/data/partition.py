@@ -1,4 +1,4 @@
-"""A partition: which client holds which training images. A value: saved, hashed, drawn, loaded."""
+"""Partition: the training images of each client, as a value that can be hashed and saved."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FORMAT = 1
 
 
 def labels_hash(labels: NDArray[np.int64]) -> str:
-    """Return the SHA-256 of labels (N,), as hex: what a partition must be used with."""
+    """Return the SHA-256 of labels (N,) in hex; a partition fits only labels with its own hash."""
     return hashlib.sha256(np.asarray(labels, "<i8").tobytes()).hexdigest()
 
 
 class Shares:
-    """The clients' positions, one array after another in one piece of memory.
+    """Rows of all clients in the training images, one client after another in a single array.
 
-    A client's array is a view, made when asked for: a population of 100,000 costs two arrays.
+    ``shares[cid]`` is a view, made on demand, so 100,000 clients do not need 100,000 arrays.
     """
 
     def __init__(self, positions: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
@@ -39,7 +39,7 @@ class Shares:
 
     @classmethod
     def of(cls, parts: Iterable[NDArray[np.int64]]) -> Shares:
-        """Join one array for each client."""
+        """Return the shares made from one array per client."""
         arrays = [np.asarray(part, np.int64).reshape(-1) for part in parts]
         sizes = np.array([len(array) for array in arrays], np.int64)
         return cls(np.concatenate([np.empty(0, np.int64), *arrays]), sizes)
@@ -55,21 +55,21 @@ class Shares:
         return (self[cid] for cid in range(len(self)))
 
     def owners(self) -> NDArray[np.int64]:
-        """Return the cid that each of ``positions`` belongs to (N,)."""
+        """Return the cid of the client that holds each entry of ``positions`` (N,)."""
         return np.repeat(np.arange(len(self)), self.sizes)
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Every training image belongs to exactly one client; a client may be empty.
+    """Assignment of every training image to exactly one client; a client may be empty.
 
     Raises:
-        FedltError: If a position is missing, repeated or out of range.
+        FedltError: If a row is missing, repeated or out of range.
     """
 
-    clients: Shares  # by cid: ascending positions in the N images; may be given as arrays
+    clients: Shares  # by cid: ascending rows in the N images; may be given as arrays
     num_classes: int  # C
-    labels_sha256: str  # labels_hash of the N labels it was drawn for
+    labels_sha256: str  # labels_hash of the N labels that the partition was drawn for
 
     def __post_init__(self) -> None:
         given = self.clients if isinstance(self.clients, Shares) else Shares.of(self.clients)
@@ -93,7 +93,7 @@ class Partition:
         num_clients: int,
         num_classes: int,
     ) -> Partition:
-        """Make a partition from the cid that owns each image, ``owner`` (N,)."""
+        """Return a partition made from ``owner`` (N,), the cid of each image."""
         sizes = np.bincount(owner, minlength=num_clients)
         shares = Shares(np.argsort(owner, kind="stable"), sizes)
         return cls(shares, num_classes, labels_hash(labels))
@@ -113,7 +113,7 @@ class Partition:
         return self.clients.sizes
 
     def counts(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the images of each client and class (K, C).
+        """Return the class counts of each client (K, C).
 
         Args:
             labels: (N,) classes of the training images.
@@ -129,7 +129,7 @@ class Partition:
         return flat.reshape(self.num_clients, self.num_classes)
 
     def check(self, labels: NDArray[np.int64], where: str = "partition") -> None:
-        """Refuse labels (N,) other than those that the partition was drawn for.
+        """Refuse labels (N,) that differ from the labels that the partition was drawn for.
 
         Raises:
             FedltError: If number or order of the labels differ.
@@ -142,7 +142,7 @@ class Partition:
             raise FedltError(f"{where}: made for other data (the labels differ)")
 
     def hash(self) -> str:
-        """Return the SHA-256 of the whole partition, as hex; the same on every machine."""
+        """Return the SHA-256 of the whole partition in hex, the same on every machine."""
         digest = hashlib.sha256(
             f"fedlt partition {_FORMAT}/{self.num_classes}/{self.labels_sha256}".encode()
         )
@@ -152,7 +152,7 @@ class Partition:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the partition as JSON with its checksum, in one step."""
+        """Write the partition and its checksum to a JSON file, atomically."""
         content = {
             "format": _FORMAT,
             "num_clients": self.num_clients,
@@ -167,7 +167,7 @@ class Partition:
 
     @classmethod
     def load(cls, path: str | Path) -> Partition:
-        """Read a partition written by :meth:`save`.
+        """Return a partition read from a file of :meth:`save`.
 
         Raises:
             FedltError: If the file is missing, not a partition, or its checksum is wrong.
@@ -180,7 +180,7 @@ class Partition:
 
 
 def _parse(content: dict[str, Any], where: str) -> Partition:
-    """Build the partition in a JSON object and compare its checksum."""
+    """Return the partition in a JSON object, after comparing its checksum."""
     try:
         sizes = np.array([len(part) for part in content["clients"]], np.int64)
         joined = list(itertools.chain.from_iterable(content["clients"]))
@@ -196,7 +196,7 @@ def _parse(content: dict[str, Any], where: str) -> Partition:
 
 
 def _integers(values: list[Any]) -> NDArray[np.int64]:
-    """Return a list of JSON numbers as an array, unless one of them is no integer."""
+    """Return a list of JSON numbers as an int64 array; raise TypeError if one is no integer."""
     array = np.array(values or np.empty(0, np.int64))
     if array.dtype != np.int64 or array.ndim != 1:
         raise TypeError("clients must be lists of integers")

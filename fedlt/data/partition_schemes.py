@@ -1,4 +1,4 @@
-"""Draw a partition: Dirichlet, Dirichlet as FedLoGe's code draws it, IID, shards.
+"""Partition schemes: Dirichlet, Dirichlet as in FedLoGe's code (reference), IID, shards.
 
 Dirichlet: T.-M. H. Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for
 Federated Visual Classification", 2019, https://arxiv.org/abs/1909.06335, per class as in
@@ -6,9 +6,8 @@ M. Yurochkin et al., ICML 2019, https://arxiv.org/abs/1905.12022. Reference: Z. 
 "FedLoGe", ICLR 2024, https://openreview.net/forum?id=V3j5d0GQgH. Shards: H. B. McMahan et al.,
 AISTATS 2017, https://arxiv.org/abs/1602.05629.
 
-Each scheme returns ``owner`` (N,), the cid of each image, so that every image has one client. No
-scheme knows one client from another: what rounding leaves over, and every tie, goes to a client by
-chance, never by its cid.
+Each scheme returns ``owner`` (N,), the cid of each image, so that every image has one client. All
+cids have equal chances: images left over by rounding, and ties, go to a client drawn at random.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ VARIANTS = ("default", "reference")
 def draw_partition(
     labels: NDArray[np.int64], num_classes: int, config: PartitionConfig, *, seed: int
 ) -> Partition:
-    """Draw a partition, or load the one that ``config.file`` names.
+    """Return a partition drawn by a scheme, or loaded from ``config.file``.
 
-    A loaded partition is taken as it stands: its number of clients wins.
+    A loaded partition keeps its own number of clients, whatever ``config.num_clients`` says.
 
     Args:
         labels: (N,) classes of the training images.
         num_classes: C.
-        config: Scheme and its numbers.
+        config: Section ``partition`` of the configuration.
         seed: The run's seed.
 
     Raises:
@@ -111,25 +110,24 @@ def dirichlet(
     alpha: float,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Cut each class in proportion to a draw p ~ Dir(alpha) over the clients.
+    """Return owners of images with each class divided by p ~ Dir(alpha) over the clients.
 
-    A class's n images are shuffled and cut along a fresh order of the clients, at
-    ``floor(cumsum(p) * n)`` in that order, so client k gets its share n p_k to within one image
-    (no second, multinomial, draw). The images that rounding leaves over go to the last clients of
-    the order, hence to other clients in every class.
+    The n images of a class and the clients are shuffled. The images are then cut in the order of
+    the clients at ``floor(cumsum(p) * n)``, so client k gets n p_k images to within one (there is
+    no second, multinomial, draw). Rounding favours the last clients, who differ in every class.
 
     Args:
         labels: (N,).
         num_classes: C.
         num_clients: K.
-        alpha: Concentration, above 0; small is uneven.
-        rng: Read class by class: Dirichlet, shuffle, order of the clients.
+        alpha: Concentration, above 0; a small alpha gives very unequal shares.
+        rng: Generator, read class by class: Dirichlet, shuffle, order of the clients.
 
     Returns:
         Cid of each image (N,).
 
     Raises:
-        FedltError: If alpha is outside what the generator can do.
+        FedltError: If alpha is too small or too large for NumPy's generator.
     """
     owner = np.empty(len(labels), np.int64)
     for positions in by_class(labels, num_classes):
@@ -144,7 +142,7 @@ def dirichlet(
 
 
 def _checked(shares: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    if not abs(shares.sum() - 1) < 1e-6:  # also where it is not a number
+    if not abs(shares.sum() - 1) < 1e-6:  # also true if the sum is not a number
         raise FedltError(
             f"partition.dirichlet_alpha: {alpha:g} is too small or too large for this variant"
         )
@@ -154,10 +152,10 @@ def _checked(shares: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
 def dirichlet_reference(
     labels: NDArray[np.int64], num_classes: int, num_clients: int, *, alpha: float, seed: int
 ) -> NDArray[np.int64]:
-    """Draw as FedLoGe's code does: every image by itself, no minimum size.
+    """Return owners drawn as in FedLoGe's code: Dirichlet, each image alone, no minimum size.
 
     NumPy's legacy generator, seeded with the run's seed, is read in this order: one
-    ``binomial(1, 1, (K, C))`` (its ones change nothing), then for each class ``dirichlet`` and
+    ``binomial(1, 1, (K, C))`` (always ones, without effect), then for each class ``dirichlet`` and
     ``choice``. A client may stay empty.
 
     Args:
@@ -171,7 +169,7 @@ def dirichlet_reference(
         Cid of each image (N,).
 
     Raises:
-        FedltError: If the seed or alpha is outside what the legacy generator can do.
+        FedltError: If the seed or alpha is outside the range of the legacy generator.
     """
     if not 0 <= seed < 2**32:
         raise FedltError(f"seed: {seed} is outside 0 .. 2**32 - 1 (partition.variant: reference)")
@@ -186,9 +184,9 @@ def dirichlet_reference(
 
 
 def iid(num_images: int, num_clients: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deal shuffled images out evenly: client sizes differ by one at most.
+    """Return owners drawn uniformly, with client sizes that differ by at most one.
 
-    The clients with one image more are drawn.
+    The clients with one image more are drawn at random.
 
     Returns:
         Cid of each image (N,).
@@ -202,10 +200,10 @@ def iid(num_images: int, num_clients: int, rng: np.random.Generator) -> NDArray[
 def shards(
     labels: NDArray[np.int64], num_clients: int, shards_per_client: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Sort by label, cut into K * shards_per_client even shards, deal the shards out at random.
+    """Return owners by shards: images sorted by class, cut into shards, shards dealt out.
 
-    Images of a class are shuffled before the cut. Shard sizes differ by one at most; the larger
-    ones are drawn.
+    There are K * shards_per_client shards, dealt out at random. Images of a class are shuffled
+    before the cut. Shard sizes differ by at most one; the larger shards are drawn at random.
 
     Returns:
         Cid of each image (N,).
@@ -232,19 +230,19 @@ def shards(
 def repair(
     owner: NDArray[np.int64], num_clients: int, *, min_samples: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Give every client ``min_samples`` images, moving as few as possible.
+    """Return owners such that every client has ``min_samples`` images, with the fewest moves.
 
-    The images that lack are handed out one at a time, in a drawn order of the clients that lack
-    them. Each comes from the largest client at that moment (ties: by a drawn order of the clients)
-    and is any of that client's own images, each as likely, so the donor keeps its class mix in
-    expectation. While someone lacks, the largest client has more than ``min_samples``, so each
-    move lowers what lacks by one, and the moves are exactly as many as images lacked.
+    Missing images are filled one at a time, in a random order of the clients that need them. Each
+    image comes from the client that is largest at that moment (ties: random order) and is drawn
+    uniformly from the donor's original images, so the donor keeps its class mix in expectation.
+    While a client needs images, the largest client has more than ``min_samples``. So every move
+    fills one missing image, and no image moves in vain.
 
     Args:
         owner: (N,) cid of each image.
         num_clients: K, with K * min_samples <= N.
-        min_samples: Images wanted for each client.
-        rng: Read only if some client lacks images.
+        min_samples: Smallest number of images of a client.
+        rng: Generator, read only if some client lacks images.
 
     Returns:
         A repaired copy of ``owner``.
@@ -263,7 +261,7 @@ def repair(
         return owner
     shuffled = rng.permutation(len(owner))
     held = shuffled[np.argsort(owner[shuffled], kind="stable")]  # client by client, each shuffled
-    ends = np.cumsum(sizes)  # of each client's images in `held` that have not moved
+    ends = np.cumsum(sizes)  # end of each client's unmoved images in `held`
     ranks = rng.permutation(num_clients)
     donors = [(-int(sizes[k]), int(ranks[k]), int(k)) for k in np.flatnonzero(sizes > min_samples)]
     heapq.heapify(donors)  # the largest client first, ties by rank

@@ -1,8 +1,9 @@
-"""Changes of whole batches of 8-bit images, each image by its own amount, on CPU or GPU.
+"""Image operations on whole batches of 8-bit images, with one strength per image, on CPU or GPU.
 
-The operations of AutoAugment (Cubuk et al., CVPR 2019, https://arxiv.org/abs/1805.09501), in the
-arithmetic of the Python imaging library, and Cutout (DeVries and Taylor, 2017,
-https://arxiv.org/abs/1708.04552). Images are uint8 (B, Ch, H, W); nothing is written in place.
+The operations are those of AutoAugment (Cubuk et al., CVPR 2019,
+https://arxiv.org/abs/1805.09501), in the arithmetic of the Python imaging library, and Cutout
+(DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552). Images are uint8 (B, Ch, H, W). Every
+function returns new images.
 """
 
 from __future__ import annotations
@@ -11,29 +12,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue
+_LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue
 
 
 # ---- tones
 
 
 def brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Multiply every image by its factor (B,)."""
+    """Return the images multiplied by their factors (B,)."""
     return _blend(images, torch.zeros(()), factors)
 
 
 def contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Spread every image about the mean of its grey values by its factor (B,)."""
+    """Return the images with contrast about the mean grey value changed by their factors (B,)."""
     return _blend(images, _grey(images).float().mean(dim=(1, 2, 3), keepdim=True), factors)
 
 
 def color(images: Tensor, factors: Tensor) -> Tensor:
-    """Spread the channels of every image about its grey values; grey images stay as they are."""
+    """Return the images with colour changed by factors (B,): 0 is grey, 1 leaves the image."""
     return images if images.shape[1] == 1 else _blend(images, _grey(images), factors)
 
 
 def sharpness(images: Tensor, factors: Tensor) -> Tensor:
-    """Spread every image about its smoothed self; the outermost pixels stay as they are."""
+    """Return the images with sharpness changed by factors (B,): 0 is smoothed, 1 leaves the image.
+
+    The outermost pixels stay as they are.
+    """
     if min(images.shape[2:]) < 3:
         return images
     channels = images.shape[1]
@@ -46,7 +50,7 @@ def sharpness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch every channel to 0 .. 255; a flat channel stays as it is."""
+    """Return the images with every channel stretched to 0 .. 255; a flat channel is kept."""
     low = images.amin(dim=(2, 3), keepdim=True).float()
     width = images.amax(dim=(2, 3), keepdim=True).float() - low
     stretched = (images - low) * (255 / width.clamp(min=1))
@@ -54,7 +58,10 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Make the histogram of every channel as even as can be; a channel with few pixels stays."""
+    """Return the images with the histogram of every channel equalised.
+
+    A channel with fewer than 255 pixels below its brightest value stays as it is.
+    """
     batch, channels, height, width = images.shape
     flat = images.reshape(batch * channels, -1).long()  # (B * Ch, H * W)
     counts = torch.zeros(len(flat), 256, dtype=torch.int64, device=images.device)
@@ -69,18 +76,18 @@ def equalize(images: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest bits of every value, their number (B,)."""
+    """Return the images with only the highest ``bits`` (B,) bits of every value kept."""
     masks = 256 - torch.pow(2, 8 - bits)
     return images & masks.to(torch.uint8).view(-1, 1, 1, 1)
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert the values from a threshold (B,) on."""
+    """Return the images with all values from the threshold (B,) upwards inverted."""
     return torch.where(images >= thresholds.view(-1, 1, 1, 1), 255 - images, images)
 
 
 def invert(images: Tensor) -> Tensor:
-    """Return the negatives."""
+    """Return the negatives of the images."""
     return 255 - images
 
 
@@ -88,15 +95,14 @@ def invert(images: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor, *, fill: int, bicubic: bool = False) -> Tensor:
-    """Take every pixel from another place.
+    """Return the images under affine maps, such as rotations and shifts.
 
     Args:
         images: uint8 (B, Ch, H, W).
-        matrices: (B, 2, 3), from the coordinates (x, y, 1) of a pixel of the result to those of its
-            source; in pixels from the middle of the image, x to the right and y downwards.
-        fill: The value of what lies outside.
-        bicubic: Take the cubic through the 4 x 4 pixels around the place instead of the nearest
-            pixel.
+        matrices: (B, 2, 3). Each matrix maps the coordinates (x, y, 1) of a pixel of the result to
+            those of its source, in pixels from the image's middle, x to the right, y downwards.
+        fill: Value of pixels whose source lies outside the image.
+        bicubic: True: interpolate the 4 x 4 pixels around the source; False: take the nearest.
     """
     batch, channels, height, width = images.shape
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
@@ -118,10 +124,10 @@ def warp(images: Tensor, matrices: Tensor, *, fill: int, bicubic: bool = False) 
 
 
 def _bicubic(images: Tensor, places: Tensor, fill: int) -> Tensor:
-    """Return the values of images at places (B, 2, H * W), cubic along x, then along y.
+    """Return the values of images at places (B, 2, H * W), interpolated along x, then along y.
 
-    In double precision and cut to whole numbers, as the imaging library does. Pixels beyond an edge
-    have the values of the edge.
+    The arithmetic is in double precision, truncated to integers, as in the imaging library. Pixels
+    beyond an edge have the values of the edge.
     """
     batch, channels, height, width = images.shape
     x, y = places.unbind(1)
@@ -143,17 +149,17 @@ def _bicubic(images: Tensor, places: Tensor, fill: int) -> Tensor:
 
 
 def _cubic(values: list[Tensor], share: Tensor) -> Tensor:
-    """Return the cubic between the second and the third of four values.
+    """Return the cubic interpolation between the second and the third of four values.
 
-    Its slope at a value is the difference of the neighbours: Keys' convolution with a = -1, IEEE
-    Transactions on Acoustics, Speech and Signal Processing 29 (6), 1981.
+    The cubic's slope at a value is the difference of the value's two neighbours: Keys' convolution
+    with a = -1, IEEE Transactions on Acoustics, Speech and Signal Processing 29 (6), 1981.
     """
     a, b, c, d = values
     return b + share * (c - a + share * (2 * (a - b) + c - d + share * (b - a - c + d)))
 
 
 def rotation(degrees: Tensor) -> Tensor:
-    """Return the matrices (B, 2, 3) of a turn by ``degrees`` (B,) against the clock."""
+    """Return the matrices (B, 2, 3) for :func:`warp` of anticlockwise turns by ``degrees`` (B,)."""
     angles = torch.deg2rad(degrees)
     matrices = torch.zeros(len(degrees), 2, 3)
     matrices[:, 0, 0] = matrices[:, 1, 1] = angles.cos()
@@ -163,21 +169,27 @@ def rotation(degrees: Tensor) -> Tensor:
 
 
 def translation(across: Tensor, down: Tensor) -> Tensor:
-    """Return the matrices (B, 2, 3) of a shift by whole pixels (B,) to the right and down."""
+    """Return the matrices (B, 2, 3) for :func:`warp` of shifts by whole pixels right and down."""
     matrices = torch.eye(2, 3).repeat(len(across), 1, 1)
     matrices[:, 0, 2], matrices[:, 1, 2] = -across.trunc(), -down.trunc()
     return matrices
 
 
 def shear_y(slopes: Tensor, width: int) -> Tensor:
-    """Return the matrices (B, 2, 3) that lift columns by a slope (B,), the left edge fixed."""
+    """Return the matrices (B, 2, 3) for :func:`warp` of vertical shears with fixed left edge.
+
+    A column x pixels from the left edge moves up by ``slope * x``, with slopes (B,).
+    """
     matrices = torch.eye(2, 3).repeat(len(slopes), 1, 1)
     matrices[:, 1, 0], matrices[:, 1, 2] = slopes, slopes * width / 2
     return matrices
 
 
 def cutout(images: Tensor, centres: Tensor) -> Tensor:
-    """Set a square of half the side to 0, cut off at the edges; its centres (2, B) as shares."""
+    """Return the images with a square of half the side set to 0, clipped at the edges.
+
+    ``centres`` (2, B) are given as shares of height and width.
+    """
     height, width = images.shape[2:]
     rows = _outside(centres[0], height).to(images.device)[:, None, :, None]
     columns = _outside(centres[1], width).to(images.device)[:, None, None, :]
@@ -185,14 +197,14 @@ def cutout(images: Tensor, centres: Tensor) -> Tensor:
 
 
 def _outside(centres: Tensor, size: int) -> Tensor:
-    """Return which of ``size`` places lie outside the half around each centre: bool (B, size)."""
+    """Return bool (B, size): True outside a window of size // 2 around each centre."""
     places = torch.arange(size)
     first = (centres * size).floor()[:, None] - size // 4
     return (places < first) | (places >= first + size // 2)
 
 
 def _grey(images: Tensor) -> Tensor:
-    """Return grey values (B, 1, H, W): luma of three channels, else the mean of all."""
+    """Return grey values (B, 1, H, W): luma of three channels, else the mean of the channels."""
     if images.shape[1] == 1:
         return images
     weights = torch.full((images.shape[1],), 1 / images.shape[1])

@@ -1,4 +1,4 @@
-"""What a client plugin may read before a run, when it makes what all clients share."""
+"""Input of a client plugin's preparation before the first round, such as training a generator."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """A federation before its first round."""
+    """A federation before its first round, as a client plugin's preparation may read it."""
 
     config: Config
     data: FederatedData
-    seed: int  # keys every draw
-    pooled: bool  # one client has everybody's images
-    progress: Progress  # is told how far it is
+    seed: int  # seed for all random numbers of the preparation
+    pooled: bool  # True: treat all clients as one client that holds all images
+    progress: Progress  # receives progress messages
 
     @cached_property
     def device(self) -> torch.device:
-        """Where to compute.
+        """Device to compute on.
 
         Raises:
             FedltError: If there is no such device.
@@ -40,7 +40,7 @@ class Preparation:
 
     @cached_property
     def clients(self) -> tuple[NDArray[np.int64], ...]:
-        """Each client's positions in the training images."""
+        """Rows of each client in the training images."""
         if self.pooled:
             return (np.arange(len(self.data.train_labels)),)
         clients = self.data.partition.clients
@@ -48,12 +48,12 @@ class Preparation:
 
     @property
     def cohort(self) -> int:
-        """The number of clients that a round asks."""
+        """Number of clients in a round."""
         return min(self.config.clients_per_round or len(self.clients), len(self.clients))
 
     @cached_property
     def shares(self) -> NDArray[np.float32]:
-        """How frequent each class is (K, C) for each client, by the file's prior."""
+        """Share of each class for each client (K, C), from the configured ``prior``."""
         prior, data = self.config.prior, self.data
         counts = data.class_counts[None] if self.pooled else data.client_counts
         known = data.class_counts if prior.use in ("global", "mix") else None

@@ -1,10 +1,9 @@
-"""The class prior that a loss adds to logits: log counts, with a rule for absent classes.
+"""Log class prior that a loss adds to logits, with a rule for absent classes.
 
-The rule for absent classes and its measurement: an offset of -10,000, whatever the sign of the
-loss's exponent, takes the class out of the softmax, so that a client without images of a class
-sends no gradient to its class vector ("restricted softmax", X.-C. Li, D.-C. Zhan, "FedRS", KDD
-2021, https://doi.org/10.1145/3447548.3467254). Mixed priors: as in logit adjustment,
-A. K. Menon et al., ICLR 2021, https://arxiv.org/abs/2007.07314.
+An absent class gets the offset -10,000, which takes the class out of the softmax. A client without
+images of a class then sends no gradient to the class's vector ("restricted softmax", X.-C. Li,
+D.-C. Zhan, "FedRS", KDD 2021, https://doi.org/10.1145/3447548.3467254). Adding a prior to logits is
+logit adjustment, A. K. Menon et al., ICLR 2021, https://arxiv.org/abs/2007.07314.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ def log_prior(
 ) -> NDArray[np.float32]:
     """Return the logarithm of a class prior.
 
-    ``local_*`` and ``global`` are logarithms of plain counts, ``mix`` of a prior that sums to 1;
-    a softmax does not feel the difference, which is the same for all classes.
+    ``local_*`` and ``global`` are logarithms of counts, ``mix`` is the logarithm of a prior that
+    sums to 1. The difference is a constant, which does not change a softmax.
 
     * ``local_masked``: log n_c; -1e4 for absent classes.
     * ``local_floor1``: log max(n_c, 1).
-    * ``global``: log of the global counts; -1e4 for classes that nobody holds.
-    * ``mix``: log(gamma * local + (1 - gamma) * global), both normalised; -1e4 where that is 0.
+    * ``global``: log of the global counts; -1e4 for classes that no client holds.
+    * ``mix``: log(gamma * local + (1 - gamma) * global), both normalised; -1e4 for a sum of 0.
 
     Args:
-        client_counts: (C,) training images of this client.
-        global_counts: (C,) of all clients; None where only local ones are known.
-        use: Which prior.
-        gamma: The local share of ``mix``, 0 .. 1.
+        client_counts: Class counts (C,) of this client.
+        global_counts: Class counts (C,) of all clients together; None if not known.
+        use: Name of the prior, as listed above.
+        gamma: Share of the local prior in ``mix``, 0 .. 1.
 
     Returns:
         float32 (C,).

@@ -1,9 +1,9 @@
-"""Shot groups: many, medium and few classes, from the global training counts of a run.
+"""Shot groups: many, medium and few classes, from the class counts of a run's training images.
 
-The groups come from the counts alone, whether a long tail was drawn or is the data's own. They are
-fixed before the first round and saved with their class lists; runs whose class lists
-differ are not compared. The thresholds 100 and 20 are those of Liu et al., "Large-Scale Long-Tailed
-Recognition in an Open World", CVPR 2019, arXiv:1904.05160; the cumulative rule is FedLoGe's.
+The groups depend on the counts alone, whether the long tail was drawn or is the data's own. They
+are fixed before the first round and saved as class lists; runs with different class lists are not
+compared. The thresholds 100 and 20 are those of Liu et al., "Large-Scale Long-Tailed Recognition in
+an Open World", CVPR 2019, arXiv:1904.05160; the cumulative rule is FedLoGe's.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SCHEMES = ("auto", "count", "rank", "cumulative", "given")
 
 @dataclass(frozen=True)
 class ShotGroups:
-    """The class lists of the three groups; an absent group is empty and its metrics are None."""
+    """Class lists of the three groups; the metrics of an empty group are None."""
 
-    scheme: str  # the rule that made them: count, rank, cumulative, given, step or none
+    scheme: str  # rule that made the groups: count, rank, cumulative, given, step or none
     many: tuple[int, ...] = ()  # class ids, ascending
     medium: tuple[int, ...] = ()
     few: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ class ShotGroups:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ShotGroups:
-        """Rebuild the groups from :meth:`to_json`'s dictionary."""
+        """Return the groups stored in a dictionary of :meth:`to_json`."""
         lists = {name: tuple(int(c) for c in value[name]) for name in GROUPS}
         return cls(scheme=str(value["scheme"]), **lists)
 
@@ -72,14 +72,14 @@ def _by_rank(counts: IntArray) -> ShotGroups:
 
 
 def cumulative_groups(class_counts: npt.ArrayLike) -> ShotGroups:
-    """Group classes by their cumulative share of all images (FedLoGe's rule).
+    """Return groups by the cumulative share of images (FedLoGe's rule).
 
-    Classes are sorted by falling count, ties by class id. Many runs up to and including the class
-    where the cumulative share passes 75 %, medium up to and including the one where it passes 95 %,
-    few is the rest. All-integer arithmetic: no rounding decides.
+    Classes are sorted by falling count, ties by class id. The many classes end with the class where
+    the cumulative share passes 75 %. The medium classes end with the class where the share passes
+    95 %. All other classes are few. Integer arithmetic avoids rounding.
 
     Args:
-        class_counts: (C,) images per class; an all-zero row has no groups.
+        class_counts: (C,) images per class; all zeros give empty groups.
     """
     counts = np.asarray(class_counts, dtype=np.int64)
     order = _descending(counts)
@@ -113,26 +113,29 @@ def shot_groups(
     scheme: str = "auto",
     given: Mapping[str, Sequence[int]] | None = None,
 ) -> ShotGroups:
-    """Split the classes into many, medium and few.
+    """Return the many, medium and few classes.
 
-    ``count``: many > 100 images, medium 20 to 100, few < 20. ``rank``: by falling count, ties by
-    class id, the first and the last round(0.3 C) classes are many and few. ``cumulative``: see
-    :func:`cumulative_groups`. ``given``: the lists in ``given``. ``auto``: no groups where the
-    largest class has less than 1.5 times the images of the smallest; where classes have two sizes
-    only, as under a ``step`` profile, many are the large and few the small ones; otherwise
-    ``count`` if each group holds at least 10 % of the classes, else ``rank``.
+    * ``count``: many > 100 images, medium 20 to 100, few < 20.
+    * ``rank``: classes sorted by falling count, ties by class id; the first round(0.3 C) classes
+      are many, the last round(0.3 C) are few.
+    * ``cumulative``: see :func:`cumulative_groups`.
+    * ``given``: the lists in ``given``.
+    * ``auto``: no groups if the largest class has less than 1.5 times the images of the smallest.
+      If classes have only two sizes, as under a ``step`` profile, large classes are many and small
+      classes few. Otherwise ``count`` if each group holds at least 10 % of the classes, else
+      ``rank``.
 
     Args:
-        class_counts: (C,) global training images per class, however they came to be unequal.
+        class_counts: (C,) training images per class, over all clients.
         scheme: One of :data:`SCHEMES`.
-        given: Class ids of ``many``, ``medium`` and ``few``; read by ``given`` only.
+        given: Class ids of ``many``, ``medium`` and ``few``; used by the scheme ``given`` only.
 
     Returns:
         The groups, with the name of the rule that made them.
 
     Raises:
         FedltError: For an unknown scheme, lists that do not fit, or ``rank`` or ``cumulative``
-            where only class ids would tell one group from another.
+            if classes of equal size would fall into different groups by their ids alone.
     """
     counts = np.asarray(class_counts, dtype=np.int64)
     if scheme == "given":
@@ -147,7 +150,7 @@ def shot_groups(
 
 
 def _check_order(groups: ShotGroups, counts: IntArray) -> None:
-    """Refuse groups by falling count where the counts give no order to speak of."""
+    """Refuse groups by falling count if ties would separate classes by their ids alone."""
     sizes = np.unique(counts).tolist()
     parts = [set(counts[list(classes)].tolist()) for _, classes in groups.items()]
     if len(sizes) < 3 and len([size for part in parts for size in part]) > len(sizes):
@@ -159,7 +162,7 @@ def _check_order(groups: ShotGroups, counts: IntArray) -> None:
 
 
 def groups_note(groups: ShotGroups, class_counts: npt.ArrayLike) -> str:
-    """Return one line that says which groups the classes are in, or why there are none."""
+    """Return one line with the sizes of the groups, or the reason why there are no groups."""
     counts = np.asarray(class_counts, dtype=np.int64)
     if groups.scheme != "none":
         sizes = ", ".join(f"{name} {len(classes)}" for name, classes in groups.items())
@@ -173,12 +176,12 @@ def groups_note(groups: ShotGroups, class_counts: npt.ArrayLike) -> str:
 
 
 def listed_groups(lists: Mapping[str, Sequence[int]], num_classes: int, where: str) -> ShotGroups:
-    """Return the groups that class lists name; a class in no list is in no group.
+    """Return the groups made from class lists; a class in no list belongs to no group.
 
     Args:
         lists: Class ids of ``many``, ``medium`` and ``few``; a missing list is empty.
         num_classes: C.
-        where: What begins an error.
+        where: Beginning of an error message, such as the name of the option.
 
     Raises:
         FedltError: If a class is named twice or does not exist, or no class is named.
@@ -196,10 +199,10 @@ def listed_groups(lists: Mapping[str, Sequence[int]], num_classes: int, where: s
 
 
 def parse_groups(text: str, num_classes: int) -> ShotGroups:
-    """Return groups given as class ids, ``many/medium/few``, such as ``0-2/3-6/7,8,9``.
+    """Return the groups in a text of class ids ``many/medium/few``, such as ``0-2/3-6/7,8,9``.
 
     Raises:
-        FedltError: If it is not of that form, or a class is in two groups or does not exist.
+        FedltError: If the text has another form, or a class is in two groups or does not exist.
     """
     parts = text.split("/")
     if len(parts) != len(GROUPS):

@@ -1,4 +1,4 @@
-"""Hold out images before training: a digits test set, or the validation set of ``tune``."""
+"""Images held out before training: the test set of digits, or the validation set of ``tune``."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from numpy.typing import NDArray
 from fedlt.data.longtail import by_class
 from fedlt.errors import FedltError
 
-_HOLD_OUT_SEED = 1  # not 0, which chooses the long tail
-_LEAST = 5  # images of a class of which some can be held out of a natural long tail
+_HOLD_OUT_SEED = 1  # differs from 0, the seed that chooses the long tail
+_LEAST = 5  # smallest class of a natural long tail from which images are held out
 
 
 def hold_out(
     labels: NDArray[np.int64], num_classes: int, per_class: int | NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hold out some images of every class, the same ones for every run seed.
+    """Return the rows held out of a pool and the rows left, the same for every run seed.
 
-    NumPy's legacy generator with seed 1 shuffles the indices of class 0, class 1, ... in turn;
-    the first ``per_class`` of each are held out.
+    NumPy's legacy generator with seed 1 shuffles the rows of class 0, class 1, ... in turn. The
+    first ``per_class`` shuffled rows of each class are held out.
 
     Args:
         labels: (N,) classes of the pool.
         num_classes: C.
-        per_class: Images to hold out, one number for all classes or (C,).
+        per_class: Images to hold out per class, one number for all classes or (C,).
 
     Returns:
-        Positions held out and positions left, both ascending int64.
+        Rows held out and rows left, both ascending int64.
 
     Raises:
-        FedltError: If a class of which images are held out would have none left.
+        FedltError: If a class would lose all of its images.
     """
     counts = np.bincount(labels, minlength=num_classes)
     wanted = np.broadcast_to(per_class, num_classes)
@@ -51,17 +51,17 @@ def hold_out(
 def validation_sizes(
     class_counts: NDArray[np.int64], per_class: int | None, *, long_tailed: bool
 ) -> NDArray[np.int64]:
-    """Return how many images of each class ``tune`` holds out (C,).
+    """Return the number of images of each class that ``tune`` holds out (C,).
 
-    All classes alike where the long tail is drawn afterwards: the data set's own number, or a
-    tenth of the smallest class, at least 1. A pool that is a long tail already, without a number of
-    its own, gives a tenth of each class of at least 5 images, at least 1; the other classes give
-    none and are not scored.
+    All classes get the same number: ``per_class`` if given, else a tenth of the smallest class, at
+    least 1. Exception: in a pool that is long-tailed already, without ``per_class``, each class of
+    at least 5 images gets a tenth of its size, at least 1; smaller classes get 0 and are not
+    scored.
 
     Args:
-        class_counts: (C,) images of the pool.
+        class_counts: (C,) images per class of the pool.
         per_class: The data set's own number, or None.
-        long_tailed: The pool is used as it stands.
+        long_tailed: Whether the pool is long-tailed already and used as it stands.
 
     Raises:
         FedltError: If no class of a long-tailed pool has 5 images.

@@ -1,8 +1,8 @@
 """Fashion-MNIST, CIFAR-10 and CIFAR-100 through torchvision's own readers.
 
-Files are looked for under ``data.root``, else ``$FEDLT_DATA``, else ``~/.cache/fedlt/data``, in
-torchvision's layout. They are downloaded only if missing, into a temporary folder first, so that a
-failed download leaves nothing behind.
+The folder of the files is ``data.root``, else ``$FEDLT_DATA``, else ``~/.cache/fedlt/data``, in
+torchvision's layout. Missing files are downloaded, first into a temporary folder, so that a failed
+download leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TIMEOUT = 30.0  # seconds without an answer before a download counts as failed
 @dataclass(frozen=True)
 class _Source:
     reader: str  # class in torchvision.datasets
-    mean: tuple[float, ...]  # (Ch,), the constants in common use
+    mean: tuple[float, ...]  # (Ch,), the constants that papers commonly use
     std: tuple[float, ...]  # (Ch,)
     validation_per_class: int  # a tenth of the pool
 
@@ -51,7 +51,7 @@ def torchvision_dataset(name: str, *, root: str | None = None) -> Dataset:
     """Return ``fashion_mnist``, ``cifar10`` or ``cifar100``.
 
     Args:
-        name: Which one.
+        name: Name of the data set.
         root: Folder of the files; see :func:`data_root`.
 
     Raises:
@@ -83,7 +83,7 @@ def torchvision_dataset(name: str, *, root: str | None = None) -> Dataset:
 
 
 def _read(source: _Source, folder: Path) -> tuple[Any, Any]:
-    """Return torchvision's training and test set, without downloading."""
+    """Return torchvision's training set and test set, read from the folder, not downloaded."""
     import torchvision
 
     reader = getattr(torchvision.datasets, source.reader)
@@ -91,7 +91,7 @@ def _read(source: _Source, folder: Path) -> tuple[Any, Any]:
 
 
 def _images(data: Any) -> NDArray[np.uint8]:  # noqa: ANN401 (a tensor or an array)
-    """Return torchvision's (N, H, W) or (N, H, W, Ch) as uint8 (N, Ch, H, W)."""
+    """Return torchvision's images (N, H, W) or (N, H, W, Ch) as uint8 (N, Ch, H, W)."""
     array = np.asarray(data)
     return np.ascontiguousarray(array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2))
 
@@ -119,7 +119,7 @@ def _download(name: str, source: _Source, folder: Path) -> None:
 
 
 def _move(part: Path, folder: Path) -> None:
-    """Move every unpacked file into place, each in one step; archives are left to be deleted."""
+    """Move all unpacked files into the folder, each atomically; archives are not moved."""
     for path in sorted(part.rglob("*")):
         target = folder / path.relative_to(part)
         if path.is_dir():
@@ -134,7 +134,7 @@ def _line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Swallow torchvision's progress output, and let no connection hang."""
+    """Inside the block, hide torchvision's progress output and limit the wait for a connection."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:

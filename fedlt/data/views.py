@@ -1,8 +1,8 @@
-"""Weak and strong views of normalised batches, as MDCS has them.
+"""Weak and strong views of normalised batches, as in MDCS.
 
-Zhao et al., ICCV 2023, https://arxiv.org/abs/2308.09922: the weak view turns an image by up to 15
-degrees, the strong one is AutoAugment's policy for CIFAR-10, then Cutout. Both are made of 8-bit
-pixels, to which a batch is taken back; each has a crop and a flip of its own.
+Zhao et al., ICCV 2023, https://arxiv.org/abs/2308.09922. The weak view turns an image by up to 15
+degrees. The strong view applies AutoAugment's policy for CIFAR-10, then Cutout. Views are made from
+8-bit pixels, so a normalised batch is first converted back. Each view has its own crop and flip.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Undo :func:`fedlt.data.augment.normalize`: float32 to uint8, to the nearest value.
+    """Return normalised images as uint8 pixels, rounded and clipped to 0 .. 255.
+
+    This is the inverse of :func:`fedlt.data.augment.normalize`.
 
     Args:
-        images: float32 (B, Ch, H, W).
-        mean: (Ch,), of pixel / 255.
-        std: (Ch,), likewise.
+        images: float32 (B, Ch, H, W), normalised.
+        mean: (Ch,), mean of pixel / 255.
+        std: (Ch,), standard deviation of pixel / 255.
     """
     values = (images * std.view(-1, 1, 1) + mean.view(-1, 1, 1)) * 255
     return values.round().clamp(0, 255).to(torch.uint8)
@@ -39,14 +41,14 @@ def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def turned(
     images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator, *, degrees: float
 ) -> Tensor:
-    """Turn every image by an angle uniform on -degrees .. degrees; black comes in.
+    """Return every image turned by an angle uniform on -degrees .. degrees, filled with black.
 
     Args:
         images: float32 (B, Ch, H, W), normalised; not changed.
-        mean: (Ch,), of pixel / 255.
-        std: (Ch,), likewise.
+        mean: (Ch,), mean of pixel / 255.
+        std: (Ch,), standard deviation of pixel / 255.
         generator: CPU generator.
-        degrees: 0 returns the images themselves, without a draw.
+        degrees: Largest angle; 0 returns the images themselves and draws no random number.
 
     Returns:
         float32 (B, Ch, H, W).
@@ -59,13 +61,13 @@ def turned(
 
 
 def strong_view(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-    """Return AutoAugment and Cutout of every image; the cut square is black.
+    """Return every image after AutoAugment and Cutout; the cut square is black.
 
     Args:
         images: float32 (B, Ch, H, W), normalised; not changed.
-        mean: (Ch,), of pixel / 255.
-        std: (Ch,), likewise.
-        generator: CPU generator; the same draws whatever the device.
+        mean: (Ch,), mean of pixel / 255.
+        std: (Ch,), standard deviation of pixel / 255.
+        generator: CPU generator, so that the random numbers are the same on every device.
 
     Returns:
         float32 (B, Ch, H, W).
@@ -82,11 +84,11 @@ def single_view(
 
     Args:
         images: float32 (B, Ch, H, W), normalised; not changed.
-        mean: (Ch,), of pixel / 255.
-        std: (Ch,), likewise.
+        mean: (Ch,), mean of pixel / 255.
+        std: (Ch,), standard deviation of pixel / 255.
         generator: CPU generator.
-        kind: ``autoaugment`` for :func:`strong_view`; ``distort``; ``none`` returns the images
-            themselves, without a draw.
+        kind: ``autoaugment`` for :func:`strong_view`; ``distort`` for :func:`distort`; ``none``
+            for the images themselves, without a random number drawn.
     """
     if kind == "autoaugment":
         return strong_view(images, mean, std, generator)
@@ -94,12 +96,12 @@ def single_view(
 
 
 def plain_views_note(name: str, augment: str, degrees: float) -> str:
-    """Return a line for the start of a run whose file crops and flips nothing; else none.
+    """Return a note for the start of a run without crops and flips; "" for all other runs.
 
     Args:
-        name: Of the plugin.
-        augment: The file's ``local.augment``.
-        degrees: By which the weak view is turned at most.
+        name: Name of the client plugin.
+        augment: The configured ``local.augment``.
+        degrees: Largest angle by which the weak view is turned.
     """
     if augment != "none":
         return ""
@@ -119,19 +121,18 @@ def paired_views(
     degrees: float,
     strong: str,
 ) -> Iterator[Batch]:
-    """Yield the weak views of each batch, then its strong ones, as one batch of 2B images.
+    """Yield each batch as one batch of 2B images: the weak views, then the strong views.
 
-    The weak view is the batch's own image, turned. The strong view has a crop and a flip of its
-    own, by ``augment``: they are drawn anew from the pixels of the images, where
-    the batch has them, else from the batch's images.
+    The weak view is the batch's image, turned. The strong view has a new crop and flip by
+    ``augment``, from the original pixels if the batch has them, else from the batch's images.
 
     Args:
-        data: Holds the mean and deviation of the pixels.
-        batches: Images float32 (B, Ch, H, W), normalised; not changed.
+        data: Client data that hold the mean and standard deviation of the pixels.
+        batches: Batches of images float32 (B, Ch, H, W), normalised; not changed.
         generator: CPU generator. Per batch: the turns, the crops and flips, the strong views.
-        augment: The file's ``local.augment``.
-        degrees: Of :func:`turned`, which makes the weak views.
-        strong: The kind of :func:`single_view` of the strong ones.
+        augment: The configured ``local.augment``.
+        degrees: Largest angle of the weak views, see :func:`turned`.
+        strong: Kind of the strong views, see :func:`single_view`.
     """
     mean, std = data.mean, data.std
     for batch in batches:
