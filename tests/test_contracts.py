@@ -83,7 +83,7 @@ def prepared(outcome):
 
 
 # A pairwise cover: every kind of method meets every policy, prior and number of workers,
-# and those meet each other.
+# and those meet each other. By workers, so that those of one run are there for the next one.
 POLICIES = {
     "average": {"batchnorm": "average"},
     "pooled": {"batchnorm": "pooled"},
@@ -97,11 +97,14 @@ PRIORS = {
         "prior": {"use": "mix", "source": "oracle", "gamma": 0.3},
     },
 }
-COVER = [
-    (kind, policy, list(PRIORS)[(row + shift) % 3], 1 + (row + 2 * shift) % 3)
-    for kind, shift in (("fedavg", 0), ("fedloge", 1), ("ditto", 2), ("FedAdam", 0))
-    for row, policy in enumerate(POLICIES)
-]
+COVER = sorted(
+    (
+        (kind, policy, list(PRIORS)[(row + shift) % 3], 1 + (row + 2 * shift) % 3)
+        for kind, shift in (("fedavg", 0), ("fedloge", 1), ("ditto", 2), ("FedAdam", 0))
+        for row, policy in enumerate(POLICIES)
+    ),
+    key=lambda case: case[3],
+)
 ON_RAY = (
     "scaffold", "fedproto", "creff", "fedavg_ft", "fedavg+deit_lt", "fedloge_experts+mdcs",
     "secure-sum",
