@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import base64
 import io
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.statistics import interval
 from fedlt.errors import writing
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ GROUP_LOOKS = {  # class group -> fill, hatch
     "medium": ("#56B4E9", "///"),
     "few": ("#E69F00", "xxx"),
 }
+MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}  # of a class group's points
 
 
 def look(position: int) -> Look:
@@ -102,6 +105,26 @@ def grid_of(panels: int, *, columns: int = 4, height: float = 1.9) -> tuple[Figu
     for above in axes[max(panels - columns, 0) : panels]:  # the lowest panel of each column
         above.tick_params(labelbottom=True)
     return figure, axes[:panels]
+
+
+def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Name the lines below the panels: those of the panel that has the most of them."""
+    found = (axes.get_legend_handles_labels() for axes in panels)
+    handles, labels = max(found, key=lambda pair: len(pair[1]))
+    where: dict[str, Any] = {"loc": "outside lower center", "ncols": min(5, len(labels))}
+    figure.legend(handles, labels, handlelength=4, **where)
+
+
+def whiskers(found: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
+    """Return the means of shares over seeds, and their 95 % intervals downwards and upwards.
+
+    Intervals are cut to 0 and 1; a single seed has one of no width.
+    """
+    means = [statistics.fmean(values) for values in found]
+    widths = [interval(values).half or 0.0 for values in found]
+    low = [min(width, mean) for width, mean in zip(widths, means, strict=True)]
+    high = [min(width, 1 - mean) for width, mean in zip(widths, means, strict=True)]
+    return means, [low, high]
 
 
 def percent_axis(axis: Any) -> None:  # noqa: ANN401 (a matplotlib axis)

@@ -11,7 +11,7 @@ from fedlt.comparing.sheet import DASH, Sheet, number, spread
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.report.finished import Method, RunRecord
 from fedlt.report.picture import Picture
-from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, percent_axis
+from fedlt.report.style import GROUP_LOOKS, LOOKS, legend_below, look, new_figure, percent_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,10 +119,7 @@ def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
         percent_axis(axes.yaxis)
     made[0, 0].set_ylabel("images")
     made[1, 0].set_ylabel("recall")
-    handles, labels = made[1, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(5, len(labels)), handlelength=4
-    )
+    legend_below(figure, [made[1, 0]])
     sheets = [_sheet(view, names, counts, rows) for view, rows in found.items()]
     return Picture("classes", _TITLE, _how(methods) + _BANDS, _alt(found), figure, sheets)
 

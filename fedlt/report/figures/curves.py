@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from fedlt.comparing.sheet import Cell, Sheet, between, share
 from fedlt.report.finished import Method
 from fedlt.report.picture import Picture
-from fedlt.report.style import LOOKS, grid_of, look, new_figure, percent_axis, round_axis
+from fedlt.report.style import (
+    LOOKS,
+    grid_of,
+    legend_below,
+    look,
+    new_figure,
+    percent_axis,
+    round_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,16 +82,9 @@ def _together(
         round_axis(axes.xaxis)
         percent_axis(axes.yaxis)
     made[0].set_ylabel("accuracy")
-    handles, labels = max((axes.get_legend_handles_labels() for axes in made), key=_size)
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(5, len(labels)), handlelength=4
-    )
+    legend_below(figure, made)
     sheets = [rounds_sheet(names[view], own, share) for view, own in found.items()]
     return [_picture("curves", "How the accuracy grows with the rounds", figure, found, sheets)]
-
-
-def _size(pair: tuple[list[Any], list[str]]) -> int:
-    return len(pair[1])
 
 
 def _panels(view: str, methods: Sequence[Method], found: dict[str, Series], name: str) -> Picture:

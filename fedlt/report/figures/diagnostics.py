@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedlt.comparing.sheet import Sheet, number, text_of
+from fedlt.data.shots import GROUPS
 from fedlt.evaluation.generic import mean
 from fedlt.evaluation.metrics import by_heading, heading_of
 from fedlt.report.figures.curves import Series, by_round, draw_lines
 from fedlt.report.finished import Method
 from fedlt.report.picture import Picture
-from fedlt.report.style import GROUP_LOOKS, LOOKS, look, new_figure, round_axis
+from fedlt.report.style import (
+    GROUP_LOOKS,
+    LOOKS,
+    MARKERS,
+    legend_below,
+    look,
+    new_figure,
+    round_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +35,6 @@ _MORE = by_heading(
     *(f"{_PREFIX}<head>/{word}" for word in ("norm_log_count", "angle_mean", "angle_std")),
     *(f"{_PREFIX}<head>/{word}" for word in ("pruned", "pruned_share")),
 )
-_GROUPS = {"many": "s", "medium": "D", "few": "^"}
 _HOW = (
     "Nothing here is a score. NC1 to NC4 fall towards 0 as features collapse onto their class "
     "means, which long-tailed training undoes for rare classes first. The table has every value."
@@ -56,10 +64,7 @@ def diagnostics(methods: Sequence[Method]) -> list[Picture]:
     for spare in made[len(found) :]:
         spare.remove()
     if not many:
-        pairs = [axes.get_legend_handles_labels() for axes in made[: len(found)]]
-        handles, labels = max(pairs, key=lambda pair: len(pair[1]))
-        where: dict[str, Any] = {"loc": "outside lower center", "ncols": min(5, len(labels))}
-        figure.legend(handles, labels, handlelength=4, **where)
+        legend_below(figure, made[: len(found)])
     sheet = _sheet(found)
     first = next(iter(found.values()))
     alt = f"Panels of {', '.join(found)} by round for {', '.join(first)}; the table has the values."
@@ -109,11 +114,14 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     for place, (label, head, method) in enumerate(rows):
         cells: list[object] = [f"{label}: {head}"]
         for axes, word in ((left, "norm"), (right, "angle")):
-            for group, marker in _GROUPS.items():
+            for group in GROUPS:
                 value = _last(method, f"{_PREFIX}{head}/{word}_{group}")
                 cells.append(number(value, ".3g"))
                 if value is not None:
-                    style: dict[str, Any] = {"marker": marker, "color": GROUP_LOOKS[group][0]}
+                    style: dict[str, Any] = {
+                        "marker": MARKERS[group],
+                        "color": GROUP_LOOKS[group][0],
+                    }
                     name = group if place == 0 else None
                     axes.plot(
                         value, place, linestyle="none", markeredgecolor="black", label=name, **style
@@ -125,7 +133,7 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     left.set_yticks(range(len(rows)), [f"{label}: {head}" for label, head, _ in rows], fontsize=9)
     left.set_ylim(len(rows) - 0.4, -0.6)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    headings = [f"{word} {group}" for word in ("norm", "angle") for group in _GROUPS]
+    headings = [f"{word} {group}" for word in ("norm", "angle") for group in GROUPS]
     note = "Last round with diagnostics, mean over the seeds."
     sheet = Sheet("Class vectors", ["head", *headings, *_MORE], table, [note])
     how = (

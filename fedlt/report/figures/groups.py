@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedlt.comparing.sheet import Sheet, share, spread
-from fedlt.comparing.statistics import interval
 from fedlt.report.finished import MOMENT, Method
 from fedlt.report.picture import Picture
-from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
+from fedlt.report.style import GROUP_LOOKS, MARKERS, new_figure, percent_axis, whiskers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BARS = 12  # methods with bars of their own; more get a row of points each
-_MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
 
 
 def group_bars(methods: Sequence[Method]) -> list[Picture]:
@@ -43,8 +41,7 @@ def group_bars(methods: Sequence[Method]) -> list[Picture]:
         percent_axis(axes.xaxis)
     made[0].set_yticks(range(len(methods)), [method.label for method in methods])
     made[0].set_ylim(len(methods) - 0.45, -0.55)
-    handles, labels = made[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    figure.legend(*made[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     sheets = [groups_sheet(methods, views, which)]
     alt = _alt(methods, views, which)
     how = _HOW.format("Accuracy" if methods[0].scored_on.balanced else "Mean recall")
@@ -83,25 +80,20 @@ def _draw(
 ) -> None:
     """Draw one group of every method: bars below each other, or points on a row."""
     word = metric.rpartition("/")[2]
-    group = word if word in _MARKERS else "all"
+    group = word if word in MARKERS else "all"
     color, hatch = GROUP_LOOKS[group]
     values = [method.values(metric, which) for method in methods]
     places = [place + shift for place, one in enumerate(values) if one]
-    means = [statistics.fmean(one) for one in values if one]
-    widths = [interval(one).half or 0.0 for one in values if one]
-    low = [min(w, m) for w, m in zip(widths, means, strict=True)]
-    high = [min(w, 1 - m) for w, m in zip(widths, means, strict=True)]
+    means, errors = whiskers([one for one in values if one])
     label = "all classes" if group == "all" else group
     if are_bars:
         style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
         axes.barh(places, means, height=height, linewidth=0, label=label, **style)
-        if any(widths):
-            axes.errorbar(means, places, xerr=(low, high), fmt="none", ecolor="black", lw=0.8)
+        if any(map(any, errors)):
+            axes.errorbar(means, places, xerr=errors, fmt="none", ecolor="black", lw=0.8)
         return
-    style = {"fmt": _MARKERS[group], "color": color, "markeredgecolor": "black"}
-    axes.errorbar(
-        means, places, xerr=(low, high), label=label, markersize=6, elinewidth=0.8, **style
-    )
+    style = {"fmt": MARKERS[group], "color": color, "markeredgecolor": "black"}
+    axes.errorbar(means, places, xerr=errors, label=label, markersize=6, elinewidth=0.8, **style)
 
 
 def groups_sheet(

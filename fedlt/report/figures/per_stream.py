@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedlt.comparing.cells import values
 from fedlt.comparing.sheet import Sheet, spread, text_of
-from fedlt.comparing.statistics import interval
 from fedlt.comparing.stream_tables import StreamRow, stream_rows
 from fedlt.data.shots import GROUPS
 from fedlt.report.finished import MOMENT, Method
 from fedlt.report.picture import Picture
-from fedlt.report.style import GROUP_LOOKS, new_figure, percent_axis
+from fedlt.report.style import GROUP_LOOKS, MARKERS, new_figure, percent_axis, whiskers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}
 _HOW = (
     "A model with several streams (experts, tokens) predicts by their fusion. That is what counts: "
     "no stream is tested against another method. Streams that divide the classes among themselves "
@@ -62,15 +59,12 @@ def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str, shift: float) -> 
     if not known:
         return
     group = heading if heading in GROUPS else "all"
-    means = [statistics.fmean(own) for own in known]
-    widths = [interval(own).half or 0.0 for own in known]
-    low = [min(width, mean) for width, mean in zip(widths, means, strict=True)]
-    high = [min(width, 1 - mean) for width, mean in zip(widths, means, strict=True)]
+    means, errors = whiskers(known)
     axes.errorbar(
         means,
         places,
-        xerr=(low, high),
-        fmt=_MARKERS[group],
+        xerr=errors,
+        fmt=MARKERS[group],
         color=GROUP_LOOKS[group][0],
         markeredgecolor="black",
         markersize=6,

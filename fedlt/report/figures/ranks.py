@@ -11,7 +11,7 @@ from fedlt.evaluation.rank import DIRECTIONS
 from fedlt.report.figures.curves import by_round
 from fedlt.report.finished import Method
 from fedlt.report.picture import Picture
-from fedlt.report.style import look, new_figure, percent_axis
+from fedlt.report.style import legend_below, look, new_figure, percent_axis
 
 _NAME = re.compile(r"diagnostics/block_(\d+)/(\w+)/variance_(\d+)")
 _DRAWN = 5  # directions whose share the picture shows
@@ -43,10 +43,7 @@ def token_ranks(methods: Sequence[Method]) -> list[Picture]:
         axes.set_xlabel("block")
         axes.set_xticks(sorted({b for own in found.values() for b in own}))
         percent_axis(axes.yaxis)
-    handles, names = max((axes.get_legend_handles_labels() for axes in made), key=_size)
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=min(5, len(names)), handlelength=4
-    )
+    legend_below(figure, made)
     rows = [
         [label, stream, str(block), *(share(by_d.get(d)) for d in DIRECTIONS)]
         for (label, stream), blocks in found.items()
@@ -63,10 +60,6 @@ def token_ranks(methods: Sequence[Method]) -> list[Picture]:
     alt = f"Lines of that share by block; in the last block: {', '.join(last)}."
     title = "How many directions the features of every block use"
     return [Picture("ranks", title, _HOW, alt, figure, [sheet])]
-
-
-def _size(pair: tuple[list[object], list[str]]) -> int:
-    return len(pair[1])
 
 
 def _shares(methods: Sequence[Method]) -> VarianceShares:
