@@ -1,4 +1,4 @@
-"""Generators of synthetic images: one per file. This table is the only registry."""
+"""Generators of synthetic images, one per file, and the table of their names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ GENERATORS: dict[str, type[Generator]] = {cls.name: cls for cls in _ALL}
 
 
 def make_generator(given: str | Mapping[str, object], *, needed: bool = True) -> Generator | None:
-    """Return the generator that a file gives: a name, or a name with settings.
+    """Return the generator that the configuration names, with its settings.
 
     Args:
-        given: As in the file.
-        needed: Else it is not made, and None is returned.
+        given: Name, or mapping of ``name`` and settings, as in the configuration file.
+        needed: False: check nothing and return None.
 
     Raises:
         ValueError: One line, if a name or a setting is not valid.

@@ -1,7 +1,7 @@
 """CLIP as a filter: the cosine of an image with a sentence about its class.
 
-Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020. The cosines of good pairs lie about
-0.25 to 0.4: they are no probabilities.
+Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020. Cosines are no probabilities: good
+pairs have cosines of about 0.25 to 0.4.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from fedlt.generators.extra import diffusion_extra
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that CLIP was trained on
+_MEAN = (0.48145466, 0.4578275, 0.40821073)  # mean of the images that CLIP was trained on
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipScores:
-    """Rates images by sentences. Loads a CLIP model and its tokenizer from a local folder."""
+    """Scores of images by a CLIP model, which is loaded with its tokeniser from a local folder."""
 
     def __init__(self, folder: str, device: torch.device) -> None:
         transformers = diffusion_extra("transformers")
@@ -38,7 +38,7 @@ class ClipScores:
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            sentences: B of them.
+            sentences: One sentence per image.
         """
         size = (self._size, self._size)
         pixels = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)

@@ -1,7 +1,8 @@
-"""What an epoch of DisCL is made of: Liang et al., Diffusion curriculum, ICCV 2025, algorithm 1.
+"""Composition of DisCL's epochs: Liang et al., Diffusion curriculum, ICCV 2025, algorithm 1.
 
-https://arxiv.org/abs/2410.13674. Each epoch holds every real image of the tail, synthetic images of
-the current level, and a part of the other images, so that the tail's share is that of its classes.
+https://arxiv.org/abs/2410.13674. An epoch holds all real images of the tail classes, synthetic tail
+images of the current level, and some of the other images. The numbers are chosen so that the tail's
+share of the images is the tail's share of the classes.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from torch import Tensor
 
 
 def stage_of(step: int, steps: int, stages: int) -> int | None:
-    """Return the stage of a step: all stages are equally long, the first ones by one more.
+    """Return the stage of the curriculum to which a step belongs.
+
+    All stages have the same length, or the first ones are longer by one step.
 
     Args:
-        step: From 0.
-        steps: Of the whole curriculum.
-        stages: At least 1.
+        step: Number of the step, from 0.
+        steps: Steps of the whole curriculum.
+        stages: Number of stages, at least 1.
 
     Returns:
-        0 to stages - 1; None after the curriculum.
+        0 to stages - 1; None after the end of the curriculum.
     """
     if step >= steps:
         return None
@@ -32,26 +35,26 @@ def stage_of(step: int, steps: int, stages: int) -> int | None:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """How many images of each kind an epoch has."""
+    """Number of images of each kind in an epoch, besides all real tail images."""
 
     kept: int  # images of other classes
-    filled: int  # further tail images, besides every real one
+    filled: int  # additional tail images, synthetic or repeated
 
 
 def plan_epoch(
     tail: int, others: int, *, share: float, keep: float, cap: float, least: int
 ) -> EpochPlan:
-    """Return how many images an epoch draws.
+    """Return the numbers of images in an epoch where whole classes are hard.
 
     Args:
-        tail: Real tail images.
-        others: Images of other classes.
-        share: Of the tail classes among the client's classes: the tail's share that is wanted.
-        keep: Share of the other images that is kept.
-        cap: Most further tail images, in real ones.
-        least: Other images that are kept at least: a batch.
+        tail: Number of real tail images.
+        others: Number of images of other classes.
+        share: Share of the tail classes among the client's classes, also wanted for the images.
+        keep: Share of the other images to keep.
+        cap: Largest number of additional tail images, as a multiple of ``tail``.
+        least: Smallest number of other images to keep, such as one batch.
     """
-    balanced = int((1 - share) / share * tail) if share else others  # beside the real tail alone
+    balanced = int((1 - share) / share * tail) if share else others  # without additional images
     kept = min(others, max(int(keep * others), least, balanced))
     most = int(cap * tail)
     wanted = most if share >= 1 else int(share / (1 - share) * kept + 1e-9) - tail
@@ -59,14 +62,14 @@ def plan_epoch(
 
 
 def plan_hard(hard: int, others: int, *, cap: float) -> EpochPlan:
-    """Return how many images an epoch draws where single images are hard, not classes.
+    """Return the numbers of images in an epoch where single images are hard, not classes.
 
-    All other images, and the most synthetic ones.
+    The epoch keeps all other images, and takes the largest number of additional images.
 
     Args:
-        hard: Real hard images.
-        others: The other images.
-        cap: Most further hard images, in real ones.
+        hard: Number of real hard images.
+        others: Number of other images.
+        cap: Number of additional hard images, as a multiple of ``hard``.
     """
     return EpochPlan(others, int(cap * hard))
 
@@ -74,52 +77,52 @@ def plan_hard(hard: int, others: int, *, cap: float) -> EpochPlan:
 def draw_epoch(
     tail: Tensor, others: Tensor, synthetic: Tensor, plan: EpochPlan, generator: torch.Generator
 ) -> Tensor:
-    """Return the rows of an epoch: all of the tail, some others, and what fills the tail.
+    """Return the rows of an epoch: all tail images, some other images, and additional tail images.
 
     Args:
         tail: Rows of the real tail images, at least one.
         others: Rows of the other images.
-        synthetic: Rows of the synthetic images to fill with; none: real tail images fill.
-        plan: How many.
+        synthetic: Rows of the synthetic images to add; if empty, real tail images are repeated.
+        plan: Number of images of each kind.
         generator: CPU generator.
     """
     kept = others[torch.randperm(len(others), generator=generator)[: plan.kept]]
     source = synthetic if len(synthetic) else tail
-    whole, rest = divmod(plan.filled, len(source))  # each as often as any other, give or take one
+    whole, rest = divmod(plan.filled, len(source))  # uses of two images differ by at most one
     some = source[torch.randperm(len(source), generator=generator)[:rest]]
     return torch.cat([tail, kept, *[source] * whole, some])
 
 
 def own_factors(rows: Tensor, kinds: Tensor, counts: Tensor) -> Tensor:
-    """Return the factor of every row that turns an epoch's mean into that over the real images.
+    """Return loss factors by row, which turn an epoch's mean into the mean over the real images.
 
     Args:
-        rows: Rows of an epoch.
-        kinds: Kinds (n,) of the client's real images, whose rows come first: images of one kind,
-            such as a class, are as likely to be drawn.
-        counts: How many images of each kind there are.
+        rows: Rows of an epoch; rows below n are real images, the others synthetic.
+        kinds: Kind (n,) of each real image, such as the class. Images of one kind must have the
+            same chance to be in the epoch.
+        counts: Number of real images of each kind.
 
     Returns:
-        (n + synthetic,) by row: 0 for synthetic images, else (n_c / n) / (drawn of c / all drawn).
+        Factors by row: 0 for synthetic images, else (n_c / n) / (drawn of kind c / all drawn).
     """
     real = rows[rows < len(kinds)]
     drawn = kinds[real].bincount(minlength=len(counts)).clamp(min=1)
-    factors = (counts / len(kinds)) / (drawn / len(rows))  # one a kind
+    factors = (counts / len(kinds)) / (drawn / len(rows))  # one per kind
     table = torch.zeros(int(rows.max()) + 1)
     table[real] = factors[kinds[real]].float()
     return table
 
 
 def most_progress(before: Tensor, after: Tensor) -> int:
-    """Return the stage with the most progress, the first of equals (algorithm 2).
+    """Return the stage with the most progress, the first stage in a tie (algorithm 2).
 
-    A stage's progress is the mean over its images of how much the probability of the true class
-    rose, without outliers: as in the authors' code those that lie more than 1.5 times the
+    Progress is the mean rise of the true class's probability over a stage's images, without
+    outliers. As in the authors' code, a rise is an outlier if it lies more than 1.5 times the
     interquartile range outside the quartiles.
 
     Args:
-        before: Probabilities (V, stages) before training on real images, V at least 1.
-        after: The same after it.
+        before: Probabilities (V, stages) of the true class before training, V at least 1.
+        after: Probabilities (V, stages) of the true class after training on real images.
     """
     gains = (after - before).double()
     quarter, three_quarters = gains.quantile(torch.tensor([0.25, 0.75]).double(), dim=0)

@@ -1,9 +1,9 @@
-"""A small class-conditional diffusion model, learnt by clients and used on their own images.
+"""A small class-conditional diffusion model, trained by clients and applied to their own images.
 
 Ho, Jain and Abbeel, NeurIPS 2020, https://arxiv.org/abs/2006.11239, equation 14. The network is
-diffusers' UNet2DModel with group norm, which can be averaged as it is; one more class stands for
-"no class". A second network, a small classifier that learns in the same way, rates the images: the
-score is the probability of their class.
+diffusers' UNet2DModel with group norm, which can be averaged without special care. An additional
+class stands for "no class". A small classifier, trained in the same way, scores the images: the
+score is the probability of the image's class.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
 
 @dataclass(frozen=True)
 class Ddpm(Generator):
-    """What all generators that learn from the federation's images have in common."""
+    """Base class of the generators that are trained on the federation's images."""
 
     least_score: ClassVar[float] = 0.3
     rounds: Count = 100
-    local_steps: Count = 10  # of a client in a round
+    local_steps: Count = 10  # steps of a client in a round
     batch_size: Count = 32
     lr: Positive = 0.002
-    width: TimesEight = 32  # channels of the first stage; each further one has twice as many
+    width: TimesEight = 32  # channels of the first stage; each further stage doubles them
     stages: Count = 2
     times: Count = 200  # noise levels
-    sample_steps: Count = 25  # of a whole denoising
-    class_guidance: NotNegative = 2.0  # w of guidance without a classifier
-    drop_class: ShareBelowOne = 0.1  # share of images that are learnt without their class
-    decay: ShareBelowOne = 0.995  # of the running mean of the weights, by step
+    sample_steps: Count = 25  # steps of a whole denoising
+    class_guidance: NotNegative = 2.0  # w of classifier-free guidance
+    drop_class: ShareBelowOne = 0.1  # share of training images shown without their class
+    decay: ShareBelowOne = 0.995  # decay per step of the running mean of the weights
 
     def __post_init__(self) -> None:
         """Compare the settings with each other."""
@@ -55,16 +55,16 @@ class Ddpm(Generator):
             raise ValueError(f"times is {self.times}; expected at least sample_steps")
 
     def rounds_of(self, group: ClientGroup) -> int:
-        """Return the rounds of the two networks."""
+        """Return the number of training rounds of both networks together."""
         return 2 * self.rounds
 
     def announce(self, request: PoolRequest, groups: Sequence[ClientGroup]) -> str:
-        """Say how much training comes first, and how long all of it takes here, by a short trial.
+        """Return a note about the training to come and its time here, estimated by a short trial.
 
-        What an earlier, stopped generation has left is not taken off.
+        The estimate ignores the saved work of an earlier, stopped generation.
 
         Raises:
-            FedltError: If the network cannot have images of this size.
+            FedltError: If images of this size do not fit the network.
         """
         self._check_sides(request.preparation.data.train_images.shape[2:])
         cohort = request.preparation.cohort
@@ -82,7 +82,7 @@ class Ddpm(Generator):
     def open(
         self, request: PoolRequest, group: ClientGroup, folder: Path, tick: Callable[[], None]
     ) -> Maker:
-        """Train both networks on the group's images."""
+        """Return a maker of images, after training both networks on the group's images."""
         return _Learner(self, request, group, folder, tick).maker()
 
     def _check_sides(self, sides: tuple[int, ...]) -> None:
@@ -96,7 +96,7 @@ class Ddpm(Generator):
 
 @dataclass(frozen=True, eq=False)
 class _Learner:
-    """One group's networks."""
+    """Training of the two networks of one group."""
 
     of: Ddpm
     request: PoolRequest
@@ -105,7 +105,7 @@ class _Learner:
     tick: Callable[[], None]
 
     def maker(self) -> Maker:
-        """Train both, and return what uses them."""
+        """Return a maker that uses the two networks, after training them."""
         data, preparation = self.request.preparation.data, self.request.preparation
         device = preparation.device
         images = torch.from_numpy(data.train_images.copy()).to(device).float() / 127.5 - 1
@@ -130,7 +130,7 @@ class _Learner:
             return functional.mse_loss(found, noise)
 
         def rating(rows: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
-            # Drawn with these shares: balanced softmax takes them out again.
+            # The rows were drawn with these class shares; balanced softmax corrects for them.
             prior = share.log().clamp(min=ABSENT).float().to(device)
             return functional.cross_entropy(rater(images[rows]) + prior, placed[rows])
 
@@ -166,7 +166,7 @@ class _Learner:
 
 @dataclass(frozen=True, eq=False)
 class _DdpmSampler:
-    """Makes images of some sources."""
+    """Maker of images by diffusion from source images."""
 
     of: Ddpm
     unet: Any
@@ -178,7 +178,7 @@ class _DdpmSampler:
 
     @torch.no_grad()
     def __call__(self, items: Items) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Return images and the probabilities of their classes."""
+        """Return the images, and as scores the probabilities of their classes."""
         rows = torch.from_numpy(items.sources).to(self.images.device)
         sources, labels = self.images[rows], self.labels[rows]
         noise = torch.stack(
@@ -215,9 +215,10 @@ class _DdpmSampler:
 
 
 def trial(of: Ddpm, request: PoolRequest) -> tuple[float, float]:
-    """Return seconds: of a step of both networks, and of one step of denoising an image.
+    """Return measured seconds: of a training step of both networks, of a denoising step per image.
 
-    Of networks of the same sizes on noise; no draw of torch's global generator is used up.
+    The trial uses untrained networks of the same sizes on noise, and leaves the states of torch's
+    global generators unchanged.
     """
     data, device = request.preparation.data, request.preparation.device
     _, channels, height, width = data.train_images.shape
@@ -240,12 +241,12 @@ def trial(of: Ddpm, request: PoolRequest) -> tuple[float, float]:
     def denoising() -> None:
         unet(drawn[: of.batch], given[: of.batch], class_labels=given[: of.batch])
 
-    twice = 2 if of.class_guidance else 1  # with the class and without it
+    twice = 2 if of.class_guidance else 1  # guidance predicts with and without the class
     return _seconds(step), twice * _seconds(denoising) / of.batch
 
 
 def _seconds(act: Callable[[], object]) -> float:
-    """Return the median of the seconds that a call takes, after one that is not counted."""
+    """Return the median time of a call in seconds, after a first call that is not timed."""
     act()
     taken = []
     for _ in range(3):
@@ -258,7 +259,7 @@ def _seconds(act: Callable[[], object]) -> float:
 def make_unet(
     channels: int, size: tuple[int, int], classes: int, width: int, stages: int
 ) -> nn.Module:
-    """Return an untrained denoiser; class number ``classes`` stands for no class."""
+    """Return an untrained denoiser; the class number ``classes`` stands for "no class"."""
     unet: nn.Module = diffusion_extra("diffusers").UNet2DModel(
         sample_size=size,
         in_channels=channels,

@@ -1,4 +1,4 @@
-"""Packages that only generators need, and what to install where they are missing."""
+"""Import of packages that only generators need, with a hint if they are not installed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fedlt.errors import FedltError
 
 
 def diffusion_extra(package: str) -> Any:  # noqa: ANN401 (a module without types)
-    """Return ``diffusers`` or ``transformers``.
+    """Return the package ``diffusers`` or ``transformers``, imported.
 
     Raises:
-        FedltError: If it is not installed, with the command.
+        FedltError: If the package is not installed; the message gives the command to install it.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs, about each other's versions
+            warnings.simplefilter("ignore")  # the packages warn of each other's versions
             found = importlib.import_module(package)
-            found.utils.logging.disable_progress_bar()  # a generation has one of its own
+            found.utils.logging.disable_progress_bar()  # fedlt shows its own progress
             return found
     except ImportError as error:
         raise FedltError(

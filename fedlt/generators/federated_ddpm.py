@@ -1,4 +1,4 @@
-"""Generator ``federated_ddpm``: all clients learn one diffusion model by federated averaging."""
+"""Generator ``federated_ddpm``: all clients train one diffusion model by federated averaging."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from fedlt.generators.ddpm import Ddpm
 
 @dataclass(frozen=True)
 class FederatedDdpm(Ddpm):
-    """Learnt by all clients; weights and Adam's moments leave a client, images do not."""
+    """Diffusion model of all clients; weights and Adam's moments leave a client, images do not."""
 
     name: ClassVar[str] = "federated_ddpm"

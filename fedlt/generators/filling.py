@@ -1,10 +1,10 @@
-"""Pools are made once: part by part, kept in the cache under a hash of all that they depend on.
+"""Making of pools, part by part, cached under a hash of all inputs.
 
     $FEDLT_CACHE/NAME-HASH.npz      a finished pool
-    $FEDLT_CACHE/NAME-HASH.parts/   what is there of an unfinished one: learnt weights, parts
+    $FEDLT_CACHE/NAME-HASH.parts/   trained weights and finished parts of an unfinished pool
 
-Every file is written whole or not at all, so that a generation that was stopped goes on, to the
-same bits. Who comes second waits for the first.
+Every file is written atomically, so a generation that was stopped continues, with the same bits in
+the end. If two processes want the same pool, the second process waits for the first.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ VERSION = 1  # raise it when a generator's recipe changes
 
 
 def filled_pool(generator: Generator, request: PoolRequest) -> Pool:
-    """Return the pool of a request: from the cache, or made now.
+    """Return the pool of a request, from the cache or newly made.
 
     Args:
-        generator: Makes it.
-        request: What is wanted.
+        generator: Generator that makes the images.
+        request: Sources, levels and data of the pool.
 
     Raises:
-        FedltError: If there are no sources, or it cannot be made.
+        FedltError: If there are no sources, or the pool cannot be made.
     """
     if not sum(map(len, request.sources)):
         raise FedltError("no client holds an image to make others from")
@@ -62,7 +62,7 @@ def filled_pool(generator: Generator, request: PoolRequest) -> Pool:
 
 
 def pool_place(generator: Generator, request: PoolRequest) -> Path:
-    """Return the file of a request's pool, which need not be there."""
+    """Return the path of a request's pool in the cache; the file may not exist yet."""
     preparation = request.preparation
     data = preparation.data
     found = hashlib.blake2b(digest_size=16)
@@ -84,7 +84,7 @@ def pool_place(generator: Generator, request: PoolRequest) -> Path:
 
 
 def _fill(generator: Generator, request: PoolRequest, folder: Path) -> Pool:
-    """Make what is missing of a pool's parts, and return them as one."""
+    """Return a pool, after making the parts that are missing."""
     groups = [group for group in generator.groups(request) if len(group.sources)]
     work = [list(_chunks(generator, group, request.levels)) for group in groups]
     rounds = [generator.rounds_of(group) for group in groups]
@@ -117,14 +117,14 @@ def _fill(generator: Generator, request: PoolRequest, folder: Path) -> Pool:
                 part = _part(request, items, *maker(items))
                 save_pool(part, file)
             parts.append(part)
-            done = max(done, before + learning)  # of what was learnt before a stop
+            done = max(done, before + learning)  # count rounds that a stopped process finished
             tick()
     progress.stop()
     return _joined(parts)
 
 
 def _kept(place: Path) -> Pool | None:
-    """Return a pool that was kept, None where it is not there or cannot be read."""
+    """Return the pool in a file; None if the file is missing or cannot be read."""
     with suppress(FedltError):
         return load_pool(place)
     return None
@@ -157,14 +157,14 @@ def _joined(parts: list[Pool]) -> Pool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the kernel lets go when this one ends, however."""
+    """Lock a folder inside the block. The lock ends with the process, also if it crashes."""
     lock = folder.with_suffix(".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            folder.mkdir(parents=True, exist_ok=True)  # who was faster has removed it
+            folder.mkdir(parents=True, exist_ok=True)  # a faster process has removed the folder
             yield
-            lock.unlink(missing_ok=True)  # who waits for it finds the finished pool
+            lock.unlink(missing_ok=True)  # waiting processes will find the finished pool
     except OSError as error:
         raise FedltError(f"the pool cannot be kept in {folder.parent}: {error.strerror}") from error

@@ -1,9 +1,9 @@
-"""Rounds of federated averaging for any network and loss: how generators are trained.
+"""Federated averaging for any network and loss, by which generators are trained.
 
-Every client takes the same number of AdamW steps a round, from the average of all. What is
-averaged, weighted by images, are the weights and Adam's two moments, so that one client alone is
-plain training. McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629; Loshchilov and
-Hutter, ICLR 2019, https://arxiv.org/abs/1711.05101.
+Every client of a round takes the same number of AdamW steps from the average. Weights and both
+moments of Adam are averaged, weighted by images, so that with a single client the training is plain
+AdamW. McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629; Loshchilov and Hutter, ICLR
+2019, https://arxiv.org/abs/1711.05101.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from fedlt.data.resampling import class_shares, draw_rows
 from fedlt.machine.durable import pack_tensors
 from fedlt.rng import numpy_generator, torch_generator
 
-# (rows (B,) of a client, its share (C,) of each class among draws, generator) -> scalar
+# (rows (B,) of a client, probability (C,) of each class in sampling, generator) -> scalar
 Loss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _PARTS = ("weights", *_MOMENTS, "mean")
-_SAVE_EVERY = 5  # rounds
+_SAVE_EVERY = 5  # rounds between two saves
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a network is trained."""
+    """Settings of the training of a network."""
 
     rounds: int
-    steps: int  # of a client in a round
+    steps: int  # steps of a client in a round
     batch_size: int
-    lr: float  # at the start; falls to 0 along a cosine
-    cohort: int  # clients in a round, at most
-    decay: float  # of the running mean of the weights, by step
+    lr: float  # initial learning rate; falls to 0 along a cosine
+    cohort: int  # largest number of clients in a round
+    decay: float  # decay per step of the running mean of the weights
 
 
 def fit(
@@ -54,20 +54,21 @@ def fit(
     file: Path,
     tick: Callable[[], None],
 ) -> None:
-    """Train a network; at the end it holds the running mean of its weights.
+    """Train a network in place; in the end the network holds the running mean of its weights.
 
-    Goes on from ``file`` where it is there, to the same bits.
+    If ``file`` exists, the training continues from this state, with the same bits in the end.
 
     Args:
-        network: Written. Its device is where it is trained.
-        loss: Of rows that a client draws, classes with the square root of their frequency.
-        clients: Each one's rows, none empty.
+        network: Network to train, on the device that it lies on.
+        loss: Loss of a batch of rows. A client draws batches with class probabilities proportional
+            to the square roots of the class counts.
+        clients: Rows of each client, none empty.
         labels: (N,) classes of all rows, on the CPU.
-        how: Rounds, steps and so on.
-        seed: Of every draw.
-        purpose: Begins the keys of the draws.
-        file: Where the state after some rounds is kept.
-        tick: Called after every round.
+        how: Settings of the training.
+        seed: Seed of all random numbers.
+        purpose: First part of the keys of all random numbers.
+        file: File that holds the state after some rounds.
+        tick: Function to call after every round.
     """
     state = _State.read(file, network) or _State.of(network)
     count = int(labels.max()) + 1
@@ -113,7 +114,7 @@ def _local(
     how: Fit,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Return one client's weights and moments after its steps."""
+    """Return a client's weights and moments after the client's steps of a round."""
     done, planned = state.round * how.steps, how.rounds * how.steps
     optimizer = torch.optim.AdamW(network.parameters(), lr=how.lr)
     with torch.no_grad():
@@ -144,7 +145,7 @@ class _State:
 
     @classmethod
     def of(cls, network: nn.Module) -> _State:
-        """Return the start: a network's weights."""
+        """Return the state before the first round: a network's weights, and moments of zero."""
         tensors: dict[str, Tensor] = {}
         for name, parameter in network.named_parameters():
             now = parameter.detach()
@@ -153,7 +154,7 @@ class _State:
         return cls(0, tensors)
 
     def after(self, answers: dict[str, Tensor], how: Fit) -> _State:
-        """Return the state after a round's averages; the mean follows faster at the start."""
+        """Return the state after a round; the running mean follows the weights faster at first."""
         steps = (self.round + 1) * how.steps
         decay = min(how.decay, (1 + steps) / (10 + steps)) ** how.steps
         means = {}
@@ -164,14 +165,14 @@ class _State:
         return _State(self.round + 1, {**answers, **means})
 
     def write(self, file: Path) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state to a file, atomically."""
         part = file.with_suffix(".part")
         part.write_bytes(pack_tensors({**self.tensors, "round": torch.tensor(self.round)}))
         part.replace(file)
 
     @classmethod
     def read(cls, file: Path, network: nn.Module) -> _State | None:
-        """Return what was written, None where it is not there."""
+        """Return the state in a file; None if the file is missing or not of this network."""
         with suppress(OSError, SafetensorError, KeyError):
             tensors = load(file.read_bytes())
             round_ = int(tensors.pop("round"))

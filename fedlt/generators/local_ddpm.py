@@ -1,4 +1,4 @@
-"""Generator ``local_ddpm``: each client learns a diffusion model of its own."""
+"""Generator ``local_ddpm``: each client trains its own diffusion model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedlt.generators.generator import ClientGroup, PoolRequest
 
 @dataclass(frozen=True)
 class LocalDdpm(Ddpm):
-    """Each client alone: nothing leaves it, and a client with few images memorises them."""
+    """Diffusion model of one client: nothing leaves the client, but few images are memorised."""
 
     name: ClassVar[str] = "local_ddpm"
 
     def groups(self, request: PoolRequest) -> Sequence[ClientGroup]:
-        """Return a group for each client that has sources."""
+        """Return one group for each client that has sources."""
         pairs = zip(request.preparation.clients, request.sources, strict=True)
         return [ClientGroup((own,), sources) for own, sources in pairs if len(sources)]

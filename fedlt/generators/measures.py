@@ -1,7 +1,7 @@
-"""What a pool is like, level by level: how near its images are to their sources, and how diverse.
+"""Measures of a pool at each level: similarity of images to their sources, and diversity.
 
-Low levels are often taken for diverse. That is true of a generator that knows more than the images
-it is used on, and need not be of one that learnt from them: so it is measured.
+Images of low levels are often assumed to be diverse. The assumption holds for a generator trained
+on other images, such as a pretrained one, but may fail for a generator trained on the sources.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def similarities(images: NDArray[np.uint8], sources: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the cosine (M,) of each image's pixels with those of its source."""
+    """Return the cosine (M,) of each image's pixels and its source's pixels."""
     first, second = (part.reshape(len(part), -1).astype(float) for part in (images, sources))
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: NDArray[np.float64] = (first * second).sum(axis=1) / np.maximum(norms, 1e-12)
@@ -26,7 +26,7 @@ def similarities(images: NDArray[np.uint8], sources: NDArray[np.uint8]) -> NDArr
 
 
 def spread(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    """Return the mean distance of images from the mean of their class, pixels in [0, 1]."""
+    """Return the mean distance of images from their class's mean image, pixels in [0, 1]."""
     flat = images.reshape(len(images), -1) / 255
     means = np.zeros((labels.max() + 1, flat.shape[1]))
     np.add.at(means, labels, flat)
@@ -35,7 +35,7 @@ def spread(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
 
 
 def level_lines(pool: Pool, data: FederatedData, least_score: float) -> Iterator[str]:
-    """Yield a line for each level of a pool, and one for its sources."""
+    """Yield one line of measures for each level of a pool, and a last line for the sources."""
     place = np.full(int(max(pool.sources.max(), data.pool_indices.max())) + 1, -1)
     place[data.pool_indices] = np.arange(len(data.pool_indices))
     for level in sorted(set(pool.levels.tolist())):

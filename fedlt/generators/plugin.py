@@ -1,7 +1,9 @@
-"""A client plugin with a pool of synthetic images: which images are hard, and what is made of them.
+"""Base class of client plugins with a pool of synthetic images, made from hard images.
 
-rare             images of classes whose share is below ``tail_below`` over C
-low_confidence   images whose class has a probability below ``confidence_below`` by a trained model
+``select`` says which images are hard:
+
+rare             images of classes whose share is below ``tail_below`` / C
+low_confidence   images whose class has a probability below ``confidence_below`` in a trained model
 """
 
 from __future__ import annotations
@@ -30,16 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PoolPlugin(ClientPlugin):
-    """Has synthetic images of hard images, made before the run or given."""
+    """Client plugin that trains on synthetic images, made before the run or loaded from files."""
 
-    generator: str | dict[str, object] = "federated_ddpm"  # its name, or name and settings
-    pool_path: str = ""  # npz file or folder: images that are there, instead of a generator
-    levels: tuple[ShareBelowOne, ...] = ()  # ascending; none: the generator's usual, or the pool's
-    min_score: Finite | None = None  # lower scores are left out; none: as the generator says
-    select: Literal["rare", "low_confidence"] = "rare"  # which images are hard
-    tail_below: NotNegative = 0.17  # rare: below this times the mean size a class is of the tail
+    generator: str | dict[str, object] = "federated_ddpm"  # name, or mapping of name and settings
+    pool_path: str = ""  # npz file or folder of existing images; replaces the generator
+    levels: tuple[ShareBelowOne, ...] = ()  # ascending; (): the generator's usual, or the pool's
+    min_score: Finite | None = None  # images below are left out; None: the generator's default
+    select: Literal["rare", "low_confidence"] = "rare"  # rule for hard images
+    tail_below: NotNegative = 0.17  # rare: tail classes are smaller than this times the mean size
     confidence_below: Share = 0.5  # low_confidence: an image is hard below this probability
-    classifier_path: str = ""  # low_confidence: the directory of the run that trained the model
+    classifier_path: str = ""  # low_confidence: directory of the run that trained the model
 
     def __post_init__(self) -> None:
         """Compare the hyperparameters with each other."""
@@ -54,7 +56,7 @@ class PoolPlugin(ClientPlugin):
 
     @property
     def uses_pool(self) -> bool:
-        """Whether there are to be synthetic images."""
+        """Whether the plugin uses synthetic images."""
         return True
 
     @property
@@ -69,15 +71,15 @@ class PoolPlugin(ClientPlugin):
         return "" if made is None else made.reference
 
     def made_by(self) -> Generator | None:
-        """Return the generator; None where the pool is given or there is none.
+        """Return the generator of the pool; None if the pool is loaded or not used.
 
         Raises:
-            ValueError: If its name or a setting is not valid.
+            ValueError: If the generator's name or a setting is not valid.
         """
         return make_generator(self.generator, needed=not self.pool_path and self.uses_pool)
 
     def hard(self, preparation: Preparation) -> NDArray[np.bool_] | None:
-        """Return which training images (N,) are hard; None: those of each client's tail classes."""
+        """Return the mask (N,) of hard training images; None: images of tail classes."""
         if self.select == "rare":
             return None
         return confidences(preparation, self.classifier_path) < self.confidence_below
@@ -85,7 +87,7 @@ class PoolPlugin(ClientPlugin):
     def sources(
         self, preparation: Preparation, hard: NDArray[np.bool_] | None
     ) -> tuple[NDArray[np.int64], ...]:
-        """Return each client's hard images: positions in the training images."""
+        """Return the rows of each client's hard images."""
         if hard is None:
             return tail_sources(preparation, self.tail_below)
         return chosen_sources(preparation, hard)
@@ -94,7 +96,7 @@ class PoolPlugin(ClientPlugin):
         """Return the pool, loaded or made.
 
         Raises:
-            FedltError: If there is none to load, or no hard image to make it from.
+            FedltError: If the pool cannot be loaded, or there is no hard image to make one from.
         """
         return self._pool(preparation, None if self.pool_path else self.hard(preparation))
 
@@ -116,10 +118,10 @@ class PoolPlugin(ClientPlugin):
         return filled_pool(made, PoolRequest(preparation, sources, wanted))
 
     def prepare(self, preparation: Preparation) -> Mapping[str, NDArray[np.generic]]:
-        """Return which images are hard, and what the run uses of the pool.
+        """Return arrays for all clients: the mask of hard images, and the pool's usable images.
 
         Raises:
-            FedltError: If the pool or the classifier cannot be had or does not fit.
+            FedltError: If the pool or the classifier cannot be loaded, made or matched to the data.
         """
         hard = self.hard(preparation)
         known = {} if hard is None else {HARD: hard}
@@ -141,7 +143,7 @@ class PoolPlugin(ClientPlugin):
         return {**known, **used}
 
     def _addition(self, size: int, added: int, hard: int) -> str:
-        """Return a line where not all of a pool is trained on; else none."""
+        """Return a note if some images of the pool are not used for training; else ""."""
         if added:
             return "" if added == size else f"pool: {added} of its {size} images are trained on"
         if self.select == "rare":

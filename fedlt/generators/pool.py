@@ -1,10 +1,10 @@
-"""Pools of synthetic images, each made from one training image, and their files.
+"""Pools of synthetic images, each image made from one training image, and files of pools.
 
-A pool is filled once, before a run, by whatever generates images; a run only reads it. Its images
-are training material: they count in no class prior and in no aggregation weight.
+A pool is filled once, before a run, by a generator of fedlt or by any other program. A run only
+reads the pool. Synthetic images count in no class prior and in no aggregation weight.
 
     pool.npz    images uint8 (M, H, W), (M, H, W, Ch) or (M, Ch, H, W); labels and sources (M,);
-                levels (M,) in [0, 1); scores (M,) where the generator rated its images
+                levels (M,) in [0, 1); scores (M,) if the generator scores images
     a folder    LEVEL/CLASS/SOURCE_anything.png, as 0.3/7/1234_0.png
 """
 
@@ -30,7 +30,7 @@ _FIELDS = ("images", "labels", "levels", "sources")
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Synthetic images. Checked on construction.
+    """Synthetic images with their classes, levels and sources, checked on construction.
 
     Raises:
         FedltError: If a dtype, a length or a value does not fit.
@@ -39,8 +39,8 @@ class Pool:
     images: NDArray[np.uint8]  # (M, Ch, H, W)
     labels: NDArray[np.int64]  # (M,) classes
     levels: NDArray[np.float64]  # (M,) guidance by the source image: 0 none, towards 1 a copy
-    sources: NDArray[np.int64]  # (M,) positions of the source images in the official training pool
-    scores: NDArray[np.float64] | None = None  # (M,) how well an image shows its class
+    sources: NDArray[np.int64]  # (M,) rows of the source images in the data set's training pool
+    scores: NDArray[np.float64] | None = None  # (M,) the higher, the better the class is shown
 
     def __post_init__(self) -> None:
         images = np.asarray(self.images)
@@ -70,16 +70,16 @@ class Pool:
         return len(self.images)
 
     def take(self, chosen: NDArray[Any]) -> Pool:
-        """Return a part, given by positions or a mask."""
+        """Return the part of the pool that rows or a mask select."""
         scores = None if self.scores is None else self.scores[chosen]
         return Pool(**{name: getattr(self, name)[chosen] for name in _FIELDS}, scores=scores)
 
 
 def load_pool(path: str | Path) -> Pool:
-    """Read a pool from an npz file or a folder; a folder's images are decoded once and cached.
+    """Return the pool in an npz file or a folder; a folder's images are decoded once and cached.
 
     Raises:
-        FedltError: If it is not there, is no pool, or holds no image.
+        FedltError: If the path does not exist, is no pool, or holds no image.
     """
     place = Path(path)
     try:
@@ -99,7 +99,7 @@ def load_pool(path: str | Path) -> Pool:
 
 
 def save_pool(pool: Pool, path: str | Path) -> None:
-    """Write a pool to an npz file, whole or not at all."""
+    """Write a pool to an npz file, atomically."""
     fields: dict[str, Any] = {name: getattr(pool, name) for name in _FIELDS}
     fields |= {} if pool.scores is None else {"scores": pool.scores}
     with replacing(Path(path)) as file:
@@ -107,12 +107,12 @@ def save_pool(pool: Pool, path: str | Path) -> None:
 
 
 def cached_pool(kind: str, inputs: list[str], make: Callable[[], Pool]) -> Pool:
-    """Return ``make()``, or what it returned for the same inputs before.
+    """Return ``make()``, or its earlier result for the same inputs from the cache.
 
     Args:
-        kind: What makes it; begins the file's name.
-        inputs: All that the pool depends on: digests of the data, the seed, the settings.
-        make: Makes it.
+        kind: Kind of pool; the cache file's name begins with this word.
+        inputs: All inputs of the pool: digests of the data, the seed, the settings.
+        make: Function that makes the pool.
     """
     digest = hashlib.blake2b("\n".join([kind, *inputs]).encode(), digest_size=16).hexdigest()
     path = cache_directory() / f"{kind}-{digest}.npz"

@@ -1,4 +1,4 @@
-"""Generator ``pooled_oracle``: a diffusion model of everybody's images. A leak, for bounds only."""
+"""Generator ``pooled_oracle``: a diffusion model of all clients' images, for upper bounds only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fedlt.generators.generator import ClientGroup, PoolRequest
 
 @dataclass(frozen=True)
 class PooledOracle(Ddpm):
-    """Learnt from the pooled images of all clients, which no federation has: a bound."""
+    """Diffusion model trained on the pooled images of all clients, which no federation has."""
 
     name: ClassVar[str] = "pooled_oracle"
     reference: ClassVar[str] = "its generator saw the pooled images of all clients (a leak)"
 
     def groups(self, request: PoolRequest) -> Sequence[ClientGroup]:
-        """Return one group of one client that has all images."""
+        """Return one group of a single client that holds all images."""
         everything = np.sort(np.concatenate(request.preparation.clients))
         return [ClientGroup((everything,), request.every_source)]

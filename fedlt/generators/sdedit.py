@@ -1,9 +1,9 @@
-"""Image to image by diffusion: noise a source, then denoise it. Pure functions of tensors.
+"""Image to image by diffusion: add noise to a source, then denoise. Pure functions of tensors.
 
 SDEdit: Meng et al., ICLR 2022, https://arxiv.org/abs/2108.01073. DDIM: Song, Meng and Ermon, ICLR
 2021, https://arxiv.org/abs/2010.02502, equation 12 with eta = 0. Cosine schedule: Nichol and
-Dhariwal, ICML 2021, https://arxiv.org/abs/2102.09672, equation 17. Guidance without a classifier:
-Ho and Salimans, 2022, https://arxiv.org/abs/2207.12598, equation 6.
+Dhariwal, ICML 2021, https://arxiv.org/abs/2102.09672, equation 17. Classifier-free guidance: Ho and
+Salimans, 2022, https://arxiv.org/abs/2207.12598, equation 6.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, int], Tensor]  # (z (B, Ch, H, W), time) -> predicted noise, alike
+Denoiser = Callable[[Tensor, int], Tensor]  # (z (B, Ch, H, W), time) -> predicted noise, same shape
 
 
 def alpha_bars(times: int) -> Tensor:
-    """Return the share of an image's variance that is left at each time: (times,), falling.
+    """Return the share of an image's variance that remains at each noise level: (times,), falling.
 
     Args:
-        times: Noise levels, at least 1. Each keeps at least 0.001 of the one before.
+        times: Number of noise levels, at least 1. Each level keeps at least 0.001 of the share
+            before.
     """
 
     def f(t: float) -> float:
@@ -32,18 +33,19 @@ def alpha_bars(times: int) -> Tensor:
 
 
 def steps_of(level: float, steps: int) -> int:
-    """Return how many of all denoising steps a level takes: floor((1 - level) steps).
+    """Return the number of denoising steps at a level: floor((1 - level) * steps).
+
+    Rounding errors are corrected: 1 - 0.9 counts as 0.1.
 
     Args:
-        level: Guidance by the source in [0, 1]: 0 nothing of it, 1 a copy.
-        steps: Of a whole denoising. Levels such as 0.9 are no binary fractions: 1 - 0.9 counts as
-            0.1.
+        level: Guidance by the source in [0, 1]: 0 ignores the source, 1 copies the source.
+        steps: Steps of a whole denoising.
     """
     return int((1 - level) * steps + 1e-6)
 
 
 def sampled_times(times: int, steps: int) -> list[int]:
-    """Return the times of a whole denoising, falling from the last one; evenly spaced."""
+    """Return the times of a whole denoising, evenly spaced, falling from the noisiest time."""
     return [(step + 1) * times // steps - 1 for step in reversed(range(steps))]
 
 
@@ -52,29 +54,29 @@ def noised(images: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
 
     Args:
         images: (B, Ch, H, W) in [-1, 1].
-        noise: Alike, standard normal.
-        kept: Of ``alpha_bars``, broadcastable to the images.
+        noise: (B, Ch, H, W), standard normal.
+        kept: Values of ``alpha_bars``, broadcastable to the images.
     """
     return kept.sqrt() * images + (1 - kept).sqrt() * noise
 
 
 def guided(conditional: Tensor, unconditional: Tensor, weight: float) -> Tensor:
-    """Return (1 + w) e(z, c) - w e(z): with a weight of 0 the conditional prediction."""
+    """Return the guided prediction (1 + w) e(z, c) - w e(z); weight 0 gives the conditional one."""
     return (1 + weight) * conditional - weight * unconditional
 
 
 def denoise(
     images: Tensor, noise: Tensor, denoiser: Denoiser, *, level: float, kept: Tensor, steps: int
 ) -> Tensor:
-    """Return images made from others, as far from them as the level says.
+    """Return synthetic images made from source images; the level says how similar they stay.
 
     Args:
-        images: Sources (B, Ch, H, W) in [-1, 1].
-        noise: Alike, standard normal: the only draw.
-        denoiser: Predicts the noise in ``z`` at a time.
-        level: 0: from noise alone; 1: the sources themselves, untouched.
-        kept: (times,) of :func:`alpha_bars`.
-        steps: Of a whole denoising; a level takes :func:`steps_of` them.
+        images: Source images (B, Ch, H, W) in [-1, 1].
+        noise: (B, Ch, H, W), standard normal, the only random input.
+        denoiser: Function that predicts the noise in ``z`` at a time.
+        level: 0 starts from noise alone; 1 returns the sources unchanged.
+        kept: (times,) from :func:`alpha_bars`.
+        steps: Steps of a whole denoising, of which the level takes :func:`steps_of`.
     """
     times = sampled_times(len(kept), steps)[steps - steps_of(level, steps) :]
     if not times:

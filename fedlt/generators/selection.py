@@ -1,4 +1,4 @@
-"""Which images are hard by confidence: the true class is unlikely to a model trained beforehand."""
+"""Confidence of a model trained beforehand in the true class of each training image."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fedlt.models import build_model
 if TYPE_CHECKING:
     from fedlt.data.preparation import Preparation
 
-_AT_ONCE = 256  # images
+_AT_ONCE = 256  # images per forward pass
 
 
 @torch.no_grad()
 def confidences(preparation: Preparation, folder: str) -> NDArray[np.float32]:
-    """Return the probability (N,) of its class that a trained model gives to each training image.
+    """Return a trained model's probability (N,) for the true class of each training image.
 
-    Every client rates its own images, by the model that all have.
+    In a federation every client would score its own images, with the model that all clients have.
 
     Args:
-        preparation: The federation; the file's ``model:`` is the model's backbone.
-        folder: The directory of a finished run, of any strategy with one linear head.
+        preparation: The federation; its ``model:`` section gives the backbone.
+        folder: Directory of a finished run, of any strategy with one linear head.
 
     Raises:
-        FedltError: If there is no checkpoint, or its model is another one.
+        FedltError: If there is no checkpoint, or the checkpoint has another model.
     """
     data, model = preparation.data, preparation.config.model
     channels, side, _ = data.train_images.shape[1:]

@@ -1,7 +1,8 @@
-"""Generator ``stable_diffusion``: a pretrained text-and-image model, from a folder on this disk.
+"""Generator ``stable_diffusion``: a pretrained text-to-image model, loaded from a local folder.
 
-As in Liang et al., Diffusion curriculum, ICCV 2025, https://arxiv.org/abs/2410.13674, section 3.2:
-image to image with a strength of 1 - level, prompts about the class, and CLIP as a filter.
+The method is that of Liang et al., Diffusion curriculum, ICCV 2025,
+https://arxiv.org/abs/2410.13674, section 3.2: image to image with a strength of 1 - level, prompts
+about the class, and CLIP as a filter.
 """
 
 from __future__ import annotations
@@ -30,29 +31,29 @@ from fedlt.rng import key, numpy_generator
 
 @dataclass(frozen=True)
 class StableDiffusion(Generator):
-    """Diffusers' image-to-image pipelines; ``per_image`` is the number of seeds."""
+    """Image-to-image pipeline of the library diffusers, filtered by CLIP."""
 
     name: ClassVar[str] = "stable_diffusion"
     least_score: ClassVar[float] = 0.3  # cosine
     per_image: Count = 8
     batch: Count = 4
-    weights_path: str = ""  # a pipeline in diffusers' format
-    clip_path: str = ""  # a CLIP model with its tokenizer, in transformers' format
-    prompts_path: str = ""  # YAML: class name -> sentences; none: "a photo of a NAME"
-    sample_steps: Count = 50  # of a whole denoising
+    weights_path: str = ""  # folder of a pipeline in diffusers' format
+    clip_path: str = ""  # folder of a CLIP model with tokeniser, in transformers' format
+    prompts_path: str = ""  # YAML: class name -> sentences; "": "a photo of a NAME"
+    sample_steps: Count = 50  # steps of a whole denoising
     text_guidance: NotNegative = 10.0
-    side: TimesEight = 512  # pixels of the square that the pipeline sees
-    tries: Count = 5  # prompts that are tried while the filter refuses; the best image is kept
-    half: bool = False  # float16, for a GPU
+    side: TimesEight = 512  # pixels: side of the images that the pipeline takes
+    tries: Count = 5  # most attempts while CLIP rejects an image; the best image is kept
+    half: bool = False  # True: float16, for a GPU
 
     def __post_init__(self) -> None:
-        """Ask for the folders that have no default."""
+        """Refuse a missing folder of weights or of CLIP."""
         for name in ("weights_path", "clip_path"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is ''; expected a folder on this disk")
 
     def settings(self) -> Mapping[str, object]:
-        """Return all settings, and what the paths hold."""
+        """Return all settings, with digests of the files in place of the paths."""
         from fedlt.machine.digests import path_digest
 
         paths = ("weights_path", "clip_path", "prompts_path")
@@ -62,7 +63,7 @@ class StableDiffusion(Generator):
         return {**super().settings(), **contents}
 
     def announce(self, request: PoolRequest, groups: Sequence[ClientGroup]) -> str:
-        """Say how many images of how many steps there are; the time depends on the weights."""
+        """Return a note with the number of denoising steps; their time depends on the weights."""
         made = len(request.every_source) * self.per_image
         steps = sum(int(self.sample_steps * (1 - level) + 1e-9) for level in request.levels) * made
         return f"{steps} denoising steps at {self.side} pixels, more where the filter refuses"
@@ -70,7 +71,7 @@ class StableDiffusion(Generator):
     def open(
         self, request: PoolRequest, group: ClientGroup, folder: Path, tick: Callable[[], None]
     ) -> Maker:
-        """Load the pipeline and CLIP."""
+        """Return a maker of images, after loading the pipeline and CLIP."""
         data, device = request.preparation.data, request.preparation.device
         prompts = read_prompts(self.prompts_path, data.class_names)
         pipeline = _loaded(
@@ -110,11 +111,11 @@ def read_prompts(path: str, names: Sequence[str]) -> list[list[str]]:
     """Return the prompts of every class.
 
     Args:
-        path: A YAML file, class name -> sentence or list of sentences; empty: one plain sentence.
-        names: Of the classes.
+        path: YAML file, class name -> sentence or list of sentences; "": "a photo of a NAME".
+        names: Names of the classes.
 
     Raises:
-        FedltError: If it cannot be read, or has no sentence for a class.
+        FedltError: If the file cannot be read, or has no sentence for a class.
     """
     if not path:
         return [[f"a photo of a {name}"] for name in names]
@@ -134,16 +135,16 @@ def read_prompts(path: str, names: Sequence[str]) -> list[list[str]]:
 
 
 def strength_of(level: float, steps: int) -> float:
-    """Return the strength for which a pipeline takes ``steps_of(level, steps)`` steps.
+    """Return the strength with which a pipeline takes ``steps_of(level, steps)`` steps.
 
-    Pipelines take int(steps * strength): 50 * (1 - 0.9) would be 4.
+    Pipelines take int(steps * strength) steps; a strength of 1 - 0.9 would give 4 of 50, not 5.
     """
     return min(1.0, (steps_of(level, steps) + 0.5) / steps) if level else 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class _StableSampler:
-    """Makes images of some sources."""
+    """Maker of images by the pipeline from source images."""
 
     of: StableDiffusion
     data: FederatedData
@@ -153,11 +154,11 @@ class _StableSampler:
     seed: int
 
     def __call__(self, items: Items) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Return images and their cosines; where the filter refuses, the best of several tries."""
+        """Return images and their cosines; a rejected image is made again, and the best is kept."""
         images = self.data.train_images[items.sources]
         scores = np.full(len(images), -np.inf)
         best, open_ = images.copy(), np.arange(len(images))
-        if steps_of(items.level, self.of.sample_steps) == 0:  # a copy, in so few steps
+        if steps_of(items.level, self.of.sample_steps) == 0:  # no step: copies of the sources
             return best, self._rated(best, items.sources)
         for attempt in range(self.of.tries):
             part = Items(items.level, items.sources[open_], items.copies[open_])
@@ -171,7 +172,7 @@ class _StableSampler:
         return best, scores
 
     def _made(self, items: Items, attempt: int) -> NDArray[np.uint8]:
-        """Run the pipeline, each image with a generator and a prompt of its own."""
+        """Return images of the pipeline, each with its own random generator and prompt."""
         of, labels = self.of, self.data.train_labels[items.sources]
         seeds, prompts = [], []
         for row, copy, label in zip(items.sources, items.copies, labels, strict=True):
@@ -198,7 +199,7 @@ class _StableSampler:
         return (pixels * 255).round().to(torch.uint8).numpy()
 
     def _rated(self, images: NDArray[np.uint8], sources: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return each image's cosine with "a photo of a" its class."""
+        """Return each image's CLIP cosine with the sentence "a photo of a NAME" of its class."""
         names = [self.data.class_names[label] for label in self.data.train_labels[sources]]
         cosines = self.clip(_as_rgb(images), [f"a photo of a {name}" for name in names])
         found: NDArray[np.float64] = cosines.double().numpy()

@@ -1,4 +1,4 @@
-"""A pool of synthetic images inside a run: what all clients share of it, and one client's part."""
+"""Pool of synthetic images inside a run: arrays for all clients, and the part of one client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IMAGES, LABELS, SOURCES, STAGES = (
     f"pool.{name}" for name in ("images", "labels", "sources", "stages")
 )
 LEVELS = "pool.levels"
-HARD = "pool.hard"  # bool (N,): which training images are hard, where single ones are
+HARD = "pool.hard"  # bool (N,): mask of hard training images, if single images are hard
 
 
 def check_levels(levels: Sequence[float]) -> None:
@@ -54,12 +54,12 @@ def use_pool(
 
     Args:
         pool: The pool.
-        data: What the run trains on.
-        levels: Those to be used; none: all.
-        min_score: Lower scores are left out.
+        data: Data of the run.
+        levels: Levels to use; empty: all levels.
+        min_score: Images with a lower score are left out.
 
     Returns:
-        ``pool.images``, ``pool.labels``, ``pool.sources`` (positions in the run's training images),
+        ``pool.images``, ``pool.labels``, ``pool.sources`` (rows in the run's training images),
         ``pool.stages`` (positions in ``pool.levels``), ``pool.levels`` (ascending).
 
     Raises:
@@ -103,7 +103,7 @@ def use_pool(
 
 
 def _log(pool: Pool, used: NDArray[Any], passed: NDArray[Any]) -> None:
-    """Say how many images of each level are in use."""
+    """Log the number of images in use at each level."""
     rates = [
         f"level {level:g}: {int(passed[pool.levels == level].sum())} of {int(of)}"
         for level in sorted(set(pool.levels.tolist()))
@@ -114,26 +114,26 @@ def _log(pool: Pool, used: NDArray[Any], passed: NDArray[Any]) -> None:
 
 @dataclass(frozen=True)
 class TailData:
-    """The images of one client, followed by the synthetic ones made from its hard images.
+    """Images of one client: n real images, then m synthetic images made from its hard images.
 
-    Hard are the images of the tail classes, or single ones, which ``pool.hard`` names.
+    Hard images are the images of the client's tail classes, or those in the mask ``pool.hard``.
     """
 
     data: ClientData  # images (n + m, ...) and labels (n + m,)
     num_real: int  # n
-    stages: Tensor  # (m,) of the synthetic images
-    sources: Tensor  # (m,) of the synthetic images
+    stages: Tensor  # (m,) stages of the synthetic images
+    sources: Tensor  # (m,) source rows of the synthetic images
     is_hard: Tensor  # bool (n,), on the CPU
-    by_class: bool  # hard are all images of some classes
+    by_class: bool  # True: whole classes are hard; False: single images are
 
     @classmethod
     def of(cls, client: Client, tail_below: float) -> Self | None:
-        """Return it, or None where the client holds no hard image.
+        """Return the tail data of a client; None if the client holds no hard image.
 
         Args:
-            client: The client; the file's prior says how frequent classes are.
-            tail_below: A class is of the tail if its share is below this over C; not read where
-                ``pool.hard`` says which images are hard.
+            client: The client; its ``log_prior`` gives the shares of the classes.
+            tail_below: Threshold: a class is in the tail if its share is below ``tail_below`` / C.
+                Not used if there is a mask ``pool.hard``.
         """
         data, chosen = client.data, client.material.get(HARD)
         indices = data.indices.to(data.labels.device)
@@ -157,11 +157,11 @@ class TailData:
 
     @property
     def labels(self) -> Tensor:
-        """(n,) of the real images, on the CPU."""
+        """Classes (n,) of the real images, on the CPU."""
         return self.data.labels[: self.num_real].cpu()
 
     def synthetic(self, stage: int | None, *, without: Tensor | None = None) -> Tensor:
-        """Return the rows of the synthetic images of a stage, of all stages if it is None."""
+        """Return the rows of a stage's synthetic images (None: all stages), but not ``without``."""
         fits = torch.ones(len(self.stages), dtype=torch.bool)
         if stage is not None:
             fits &= self.stages == stage
@@ -170,7 +170,7 @@ class TailData:
         return fits.nonzero().flatten() + self.num_real
 
     def held_out(self, stages: int) -> Tensor:
-        """Return rows (V, stages): one image of every stage, of each source that has all."""
+        """Return held-out rows (V, stages): one image per stage, for V sources with all stages."""
         found = []
         for source in sorted(set(self.sources.tolist())):
             own = [((self.sources == source) & (self.stages == s)).nonzero() for s in range(stages)]
@@ -179,11 +179,11 @@ class TailData:
         return torch.stack(found) if found else torch.zeros((0, stages), dtype=torch.int64)
 
     def none(self) -> Tensor:
-        """Return no rows: real tail images fill the tail."""
+        """Return an empty list of synthetic rows, for an epoch of real images only."""
         return torch.zeros(0, dtype=torch.int64)
 
     def plan(self, keep: float, cap: float, least: int) -> EpochPlan:
-        """Return how many images an epoch draws: see :mod:`fedlt.generators.curriculum`."""
+        """Return the numbers of images in an epoch, see :mod:`fedlt.generators.curriculum`."""
         labels, hard = self.labels, int(self.is_hard.sum())
         if not self.by_class:
             return plan_hard(hard, self.num_real - hard, cap=cap)
@@ -203,17 +203,17 @@ class TailData:
         *,
         repeats: bool = False,
     ) -> Iterator[Batch]:
-        """Yield the batches of one epoch: see :mod:`fedlt.generators.curriculum`.
+        """Yield the batches of one epoch, see :mod:`fedlt.generators.curriculum`.
 
         Args:
             client: The client.
-            epoch: Of its task.
-            keep: Share of the other images that is kept, where whole classes are hard.
-            cap: Most further hard images, in real ones.
+            epoch: Number of the epoch in the client's task.
+            keep: Share of the other images to keep, if whole classes are hard.
+            cap: Largest number of additional hard images, as a multiple of the real hard images.
             generator: CPU generator.
-            synthetic: Rows of the synthetic images.
-            repeats: Where single images are hard and there is no synthetic one, real hard images
-                fill the epoch; else the epoch is plain. Those of tail classes always fill it.
+            synthetic: Rows of the synthetic images to add.
+            repeats: Whether real hard images are repeated if single images are hard and
+                ``synthetic`` is empty. (If whole classes are hard, they are always repeated.)
         """
         labels, (tail, others) = (
             self.labels,
@@ -234,13 +234,15 @@ class TailData:
 def progress_epochs(
     client: Client, own: TailData, stages: int, shown: Callable[[Tensor], Iterator[Batch]]
 ) -> Iterator[Batch]:
-    """Yield a real epoch, then one of the level that it helped most (algorithm 2).
+    """Yield the batches of a real epoch, then of an epoch with the most useful stage (algorithm 2).
+
+    The most useful stage is the one whose held-out images gained most from the real epoch.
 
     Args:
-        client: Its model is read before and after the first epoch.
-        own: Its images.
-        stages: Levels of the pool.
-        shown: Makes the batches of an epoch from the rows of the synthetic images in it.
+        client: The client, whose model is read before and after the first epoch.
+        own: Images of the client.
+        stages: Number of levels of the pool.
+        shown: Function that makes an epoch's batches from the rows of synthetic images to add.
     """
     held_out = own.held_out(stages)
     stage = None
@@ -255,12 +257,12 @@ def progress_epochs(
 
 @torch.no_grad()
 def true_probability(client: Client, own: TailData, rows: Tensor) -> Tensor:
-    """Return the probabilities (V, stages) of the true class that the client's model gives now.
+    """Return the probabilities (V, stages) of the true class in the client's present model.
 
     Args:
-        client: Its model is read, in evaluation mode.
-        own: Its images.
-        rows: (V, stages), V at least 1.
+        client: The client, whose model is read in evaluation mode.
+        own: Images of the client.
+        rows: Rows (V, stages) of images, V at least 1.
     """
     model, data = client.model, own.data
     found = []
@@ -275,12 +277,12 @@ def true_probability(client: Client, own: TailData, rows: Tensor) -> Tensor:
 def added_images(
     material: Mapping[str, NDArray[Any]], hard: NDArray[np.int64], *, holds_out: bool
 ) -> int:
-    """Return how many images of a pool some client trains on.
+    """Return the number of images of a pool that the clients train on.
 
     Args:
-        material: Of :func:`use_pool`.
-        hard: Positions of all clients' hard images.
-        holds_out: One image of every level is held out, of each source that has all levels.
+        material: Arrays from :func:`use_pool`.
+        hard: Rows of all clients' hard images.
+        holds_out: Whether one image per level is held out for each source that has all levels.
     """
     used = np.isin(material[SOURCES], hard)
     added = int(used.sum())
