@@ -1,7 +1,6 @@
 """Client plugins: one local-training method per file. This table is the only registry.
 
-A class is imported when somebody asks for it: ``CLIENTS["focal"]``, or ``from clients import
-Focal``.
+A class is imported when it is first used: ``CLIENTS["focal"]``, or ``from clients import Focal``.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BalancedSoftmax(ClientPlugin):
-    """Cross-entropy on logits shifted by the log class prior; the file's ``prior`` says which one.
+    """Cross-entropy on logits plus the log class prior, which the file's ``prior`` chooses.
 
-    Predictions use the plain logits. With equal counts it is cross-entropy.
+    Predictions use the plain logits. With equal class counts the loss is cross-entropy.
     """
 
     traits = PluginTraits(per_image=True, masks_absent=True)

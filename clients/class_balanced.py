@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassBalanced(ClientPlugin):
-    """Cross-entropy weighted by the inverse effective number of the client's own images."""
+    """Cross-entropy with class weights: the inverse effective number of the client's images."""
 
     traits = PluginTraits(per_image=True)
 
     beta: ShareBelowOne = 0.9999
 
     def setup(self, client: Client) -> None:
-        """Make the weights of the classes."""
+        """Compute the class weights of this client."""
         counts = client.tensors["class_counts"]
         client.tensors["class_weights"] = effective_number_weights(counts, beta=self.beta)
 

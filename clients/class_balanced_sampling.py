@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassBalancedSampling(ClientPlugin):
-    """Draws the classes that the client holds alike, then one of the class's images.
+    """Draws every class of the client equally often, then a random image of the class.
 
-    An epoch has as many draws as the client has images. Parts of a strategy that learn the client's
-    own class mix weigh each class by its true share over the drawn one.
+    An epoch has as many draws as the client has images. Personal heads that should learn the
+    client's own class mix weight each class by its true share over its drawn share.
     """
 
     power: ClassVar[float] = 0.0  # q of p_c ~ n_c^q
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of drawn batches."""
+        """Yield one epoch of batches of drawn images, with ``own`` weights of the true mix."""
         data = client.data
         labels = data.labels.index_select(0, data.indices.to(data.labels.device)).cpu()
         counts = labels.bincount(minlength=len(data.class_counts))

@@ -9,6 +9,6 @@ from fedlt.client import ClientPlugin, PluginTraits
 
 @dataclass(frozen=True)
 class CrossEntropy(ClientPlugin):
-    """Cross-entropy, averaged over streams and batch: the contract's own defaults."""
+    """Plain cross-entropy, averaged over streams and batch: the default client plugin."""
 
     traits = PluginTraits(per_image=True)

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-_SMALL = 16  # images: in a smaller batch, weights over their sum hardly weigh anything
+_SMALL = 16  # images; in smaller batches, dividing by the sum of the weights undoes them
 
 
 @dataclass(frozen=True)
 class DeitLT(TaughtPlugin):
-    """A vision transformer whose CLS token learns labels, and its DIST token a CNN's answers.
+    """Vision transformer: its CLS token learns the labels, its DIST token a CNN's predictions.
 
-    The file's ``model:`` is the CNN, the teacher. It answers to the very images that the student
-    sees, strong views that are mixed, on which it was never trained. From ``drw_start`` on nothing
-    is mixed, and the DIST loss weighs the classes that the teacher names.
+    The CNN is the teacher, built by the file's ``model:``. The teacher predicts on the student's
+    mixed strong views, on which it was never trained. From ``drw_start`` on images are not mixed,
+    and the DIST loss weights the classes that the teacher predicts.
     """
 
     traits = PluginTraits(
@@ -44,23 +44,23 @@ class DeitLT(TaughtPlugin):
     )
 
     alpha: Share = 0.5  # share of the DIST loss
-    warmup: Share = 0.1  # share of the rounds without it, in which a co-teacher begins
-    drw_start: Share = 0.9  # share of the rounds that mix, and weigh no class
+    warmup: Share = 0.1  # share of the rounds before the DIST loss starts; for a co-teacher
+    drw_start: Share = 0.9  # share of the rounds with mixing, without class weights
     drw_norm: Literal["auto", "batch", "fixed"] = "auto"  # batch: the paper; auto: from 16 images
-    mixup: NotNegative = 0.8  # alpha of mixup; 0: none
-    cutmix: NotNegative = 1.0  # alpha of CutMix; 0: none
+    mixup: NotNegative = 0.8  # alpha of mixup; 0: no mixup
+    cutmix: NotNegative = 1.0  # alpha of CutMix; 0: no CutMix
     smoothing: Annotated[float, Field(ge=0, le=0.999)] = 0.1  # of labels, while images are mixed
     strong: Literal["autoaugment", "distort", "none"] = "autoaugment"  # distort: cheaper
     head_fusion: Literal["logits", "probs", "cls", "dist"] = "logits"
-    patch: Count | None = None  # pixels a side; None: by the image's
+    patch: Count | None = None  # pixels a side; None: chosen by image size
     width: Annotated[int, Field(ge=1, le=4096)] = 64  # features of a token
     depth: Annotated[int, Field(ge=1, le=100)] = 4  # blocks
-    heads: Annotated[int, Field(ge=1, le=4096)] = 4  # of attention
+    heads: Annotated[int, Field(ge=1, le=4096)] = 4  # attention heads
     mlp_ratio: Annotated[float, Field(ge=0, le=100)] = 2.0
     drop_path: Annotated[float, Field(ge=0, le=0.999)] = 0.0  # 0.1 in the paper
 
     def build(self, model: Model) -> None:
-        """Make the file's model the teacher, and the student the model."""
+        """Replace the model's backbone by the student; the old backbone becomes the teacher."""
         if model.image_shape is None:
             raise FedltError("client deit_lt: the model says no image_shape to size a student for")
         cnn, (channels, side, _) = model.backbone, model.image_shape
@@ -71,7 +71,7 @@ class DeitLT(TaughtPlugin):
         self.add_teacher(model, cnn)
 
     def setup(self, client: Client) -> None:
-        """Make this round's weights of the classes that the teacher names, and their mean."""
+        """Compute this round's class weights of the DIST loss, and their mean over images."""
         super().setup(client)
         weights = self.class_weights(client, self.drw_start)
         client.tensors["dist_weights"] = weights
@@ -80,7 +80,7 @@ class DeitLT(TaughtPlugin):
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield the student's views, with soft targets and the teacher's answers to them."""
+        """Yield the student's views, with soft targets and the teacher's predicted classes."""
         is_late, data = client.round > self.drw_start * client.rounds, client.data
         rule = {"mixup": self.mixup, "cutmix": self.cutmix, "smoothing": self.smoothing}
         rule = dict.fromkeys(rule, 0.0) if is_late else rule
@@ -92,7 +92,7 @@ class DeitLT(TaughtPlugin):
             yield mixed
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return (1 - alpha) CE(cls, targets) + alpha CE(dist, teacher's class), weighted late."""
+        """Return (1 - alpha) CE(cls, targets) + alpha CE(dist, teacher); late: class-weighted."""
         cls, dist = logits.unbind(dim=1)  # (B, C) each
         targets, taught = batch.extra["targets"], batch.extra.get("taught")
         labelled = soft_cross_entropy(cls, targets)
@@ -106,5 +106,5 @@ class DeitLT(TaughtPlugin):
         return (1 - share) * labelled + share * tail
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Fuse the two tokens' logits (B, 2, C) to (B, C)."""
+        """Return logits (B, C), fused from the logits (B, 2, C) of the two tokens."""
         return fuse(logits, self.head_fusion)

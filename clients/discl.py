@@ -1,7 +1,7 @@
 """DisCL: Liang et al., Diffusion curriculum: Synthetic-to-real data curriculum, ICCV 2025.
 
-https://arxiv.org/abs/2410.13674, algorithms 1 and 2. The pool of synthetic images is made before
-the run (fedlt/generators), or given.
+https://arxiv.org/abs/2410.13674, algorithms 1 and 2. A generator (fedlt/generators) makes the pool
+of synthetic images before the run, or the user gives a pool.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DisCL(PoolPlugin):
-    """Fills hard images up with synthetic ones, level by level over the rounds, then real ones.
+    """Adds synthetic images to hard ones, one guidance level after another, then only real ones.
 
-    Hard are images of tail classes, or images of low confidence (``select``). ``oversample`` is the
-    control: the same epochs, filled with real hard images alone. A client without hard images
-    trains as without the plugin.
+    Hard images are those of rare classes, or those of low confidence (``select``). The control run,
+    ``oversample``, has the same epochs with repeated real images in place of synthetic ones. A
+    client without hard images trains as without the plugin.
     """
 
     traits = PluginTraits(
         control={
             "curriculum": "oversample",
-            **dict.fromkeys(("generator", "pool_path", "levels", "min_score")),  # it reads none
+            **dict.fromkeys(("generator", "pool_path", "levels", "min_score")),  # not read then
         }
     )
 
@@ -42,22 +42,22 @@ class DisCL(PoolPlugin):
         "diverse_to_specific", "specific_to_diverse", "all_levels", "adaptive", "oversample"
     ] = "diverse_to_specific"
     until: Share = 60 / 65  # share of the rounds that the curriculum takes
-    keep: Share = 0.3  # rare: share of the other images that an epoch keeps
-    cap: NotNegative = 3.0  # most further hard images, in real ones
+    keep: Share = 0.3  # select rare: share of the other images that an epoch keeps
+    cap: NotNegative = 3.0  # added images per real hard image, at most
 
     @property
     def uses_pool(self) -> bool:
-        """Whether there are to be synthetic images: the control has none."""
+        """Whether synthetic images are used; False for the control run."""
         return self.curriculum != "oversample"
 
     @property
     def holds_out(self) -> bool:
-        """Whether progress is measured on images that are held out."""
+        """Whether images are held out to measure progress (adaptive curriculum)."""
         return self.curriculum == "adaptive"
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch: all hard images, what fills them up, and a part of the others."""
-        # Read for every client, so that an engine which stacks them refuses before the run.
+        """Yield one epoch: all hard images, images added to them, and a part of the others."""
+        # Reading the model for every client lets the stacked engine refuse before the run.
         judge = client.model if self.curriculum == "adaptive" else None
         own = TailData.of(client, self.tail_below)
         if own is None:

@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Equalisation(ClientPlugin):
-    """Cross-entropy that often leaves rare classes out of the softmax of other classes' images.
+    """Cross-entropy whose softmax often leaves out rare classes on images of other classes.
 
-    Which classes are rare the file's ``prior`` says: those with a share below the threshold, absent
-    ones among them. Predictions use all classes.
+    Rare classes are those whose share in the file's ``prior`` is below the threshold, absent
+    classes included. Predictions use all classes.
     """
 
     traits = PluginTraits(per_image=True)
 
     threshold: Share = 0.05  # lambda: a class with a smaller share is rare
-    gamma: Share = 0.9  # how often a rare class is left out
+    gamma: Share = 0.9  # probability that a rare class is left out
 
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Add the draws beta, one for each image and class."""
+        """Yield the batches with a random draw beta for each image and class."""
         num_classes = client.tensors["class_counts"].shape[0]
         for batch in batches:
             ignored = torch.rand((len(batch.labels), num_classes), generator=generator) < self.gamma
@@ -46,7 +46,7 @@ class Equalisation(ClientPlugin):
             yield replace(batch, extra={**batch.extra, "equalisation": drawn})
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the mean cross-entropy over the classes that an image's softmax keeps."""
+        """Return the mean cross-entropy; each image's softmax is over the classes it keeps."""
         rare = client.tensors["log_prior"].softmax(dim=0) < self.threshold
         kept = kept_in_softmax(batch.labels, rare, batch.extra["equalisation"])
         return equalisation(logits, batch.labels, kept)

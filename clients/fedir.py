@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedIR(ClientPlugin):
-    """Cross-entropy weighted by p(y) / q_k(y): the population's class mix over the client's own."""
+    """Cross-entropy weighted by p(y) / q_k(y): class shares of the population over the client's."""
 
     traits = PluginTraits(needs_global_prior=True, per_image=True)
 
     def setup(self, client: Client) -> None:
-        """Make the weights of the classes."""
+        """Compute the class weights of this client."""
         counts, log_prior = client.tensors["class_counts"], client.tensors["log_prior"]
         client.tensors["class_weights"] = importance_weights(counts, log_prior)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the sum of w(y) CE over the sum of w(y): self-normalised importance weights."""
+        """Return sum(w(y) CE) / sum(w(y)) over the batch: self-normalised importance weights."""
         weights = client.tensors["class_weights"]
         return class_weighted_cross_entropy(logits, batch.labels, weights, divide_by="weights")
 
     def label_weights(self, client: Client) -> Tensor:
-        """Return w, whose sum over a batch divides the loss."""
+        """Return the class weights w (C,); their sum over a batch divides the loss."""
         return client.tensors["class_weights"]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedLC(ClientPlugin):
-    """Cross-entropy on logits less tau n^(-1/4), n the client's own counts; absent classes masked.
+    """Cross-entropy on logits minus tau n^(-1/4), where n are the client's class counts.
 
-    Predictions use the plain logits.
+    Absent classes are masked. Predictions use the plain logits.
     """
 
     traits = PluginTraits(per_image=True)
@@ -30,7 +30,7 @@ class FedLC(ClientPlugin):
     tau: NotNegative = 1.0
 
     def setup(self, client: Client) -> None:
-        """Make the offsets of the logits."""
+        """Compute the offsets of the logits."""
         offsets = calibration(client.tensors["class_counts"], tau=self.tau)
         client.tensors["calibration"] = offsets
 

@@ -25,35 +25,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedYoYo(ClientPlugin):
-    """Logit adjustment on weak and strong views, and the weak ones teach the strong ones.
+    """Logit adjustment on weak and strong views; the weak view's logits teach the strong view's.
 
-    The paper's prior is ``{use: mix, gamma: 0.1}``: a tenth of the client's own class mix in the
+    The paper's prior is ``{use: mix, gamma: 0.1}``: one tenth client's class mix, nine tenths
     population's. A batch holds the weak views, then the strong ones. The defaults are those of the
     authors' published run.
     """
 
     traits = PluginTraits(masks_absent=True)
 
-    weight: NotNegative = 4.0  # lambda: of the distillation
+    weight: NotNegative = 4.0  # lambda: weight of the distillation
     tau: NotNegative = 1.5  # exponent of the prior
-    temperature: Positive = 1.5  # T: of the distillation
+    temperature: Positive = 1.5  # T: temperature of the distillation
     warmup: Share = 1 / 6  # share of the rounds in which the weight grows linearly; 50 of 300
-    rotation: NotNegative = 15.0  # degrees by which a weak view is turned at most
+    rotation: NotNegative = 15.0  # largest rotation of a weak view, in degrees
     strong: Literal["autoaugment", "distort"] = "autoaugment"  # strong views; distort is cheaper
 
     def note(self, config: Config) -> str:
-        """Say what the views are where the file does not crop."""
+        """Return a line about the weak views where the file does not crop; else empty."""
         return plain_views_note("fedyoyo", config.local.augment, self.rotation)
 
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield the weak views, then the strong ones (2B), each with a crop and flip of its own."""
+        """Yield batches (2B) of weak views, then strong views; each has its own crop and flip."""
         kinds = {"augment": client.local.augment, "strong": self.strong}
         return paired_views(client.data, batches, generator, degrees=self.rotation, **kinds)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return CE of both views + the grown weight times the distillation, on shifted logits."""
+        """Return CE of both views + the warmed-up weight * distillation, on adjusted logits."""
         log_prior = self.tau * client.tensors["log_prior"]
         ready = 1.0 if self.warmup == 0 else client.round / (self.warmup * client.rounds)
         weak, strong = (logits + log_prior).chunk(2)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Focal(ClientPlugin):
-    """Cross-entropy times (1 - p)^gamma: what is learnt already counts less."""
+    """Cross-entropy times (1 - p)^gamma: images already learnt, with p near 1, count less."""
 
     traits = PluginTraits(per_image=True)
 

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InfoBatch(ClientPlugin):
-    """Leaves out some of the images that the model finds easy, and weighs the kept ones up.
+    """Leaves out a random part of the easy images and weights the kept easy images up.
 
-    Scores are the losses of the model at the start of the epoch, so that clients keep nothing from
-    round to round. The last rounds train on all images.
+    An image is easy if its loss under the model at the start of the epoch is below the client's
+    mean. So clients keep nothing between rounds. The last rounds train on all images.
     """
 
     traits = PluginTraits(weighs_images=True)
 
-    ratio: ShareBelowOne = 0.5  # r: how likely an image below the mean loss is left out
+    ratio: ShareBelowOne = 0.5  # r: probability that an easy image is left out
     until: Share = 0.875  # delta: share of the rounds in which images are left out
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of what is kept."""
+        """Yield one epoch of the kept images, with their weights."""
         data = client.data
         late = client.round > int(self.until * client.rounds + 1e-9)
         if late or self.ratio == 0 or data.num_examples == 0:
@@ -56,11 +56,11 @@ class InfoBatch(ClientPlugin):
 
 
 def soft_prune(scores: Tensor, ratio: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return which images an epoch keeps, and the factors of their losses.
+    """Return the positions of the images that an epoch keeps, and the factors of their losses.
 
-    An image whose score is below the mean is left out with probability ``ratio``; else its factor
-    is 1 / (1 - ratio). The others are kept, with factor 1. So the weighted sum over the kept images
-    is, in expectation, the sum over all.
+    An image whose score is below the mean is left out with probability ``ratio``; if kept, its
+    factor is 1 / (1 - ratio). The other images are kept with factor 1. So the weighted sum over the
+    kept images is, in expectation, the sum over all images.
 
     Args:
         scores: Losses (n,), at least one.
@@ -68,8 +68,8 @@ def soft_prune(scores: Tensor, ratio: float, generator: torch.Generator) -> tupl
         generator: CPU generator.
 
     Returns:
-        Positions (k,), ascending, and factors (k,). Some image is always kept: none is below the
-        mean where all are alike.
+        Positions (k,), ascending, and factors (k,). At least one image is kept, since not all
+        scores are below their mean.
     """
     easy = (scores < scores.mean()).cpu()
     kept = ~easy | (torch.rand(len(scores), generator=generator) >= ratio)
@@ -79,10 +79,10 @@ def soft_prune(scores: Tensor, ratio: float, generator: torch.Generator) -> tupl
 
 @torch.no_grad()
 def image_losses(client: Client) -> Tensor:
-    """Return the cross-entropy (n,) of the client's model as it stands, in evaluation mode.
+    """Return the cross-entropy (n,) of each image under the client's model, in evaluation mode.
 
     Args:
-        client: Its images are not augmented, and nothing in its model changes.
+        client: Client; the images are not augmented, and the model does not change.
     """
     model, data = client.model, client.data
     found = []

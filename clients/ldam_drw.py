@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LdamDrw(ClientPlugin):
-    """Margins by n^(-1/4) on a cosine head, and class-balanced weights in the last rounds.
+    """Margins that grow as n^(-1/4) on a cosine head; class-balanced weights in the last rounds.
 
-    The counts are the client's own, the clock is the global round. Every linear head that the
-    strategy adds becomes a cosine head, so that margins are cosines.
+    n are the client's class counts; "last rounds" counts global rounds. Every linear head of the
+    strategy becomes a cosine head, so that margins are differences of cosines.
     """
 
     traits = PluginTraits(cosine_heads=True, per_image=True)
 
-    max_margin: NotNegative = 0.5  # of the rarest class, as a cosine
-    scale: Positive = 30.0  # of the cosines: s
-    beta: ShareBelowOne = 0.9999  # of the effective numbers
+    max_margin: NotNegative = 0.5  # margin of the rarest class, as a cosine
+    scale: Positive = 30.0  # s: factor of the cosines
+    beta: ShareBelowOne = 0.9999  # beta of the effective numbers
     drw_start: Share = 0.8  # share of the rounds without re-weighting; 1: never
 
     def build(self, model: Model) -> None:
-        """Ask for cosine heads."""
+        """Replace linear heads by cosine heads."""
         model.use_cosine_heads(self.scale)
 
     def setup(self, client: Client) -> None:
-        """Make the margins and this round's weights."""
+        """Compute the margins and this round's class weights."""
         counts = client.tensors["class_counts"]
         margins = ldam_margins(counts, max_margin=self.max_margin)
         client.tensors["margins"] = self.scale * margins
@@ -47,10 +47,10 @@ class LdamDrw(ClientPlugin):
         client.tensors["class_weights"] = weights if is_late else torch.ones_like(weights)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the cross-entropy with margins, equation 13, a mean weighted by the classes."""
+        """Return the class-weighted mean of the cross-entropy with margins, equation 13."""
         tensors = client.tensors
         return ldam(logits, batch.labels, tensors["margins"], tensors["class_weights"])
 
     def label_weights(self, client: Client) -> Tensor:
-        """Return the weights of the classes, whose sum over a batch divides the loss."""
+        """Return the class weights (C,); their sum over a batch divides the loss."""
         return client.tensors["class_weights"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogitAdjustment(ClientPlugin):
-    """Cross-entropy on logits shifted by tau times the log class prior of the file's ``prior``.
+    """Cross-entropy on logits plus tau times the log class prior, which ``prior`` chooses.
 
     Predictions use the plain logits.
     """

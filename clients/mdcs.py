@@ -32,28 +32,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mdcs(ClientPlugin):
-    """Experts for frequent, all and rare classes, each taught by its own weak views.
+    """Experts for frequent, all and rare classes; each learns its strong from its weak views.
 
-    The experts are streams with deep blocks and a cosine head of their own. Which class counts
-    shift their logits says the file's ``prior``; predictions use the mean of the plain logits. A
-    batch holds the weak views, then the strong ones. Nothing is kept between rounds.
+    Experts are streams with their own last blocks and cosine head. Their logits are shifted by the
+    class counts of the file's ``prior``; predictions use the mean of the plain logits. A batch
+    holds the weak views, then the strong ones. Clients keep nothing between rounds.
     """
 
     traits = PluginTraits(cosine_heads=True, experts=True, masks_absent=True)
 
-    lambdas: tuple[Finite, ...] = (-0.5, 1.0, 2.5)  # exponents of the class counts, one an expert
-    kd_weight: NotNegative = 0.6  # of the self-distillation
-    temperature: Positive = 1.0  # of the self-distillation
-    warmup: Share = 0.05  # share of the rounds in which its weight grows linearly
-    scale: Positive = 30.0  # of the cosines
-    own_stages: Count = 2  # the last stages of the backbone, which every expert has for itself
-    expert_width: Annotated[float, Field(ge=0.5, le=1)] = 0.75  # factor of their widths
-    reduce: Literal["sum", "mean"] = "sum"  # of the experts' losses
-    rotation: NotNegative = 15.0  # degrees by which a weak view is turned at most
+    lambdas: tuple[Finite, ...] = (-0.5, 1.0, 2.5)  # exponent of the class counts for each expert
+    kd_weight: NotNegative = 0.6  # weight of the self-distillation
+    temperature: Positive = 1.0  # temperature of the self-distillation
+    warmup: Share = 0.05  # share of the rounds in which kd_weight grows linearly
+    scale: Positive = 30.0  # factor of the cosines
+    own_stages: Count = 2  # last stages of the backbone that each expert has of its own
+    expert_width: Annotated[float, Field(ge=0.5, le=1)] = 0.75  # factor of the width of these
+    reduce: Literal["sum", "mean"] = "sum"  # over the experts' losses
+    rotation: NotNegative = 15.0  # largest rotation of a weak view, in degrees
     strong: Literal["autoaugment", "distort"] = "autoaugment"  # strong views; distort is cheaper
 
     def __post_init__(self) -> None:
-        """Ask for two experts, and say where their mean is biased."""
+        """Refuse fewer than two experts; warn if the mean of the experts is biased."""
         if len(self.lambdas) < 2:
             raise ValueError(f"lambdas: {list(self.lambdas)} are not at least 2 experts")
         mean = sum(self.lambdas) / len(self.lambdas)
@@ -65,37 +65,40 @@ class Mdcs(ClientPlugin):
             )
 
     def note(self, config: Config) -> str:
-        """Say what the views are where the file does not crop."""
+        """Return a line about the weak views where the file does not crop; else empty."""
         return plain_views_note("mdcs", config.local.augment, self.rotation)
 
     def build(self, model: Model) -> None:
-        """Split the backbone and ask for a cosine head for each expert."""
+        """Split the backbone into experts; linear heads become a cosine head per expert."""
         count, own, width = len(self.lambdas), self.own_stages, self.expert_width
         model.backbone = make_experts(model.backbone, count=count, width=width, own_stages=own)
         model.use_cosine_heads(self.scale, by_stream=True)
         model.name_streams(*self._names())
 
     def _names(self) -> tuple[str, ...]:
-        """Return the experts' names: of two or three by their rising exponents, else numbered."""
+        """Return names: many_, medium_, few_expert by exponent for two or three; else numbers."""
         groups = {2: ("many", "few"), 3: GROUPS}.get(len(set(self.lambdas)), ())
         if len(groups) < len(self.lambdas):
             return tuple(f"expert_{k}" for k in range(1, len(self.lambdas) + 1))
         return tuple(f"{groups[sorted(self.lambdas).index(one)]}_expert" for one in self.lambdas)
 
     def setup(self, client: Client) -> None:
-        """Make the experts' offsets (S, C)."""
+        """Compute the offsets (S, C) of the experts' logits."""
         offsets = expert_offsets(client.tensors["log_prior"], self.lambdas)
         client.tensors["expert_offsets"] = offsets
 
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield the weak views, then the strong ones (2B), each with a crop and flip of its own."""
+        """Yield batches (2B) of weak views, then strong views; each has its own crop and flip."""
         kinds = {"augment": client.local.augment, "strong": self.strong}
         return paired_views(client.data, batches, generator, degrees=self.rotation, **kinds)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return DL + the grown weight times CS; a single stream's logits are not shifted."""
+        """Return diversity loss + warmed-up weight * self-distillation.
+
+        Logits of a single stream, such as a frozen classifier's, are not shifted.
+        """
         streams = logits.shape[1]
         shifted = logits if streams == 1 else logits + client.tensors["expert_offsets"]
         weak, strong = shifted.chunk(2)

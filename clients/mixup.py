@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixup(ClientPlugin):
-    """Mixes every image with another of its batch, and the losses of both labels alike.
+    """Mixes each image with another of its batch, and the losses of both labels in proportion.
 
-    One share from Beta(alpha, alpha) for each batch. The loss plugin's loss is mixed, so that it
-    may be any that is a mean over images.
+    The proportion is one draw from Beta(alpha, alpha) for each batch. The loss plugin's loss is
+    mixed, so any loss works that is a mean over images.
     """
 
     traits = PluginTraits(weighs_images=True)
 
-    alpha: NotNegative = 1.0  # 0: nothing is mixed
+    alpha: NotNegative = 1.0  # 0: no mixing
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of mixed batches."""
+        """Yield one epoch of batches of mixed images."""
         keys = (client.round, client.cid, epoch)
         shares = numpy_generator(client.seed, "mixup shares", *keys)
         partners = torch_generator(client.seed, "mixup partners", *keys)
@@ -42,7 +42,7 @@ class Mixup(ClientPlugin):
 
 
 def _mixed(batch: Batch, share: float, generator: torch.Generator) -> Batch:
-    """Mix a batch with itself in another order."""
+    """Return the batch mixed with a random order of itself, ``share`` of the original."""
     order = torch.randperm(len(batch.labels), generator=generator).to(batch.labels.device)
     images = share * batch.images + (1 - share) * batch.images[order]
     shares = torch.full_like(batch.images[:, 0, 0, 0], share)  # (B,)

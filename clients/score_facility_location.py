@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreFacilityLocation(ClientPlugin):
-    """Cross-entropy, and a push of every image away from the nearest image of each other class."""
+    """Cross-entropy plus a term that pushes images from the nearest image of each other class."""
 
-    weight: NotNegative = 1.0  # of the push
+    weight: NotNegative = 1.0  # weight of the term
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return CE + weight times the total information; the logits are the embeddings."""
+        """Return CE + weight * total information (facility location) of logits as embeddings."""
         apart = facility_location(logits, batch.labels, logits.shape[-1])
         return cross_entropy(logits, batch.labels) + self.weight * apart

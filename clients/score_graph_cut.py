@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreGraphCut(ClientPlugin):
-    """Cross-entropy, and images of a class drawn together and away from those of other classes."""
+    """Cross-entropy plus a term that pulls images of a class together and classes apart."""
 
-    weight: NotNegative = 1.0  # of the cut
-    within: NotNegative = 1.0  # lambda: of the similarities inside a class
+    weight: NotNegative = 1.0  # weight of the term
+    within: NotNegative = 1.0  # lambda: weight of the similarities inside a class
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return CE + weight times the total information; the logits are the embeddings."""
+        """Return CE + weight * total information (graph cut) of logits as embeddings."""
         cut = graph_cut(logits, batch.labels, logits.shape[-1], within=self.within)
         return cross_entropy(logits, batch.labels) + self.weight * cut

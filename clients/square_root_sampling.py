@@ -13,6 +13,6 @@ from clients.class_balanced_sampling import ClassBalancedSampling
 
 @dataclass(frozen=True)
 class SquareRootSampling(ClassBalancedSampling):
-    """Draws the classes in proportion to the square root of their counts, then an image of it."""
+    """Draws a class in proportion to the square root of its count, then a random image of it."""
 
     power: ClassVar[float] = 0.5

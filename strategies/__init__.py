@@ -1,6 +1,6 @@
-"""Federated strategies: one algorithm per file, both halves. These tables are the only registry.
+"""Federated strategies: one method per file, client half and server half. The only registry.
 
-A class is imported when somebody asks for it: ``STRATEGIES["fedavg"]``, or ``from strategies import
+A class is imported when it is first used: ``STRATEGIES["fedavg"]``, or ``from strategies import
 FedAvg``.
 """
 
@@ -46,7 +46,7 @@ STRATEGIES: Table[type[Strategy]] = Table(
         "scaffold": "strategies.scaffold:SCAFFOLD",
     }
 )
-# Short names of Flower's own classes, and the options that are not at Flower's defaults.
+# Short names of Flower's own strategies, and the options whose default differs from Flower's.
 FLOWER: dict[str, tuple[str, dict[str, object]]] = {
     "fedadam": ("flwr.serverapp.strategy:FedAdam", {}),
     "fedavgm": ("flwr.serverapp.strategy:FedAvgM", {"server_momentum": 0.9}),

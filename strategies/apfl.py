@@ -1,6 +1,6 @@
 """APFL: Deng, Kamani, Mahdavi, Adaptive personalized federated learning, 2020.
 
-https://arxiv.org/abs/2003.13461, algorithm 1 and the gradient step on alpha that goes with it.
+https://arxiv.org/abs/2003.13461, algorithm 1 with the paper's gradient step on alpha.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ def mix(alpha: Tensor, own: Mapping[str, Tensor], common: Mapping[str, Tensor]) 
 
 @dataclass(frozen=True)
 class APFL(FedAvg):
-    """FedAvg's model w, a model v of the client's own, and their mixture, which is scored.
+    """FedAvg plus a local model per client; the personal model is a learnt mixture of the two.
 
-    v is trained through the mixture, step by step beside w. It starts at the global model of the
-    client's first round.
+    w is FedAvg's model and v the local one. Each step trains w on its own loss, and v on the loss
+    of the mixture alpha v + (1 - alpha) w. v starts at the global model of the client's first
+    round.
     """
 
     traits = StrategyTraits(needs_sgd=True, own_model="mixed.")
 
-    alpha: Share = 0.5  # the share of v in the mixture; where it begins, if it is adaptive
+    alpha: Share = 0.5  # share of v in the mixture; its first value if it is adaptive
     adaptive: bool = True  # alpha takes a gradient step at the first batch of each round
 
     def local_update(self, client: Client) -> Update:
-        """Train w and v side by side; keep v, the mixture at the end, and alpha."""
+        """Train w and v in the same steps; v, the final mixture and alpha stay personal."""
         model = client.model
         w: Tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
         start = {name: tensor for name, tensor in client.snapshot().items() if name not in w}
@@ -67,14 +68,14 @@ class APFL(FedAvg):
     def _train(
         self, client: Client, w: Tensors, v: Tensors, buffers: Tensors, alpha: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """Step w on its loss and v on the mixture's, batch by batch; return alpha and metrics.
+        """Return alpha and the metrics, after a step of w and one of v on every batch.
 
         Args:
             client: The client.
-            w: The model's trainable parameters, written.
-            v: The client's own, written.
-            buffers: The mixture's BatchNorm statistics, written.
-            alpha: (), the share of v.
+            w: The model's trainable parameters; changed in place.
+            v: The local model's parameters; changed in place.
+            buffers: The mixture's BatchNorm statistics; changed in place.
+            alpha: Share of v, shape ().
         """
         model, precision = client.model, precision_of(client)
         phase = Phase(self.objective, client.local.epochs, tuple(w))
@@ -103,13 +104,13 @@ class APFL(FedAvg):
 
 @torch.no_grad()
 def _slope(v: Tensors, w: Tensors, mixed: Tensors) -> Tensor:
-    """Return <v - w, gradient at the mixture>, (): the derivative of its loss by alpha."""
+    """Return <v - w, gradient at the mixture>, shape (): d loss(mixture) / d alpha."""
     terms = [((v[n] - w[n]) * t.grad).sum() for n, t in mixed.items() if t.grad is not None]
     return torch.stack(terms).sum()
 
 
 def _sgd(client: Client, phase: Phase, tensors: Tensors) -> Sgd:
-    """Return SGD over ``tensors`` with the rates and decays of the parameters they stand for."""
+    """Return SGD over ``tensors``, with the rates and decays of the parameters so named."""
     groups = [
         ParameterGroup([tensors[name] for name in names], lr=lr, weight_decay=decay)
         for (lr, decay), names in parameter_groups(client, phase).items()

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BalanceFL(FedAvg):
-    """Held classes learn from class-balanced batches, absent ones from the received model.
+    """FedAvg on class-balanced batches; classes a client lacks are distilled from the global model.
 
-    Features of the rarer classes get Gaussian noise with the covariance of the classes. A task's
-    batches are made before it trains: memory for ``local.epochs`` times its images as floats.
+    Features of rarer classes get Gaussian noise with the covariance within the classes. All batches
+    of a task are made before training: memory for ``local.epochs`` times its images as floats.
     """
 
     traits = StrategyTraits(reads_labels=True)
 
-    weight: NotNegative = 1.0  # of the distillation of absent classes
-    tau: Positive = 2.0  # its temperature
-    smooth: NotNegative = 0.1  # of the entropy over the held classes, which is kept high
-    noise: NotNegative = 1.0  # factor of the features' noise; 0: none
+    weight: NotNegative = 1.0  # weight of the distillation of absent classes
+    tau: Positive = 2.0  # temperature of the distillation
+    smooth: NotNegative = 0.1  # weight of the entropy over the held classes, which is kept high
+    noise: NotNegative = 1.0  # factor of the noise on features; 0: no noise
 
     def local_update(self, client: Client) -> Update:
-        """Make class-balanced batches with noise for their features, and train on them."""
+        """Train on class-balanced batches, which carry noise for their features."""
         client.keep_start()
         draws = torch_generator(client.seed, "balanced", client.round, client.cid)
         data, batches = client.data, []
@@ -76,7 +76,7 @@ class BalanceFL(FedAvg):
         return self.noise * class_deviations(features, labels, client.model.num_classes)
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return CE among held classes + distillation of absent ones - entropy among held ones."""
+        """Return CE on held classes + distillation on absent classes - entropy on held classes."""
         features = client.model.features(batch.images)  # (B, S, D)
         head = client.model.heads["head"]
         logits = head(features)
@@ -90,7 +90,7 @@ class BalanceFL(FedAvg):
 
 
 def _with_noise(batch: Batch, counts: Tensor, rows: Tensor, draws: torch.Generator) -> Batch:
-    """Give images of a class with n of them noise at the rate 1 - n / n_max."""
+    """Return the batch; an image of class c gets noise with probability 1 - n_c / n_max."""
     labels = batch.labels.cpu()
     is_noisy = torch.rand(len(labels), generator=draws) < 1 - counts[labels] / counts.max()
     normal = torch.randn((len(labels), len(rows)), generator=draws) * is_noisy[:, None]

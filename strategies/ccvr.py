@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CCVR(FedAvg):
-    """FedAvg whose last round sends feature statistics instead of training.
+    """FedAvg; in the last round the head is retrained on features drawn from class Gaussians.
 
-    The cohort of the last round sends counts, sums and second moments by class of the features of
-    the model that it received. The server draws features from every class and trains the head on
-    them. Classes that the cohort does not hold keep their class vectors.
+    Clients do not train in the last round. They send the count, sum and second moment of each
+    class's features under the received model. The server draws features of every class and trains
+    the head on them. Classes that the cohort does not hold keep their class vectors.
     """
 
     traits = StrategyTraits(needs_linear_heads=True)
 
-    covariance: Covariance = Calibration.covariance  # full: C D^2 numbers a client
+    covariance: Covariance = Calibration.covariance  # full covariances take C D^2 numbers a client
     allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images
     per_class: Count = Calibration.per_class  # M_c: features drawn from each class, on average
-    epochs: Whole = Calibration.epochs  # passes over them
+    epochs: Whole = Calibration.epochs  # passes over the drawn features
     lr: Positive = Calibration.lr
     momentum: ShareBelowOne = Calibration.momentum
     batch_size: Count = Calibration.batch_size
 
     def calibration(self) -> Calibration:
-        """Return the hyperparameters as what is done with the statistics."""
+        """Return the hyperparameters of the calibration as one value."""
         return Calibration(**{f.name: getattr(self, f.name) for f in fields(Calibration)})
 
     def local_update(self, client: Client) -> Update:
-        """Train as FedAvg does; in the last round, send statistics of the received model."""
+        """Train as FedAvg does; in the last round, send feature statistics instead."""
         if client.round < client.rounds:
             return super().local_update(client)
         features, labels = client_features(client.model, client.data, client.broadcast)
@@ -60,7 +60,7 @@ class CCVR(FedAvg):
         return client.update(metrics, plain=sums.tensors("features/"))
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Average; with statistics, keep the model and retrain its head on drawn features."""
+        """Return FedAvg's mean; in the last round, the same model with a retrained head."""
         if not total.plain:
             return super().aggregate(state, total)
         sums = ClassSums.from_tensors(total.plain, "features/")

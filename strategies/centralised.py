@@ -1,6 +1,6 @@
 """Centralised training on the pooled data: a reference point, not a federated method.
 
-What one model reaches that sees every client's images: the upper bound of the generic view.
+One model sees the images of every client: an upper bound for generic models.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Centralised(Strategy):
-    """A reference, not federated: SGD on everybody's images; the personal model is the same.
+    """Reference, not federated: one model trained by SGD on the pooled images of all clients.
 
-    A round takes ``local.epochs * cohort / population`` passes over all images by default: as many
-    images as the cohort would see. Each round begins a new pass, and its momentum at zero.
+    By default a round makes ``local.epochs * cohort / population`` passes over all images: as many
+    images as a cohort would see. Each round starts with a new pass and zero momentum. The personal
+    model is the generic one.
     """
 
     traits = StrategyTraits(reference="pooled data", pools=True)
-    epochs: Positive | None = None  # passes over all images in a round, whole or not
+    epochs: Positive | None = None  # passes over all images in a round; may be a fraction
 
     def local_update(self, client: Client) -> Update:
-        """Train on the pooled images for a round's share of passes."""
+        """Train on the pooled images for the passes of one round."""
         passes = Fraction(*client.asked) * client.local.epochs
         if self.epochs is not None:
             passes = Fraction(str(self.epochs))

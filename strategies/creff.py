@@ -1,4 +1,4 @@
-"""CReFF: a head retrained on federated features, which the server fits to the clients' gradients.
+"""CReFF: a head retrained on synthetic features that the server fits to the clients' gradients.
 
 Shang et al., Federated learning on heterogeneous and long-tailed data via classifier re-training
 with federated features, IJCAI 2022. https://arxiv.org/abs/2204.13399
@@ -29,17 +29,18 @@ V, FEATURES = "heads.retrained.", "federated_features"
 
 @dataclass(frozen=True)
 class CReFF(Strategy):
-    """FedAvg, and beside its head one that the server trains anew each round, on its own features.
+    """FedAvg plus a second head, retrained on the server each round from synthetic features.
 
-    Clients train the FedAvg model. Before that, they send the received model's gradients of the
-    retrained head, one for each class that they hold.
+    A client first computes the gradient of the retrained head for each class that it holds, under
+    the received model. Then it trains FedAvg's model. The server fits the synthetic ("federated")
+    features to the mean gradients.
     """
 
     traits = StrategyTraits(needs_linear_heads=True)
 
     per_class: Count = 100  # federated features of each class
-    gradient_batches: Count = 10  # averaged into one class's gradient
-    gradient_batch_size: Count = 32  # images in each, at most
+    gradient_batches: Count = 10  # number of batches whose mean is the gradient of a class
+    gradient_batch_size: Count = 32  # images of a batch, at most
     match_steps: Count = 100
     match_lr: Positive = 0.1
     retrain_epochs: Count = 300
@@ -51,7 +52,7 @@ class CReFF(Strategy):
         model.add_head("retrained", LinearHead(model.num_features, model.num_classes))
 
     def local_update(self, client: Client) -> Update:
-        """Take the gradients of the received model, then train it without the retrained head."""
+        """Return class gradients under the received model, and the model trained after that."""
         received = client.broadcast
         gradients = client_gradients(
             client.model,
@@ -70,14 +71,14 @@ class CReFF(Strategy):
         return client.update(metrics, plain={"gradients": gradients, "held": held})
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Average, match the federated features, and train a new head on them."""
+        """Return the mean of the models, and a new head trained on the re-fitted features."""
         weight, bias = state.broadcast[f"{V}weight"], state.broadcast[f"{V}bias"]
         generator = torch_generator(total.seed, "creff", state.round)
         features = state.private.get(FEATURES)
         if features is None:
             size = (len(bias), self.per_class, weight.shape[1])
             features = torch.randn(size, generator=generator)
-        held = total.plain["held"]  # (C,) clients that hold a class
+        held = total.plain["held"]  # (C,) number of clients that hold each class
         wanted = total.plain["gradients"] / held.clamp(min=1)[:, None, None]
         features = match_features(
             features, wanted, held > 0, weight, bias, steps=self.match_steps, lr=self.match_lr
@@ -97,11 +98,11 @@ class CReFF(Strategy):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return the same: the method has no personal part."""
+        """Return the generic heads: the method has no personal part."""
         return self.generic(model, broadcast)
 
     def refresh(self, client: Client, *, scope: str, epochs: int) -> Tensors:
-        """Train the retrained head, and with ``all`` the backbone too."""
+        """Return personal tensors after tuning the retrained head; scope ``all``: backbone too."""
         names = client.model.parameter_names("shared") + client.model.parameter_names("personal")
         chosen = [n for n in names if n.startswith((V, "" if scope == "all" else V))]
         client.train(_retrained_loss, epochs=epochs, only=chosen)

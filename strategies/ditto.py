@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ditto(FedAvg):
-    """FedAvg, and beside it a model of the client's own, held near the global one.
+    """FedAvg plus a personal model per client, held near the global model by a proximal term.
 
     The personal model starts at the global model of the client's first round.
     """
 
     traits = StrategyTraits(own_model="own.")
 
-    lam: NotNegative = 1.0  # lambda: how strongly the personal model is held
+    lam: NotNegative = 1.0  # lambda: weight of the proximal term
 
     def local_update(self, client: Client) -> Update:
         """Train the copy of the global model, then the personal one, on the same batches.
 
-        The paper takes a step of each in turn. Neither reads the other: the result is the same.
+        The paper alternates single steps of the two models. Neither model reads the other during a
+        round, so the result is the same.
         """
         model = client.model
         start = under(self.traits.own_model, client.personal) or client.snapshot()
@@ -50,6 +51,6 @@ class Ditto(FedAvg):
         )
 
     def near_global(self, client: Client, batch: Batch) -> Tensor:
-        """Return F_k(v) + lambda/2 |v - w|^2, w the global model as it was broadcast."""
+        """Return F_k(v) + lambda/2 |v - w|^2, w the global model of this round."""
         drift = client.squared_distance(client.broadcast)
         return self.objective(client, batch) + 0.5 * self.lam * drift

@@ -28,10 +28,11 @@ _RARE, _PRIOR, _SEEN = "fed_grab.rare", "fed_grab.prior", "fed_grab.rounds"
 
 @dataclass(frozen=True)
 class FedGraB(FedAvg):
-    """One-vs-all classifiers; controllers on each client balance the gradients of rare classes.
+    """FedAvg with a one-vs-all loss; each client re-balances the gradients of rare classes.
 
-    Which classes are rare the server reads off the norms of the averaged classifier (the direct
-    prior analyser). The controllers are the client's own and live as long as it does.
+    A PID controller per class does the balancing. Controllers are personal and last the whole run.
+    The server decides which classes are rare from the norms of the averaged classifier (the direct
+    prior analyser).
     """
 
     traits = StrategyTraits(needs_linear_heads=True, reads_labels=True)
@@ -39,25 +40,25 @@ class FedGraB(FedAvg):
     kp: NotNegative = 10.0  # gains of the incremental PID controllers
     ki: NotNegative = 0.01
     kd: NotNegative = 0.1
-    slope: Positive = 0.5  # of the weight in the controller's output
-    limit: Positive = 100.0  # largest absolute output
-    covered: ShareBelowOne = 0.95  # share of the estimated prior in the other classes; 0: all rare
+    slope: Positive = 0.5  # slope of the gradient's weight over the controller's output
+    limit: Positive = 100.0  # largest absolute output of a controller
+    covered: ShareBelowOne = 0.95  # estimated prior of all classes not rare; 0: all are rare
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Refuse plugins with a loss of their own."""
+        """Return a reason for plugins with a loss of their own; None for others."""
         if not is_plain(plugin):
             return "the strategy has a loss of its own, one-vs-all cross-entropy"
         return super().refuses(plugin)
 
     def build(self, model: Model) -> None:
-        """Add the head; its controllers are personal."""
+        """Add the one-vs-all head, whose controllers are personal."""
         gains = (self.kp, self.ki, self.kd)
         balancer = GradientBalancer(model.num_classes, gains, self.slope, self.limit)
         model.add_head("head", BalancedHead(model.num_features, balancer))
         model.set_group("heads.head.balancer", "personal")
 
     def init(self, model: Model) -> ServerState:
-        """Begin without an estimate: in the first round no class is under control."""
+        """Return the first state: no class counts as rare yet."""
         state, none = super().init(model), torch.zeros(model.num_classes)
         return replace(
             state,
@@ -66,14 +67,14 @@ class FedGraB(FedAvg):
         )
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return the balanced one-vs-all cross-entropy; the controllers move with every batch."""
+        """Return the balanced one-vs-all cross-entropy; every call also steps the controllers."""
         head = cast(BalancedHead, client.model.heads["head"])
         logits = head(client.model.features(batch.images))  # (B, S, C)
         loss: Tensor = head.balancer(logits, batch.labels, client.broadcast[_RARE])
         return loss
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Take the mean, and move the running mean of the estimated priors."""
+        """Return the mean model and the rare classes by the running mean of estimated priors."""
         after = super().aggregate(state, total)
         seen = state.private[_SEEN] + 1
         found = norm_prior(after.broadcast["heads.head.weight"])

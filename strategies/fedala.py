@@ -23,30 +23,31 @@ if TYPE_CHECKING:
 
 
 def blend(weights: Tensors, received: Tensors, own: Tensors) -> Tensors:
-    """Return own + weight * (received - own) entry by entry; weights of 1 give ``received``.
+    """Return own + weight * (received - own) entry by entry.
 
-    Written from the other end, so that it is ``received`` to the last bit.
+    The code computes received + (weight - 1) * (received - own), so that weights of 1 give
+    ``received`` to the last bit.
     """
     return {n: received[n] + (w - 1) * (received[n] - own[n]) for n, w in weights.items()}
 
 
 @dataclass(frozen=True)
 class FedALA(FedAvg):
-    """FedAvg that starts at a mixture of the received and the client's last model.
+    """FedAvg; a client starts from a learnt mixture of the global model and its own last model.
 
-    The mixing weights of the top layers are learnt entry by entry before each training; the lower
-    layers are taken as received. The client's model is what it trained last.
+    Before each training the client learns mixing weights for every entry of the top layers; lower
+    layers start as received. The personal model is the model that the client trained last.
     """
 
     traits = StrategyTraits(own_model="own.")
 
-    layers: Count = 1  # p: how many of the top layers are mixed; the head is the first
+    layers: Count = 1  # p: number of mixed top layers, counted from the head
     share: ShareAboveZero = 0.8  # s: share of the client's batches that the weights are learnt on
     eta: NotNegative = 1.0  # learning rate of the weights; 0 leaves them at 1, which is FedAvg
-    start_epochs: Count = 10  # passes when the weights are learnt first; later it is one
+    start_epochs: Count = 10  # passes when the weights are first learnt; later one pass
 
     def local_update(self, client: Client) -> Update:
-        """Mix, if the client has a model of its own, then train as FedAvg does."""
+        """Train as FedAvg does, from the mixture if the client already has a model of its own."""
         own, kept = under(self.traits.own_model, client.personal), {}
         if own:
             weights = under("weight.", client.personal)
@@ -68,10 +69,10 @@ class FedALA(FedAvg):
         return [name for name in names if name.rpartition(".")[0] in chosen]
 
     def learn(self, client: Client, own: Tensors, weights: Tensors, *, epochs: int) -> Tensors:
-        """Return weights after gradient steps on the loss of the mixture, kept in [0, 1].
+        """Return the weights after gradient steps on the loss of the mixture, clipped to [0, 1].
 
-        Nothing else is trained, and BatchNorm's statistics stay as received. The batches are those
-        of an epoch that training does not reach.
+        The model stays as it is, with BatchNorm's statistics as received. The batches have random
+        numbers of their own: those of an epoch after the last epoch of training.
         """
         received = dict(client.broadcast)
         batches = list(client.epoch_batches(client.local.epochs))

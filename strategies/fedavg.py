@@ -12,7 +12,7 @@ from fedlt.strategy import Strategy
 
 @dataclass(frozen=True)
 class FedAvg(Strategy):
-    """Local SGD, then the mean of the models weighted by examples: the contract's own defaults.
+    """Local SGD on every client, then the mean of the client models weighted by examples.
 
-    The personal model is the generic one.
+    These are the defaults of the strategy contract. The personal model is the generic one.
     """

@@ -1,7 +1,7 @@
-"""FedAvg with fine-tuning: a few local epochs make the global model a client's own.
+"""FedAvg with fine-tuning: a few local epochs turn the global model into a personal one.
 
-The baseline that personalised methods must beat: Wang et al., Federated evaluation of on-device
-personalization, 2019, https://arxiv.org/abs/1910.10252.
+This is the baseline that personalised methods must beat. Wang et al., Federated evaluation of
+on-device personalization, 2019, https://arxiv.org/abs/1910.10252.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedAvgFT(FedAvg):
-    """FedAvg; a client's model is the newest global model after ``epochs`` on its own data.
+    """FedAvg; a client fine-tunes the newest global model on its own data just before scoring.
 
-    It is made when it is scored and forgotten: training is FedAvg's. The same numbers as FedAvg
-    under ``personal.refresh`` with the same scope and epochs.
+    Training is FedAvg's, and the tuned model is dropped after scoring. The numbers are those of
+    FedAvg under ``personal.refresh`` with the same scope and epochs.
     """
 
-    scope: Literal["all", "head"] = "all"  # what is tuned
+    scope: Literal["all", "head"] = "all"  # parameters that are tuned
     epochs: Count = 1
 
     @property
@@ -34,5 +34,5 @@ class FedAvgFT(FedAvg):
         return self.epochs
 
     def adapt(self, client: Client) -> Tensors:
-        """Tune the model, as the common refresh does."""
+        """Return the tuned tensors, as ``personal.refresh`` makes them."""
         return self.refresh(client, scope=self.scope, epochs=self.epochs)

@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedBABU(Strategy):
-    """Training updates the body alone; the head is the same random one everywhere, for ever.
+    """FedAvg of the backbone under one fixed random head; clients tune just before scoring.
 
-    A client's model is tuned when it is scored: ``epochs`` on everything, or on its head.
+    Tuning takes ``epochs`` passes, on the whole model or on the head alone.
     """
 
     traits = StrategyTraits(needs_linear_heads=True)
 
-    scope: Literal["all", "head"] = "all"  # what is tuned
+    scope: Literal["all", "head"] = "all"  # parameters that are tuned
     epochs: Count = 5
 
     def build(self, model: Model) -> None:
-        """Add the random head twice: fixed for the generic model, and the copy that is tuned."""
+        """Add the random head twice: fixed for the generic model, and a copy for tuning."""
         head = LinearHead(model.num_features, model.num_classes)
         model.add_head("initial", FixedHead(head.weight, head.bias))
         model.add_head("head", head, group="personal")
 
     def local_update(self, client: Client) -> Update:
-        """Train the body; the head stays as it is."""
+        """Train the backbone; the head stays as it is."""
         return client.update({**client.train(self.objective, only="body"), "personal_steps": 0.0})
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return the loss under the head that can be tuned; in training it is the initial one."""
+        """Return the loss under the tunable head, which equals the random head during training."""
         logits = client.model.heads["head"](client.model.features(batch.images))
         return client.plugin.loss(logits, batch, client)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return the random head over the trained body."""
+        """Return the random head over the trained backbone."""
         return {"head": model.heads["initial"]}
 
     def personal(
@@ -63,5 +63,5 @@ class FedBABU(Strategy):
         return self.epochs
 
     def adapt(self, client: Client) -> Tensors:
-        """Tune the model on the client's data."""
+        """Return the tensors of the model tuned on the client's data."""
         return self.refresh(client, scope=self.scope, epochs=self.epochs)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedBN(FedAvg):
-    """FedAvg in which every BatchNorm, weights and statistics, stays with its client.
+    """FedAvg with personal BatchNorm layers: weights and statistics stay at each client.
 
-    BatchNorm is found by type, so none is missed, whatever its name. The same as FedAvg under
+    BatchNorm layers are found by type, whatever their names. The method equals FedAvg under
     ``batchnorm: local``.
     """
 
     def build(self, model: Model) -> None:
-        """Make every BatchNorm personal."""
+        """Make every BatchNorm layer personal."""
         super().build(model)
         apply_policy(model, "local")
         if not model.names("personal"):

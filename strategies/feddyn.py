@@ -2,12 +2,12 @@
 
 https://arxiv.org/abs/2111.04263
 
-    client k   w_k = argmin F_k(w) - <h_k, w> + alpha/2 |w - w_global|^2     by the file's SGD
+    client k   w_k = argmin F_k(w) - <h_k, w> + alpha/2 |w - w_global|^2     by local SGD
                h_k <- h_k - alpha (w_k - w_global)
     server     h <- h - alpha/N sum over the cohort of (w_k - w_global)
                w_global <- mean(w_k) - h / alpha
 
-Algorithm 1 of the paper. All means are plain: every client counts alike.
+Algorithm 1 of the paper. All means are plain: every client has the same weight.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-OWN = "h/"  # before the names of h_k
+OWN = "h/"  # prefix of the names of h_k
 
 
 @dataclass(frozen=True)
 class FedDyn(Strategy):
-    """Regularisers that make the clients' minima agree with the global one in the long run.
+    """Clients train with a dynamic regulariser, so that their minima agree with the global one.
 
-    However small alpha is, this is not FedAvg: h / alpha is the sum of all past steps over N, so
-    the first round takes the plain mean step 1 + |cohort| / N times.
+    FedDyn does not become FedAvg for a small alpha. h / alpha is the sum of all past steps over N,
+    so the first round takes the plain mean step 1 + |cohort| / N times.
     """
 
     alpha: Positive = 0.1  # weight of the regulariser
 
     def init(self, model: Model) -> ServerState:
-        """Return the first state: h is zero, and stays with the server."""
+        """Return the first state: h is zero, and never leaves the server."""
         state = super().init(model)
         names = model.parameter_names("shared")
         return replace(state, private={n: torch.zeros_like(state.broadcast[n]) for n in names})
 
     def init_personal(self, client: Client) -> Tensors:
-        """Return a client's first state: h_k is zero."""
+        """Return a client's first personal state: h_k is zero."""
         names = client.model.parameter_names("shared")
         zeros = {n: torch.zeros_like(client.broadcast[n]) for n in names}
         return {**super().init_personal(client), **prefixed(OWN, zeros)}
 
     def local_update(self, client: Client) -> Update:
-        """Train on the regularised loss and renew h_k."""
+        """Train on the regularised loss and update h_k."""
         own = under(OWN, client.personal)
         client.tensors.update(prefixed(OWN, own))
         metrics = client.train(self.objective)
@@ -64,7 +64,7 @@ class FedDyn(Strategy):
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return F_k + alpha/2 |w - w_global|^2, with -h_k added to its gradient."""
         loss, own = super().objective(client, batch), under(OWN, client.tensors)
-        if not own:  # outside a round, where a finished model is refreshed
+        if not own:  # outside a round: personal.refresh tunes a finished model
             return loss
         loss = loss + 0.5 * self.alpha * client.squared_distance(client.broadcast)
         return with_drift(loss, client, {name: -h for name, h in own.items()})

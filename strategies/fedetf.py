@@ -1,4 +1,4 @@
-"""FedETF: a fixed simplex classifier behind a learnt projection, and a tuned one for each client.
+"""FedETF: a fixed simplex classifier behind a learnt projection; clients tune a copy.
 
 Li et al., No fear of classifier biases: neural collapse inspired federated learning with synthetic
 and fixed classifier, ICCV 2023. https://arxiv.org/abs/2303.10058
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedETF(Strategy):
-    """Balanced softmax of ``scale * cos(projection of f, class vector)``, local counts as prior.
+    """Fixed simplex (ETF) classifier behind a learnt projection, trained by balanced softmax.
 
-    A client's own model is made just before it is scored: class vectors and projection trained in
-    turns by cross-entropy on the client's features. The projection has the file's momentum and
-    weight decay, the class vectors have neither.
+    Logits are ``scale * cos(projection of features, class vector)``; the prior of the loss is the
+    client's class counts. Just before scoring, a client tunes class vectors and projection in turns
+    by cross-entropy on its features. Only the projection has the file's momentum and weight decay.
     """
 
     scale: Positive = 1.0  # where the learnable scale of the cosines starts
-    alternations: Whole = 20  # of tuning class vectors, then projection; 0: no personal model
-    tune_epochs: Count = 3  # passes over the client's features in each phase
+    alternations: Whole = 20  # turns of tuning class vectors, then projection; 0: no personal model
+    tune_epochs: Count = 3  # passes over the client's features in each half of a turn
     classes_lr: Positive = 0.1  # learning rate of the class vectors
-    projection_lr: Positive = 0.05  # and of the projection
+    projection_lr: Positive = 0.05  # learning rate of the projection
 
     @property
     def adapt_epochs(self) -> int:
-        """Passes over a client's features in both phases of all turns."""
+        """Passes over a client's features in all turns together."""
         return 2 * self.alternations * self.tune_epochs
 
     def build(self, model: Model) -> None:
-        """Add the projection and the scale (shared) and the frame (fixed)."""
-        generator = torch_generator(0, "fedetf frame")  # alike for every seed
+        """Add a head of projection and scale (shared) and simplex class vectors (fixed)."""
+        generator = torch_generator(0, "fedetf frame")  # the same for every seed
         head = EtfHead(model.num_features, model.num_classes, generator, self.scale)
         model.add_head("head", head)
         model.set_group("heads.head.classes", "fixed")
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return balanced softmax with local counts, at least 1; or a plugin's own loss."""
+        """Return balanced softmax with the client's counts, at least 1; or a plugin's own loss."""
         features = client.model.features(batch.images)  # (B, S, D)
         logits = client.model.heads["head"](features, client.tensors.get("classes"))
         if not is_plain(client.plugin):
@@ -63,7 +63,7 @@ class FedETF(Strategy):
         return weighted(lambda z, b: balanced_softmax(z, b.labels, prior), logits, batch)
 
     def adapt(self, client: Client) -> Tensors:
-        """Tune class vectors and projection in turns, on features of the frozen backbone."""
+        """Return class vectors tuned in turns with the projection, on frozen-backbone features."""
         head = cast(EtfHead, client.model.heads["head"])
         features, labels = client_features(client.model, client.data, {})
         classes = head.classes.clone().requires_grad_()
@@ -87,11 +87,11 @@ class FedETF(Strategy):
                 epochs=self.tune_epochs,
                 generator=generator,
             )
-        client.tensors["classes"] = classes.detach()  # a refresh goes on with them
+        client.tensors["classes"] = classes.detach()  # for personal.refresh, which goes on
         return {**client.personal, "classes": classes.detach()}
 
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return the head with the client's own class vectors; the frame before it is tuned."""
+        """Return the head with the client's class vectors; before tuning, the fixed ones."""
         return {"head": partial(model.heads["head"], classes=personal.get("classes"))}

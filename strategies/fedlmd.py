@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedLMD(FedAvg):
-    """FedAvg whose clients learn from the received model about the classes they hold few images of.
+    """FedAvg; clients distil from the global model on the classes of which they hold few images.
 
-    A class is in the majority at a client that holds more images of it than of the average class.
+    These minority classes have no more images at the client than its average class.
     """
 
     traits = StrategyTraits(reads_labels=True)
@@ -33,12 +33,12 @@ class FedLMD(FedAvg):
     tau: Positive = 1.0  # temperature
 
     def local_update(self, client: Client) -> Update:
-        """Train with the model as received for a teacher."""
+        """Train with the received model as the teacher."""
         client.keep_start()
         return super().local_update(client)
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return CE + beta KL(received || own), majority and true class masked in the teacher."""
+        """Return CE + beta KL(received || own); the teacher masks majority and true class."""
         logits = client.model(batch.images)  # (B, S, C)
         teacher = client.frozen_logits(client.start(), batch.images)
         counts = client.tensors["class_counts"].float()

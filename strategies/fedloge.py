@@ -1,4 +1,4 @@
-"""FedLoGe: joint local and generic federated learning under long-tailed data.
+"""FedLoGe: joint personal and generic federated learning under long-tailed data.
 
 Xiao et al., ICLR 2024. https://arxiv.org/abs/2401.08977
 """
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedLoGe(Strategy):
-    """The backbone learns through a frozen sparse ETF (SSE-C), heads psi and phi_k beside it.
+    """Backbone trained through a frozen sparse ETF; a shared and a personal head, realigned.
 
-    ``profile: reference`` is the public code: SSE-C has a bias, psi' norm 1.7, personal logits V2.
+    The frozen classifier is SSE-C. Auxiliary head psi (averaged) and local head phi_k (personal)
+    learn on detached features. ``profile: reference`` is the public code: bias in SSE-C, V2.
     """
 
     traits = StrategyTraits(
@@ -44,11 +45,11 @@ class FedLoGe(Strategy):
     )
     sparsity: ShareBelowOne = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: Positive = 0.1  # gamma: target norm of each class vector
-    etf_scale: Positive | None = None  # of unit class vectors on normalised features instead
+    etf_scale: Positive | None = None  # instead: logits are etf_scale * cosine
     profile: Literal["paper", "reference"] = "paper"
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Refuse a small classifier on normed features: it caps the logits."""
+        """Return a reason where features are normed: a small classifier would cap the logits."""
         if plugin.traits.normed_features and self.etf_scale is None:
             return "its features have norm sqrt(D) already; set strategy.etf_scale, such as 16"
         return super().refuses(plugin)
@@ -62,7 +63,7 @@ class FedLoGe(Strategy):
         model.add_head("local", LinearHead(*size), group="personal")
 
     def init(self, model: Model) -> ServerState:
-        """Make SSE-C (once, on the server, alike for every seed) and return the first state."""
+        """Return the first state with SSE-C, which is made once and the same for every seed."""
         state, size = super().init(model), (model.num_features, model.num_classes)
         norm = self.etf_norm if self.etf_scale is None else 1.0
         weight = sparse_etf(*size, sparsity=self.sparsity, norm=norm, seed=0)  # (C, D)
@@ -73,18 +74,18 @@ class FedLoGe(Strategy):
         return replace(state, fixed=fixed)
 
     def init_personal(self, client: Client) -> Tensors:
-        """Draw this client's own local head."""
+        """Return a client's first personal state, with a local head drawn for this client."""
         seed_torch(client.seed, "local head", client.cid)
         *streams, c, d = client.model.shapes()["heads.local.weight"]
         head = StreamHead(streams[0], d, c) if streams else LinearHead(d, c)
         return {**super().init_personal(client), **prefixed("heads.local.", head.state_dict())}
 
     def local_update(self, client: Client) -> Update:
-        """Train all three parts at once; weight decay would rewrite the norms that GLA-FR reads."""
+        """Train all three heads at once; the local head has no decay, as LA-FR reads its norms."""
         return client.update(client.train(self.objective, no_decay=("heads.local.",)))
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return L_theta + L_psi + L_phi: disjoint parameters, so one backward pass serves all."""
+        """Return L_theta + L_psi + L_phi; their parameters are disjoint: one backward pass."""
         heads, plugin = client.model.heads, client.plugin
         features = client.model.features(batch.images)  # (B, S, D)
         detached = features.detach()
@@ -93,7 +94,7 @@ class FedLoGe(Strategy):
         return backbone + auxiliary + own_cross_entropy(heads["local"](detached), batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return the realigned auxiliary head (GA-FR), then both heads as trained."""
+        """Return the realigned auxiliary head (GA-FR), then SSE-C and auxiliary head as trained."""
         weight, bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         scale = 1.7 if self.profile == "reference" else 1.0
         return {
@@ -105,7 +106,7 @@ class FedLoGe(Strategy):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return LA-FR's heads: V1 of the paper, V2 of the public code; and both as trained."""
+        """Return LA-FR's heads (V1: paper, V2: public code), then local and auxiliary head."""
         psi, psi_bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         phi, phi_bias = personal["heads.local.weight"], personal["heads.local.bias"]
         v1 = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|

@@ -1,9 +1,9 @@
 """FedLoGe (Xiao et al., ICLR 2024) for clients that train experts, such as MDCS.
 
-https://arxiv.org/abs/2401.08977. Where the experts live is the ``mapping``:
+https://arxiv.org/abs/2401.08977. The option ``mapping`` says which parts are the experts:
 
-    aux_experts   one backbone under SSE-C; the experts are the auxiliary heads on its features
-    streams       experts with blocks of their own, each under the same scaled, unit-norm SSE-C
+    aux_experts   auxiliary heads on the features of one backbone, which learns under SSE-C
+    streams       streams with own last blocks, all under the same scaled, unit-norm SSE-C
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedLoGeExperts(FedLoGe):
-    """FedLoGe whose auxiliary and local heads are one for each expert, realigned one by one.
+    """FedLoGe for plugins with experts: each expert has a shared and a personal head, realigned.
 
-    Predictions are the mean of the realigned experts'. A client's local heads learn by plain
-    cross-entropy. With a client that has no experts it is FedLoGe, bit for bit.
+    Predictions are the mean of the realigned experts' logits. The local (personal) heads learn by
+    plain cross-entropy. With a plugin without experts the method is FedLoGe, bit for bit.
     """
 
-    mapping: Literal["aux_experts", "streams"] = "aux_experts"  # where the experts live
+    mapping: Literal["aux_experts", "streams"] = "aux_experts"  # which parts are the experts
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Take clients with experts; of the others those that FedLoGe takes."""
+        """Return None for plugins with experts under ``profile: paper``; else as FedLoGe does."""
         if not plugin.traits.experts:
             return super().refuses(plugin)
         known = "profile: reference knows no experts; take profile: paper"
         return None if self.profile == "paper" else known
 
     def note(self, plugin: ClientPlugin) -> str:
-        """Say which mapping runs."""
+        """Return a line that names the mapping, for plugins with experts."""
         return f"fedloge_experts: mapping {self.mapping}" if plugin.traits.experts else ""
 
     def build(self, model: Model) -> None:
@@ -64,16 +64,16 @@ class FedLoGeExperts(FedLoGe):
         if self.mapping == "aux_experts":
             model.backbone = model.backbone.folded()
         size = (model.num_features, model.num_classes)
-        model.add_head("auxiliary", LinearHead(*size))  # becomes a cosine head for each expert
+        model.add_head("auxiliary", LinearHead(*size))  # becomes a cosine head per expert
         scale = self.etf_scale
         if scale is None and self.mapping == "streams":
             scale = _auxiliary(model).scale
-        empty = torch.zeros(model.num_classes, model.num_features)  # init() makes the classifier
+        empty = torch.zeros(model.num_classes, model.num_features)  # init() fills the classifier
         model.add_head("sse_c", FixedHead(empty, scale=scale), group="fixed")
         model.add_head("local", StreamHead(model.num_streams, *size), group="personal")
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return the losses of backbone, auxiliary and local heads, without common parameters."""
+        """Return the sum of the losses of backbone, auxiliary heads and local heads."""
         if not client.plugin.traits.experts:
             return super().objective(client, batch)
         heads, plugin = client.model.heads, client.plugin
@@ -85,7 +85,7 @@ class FedLoGeExperts(FedLoGe):
         return backbone + auxiliary + own_cross_entropy(heads["local"](detached), batch)
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return the auxiliary cosine heads, whose class vectors have equal norms: GA-FR."""
+        """Return the auxiliary cosine heads (equal norms, which is GA-FR), then SSE-C."""
         if not isinstance(model.heads["auxiliary"], CosineHead):
             return super().generic(model, broadcast)
         return {"realigned": model.heads["auxiliary"], "sse_c": model.heads["sse_c"]}
@@ -93,7 +93,7 @@ class FedLoGeExperts(FedLoGe):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return LA-FR of every expert (V1), with its local head's logits (V2), and as trained."""
+        """Return LA-FR of every expert (V1, and V2), then local and auxiliary heads as trained."""
         if not isinstance(model.heads["auxiliary"], CosineHead):
             return super().personal(model, broadcast, personal)
         phi, own = personal["heads.local.weight"], model.heads["local"]

@@ -8,7 +8,7 @@ https://arxiv.org/abs/2507.20016
                c_i+ = c_i - m + (theta_0 - theta_K) / sum eta_k
     server     theta <- theta + alpha (mean theta_K - theta),  m <- m + gamma mean(c_i+ - m)
 
-Under momentum the sum counts every gradient as often as the steps hold it, as in SCAFFOLD here.
+Under momentum a gradient enters several steps; the sum counts it as often, as in SCAFFOLD here.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-SERVER, OWN, DRIFT = "m/", "c/", "drift/"  # before the names of m, of c_i, of m - c_i
+SERVER, OWN, DRIFT = "m/", "c/", "drift/"  # prefixes of the names of m, c_i and m - c_i
 
 
 @dataclass(frozen=True)
 class FedMoSWA(FedSWA):
-    """FedSWA with control variates, whose server half is a moving average.
+    """FedSWA with control variates; the server's variate is a moving average of the clients'.
 
-    The first round, with every variate zero, is FedSWA's, bit for bit. Means are weighted by
-    examples.
+    In the first round every variate is zero, so the round is FedSWA's, bit for bit. Means are
+    weighted by examples.
     """
 
     traits = StrategyTraits(needs_sgd=True)
@@ -50,12 +50,12 @@ class FedMoSWA(FedSWA):
         return replace(state, broadcast={**state.broadcast, **prefixed(SERVER, zeros)})
 
     def init_personal(self, client: Client) -> Tensors:
-        """Return a client's first state: c_i is zero."""
+        """Return a client's first personal state: c_i is zero."""
         zeros = {n: torch.zeros_like(m) for n, m in under(SERVER, client.broadcast).items()}
         return {**super().init_personal(client), **prefixed(OWN, zeros)}
 
     def local_update(self, client: Client) -> Update:
-        """Train along the corrected gradients and answer with the model and c_i+."""
+        """Train with corrected gradients; the update holds the model and c_i+."""
         common, own = under(SERVER, client.broadcast), under(OWN, client.personal)
         drift = {name: common[name] - own[name] for name in common}
         client.tensors.update(prefixed(DRIFT, drift))
@@ -79,7 +79,7 @@ class FedMoSWA(FedSWA):
         return with_drift(super().objective(client, batch), client, under(DRIFT, client.tensors))
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Return the next theta and m; mean(c_i+ - m) is the way from m to the mean of c_i+."""
+        """Return the next theta and m, each moved towards the cohort's mean by alpha or gamma."""
         moved = {
             name: torch.lerp(
                 state.broadcast[name], mean, self.gamma if name.startswith(SERVER) else self.alpha

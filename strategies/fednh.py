@@ -1,4 +1,4 @@
-"""FedNH: class prototypes that start far apart and slowly take up what the classes look like.
+"""FedNH: class prototypes that start far apart and slowly follow the class means of features.
 
 Dai et al., Tackling data heterogeneity in federated learning with class prototypes, AAAI 2023.
 https://arxiv.org/abs/2212.02758
@@ -21,31 +21,32 @@ if TYPE_CHECKING:
     from fedlt.client import Client
 
 PROTOTYPES = "heads.head.prototypes"
-SUMS = "sums"  # of unit features by class: what a client sends beside its model
+SUMS = "sums"  # extra of an update: sums of unit features by class
 
 
 @dataclass(frozen=True)
 class FedNH(Strategy):
-    """Clients train the backbone against fixed unit prototypes; the server moves the prototypes.
+    """Clients train the backbone against fixed class prototypes; the server moves the prototypes.
 
-    After training, a client sums the unit features of its images by class, in evaluation mode.
-    These sums travel beside the model, whose prototypes SGD does not touch.
+    After training, a client sums the unit features of its images by class, in evaluation mode, and
+    sends these sums beside the model. SGD does not change the prototypes.
     """
 
     momentum: Share = 0.9  # rho: share of the old prototype
-    scale: Positive = 20.0  # where the learnable scale of the cosines starts
+    scale: Positive = 20.0  # first value of the learnable scale of the cosines
     start: PrototypeStart = "orthogonal"  # the first prototypes
-    mean: Literal["plain", "examples"] = "plain"  # of the models: all clients alike, or by n_k
+    mean: Literal["plain", "examples"] = "plain"  # of the models: equal weights, or n_k
 
     def build(self, model: Model) -> None:
-        """Add prototypes and scale."""
+        """Add the head of prototypes and scale."""
         size = (model.num_features, model.num_classes)
         model.add_head("head", PrototypeHead(*size, scale=self.scale, start=self.start))
 
     def local_update(self, client: Client) -> Update:
         """Train all but the prototypes, then sum the trained model's unit features by class.
 
-        Divided by the answer's weight, sums add up to the cohort's sums, whatever the mean is.
+        An update is multiplied by its weight. The sums are divided by the weight first, so that
+        the server gets the plain sums over the cohort.
         """
         names = client.model.parameter_names("shared") + client.model.parameter_names("personal")
         metrics = client.train(self.objective, only=[n for n in names if n != PROTOTYPES])
@@ -56,7 +57,7 @@ class FedNH(Strategy):
         return client.update(metrics, extras={SUMS: sums / weight}, weight=weight)
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Average the model and move the prototypes: w_c <- unit(rho w_c + (1 - rho) mu_c)."""
+        """Return the mean model and prototypes unit(rho w_c + (1 - rho) mu_c)."""
         moved = move_prototypes(state.broadcast[PROTOTYPES], total.sums[SUMS], self.momentum)
         models = {name: value for name, value in total.sums.items() if name != SUMS}
         new = super().aggregate(state, replace(total, sums=models))

@@ -18,27 +18,27 @@ from fedlt.strategy import ServerState, Strategy, StrategyTraits, Total, Update
 if TYPE_CHECKING:
     from fedlt.client import Client
 
-STEPS = "a"  # the extra that holds a_k
+STEPS = "a"  # extra of an update: a_k
 
 
 @dataclass(frozen=True)
 class FedNova(Strategy):
-    """FedAvg that does not let clients with more steps pull the model to themselves.
+    """FedAvg of mean local steps, so that clients with more steps do not dominate the model.
 
-    Client k answers with its mean step d_k = (x_k - x) / a_k; a_k is its number of steps, or of
-    gradients in them under momentum. The server takes tau mean steps, tau = sum p_k a_k,
-    p_k = n_k / n:
+    Client k sends its mean step d_k = (x_k - x) / a_k. a_k is the client's number of steps; under
+    momentum, the number of gradients in these steps. The server takes tau mean steps, with
+    tau = sum p_k a_k and p_k = n_k / n:
 
         x <- x + tau sum p_k d_k
 
-    The steps travel, not models moved by them: x + d_k would lose the digits that tau multiplies.
-    With equal numbers of steps it is FedAvg, to rounding.
+    Clients send d_k itself: x + d_k would lose the digits that tau multiplies. With equal numbers
+    of steps the method is FedAvg, up to rounding.
     """
 
     traits = StrategyTraits(needs_sgd=True)
 
     def local_update(self, client: Client) -> Update:
-        """Train and answer with the mean step."""
+        """Train; the update holds the mean step d_k and a_k."""
         metrics = client.train(self.objective)
         weight = gradient_weight(repeat(1.0, int(metrics["steps"])), client.local.momentum)
         # A client without images took no step, and counts with weight 0.
@@ -49,7 +49,7 @@ class FedNova(Strategy):
         return client.update(metrics, shared={**state, **mean}, extras=extras, is_step=True)
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Take tau mean steps: the normalised update with the effective number of steps."""
+        """Return the model after tau mean steps, tau the cohort's mean number of steps."""
         means = total.mean()
         tau = means.pop(STEPS)
         moved = {name: state.broadcast[name] + tau * mean for name, mean in means.items()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedNTD(FedAvg):
-    """FedAvg whose clients keep the received model's view of every class but the image's own."""
+    """FedAvg; clients distil from the global model on all classes but the image's true one."""
 
     traits = StrategyTraits(reads_labels=True)
 
@@ -30,12 +30,12 @@ class FedNTD(FedAvg):
     tau: Positive = 1.0  # temperature
 
     def local_update(self, client: Client) -> Update:
-        """Train with the model as received for a teacher."""
+        """Train with the received model as the teacher."""
         client.keep_start()
         return super().local_update(client)
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return CE + beta KL(received || own) over the classes that are not true (eq. 4, 5)."""
+        """Return CE + beta KL(received || own) over all classes but the true one (eq. 4, 5)."""
         logits = client.model(batch.images)  # (B, S, C)
         teacher = client.frozen_logits(client.start(), batch.images)
         mask = not_true(batch.labels, logits.shape[-1])

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedPer(Strategy):
-    """Base layers are averaged, the head is each client's own; both are trained together.
+    """Averaged backbone and personal head, trained together.
 
-    The generic model is the mean of the heads over one backbone, and marked as an average.
+    The generic model is the backbone under the mean of the heads, and is marked as an average.
     """
 
     def build(self, model: Model) -> None:

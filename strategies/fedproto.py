@@ -32,29 +32,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedProto(Strategy):
-    """Models stay at home; only class prototypes travel, and pull the features of all clients.
+    """Personal models; only class prototypes travel, and clients pull their features towards them.
 
     There is no generic model.
     """
 
     traits = StrategyTraits(reads_labels=True)
 
-    lam: NotNegative = 1.0  # lambda: how strongly features are pulled to the prototypes
+    lam: NotNegative = 1.0  # lambda: weight of the distance to the prototypes
 
     def build(self, model: Model) -> None:
-        """Make everything personal that would be shared."""
+        """Make the whole model personal."""
         super().build(model)
         for name in model.names("shared"):
             model.set_group(name, "personal")
 
     def init(self, model: Model) -> ServerState:
-        """Return a state in which no class has a prototype."""
+        """Return the first state, in which no class has a prototype."""
         state, classes = super().init(model), model.num_classes
         empty = torch.zeros(classes, model.num_streams, model.num_features)
         return replace(state, broadcast={"prototypes": empty, "known": torch.zeros(classes)})
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return CE + lambda * distance of the features to their global prototypes."""
+        """Return CE + lambda * distance of features to the global prototypes of their classes."""
         features = client.model.features(batch.images)  # (B, S, D)
         given = client.broadcast["prototypes"], client.broadcast["known"]
         distance = prototype_distance(features, batch.labels, *given)
@@ -62,7 +62,7 @@ class FedProto(Strategy):
         return loss + self.lam * distance
 
     def local_update(self, client: Client) -> Update:
-        """Train, then send the mean feature of every class that the client has."""
+        """Train; the update holds the mean feature of every class that the client has."""
         metrics = client.train(self.objective)
         sums = torch.zeros_like(client.broadcast["prototypes"])  # (C, S, D)
         counts = torch.zeros_like(client.broadcast["known"])  # (C,)
@@ -78,7 +78,7 @@ class FedProto(Strategy):
         return client.update(metrics, plain=own)
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Take the mean over the clients that have a class; other prototypes stay as they are."""
+        """Return each class's mean over the clients that have it; other prototypes stay."""
         old, holders = state.broadcast, total.plain["holders"]
         mean = total.plain["prototypes"] / holders.clamp(min=1)[:, None, None]
         seen = holders > 0
@@ -87,13 +87,13 @@ class FedProto(Strategy):
         return replace(state, broadcast={**old, "prototypes": new, "known": known})
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return no head: the clients have features of their own."""
+        """Return no head: the clients share no backbone."""
         return {}
 
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return the nearest global prototype, as the paper infers; then the client's own head."""
+        """Return the nearest-prototype classifier of the paper, then the client's own head."""
         known, prototypes = broadcast["known"], broadcast["prototypes"]
         nearest = partial(nearest_prototype, prototypes=prototypes, known=known)
         return {"prototypes": nearest, "head": model.heads["head"]}

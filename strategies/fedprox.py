@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class FedProx(FedAvg):
     """FedAvg with a proximal term that holds every client near the global model.
 
-    With mu = 0 it is FedAvg, bit for bit.
+    With mu = 0 the method is FedAvg, bit for bit.
     """
 
     mu: NotNegative = 0.01  # weight of the proximal term

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedRep(Strategy):
-    """A personal head over an averaged backbone, trained in turn and not together.
+    """Averaged backbone and personal head; a client trains first the head, then the backbone.
 
-    ``head_epochs`` come first, on a frozen backbone; then ``local.epochs`` on the backbone under
-    the frozen head. A round is the sum of both, so the backbone gets what every method gets.
+    The head takes ``head_epochs`` on the frozen backbone, then the backbone ``local.epochs`` under
+    the frozen head. So the backbone gets as many passes as in every other method.
     """
 
     head_epochs: Whole = 10  # tau in the paper; 0 leaves the head at its start, as in FedBABU
@@ -33,7 +33,7 @@ class FedRep(Strategy):
         model.add_head("head", LinearHead(model.num_features, model.num_classes), group="personal")
 
     def local_update(self, client: Client) -> Update:
-        """Train the head, then the representation."""
+        """Train the head, then the backbone."""
         head = client.train(self.objective, epochs=self.head_epochs, only="heads")
         body = client.train(self.objective, only="body")
         return client.update({**add_metrics(head, body), "personal_steps": head["steps"]})

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedROD(Strategy):
-    """A generic head with a balanced loss, a personal head with the empirical one.
+    """Generic head with a balanced loss, plus a personal head trained by plain cross-entropy.
 
-    Backbone and generic head learn by balanced softmax under the file's prior; a client plugin
-    with a loss of its own takes its place. The personal head learns what is left: cross-entropy of
-    its logits on top of the generic ones, from features and generic logits without a gradient.
+    Backbone and generic head learn by balanced softmax under the file's prior, or by the loss of a
+    client plugin that has one. The personal head learns by cross-entropy on the sum of generic and
+    personal logits. Its features and the generic logits are detached.
     """
 
     def build(self, model: Model) -> None:
@@ -38,7 +38,7 @@ class FedROD(Strategy):
         model.add_head("personal", own, group="personal")
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return the generic loss plus the personal one: they have no parameter in common."""
+        """Return generic loss + personal loss; the two train different parameters."""
         heads = client.model.heads
         features = client.model.features(batch.images)  # (B, S, D)
         logits = heads["head"](features)  # (B, S, C)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedSAM(FedAvg):
-    """FedAvg whose clients take sharpness-aware steps, at twice the gradients.
+    """FedAvg whose clients take sharpness-aware (SAM) steps, two gradients each.
 
-    With rho = 0 it is FedAvg, bit for bit.
+    With rho = 0 the method is FedAvg, bit for bit.
     """
 
-    rho: NotNegative = 0.05  # length of the way uphill at which the gradient is taken
+    rho: NotNegative = 0.05  # distance uphill at which the gradient is taken
 
     def local_update(self, client: Client) -> Update:
-        """Step w - eta grad F_k(w + rho g / |g|), g = grad F_k(w): Algorithm 1 of the paper."""
+        """Train by w - eta grad F_k(w + rho g / |g|), g = grad F_k(w): algorithm 1."""
         return client.update(client.train(self.objective, ascent=self.rho))

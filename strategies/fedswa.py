@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 def falling(step: int, steps: int, *, end: float) -> float:
-    """Return the factor (1 - k/K) + (k/K) end of the learning rate in step k of K, from k = 0."""
+    """Return the learning rate's factor (1 - k/K) + (k/K) end in step k of K, from k = 0."""
     return 1 - (1 - end) * step / steps
 
 
 @dataclass(frozen=True)
 class FedSWA(Strategy):
-    """A learning rate that falls within each round, and a server that steps beyond the mean.
+    """FedAvg; the learning rate falls within each round, and the server steps beyond the mean.
 
-    With rho = alpha = 1 it is FedAvg, bit for bit. Means are weighted by examples.
+    With rho = alpha = 1 the method is FedAvg, bit for bit. Means are weighted by examples.
     """
 
-    rho: Share = 0.1  # the learning rate falls towards this share of itself
-    alpha: Positive = 1.5  # how far the server goes from the old model to the mean; above 1: beyond
+    rho: Share = 0.1  # share of its first value towards which the learning rate falls
+    alpha: Positive = 1.5  # server's step from the old model to the mean; above 1: beyond
 
     @property
     def schedule(self) -> Schedule:
@@ -46,7 +46,7 @@ class FedSWA(Strategy):
         return client.update(client.train(self.objective, schedule=self.schedule))
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Step theta + alpha (v - theta) with the trainable parameters; v is the clients' mean."""
+        """Return theta + alpha (v - theta), v the clients' mean; for trainable parameters."""
         moved = {
             name: torch.lerp(state.broadcast[name], mean, self.alpha)
             for name, mean in total.mean().items()

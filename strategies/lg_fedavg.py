@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LgFedAvg(Strategy):
-    """The mirror image of FedPer: own backbones under one averaged head, trained together.
+    """Personal backbone and averaged head, trained together: the reverse of FedPer.
 
-    There is no generic model: the head fits no single backbone.
+    There is no generic model: the clients share no backbone.
     """
 
     def build(self, model: Model) -> None:

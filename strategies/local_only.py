@@ -1,4 +1,4 @@
-"""Every client alone: the reference point that a federated personal model has to beat."""
+"""Local training only: the reference point that a federated personal model has to beat."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocalOnly(Strategy):
-    """A client trains its own model from the common start and never hears of anybody.
+    """Reference, not federated: each client trains its own model alone; nothing is sent.
 
-    Nothing is sent. There is no generic model.
+    All clients start from the same weights. There is no generic model.
     """
 
     traits = StrategyTraits(reference="each client alone")
 
     def build(self, model: Model) -> None:
-        """Make everything personal that would be shared."""
+        """Make the whole model personal."""
         super().build(model)
         for name in model.names("shared"):
             model.set_group(name, "personal")
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return no head: nothing is common to the clients."""
+        """Return no head: the clients share nothing."""
         return {}

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     from fedlt.client import Batch, Client
 
-PREVIOUS = "previous/"  # before the names of the model that this client trained last
+PREVIOUS = "previous/"  # prefix of the names of the client's last trained model
 
 
 @dataclass(frozen=True)
 class MOON(FedAvg):
-    """FedAvg with a contrastive term: features like the global model's, unlike the client's last.
+    """FedAvg; a contrastive term pulls features to the global model's, off the last local model's.
 
-    The features are the backbone's. A client's first previous model is the global one, so that the
-    term is then the constant log 2. With mu = 0 it is FedAvg, bit for bit.
+    The features are the backbone's. In a client's first round the last local model is the global
+    one, and the term is the constant log 2. With mu = 0 the method is FedAvg, bit for bit.
     """
 
     mu: NotNegative = 1.0  # weight of the contrastive term
     temperature: Positive = 0.5
 
     def local_update(self, client: Client) -> Update:
-        """Train against the global and the previous model, and keep what came out."""
+        """Train with the contrastive term; the trained model becomes the next previous model."""
         previous = under(PREVIOUS, client.personal) or client.snapshot()
         client.tensors.update(prefixed(PREVIOUS, previous))
         metrics = client.train(self.objective)
@@ -43,7 +43,7 @@ class MOON(FedAvg):
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return the loss plus mu times the model-contrastive loss, eq. 4 of the paper."""
         previous = under(PREVIOUS, client.tensors)
-        if not previous:  # outside a round, where a finished model is refreshed
+        if not previous:  # outside a round: personal.refresh tunes a finished model
             return super().objective(client, batch)
         features = client.model.features(batch.images)  # (B, S, D)
         contrast = model_contrast(

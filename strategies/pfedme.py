@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PFedMe(Strategy):
-    """The personal model minimises the client's loss near w_k; w_k follows it slowly.
+    """Personal models held near a copy of the global model; each copy slowly follows its model.
 
-    ``local.lr`` is the rate of the inner steps. They diverge where it is too large for ``lam``.
+    theta is the personal model of client k, w_k the client's copy of the global model.
+    ``local.lr`` is the learning rate of the inner steps, which diverge if it is too large for
+    ``lam``.
     """
 
     traits = StrategyTraits(own_model="own.")
 
-    lam: Positive = 15.0  # lambda: how strongly theta is held to w_k
+    lam: Positive = 15.0  # lambda: weight of the proximal term |theta - w_k|^2 / 2
     inner_steps: Count = 5  # K: steps on theta with one batch
-    outer_lr: Positive = 0.005  # eta: the rate of w_k
-    beta: Positive = 1.0  # the server's step towards the mean; 1 takes the mean
+    outer_lr: Positive = 0.005  # eta: learning rate of w_k
+    beta: Positive = 1.0  # server's step towards the mean; 1: the mean itself
 
     def __post_init__(self) -> None:
         """Refuse an outer step that diverges."""
@@ -48,7 +50,7 @@ class PFedMe(Strategy):
             raise ValueError(f"outer_lr: times lam it is {product:g}, above 1, which diverges")
 
     def local_update(self, client: Client) -> Update:
-        """Solve one inner problem a batch, each from the solution of the one before."""
+        """Solve one inner problem per batch, each started at the last solution; then step w_k."""
         model, rate = client.model, self.outer_lr * self.lam
         center = {name: client.broadcast[name] for name in model.parameter_names("shared")}
         self._check_rate(client, center)
@@ -60,7 +62,7 @@ class PFedMe(Strategy):
             center = {n: w - rate * (w - theta[n]) for n, w in center.items()}
         answer = {**client.snapshot(), **center}
         own = client.snapshot(self.traits.own_model)
-        weight = 1.0 if client.data.num_examples else None  # a client without images has no say
+        weight = 1.0 if client.data.num_examples else None  # a client without images has weight 0
         return client.update(metrics, shared=answer, personal=own, weight=weight)
 
     def near_center(self, client: Client, batch: Batch) -> Tensor:
@@ -69,7 +71,7 @@ class PFedMe(Strategy):
         return self.objective(client, batch) + 0.5 * self.lam * drift
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Return (1 - beta) w + beta mean(w_k), the mean over clients without weights."""
+        """Return (1 - beta) w + beta mean(w_k); the mean is plain."""
         moved: Tensors = {
             name: (1 - self.beta) * state.broadcast[name] + self.beta * value
             for name, value in total.mean().items()
@@ -77,7 +79,7 @@ class PFedMe(Strategy):
         return replace(state, broadcast={**state.broadcast, **moved})
 
     def _check_rate(self, client: Client, names: Tensors) -> None:
-        """Raise where SGD diverges on lambda/2 |theta - w|^2 alone: rate * lambda > 2 (1 + m)."""
+        """Refuse rates at which SGD diverges on the proximal term: rate * lambda > 2 (1 + m)."""
         rate = max((client.learning_rate(name) for name in names), default=0.0)
         bound = 2 * (1 + client.local.momentum)
         if rate * self.lam > bound:

@@ -6,8 +6,8 @@ https://arxiv.org/abs/1910.06378
                c_k+ = c_k - c + (x - y) / (K eta)                option II             (eq. 4)
     server     x <- x + eta_g mean(y - x),  c <- c + sum(c_k+ - c_k) / N               (eq. 5)
 
-All means are plain: every client counts alike. K is replaced by the number of gradients that the
-steps add up to, which under momentum is larger: (x - y) / eta holds each of them several times.
+All means are plain: every client has the same weight. Under momentum, (x - y) / eta holds each
+gradient several times. So K is the number of gradients in the steps, not the number of steps.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
     from fedlt.client import Batch, Client
     from fedlt.models import Model
 
-SERVER, OWN, DRIFT = "c/", "c_k/", "drift/"  # before the names of c, of c_k, of c - c_k
+SERVER, OWN, DRIFT = "c/", "c_k/", "drift/"  # prefixes of the names of c, c_k and c - c_k
 
 
 def mean_gradients(client: Client, names: Mapping[str, Tensor], weight: float) -> Tensors:
-    """Return (x - y) / (weight eta) by parameter: the mean of what the client stepped along.
+    """Return the client's mean gradient by parameter, (x - y) / (weight eta).
 
     Args:
-        client: Trained; its model is y, its broadcast holds x.
-        names: Shared parameters; eta is each one's own learning rate.
-        weight: What :func:`fedlt.optim.sgd.gradient_weight` says of the steps, above 0.
+        client: Client after training: ``client.model`` is y, ``client.broadcast`` holds x.
+        names: Shared parameters; eta is the learning rate of each parameter.
+        weight: :func:`fedlt.optim.sgd.gradient_weight` of the client's steps, above 0.
     """
     after = client.model.state()
     return {n: (client.broadcast[n] - after[n]) / (weight * client.learning_rate(n)) for n in names}
 
 
 def with_drift(loss: Tensor, client: Client, drift: Mapping[str, Tensor]) -> Tensor:
-    """Return ``loss`` with ``drift`` added to its gradient and nothing to its value.
+    """Return ``loss`` with ``drift`` added to its gradient; its value does not change.
 
-    Outside a round, where a finished model is refreshed, there is no drift.
+    The drift is empty outside a round, where ``personal.refresh`` tunes a finished model.
     """
     if not drift:
         return loss
@@ -65,9 +65,10 @@ def with_drift(loss: Tensor, client: Client, drift: Mapping[str, Tensor]) -> Ten
 
 @dataclass(frozen=True)
 class SCAFFOLD(Strategy):
-    """Control variates take the clients' drift out of their steps; plain means.
+    """FedAvg with control variates, which correct each local step for the client's drift.
 
-    The first round, with every c zero, is FedAvg's with plain means.
+    Means are plain. In the first round every variate is zero, so the round is FedAvg's with plain
+    means.
     """
 
     traits = StrategyTraits(needs_sgd=True)
@@ -80,12 +81,12 @@ class SCAFFOLD(Strategy):
         return replace(state, broadcast={**state.broadcast, **prefixed(SERVER, zeros)})
 
     def init_personal(self, client: Client) -> Tensors:
-        """Return a client's first state: c_k is zero."""
+        """Return a client's first personal state: c_k is zero."""
         zeros = {n: torch.zeros_like(c) for n, c in under(SERVER, client.broadcast).items()}
         return {**super().init_personal(client), **prefixed(OWN, zeros)}
 
     def local_update(self, client: Client) -> Update:
-        """Train along the corrected gradients and renew c_k."""
+        """Train with corrected gradients and update c_k."""
         common, own = under(SERVER, client.broadcast), under(OWN, client.personal)
         drift = {name: common[name] - own[name] for name in common}
         client.tensors.update(prefixed(DRIFT, drift))
