@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,27 @@ def save_run(
 ) -> None:
     """Write a checkpoint of a run's last round."""
     record = make_record(directory.path, ledger.evaluations, ledger.rounds_length)
-    content = _pack(server, ledger, states.flush(), record)
-    save_checkpoint(directory.checkpoints, **content, run=directory.run)
+    personal = states.flush()
+    heard, trained = (np.flatnonzero(who) for who in (server.heard, server.trained))
+    arrays = {"heard": heard, "trained": trained, "steps": ledger.steps[trained]}
+    participants = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    save_checkpoint(
+        directory.checkpoints,
+        round=int(str(server.values["round"])),
+        tensors={**server.tensors, "participants": participants, "personal": personal.table},
+        meta={
+            "server": server.values,
+            "excluded": ledger.excluded,
+            "faults": vars(ledger.fault_log),
+            "norms": server.norms,
+            "bytes_up": ledger.bytes_up,
+            "seconds": ledger.seconds,
+            "due": ledger.due,
+            "record": record,
+        },
+        files=personal.files,
+        run=directory.run,
+    )
 
 
 def load_run(directory: RunDirectory) -> Checkpoint | None:
@@ -53,37 +71,6 @@ def load_run(directory: RunDirectory) -> Checkpoint | None:
     found = load_checkpoint(directory.checkpoints, run=directory.run, check=check)
     clean(directory.checkpoints)
     return found
-
-
-def _pack(
-    server: ServerSnapshot, ledger: Ledger, states: Snapshot, record: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what a checkpoint holds of a run: ``round``, ``tensors``, ``meta`` and ``files``.
-
-    Args:
-        server: What the server knows.
-        ledger: The books.
-        states: Where the personal states lie.
-        record: Digests of the files that were written before; see `fedlt.runs.recorded`.
-    """
-    heard, trained = (np.flatnonzero(who) for who in (server.heard, server.trained))
-    arrays = {"heard": heard, "trained": trained, "steps": ledger.steps[trained]}
-    participants = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return {
-        "round": server.values["round"],
-        "tensors": {**server.tensors, "participants": participants, "personal": states.table},
-        "meta": {
-            "server": server.values,
-            "excluded": ledger.excluded,
-            "faults": vars(ledger.fault_log),
-            "norms": server.norms,
-            "bytes_up": ledger.bytes_up,
-            "seconds": ledger.seconds,
-            "due": ledger.due,
-            "record": dict(record),
-        },
-        "files": states.files,
-    }
 
 
 def unpack(checkpoint: Checkpoint, num_clients: int) -> tuple[ServerSnapshot, Ledger, Snapshot]:

@@ -11,9 +11,5 @@ from flwr.serverapp import Grid, ServerApp
 def make_server_app(main: Callable[[Grid, Context], None]) -> ServerApp:
     """Return a server app whose main function is the round loop ``main``."""
     app = ServerApp()
-
-    @app.main()
-    def run(grid: Grid, context: Context) -> None:
-        main(grid, context)
-
+    app.main()(main)
     return app
