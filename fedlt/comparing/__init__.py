@@ -10,11 +10,12 @@ conditions.py   what rows of one table must have in common
 statistics.py   intervals, paired t, Holm, effect size
 verdicts.py     every row against a reference row, in words
 better_off.py   how many clients are better off, counted
-cells.py        a row's results -> the text of its cells
+sheet.py        a table as a value; terminal, Markdown, LaTeX, CSV and HTML of it
+cells.py        a row's results -> its cells
 stream_tables.py  every stream of a model beside the fused prediction
-table.py        the tables for a terminal
-terminal.py     one table of numbers drawn on a terminal
-exports.py      Markdown, LaTeX, CSV
+table.py        the tables of a comparison, and the notes below them
+terminal.py     the two views of one run or of its seeds, for the terminal
+exports.py      the tables of a comparison as Markdown, LaTeX and CSV
 recipes.py      a comparison file with the figures of a paper, at full scale or cut down
 reproduction.py a recipe's figures beside ours: within tolerance or not
 search.py       what a search tries: all combinations, or what Optuna proposes

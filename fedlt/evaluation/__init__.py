@@ -2,11 +2,11 @@
 
     workers   score_generic, score_client      features -> GenericScores, ClientHits (counting.py)
     driver    PersonalScores.stack, +          add up (scores.py)
-    driver    generic_metrics, personal_metrics, coverage_metrics   -> names and plain numbers
+    driver    generic_metrics, personal_metrics, coverage_metrics   -> names and numbers (cutting.py)
     runs      save_evaluation                  keep the counts (fedlt/runs/evaluations.py)
     result    summarise                        final, last_k, selected, best_on_test (rounds.py)
 
-Every name and formula is in ``docs/metrics.md``.
+``metrics.py`` is the table of all names; ``docs/metrics.md`` has their formulas.
 """
 
 from __future__ import annotations
