@@ -36,25 +36,28 @@ def refused(capsys, *arguments):
     return captured.err
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_new_runs_as_it_is(kind, capsys):
-    """In an empty directory: the run and the tests pass at once, each as a user starts it."""
-    assert main(["new", kind, "my_method"]) == 0
-    assert files() == ["my_method.py", "my_method.yaml", "test_my_method.py"]
-    assert "next: fedlt run my_method.yaml; pytest test_my_method.py" in capsys.readouterr().out
-    environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    for command in (
-        ["-m", "fedlt", "run", "my_method.yaml", "rounds=2"],
-        ["-m", "pytest", "-q", "test_my_method.py"],
-    ):
+def test_new_runs_as_it_is(capsys):
+    """In an empty directory: the runs and the tests pass at once, as a user starts them."""
+    for kind, name in (("strategy", "my_method"), ("client", "my_loss")):
+        assert main(["new", kind, name]) == 0
+        assert f"next: fedlt run {name}.yaml; pytest test_{name}.py" in capsys.readouterr().out
+        text = Path(f"{name}.py").read_text()
+        assert f"New{kind.capitalize()}" not in text
+        assert f"new_{kind}" not in text
+    names = ["my_loss", "my_method"]
+    found = [file.format(name) for file in ("{}.py", "{}.yaml", "test_{}.py") for name in names]
+    assert files() == found
+    assert main(["run", "my_loss.yaml", "rounds=1"]) == 0
+    for command in (["fedlt", "run", "my_method.yaml", "rounds=1"], ["pytest", "-q", *found[4:]]):
         done = subprocess.run(
-            [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", *command],
+            env={**os.environ, "PYTHONPATH": str(HOME)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert Path("runs/my_method/1/result.json").is_file()
-    for name in files()[:1]:
-        assert "NewStrategy" not in Path(name).read_text()
-        assert "new_strategy" not in Path(name).read_text()
+    assert all(Path(f"runs/{name}/1/result.json").is_file() for name in names)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,6 +16,7 @@ import pytest
 import typer
 import yaml
 from doc_blocks import BLOCKS, PAGES, ROOT, Block, prose_of
+from preloaded import preloaded
 
 from fedlt.cli import app
 from fedlt.comparing.comparison import read_comparison
@@ -41,7 +42,7 @@ LANGUAGES = {"bash", "python", "diff", "yaml", "toml", "text"}
 SHIM = """#!/bin/sh
 set -f
 case "$1" in
-{cases}  *) exec {python} -m fedlt "$@" ;;
+{cases}  *) exec {fedlt} "$@" ;;
 esac
 """
 
@@ -58,6 +59,13 @@ def of(*languages: str) -> list:
     return [case(b) for b in BLOCKS if b.language in languages and key(b) not in NOT_RUN]
 
 
+@pytest.fixture(scope="module")
+def fedlt(tmp_path_factory):
+    """The command, as an executable that need not import torch anew."""
+    with preloaded(tmp_path_factory.mktemp("preloaded"), ROOT) as script:
+        yield script
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A directory with the experiments and what else the page's files are."""
@@ -72,16 +80,18 @@ def write_files(block: Block, folder: Path) -> None:
             (folder / other.file).write_text(other.code + "\n")
 
 
-def bash(script: str, folder: Path, overrides: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def bash(
+    script: str, folder: Path, fedlt: Path, overrides: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     """Run a script in which ``fedlt``, ``python`` and ``pytest`` are those of this test."""
     tools = folder / ".tools"
     tools.mkdir(exist_ok=True)
     python = shlex.quote(sys.executable)
     cases = "".join(
-        f'  {verb}) exec {python} -m fedlt "$@" {words} ;;\n' for verb, words in overrides.items()
+        f'  {verb}) exec {fedlt} "$@" {words} ;;\n' for verb, words in overrides.items()
     )
     commands = {
-        "fedlt": SHIM.format(cases=cases, python=python),
+        "fedlt": SHIM.format(cases=cases, fedlt=fedlt),
         "python": f'#!/bin/sh\nexec {python} "$@"\n',
         "pytest": f'#!/bin/sh\nexec {python} -m pytest -p no:cacheprovider "$@"\n',
     }
@@ -106,22 +116,22 @@ def bash(script: str, folder: Path, overrides: dict[str, str]) -> subprocess.Com
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", of("bash"))
-def test_commands_run(block, folder):
+def test_commands_run(block, folder, fedlt):
     if "fedlt generate" in block.text:
         pytest.importorskip("diffusers", reason="needs fedlt[diffusion]")
     write_files(block, folder)
     if block.before:
-        first = bash(block.before, folder, block.overrides)
+        first = bash(block.before, folder, fedlt, block.overrides)
         assert first.returncode == 0, first.stdout + first.stderr
-    done = bash(block.text, folder, block.overrides)
+    done = bash(block.text, folder, fedlt, block.overrides)
     assert (done.returncode != 0) == block.fails, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("block", of("python", "diff"))
-def test_python_blocks_run(block, folder, monkeypatch):
+def test_python_blocks_run(block, folder, request, monkeypatch):
     if block.before:
-        first = bash(block.before, folder, {})
+        first = bash(block.before, folder, request.getfixturevalue("fedlt"), {})
         assert first.returncode == 0, first.stdout + first.stderr
     monkeypatch.syspath_prepend(str(folder))
     file = folder / (block.file or "block.py")
