@@ -46,7 +46,7 @@ def test_new_runs_as_it_is(capsys):
         assert f"new_{kind}" not in text
     names = ["my_loss", "my_method"]
     found = [file.format(name) for file in ("{}.py", "{}.yaml", "test_{}.py") for name in names]
-    assert files() == found
+    assert files() == sorted(found)
     assert main(["run", "my_loss.yaml", "rounds=1"]) == 0
     for command in (["fedlt", "run", "my_method.yaml", "rounds=1"], ["pytest", "-q", *found[4:]]):
         done = subprocess.run(
