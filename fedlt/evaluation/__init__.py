@@ -1,8 +1,11 @@
-"""Evaluation: what is measured, on which images, and how a number is cut from integer counts.
+"""Evaluation: integer counts of predictions on test images, and the metrics computed from them.
+
+The generic view scores the global model (also called the generic model), the personal view scores
+every client's personalised model.
 
     workers   score_generic, score_client      features -> GenericScores, ClientHits (counting.py)
-    driver    PersonalScores.stack, +          add up (scores.py)
-    driver    generic_metrics, personal_metrics, coverage_metrics   -> names and numbers (cutting.py)
+    driver    PersonalScores.stack, +          add the counts (scores.py)
+    driver    generic_metrics, personal_metrics, coverage_metrics  counts -> metrics (cutting.py)
     runs      save_evaluation                  keep the counts (fedlt/runs/evaluations.py)
     result    summarise                        final, last_k, selected, best_on_test (rounds.py)
 

@@ -1,9 +1,9 @@
-"""Neural collapse of features, and the geometry of class vectors; pure (``docs/metrics.md``).
+"""Neural collapse of features, and the geometry of class vectors (``docs/metrics.md``).
 
-NC1 to NC4 after Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of
-deep learning training", PNAS 2020, https://arxiv.org/abs/2008.08186. Classes weigh alike, so that
-the numbers of a long-tailed set are not those of its largest class; for NC3 the class vectors are
-centred, too: adding one vector to all of them changes no prediction.
+NC1 to NC4 follow Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase
+of deep learning training", PNAS 2020, https://arxiv.org/abs/2008.08186. All classes have the same
+weight, so that the largest class of a long-tailed set does not dominate. For NC3 the class vectors
+are centred too, since adding one vector to all class vectors changes no prediction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from fedlt.data.shots import ShotGroups
 from fedlt.evaluation.generic import Metric, mean
 
-_ROUNDING = 1e-6  # of single precision, against the numbers themselves
+_ROUNDING = 1e-6  # relative rounding error of single precision
 
 
 def neural_collapse(
@@ -24,24 +24,25 @@ def neural_collapse(
 ) -> dict[str, Metric]:
     """Return ``nc1``, ``nc2_norm``, ``nc2_angle``, ``nc3`` and ``nc4`` over the classes present.
 
-    With class means mu_c, m_c = mu_c - mean of the mu_c, over the C classes that have an image:
+    With mu_c the mean feature of class c, and m_c = mu_c - mean of all mu_c, over the C classes
+    that have an image:
 
-        nc1        tr(S_W pinv(S_B)) / C; S_W the mean over classes of their covariance, S_B the
-                   mean of m_c m_c^T
-        nc2_norm   deviation of |m_c| over their mean (population)
+        nc1        tr(S_W pinv(S_B)) / C; S_W is the mean of the classes' covariances, S_B the mean
+                   of m_c m_c^T
+        nc2_norm   standard deviation (population) of |m_c| / mean of |m_c|
         nc2_angle  mean over pairs of abs(cos(m_c, m_c') + 1 / (C - 1))
-        nc3        | W / |W| - M / |M| |^2, Frobenius, the class vectors centred as the means are
-        nc4        share of images whose predicted class is not that of the nearest class mean,
-                   classes weighing alike
+        nc3        | W / |W| - M / |M| |^2, Frobenius, with W centred as M is
+        nc4        share of images whose predicted class is not the class of the nearest mu_c,
+                   averaged over classes
 
     Args:
         features: (N, D).
         labels: (N,) int64.
-        weight: (C, D) class vectors by class id, or None.
-        predicted: (N,) the classes that the model predicts, or None.
+        weight: (C, D) class vectors by class id; None: ``nc3`` is None.
+        predicted: (N,) the classes that the model predicts; None: ``nc4`` is None.
 
     Returns:
-        Names and values; None where fewer than two classes have an image, or it was not given.
+        Names and values; all None if fewer than two classes have an image.
     """
     names = ("nc1", "nc2_norm", "nc2_angle", "nc3", "nc4")
     present = torch.bincount(labels).nonzero().flatten()  # ascending
@@ -73,7 +74,7 @@ def _covariance(rows: Tensor, mean: Tensor) -> Tensor:
 
 
 def _pairs(square: Tensor) -> Tensor:
-    """Return the entries above the diagonal."""
+    """Return the entries above the diagonal of a square matrix, as a vector."""
     first, second = torch.triu_indices(len(square), len(square), offset=1)
     return square[first, second]
 
@@ -100,16 +101,17 @@ def _finite(value: Metric) -> Metric:
 
 
 def class_vectors(weight: Tensor, counts: Tensor, shots: ShotGroups) -> dict[str, Metric]:
-    """Return norms and angles of a head's class vectors against the class counts.
+    """Return norms and angles of a head's class vectors, also by class group.
 
-    ``norm_many`` and so on: mean norm over a group; ``norm_log_count``: Pearson's correlation of
-    norm and log count over classes with an image; ``angle_mean``, ``angle_min``, ``angle_std``
-    (population): over all pairs, degrees; ``angle_many`` and so on: mean over a group's classes of
-    the angle to the nearest other class.
+    * ``norm_many``, ``norm_medium``, ``norm_few``: mean norm in the group.
+    * ``norm_log_count``: Pearson's correlation of norm and log count over classes with an image.
+    * ``angle_mean``, ``angle_min``, ``angle_std`` (population): over all pairs, in degrees.
+    * ``angle_many``, ``angle_medium``, ``angle_few``: mean in the group of the angle to the nearest
+      other class vector.
 
     Args:
         weight: (C, D), C >= 2.
-        counts: (C,) training images.
+        counts: Class counts (C,) of the training images.
         shots: The run's groups.
     """
     rows = weight.double()
@@ -132,7 +134,7 @@ def class_vectors(weight: Tensor, counts: Tensor, shots: ShotGroups) -> dict[str
 
 
 def _correlation(first: Tensor, second: Tensor) -> Metric:
-    """Return Pearson's correlation; None where one of them is the same but for rounding."""
+    """Return Pearson's correlation; None if one of the inputs is constant up to rounding."""
     away = [one - one.mean() for one in (first, second)]
     lengths = [torch.linalg.vector_norm(one) for one in away]
     least = [_ROUNDING * one.abs().sum() for one in (first, second)]
@@ -144,20 +146,21 @@ def _correlation(first: Tensor, second: Tensor) -> Metric:
 def pruned_energy(
     features: Tensor, labels: Tensor, weight: Tensor, shots: ShotGroups
 ) -> dict[str, Metric]:
-    """Return how much of an image's features lies where its class vector is exactly zero.
+    """Return the share of the features' energy at which the class vector is exactly zero.
 
-    For an image of class c with features h: sum of h_d^2 over w_cd = 0, over |h|^2. ``pruned``:
-    the mean over the classes' means; ``pruned_many`` and so on: over a group's; ``pruned_share``:
-    the share of zeros, what features that lie anywhere would give. The kept energy is the rest.
+    For an image of class c with features h, the share is the sum of h_d^2 over all d with w_cd = 0,
+    divided by |h|^2. ``pruned`` is the mean over classes, ``pruned_many`` and so on the mean over a
+    group's classes. ``pruned_share`` is the share of zeros in the weight, for comparison: features
+    without preferred directions would have this share.
 
     Args:
-        features: (N, D), after whatever the head does first.
+        features: (N, D), as they enter the product with the weight.
         labels: (N,) int64.
         weight: (C, D).
         shots: The run's groups.
 
     Returns:
-        Nothing for class vectors without a zero.
+        Names and values; an empty dictionary if the weight has no zero.
     """
     zero = weight == 0  # (C, D)
     if not bool(zero.any()):

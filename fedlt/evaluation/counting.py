@@ -1,12 +1,12 @@
 """One evaluation pass: from cached features to the integer counts of :mod:`scores`.
 
     features (B, S, D) --head--> (B, S, C) --predict: fuse the streams--> logits (B, C) --> counts
-                                    +--> every stream's own predictions (S, B)  --> counts
+                                    +--> predictions of each stream alone (S, B) --> counts
 
-Logits are computed in fixed blocks of ``block_size`` images counted from the first one: a matrix
-product's last bits depend on its shape, so workers that share a test set must be given shards that
-begin at multiples of ``block_size``. The generic and the personal pass use the same blocks, hence a
-personal model equal to the generic one gains exactly nothing.
+Logits are computed in fixed blocks of ``block_size`` images, since the last bits of a matrix
+product depend on its shape. Workers that share a test set must therefore get shards that begin at
+multiples of ``block_size``. The generic and the personal pass use the same blocks, so a personal
+model equal to the global model has a gain of exactly 0.
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ def fused_logits(
 
 
 def check_names(heads: Sequence[str], streams: Sequence[str]) -> None:
-    """Refuse a name that a generic head and a stream have in common: both are scored under it.
+    """Refuse a name that both a head and a stream of the global model have.
+
+    Metrics of heads and of streams are reported under these names, and would collide.
 
     Raises:
-        FedltError: It says which name.
+        FedltError: If there is such a name.
     """
     for name in set(heads) & set(streams):
         raise FedltError(
@@ -74,17 +76,17 @@ def score_generic(
     streams: Sequence[str] = (),
     keep_logits: bool = False,
 ) -> GenericScores:
-    """Score the generic heads, and the primary head's streams, on (a shard of) the test set.
+    """Return the scores of the global model's heads and streams on a shard of the test set.
 
-    A stream alone predicts the class of its own largest logit.
+    A stream alone predicts the class of its largest logit under the primary head.
 
     Args:
         features: (B, S, D) of the shard's images.
         labels: (B,) int64.
-        heads: The heads in order, the primary one first.
-        predict: Fuses the streams.
-        block_size: Images per block; shards of one test set begin at multiples of it.
-        streams: Names of the S streams to be scored one by one; (): none of them.
+        heads: Heads by name, the primary head first.
+        predict: Function that fuses the streams.
+        block_size: Images per block; shards of one test set begin at multiples of this number.
+        streams: Names of the S streams to score separately; (): no stream.
         keep_logits: Whether to return the fused logits in half precision, clamped to its range.
 
     Returns:
@@ -124,7 +126,7 @@ def _with_streams(
 
 
 def _confusions(predicted: Tensor, labels: Tensor, classes: int) -> IntArray:
-    """Return (S, C, C) images by stream, true class and predicted class, from (B, S) and (B,)."""
+    """Return confusion matrices (S, C, C), from classes (B, S) that streams predict and labels."""
     streams = predicted.shape[1]
     rows = torch.arange(streams, device=labels.device) * classes + labels[:, None]  # (B, S)
     cells = (rows * classes + predicted).flatten()
@@ -134,14 +136,14 @@ def _confusions(predicted: Tensor, labels: Tensor, classes: int) -> IntArray:
 
 
 def _count_blocks(logits: Tensor, labels: Tensor, block_size: int) -> dict[str, IntArray]:
-    """Add up the blocks' counts of one head."""
+    """Return the counts of one head, added over the blocks."""
     pairs = zip(torch.split(logits, block_size), torch.split(labels, block_size), strict=True)
     blocks = [_count_generic(*pair) for pair in pairs]
     return {name: np.sum([block[name] for block in blocks], axis=0) for name in blocks[0]}
 
 
 def _count_generic(logits: Tensor, labels: Tensor) -> dict[str, IntArray]:
-    """Count one block of one head, (b, C) against (b,); the keys are GenericScores' fields."""
+    """Return the counts of one block, logits (b, C) against labels (b,), by GenericScores field."""
     classes = logits.shape[1]
     predicted = logits.argmax(dim=1)  # (B,)
     log_p = logits.double().log_softmax(dim=1)  # (B, C)
@@ -180,16 +182,17 @@ def count_hits(
     classes: BoolArray | None = None,
     drawn: IntArray | None = None,
 ) -> IntArray:
-    """Count the correctly predicted images of each class.
+    """Return the number of correctly predicted images of each class.
 
     Args:
         logits: (B, C) fused logits.
         labels: (B,) int64.
-        classes: (C,) the classes a prediction may name: the others' logits become -inf; None: all.
-        drawn: (M,) positions among these images of those that count; None: all.
+        classes: (C,) mask of the classes that may be predicted, by logits of -inf for all others;
+            None: all classes.
+        drawn: (M,) rows of the images to count; None: all images.
 
     Returns:
-        (C,) int64. A mask without any class hits nothing.
+        (C,) int64; zeros if the mask has no class.
     """
     size = logits.shape[1]
     if classes is not None:
@@ -213,17 +216,17 @@ def client_hits(
     test_mask: BoolArray | None = None,
     drawn: IntArray | None = None,
 ) -> ClientHits:
-    """Count one client's hits, without and with masks, from logits at hand.
+    """Return one client's hits (correct predictions) from logits, with and without class masks.
 
-    The reference beside a personal model is ``client_hits({"generic": logits}, ...)`` with the
-    primary generic head's logits, computed once for all clients.
+    The same function counts the global model's hits on a client's view, for comparison:
+    ``client_hits({"generic": logits}, ...)`` with the global model's logits, computed only once.
 
     Args:
         logits: Head name to (B, C) fused logits, the primary head first.
         labels: (B,) int64.
-        class_counts: (C,) the client's training images per class: the held mask is > 0.
-        test_mask: (C,) :meth:`LocalTest.test_mask`, for ``local_test: reference`` only.
-        drawn: (M,) :func:`draw_images`, for ``local_test: sampled`` only.
+        class_counts: The client's class counts (C,); the held mask has the classes above 0.
+        test_mask: (C,) from :meth:`LocalTest.test_mask`, for ``local_test: reference`` only.
+        drawn: (M,) from :func:`draw_images`, for ``local_test: sampled`` only.
 
     Returns:
         The hits per head and class.
@@ -257,14 +260,14 @@ def score_client(
     test_mask: BoolArray | None = None,
     drawn: IntArray | None = None,
 ) -> ClientHits:
-    """Score one client's heads on the test set: :func:`client_hits` of its logits.
+    """Return the hits of one client's heads on the test set, see :func:`client_hits`.
 
     Args:
-        features: (B, S, D) of all test images, as this client's model sees them.
+        features: (B, S, D) of all test images, from this client's model.
         labels: (B,) int64.
-        heads: The client's heads in order, the primary one first.
-        predict: Fuses the streams.
-        class_counts: (C,) the client's training images per class.
+        heads: The client's heads by name, the primary head first.
+        predict: Function that fuses the streams.
+        class_counts: The client's class counts (C,).
         block_size: Images per block, as in :func:`score_generic`.
         test_mask: As in :func:`client_hits`.
         drawn: As in :func:`client_hits`.

@@ -1,4 +1,4 @@
-"""From counts to numbers: every metric of the table that an evaluation gives, by name."""
+"""Metrics of both views, computed from counts for every line of the table of metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from fedlt.evaluation.scores import GenericScores, PersonalScores
 
 
 def generic_metrics(scores: GenericScores, shots: ShotGroups) -> dict[str, Metric]:
-    """Cut every ``generic/...`` number from the scores.
+    """Return every ``generic/...`` metric of the global model, computed from its scores.
 
-    The first head is the primary one and the only one that is ``generic/accuracy`` and so on; its
-    streams, and any other head, have ``generic/<name>/accuracy``, ``/balanced`` and three groups,
-    for information only. An absent group is None; without a head everything is.
+    The first head is the primary head, which gives ``generic/accuracy`` and so on. The primary
+    head's streams, and all other heads, give ``generic/<name>/accuracy``, ``/balanced`` and the
+    three groups, for information only. Metrics of an empty group are None, and all metrics are None
+    without a head.
 
     Args:
         scores: Scores of the whole test set.
@@ -51,21 +52,22 @@ def personal_metrics(
     steps: npt.ArrayLike | None = None,
     has_generic: bool = True,
 ) -> dict[str, Metric]:
-    """Cut every ``personal/...`` number from the scores.
+    """Return every ``personal/...`` metric of the personal models, computed from the scores.
 
-    A name that ends with ``_held`` restricts the predictions of both models to the classes with
-    n_kc > 0. ``_test_held`` restricts them to the local test's classes; only ``reference`` has it.
-    Heads beside the primary one have ``personal/<head>/accuracy`` and ``accuracy_held``, for
-    information only.
+    In metrics ending with ``_held``, both models may only predict classes that the client holds
+    (n_kc > 0). In metrics ending with ``_test_held``, both may only predict classes of the local
+    test; only the view ``reference`` has these. Heads other than the primary head give
+    ``personal/<head>/accuracy`` and ``accuracy_held``, for information only.
 
     Args:
         scores: The evaluated clients' hits.
-        view: The view they were counted on; another one than ``sampled`` may be swapped in.
+        view: The view on which hits were counted, or another view on the same images (``exact``
+            and ``reference`` both use all test images).
         shots: The run's groups.
-        participated: (K,) True for clients sampled at least once; it is only counted: the rows of
-            the others are those of the model that they were scored with.
+        participated: (K,) True for clients sampled at least once; only counted, no client is left
+            out for it.
         steps: (K,) local steps that made the personal part since the last broadcast, if known.
-        has_generic: False: what compares with a generic model is None.
+        has_generic: False: metrics that compare with the global model are None.
 
     Returns:
         Plain floats, ints and None by name.
@@ -90,5 +92,5 @@ def personal_metrics(
 
 
 def _mask(name: str) -> str:
-    """Return the mask of predictions that a metric's name ends with; "" for none."""
+    """Return the ending of a metric's name that says the mask of predictions; "" for no mask."""
     return next((mask for mask in ("_test_held", "_held") if name.endswith(mask)), "")

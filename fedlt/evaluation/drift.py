@@ -1,6 +1,6 @@
-"""How far clients drift apart, whose images drive the gradient, and whether models agree.
+"""Diagnostics: client drift, the tail classes' share of the gradient, and agreement of models.
 
-Pure functions; names and formulas are in ``docs/metrics.md``, part "Diagnostics".
+Names and formulas are in ``docs/metrics.md``, part "Diagnostics".
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ def update_drift(
 ) -> dict[str, Metric]:
     """Return the size and the spread of client updates u_k = w_k - w, k = 1 to m.
 
-    ``drift_norm``: mean |u_k| / |w|; ``drift_spread``: sum |u_k - mean u|^2 / sum |u_k|^2, 0 where
-    all agree and 1 - 1/m where they are orthogonal and of one length: 1 - 1/(m D) with the gradient
-    diversity D of Yin et al., AISTATS 2018, arXiv:1706.05699. ``drift_cosine``: mean cosine over
-    pairs. None where it needs more clients or longer updates.
+    * ``drift_norm``: mean |u_k| / |w|.
+    * ``drift_spread``: sum |u_k - mean u|^2 / sum |u_k|^2. The value is 0 for equal updates, and
+      1 - 1/m for orthogonal updates of one length. In general the value is 1 - 1/(m D), with the
+      gradient diversity D of Yin et al., AISTATS 2018, arXiv:1706.05699.
+    * ``drift_cosine``: mean cosine over pairs of updates.
+
+    A value is None if there are too few clients, or if a length to divide by is zero.
 
     Args:
-        updates: The clients' trained tensors, by name.
-        start: The tensors that they started from; its names are compared.
+        updates: The trained tensors of each client, by name.
+        start: The tensors before training; only these names are compared.
     """
     names = sorted(start)
     first = _flat(start, names)
@@ -62,17 +65,17 @@ def _flat(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
 def tail_gradient(
     logits: Tensor, labels: Tensor, counts: IntArray, few: Sequence[int]
 ) -> dict[str, Metric]:
-    """Return the share of the cross-entropy's gradient that images of the few-classes make.
+    """Return the share of the cross-entropy's gradient that comes from images of the few classes.
 
-    An image's gradient by the logits is softmax(z) - e_y; g_c is the mean of its norm over class
-    c's images. ``tail_gradient``: sum of n_c g_c over the few-classes, over that of all classes;
-    ``tail_images``: the same share of the images n_c.
+    An image's gradient with respect to the logits is softmax(z) - e_y. g_c is the mean norm of this
+    gradient over images of class c. ``tail_gradient`` is the sum of n_c g_c over the few classes
+    divided by the sum over all classes. ``tail_images`` is the same ratio of the counts n_c alone.
 
     Args:
-        logits: (N, C) fused.
+        logits: (N, C) fused logits.
         labels: (N,) int64.
-        counts: (C,) training images n_c.
-        few: The few-classes.
+        counts: Class counts n_c (C,) of the training images.
+        few: Class ids of the few classes.
     """
     if not few:
         return {"tail_gradient": None, "tail_images": None}
@@ -96,16 +99,16 @@ def tail_gradient(
 def agreement(
     own: Sequence[Tensor], generic: Tensor, labels: Tensor, counts: Sequence[IntArray]
 ) -> Metric:
-    """Return how often personal and generic model predict the same class, right or wrong.
+    """Return the share of images for which personal and global model predict the same class.
 
-    For a client: the sum over classes of its share n_kc / n_k times the share of the class's test
-    images with equal predictions; then the mean over clients.
+    For client k, the share is the sum over classes c of n_kc / n_k times the share of equal
+    predictions among test images of class c. The result is the mean over clients.
 
     Args:
-        own: Per client the classes (B,) that its model predicts.
-        generic: (B,) those of the generic model.
+        own: For each client, the classes (B,) that its personal model predicts.
+        generic: The classes (B,) that the global model predicts.
         labels: (B,) int64.
-        counts: Per client its training images n_kc (C,).
+        counts: For each client, its class counts n_kc (C,).
     """
     size = len(counts[0]) if counts else 0
     images = torch.bincount(labels, minlength=size).double()

@@ -1,9 +1,10 @@
-"""The generic view: one model, the whole test set (``docs/metrics.md``, part "Generic view").
+"""Metrics of the generic view: the global model on the whole test set (``docs/metrics.md``).
 
-Recalls of classes weigh alike, images weigh alike in accuracy, likelihood and calibration; on a
-balanced test set the two are the same. A class without test images weighs nothing anywhere.
+In mean recalls, all classes have the same weight. In accuracy, likelihood and calibration error,
+all images have the same weight. On a balanced test set both weights are the same. A class without
+test images is left out of every metric.
 
-Calibration error after Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+The calibration error is that of Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
 arXiv:1706.04599, with 15 equal-width bins.
 """
 
@@ -17,7 +18,7 @@ import numpy as np
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.evaluation.scores import CONFIDENCE_UNIT, NLL_UNIT, GenericScores
 
-Metric = float | int | None  # a metric's value; None where it is not defined
+Metric = float | int | None  # value of a metric; None: not defined
 
 
 def _ratio(part: int, whole: int) -> float | None:
@@ -25,14 +26,14 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def mean(values: Sequence[Metric]) -> float | None:
-    """Return the mean; None where there is no value, or one of them is None."""
+    """Return the mean of the values; None if there is no value, or if any value is None."""
     present = [value for value in values if value is not None]
     is_whole = 0 < len(values) == len(present)
     return math.fsum(present) / len(values) if is_whole else None
 
 
 def recalls(confusion: IntArray) -> FloatArray:
-    """Return the (C,) recalls of a (C, C) confusion; NaN for a class without images."""
+    """Return the recalls (C,) in a confusion matrix (C, C); NaN for a class without images."""
     total = confusion.sum(axis=1)
     values = np.diagonal(confusion) / np.maximum(total, 1)
     return np.where(total > 0, values, np.nan)
@@ -46,7 +47,7 @@ def accuracy(confusion: IntArray, classes: Sequence[int] | None = None) -> float
         classes: True classes whose images count; predictions may name any class.
 
     Returns:
-        The share, or None without an image.
+        The share; None if there is no image.
     """
     rows = slice(None) if classes is None else list(classes)
     correct = np.diagonal(confusion)[rows]
@@ -54,17 +55,17 @@ def accuracy(confusion: IntArray, classes: Sequence[int] | None = None) -> float
 
 
 def mean_recall(confusion: IntArray, classes: Sequence[int] | None = None) -> float | None:
-    """Return the mean recall over those of ``classes`` (None: all) that have images.
+    """Return the mean recall over the classes in ``classes`` (None: all) that have images.
 
-    Recalls are added over a common denominator, in whole numbers: where the classes have equally
-    many images the mean is :func:`accuracy`, to the last bit.
+    Recalls are added as integers over a common denominator. For classes with equally many images
+    the mean therefore equals :func:`accuracy` to the last bit.
 
     Args:
         confusion: (C, C), rows are true classes.
         classes: True classes; predictions may name any class.
 
     Returns:
-        The mean, or None without an image.
+        The mean; None if there is no image.
     """
     rows = slice(None) if classes is None else list(classes)
     hits, images = np.diagonal(confusion)[rows].tolist(), confusion.sum(axis=1)[rows].tolist()
@@ -74,7 +75,7 @@ def mean_recall(confusion: IntArray, classes: Sequence[int] | None = None) -> fl
 
 
 def worst_class(confusion: IntArray, classes: Sequence[int] | None = None) -> float | None:
-    """Return the lowest recall of those of ``classes`` (None: all) that have images."""
+    """Return the lowest recall of the classes in ``classes`` (None: all) that have images."""
     seen = recalls(confusion)[slice(None) if classes is None else list(classes)]
     seen = seen[~np.isnan(seen)]
     return float(seen.min()) if seen.size else None
@@ -83,9 +84,9 @@ def worst_class(confusion: IntArray, classes: Sequence[int] | None = None) -> fl
 def mean_nll(
     scores: GenericScores, head: int, classes: Sequence[int] | None = None
 ) -> float | None:
-    """Return the mean of -log p(true class) in nats over the images of ``classes``.
+    """Return the mean of -log p(true class) in nats over the images of ``classes`` (None: all).
 
-    None without an image, or where one of them is not finite (a diverged model).
+    The result is None if there is no image, or if any value is not finite (a diverged model).
     """
     rows = slice(None) if classes is None else list(classes)
     if scores.nonfinite[head, rows].any():
@@ -99,8 +100,8 @@ def expected_calibration_error(
 ) -> float | None:
     """Return ECE = sum over bins b of (n_b / n) |accuracy_b - confidence_b|.
 
-    Bins are (i/15, (i+1)/15] of the predicted class's probability; n_b / n cancels against the
-    means, so the sum runs over ``|correct_b - sum of confidences_b| / n``.
+    The bins are (i/15, (i+1)/15] of the predicted class's probability. The factor n_b cancels, so
+    the sum is computed as ``|correct_b - sum of confidences in b| / n``.
 
     Args:
         scores: The scores.
@@ -108,7 +109,7 @@ def expected_calibration_error(
         classes: True classes whose images count; None: all.
 
     Returns:
-        A number in [0, 1], or None without an image.
+        A number in [0, 1]; None if there is no image.
     """
     rows = slice(None) if classes is None else list(classes)
     images = int(scores.bin_counts[head, rows].sum())
@@ -120,6 +121,6 @@ def expected_calibration_error(
 
 
 def nonfinite(scores: GenericScores, head: int, classes: Sequence[int] | None = None) -> int:
-    """Return the images of ``classes`` whose -log p(true class) is not finite."""
+    """Return the number of images of ``classes`` (None: all) with -log p(true class) not finite."""
     rows = slice(None) if classes is None else list(classes)
     return int(scores.nonfinite[head, rows].sum())

@@ -1,8 +1,9 @@
-"""The headline: which number of the generic view comes first, decided by the images scored on.
+"""Headline metric of the generic view, which depends on whether the scored images are balanced.
 
-On a balanced set accuracy is the mean recall, and comes first. On any other set a model that knows
-the large classes alone can have the highest accuracy, so ``generic/balanced`` comes first and the
-accuracy stands beside it. Tables, verdicts, searches, pages and progress lines all ask here.
+On a balanced set, accuracy equals the mean recall and is the headline. On any other set, a model
+that knows only the large classes can have the highest accuracy. There ``generic/balanced`` (mean
+recall) is the headline and accuracy is shown second. Tables, verdicts, searches, pages and progress
+lines all use this module.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 
 from fedlt.data.arrays import IntArray
 
-KEY = "scored_on"  # of a result: what :meth:`ScoredSet.to_json` returns
-_NAMED = 10  # classes that a line names
+KEY = "scored_on"  # key in a result of the dictionary from :meth:`ScoredSet.to_json`
+_NAMED = 10  # largest number of classes that a line names
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """The images that a run is scored on, counted by class: its test or its validation set."""
+    """Class counts of the images that a run is scored on: its test set or validation set."""
 
     counts: tuple[int, ...]  # (C,) images per class
     split: str = "final"  # final: the test set; tune: the validation set
@@ -33,34 +34,35 @@ class ScoredSet:
 
     @property
     def without(self) -> tuple[int, ...]:
-        """Class ids without an image: trained, counted, and of no weight in any mean."""
+        """Ids of classes without a scored image, which are left out of every mean."""
         return tuple(label for label, images in enumerate(self.counts) if images == 0)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words after ``generic/`` that sum up all classes, the headline first."""
+        """Names after ``generic/`` of the metrics over all classes, the headline first."""
         return ("accuracy",) if self.balanced else ("balanced", "accuracy")
 
     @property
     def columns(self) -> dict[str, str]:
-        """Heading -> word after ``generic/``, of the columns that sum up all classes."""
+        """Heading -> name after ``generic/``, for the table columns over all classes."""
         return {"all": "accuracy"} if self.balanced else {word: word for word in self.words}
 
     @property
     def headlines(self) -> dict[str, str]:
-        """View -> the metric that comes first in it.
+        """View -> the view's headline metric.
 
-        A personal accuracy weighs recalls by the client's own mix, so no test set tilts it.
+        Personal accuracy weights recalls by the client's own class mix, so an unbalanced test set
+        does not distort this accuracy.
         """
         return {"generic": f"generic/{self.words[0]}", "personal": "personal/accuracy"}
 
     @property
     def name(self) -> str:
-        """``test set`` or ``validation set``."""
+        """Name of the scored images: ``test set`` or ``validation set``."""
         return "validation set" if self.split == "tune" else "test set"
 
     def told(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Return the headlines that ``metrics`` has, as ``generic 61.2 %``."""
+        """Return the headlines in ``metrics`` as texts, such as ``generic 61.2 %``."""
         named = {view: (name, metrics.get(name)) for view, name in self.headlines.items()}
         known = {view: (name, value) for view, (name, value) in named.items() if value is not None}
         return [
@@ -69,10 +71,10 @@ class ScoredSet:
         ]
 
     def note(self, class_names: Sequence[str] = ()) -> str:
-        """Return one line about a set that is not balanced; "" for one that is.
+        """Return one line about an unbalanced set; "" for a balanced set.
 
         Args:
-            class_names: (C,) names to call the classes by; their ids where there are none.
+            class_names: (C,) names of the classes; empty: class ids are shown.
         """
         if self.balanced:
             return ""
@@ -93,7 +95,7 @@ class ScoredSet:
 
     @classmethod
     def of(cls, labels: IntArray, num_classes: int, split: str) -> ScoredSet:
-        """Count the images by their labels (M,)."""
+        """Return the class counts of images with labels (M,)."""
         return cls(tuple(np.bincount(labels, minlength=num_classes).tolist()), split)
 
     def to_json(self) -> dict[str, Any]:
@@ -103,31 +105,31 @@ class ScoredSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], split: str) -> ScoredSet:
-        """Rebuild the set from :meth:`to_json`'s dictionary."""
+        """Return the set stored in a dictionary of :meth:`to_json`."""
         return cls(tuple(int(images) for images in value["counts"]), split)
 
 
 def scored_set(result: Mapping[str, Any]) -> ScoredSet:
-    """Return the images that a result's numbers are counted on, as the result tells them.
+    """Return the class counts of the images behind a result's metrics.
 
     Args:
-        result: The content of ``result.json``; one that tells no counts stands for a balanced set.
+        result: Content of ``result.json``; without class counts, the set counts as balanced.
     """
     split = str(result.get("split", "final"))
     return ScoredSet.from_json(result.get(KEY) or {"counts": []}, split)
 
 
 def headlines(result: Mapping[str, Any]) -> dict[str, str]:
-    """Return view -> the metric that comes first in it, for the images of a result."""
+    """Return view -> headline metric, for the images that a result was scored on."""
     return scored_set(result).headlines
 
 
 def mass_note(results: Sequence[Mapping[str, Any]], which: str) -> str:
-    """Return one line about what classes without test images cost the personal view; "" for none.
+    """Return one line on how classes without test images affect the personal view; "" if not.
 
     Args:
-        results: Of one row, one a seed.
-        which: A moment of theirs.
+        results: Results of one setting, one per seed.
+        which: Part of each result to read, such as ``final`` or ``last_k``.
     """
     parts = []
     if lost := _mean_over_seeds(results, which, "personal/mass_lost"):
@@ -143,6 +145,6 @@ def mass_note(results: Sequence[Mapping[str, Any]], which: str) -> str:
 
 
 def _mean_over_seeds(results: Sequence[Mapping[str, Any]], which: str, metric: str) -> float:
-    """Return a metric's mean over the seeds; 0 stands for one that a run does not have."""
+    """Return a metric's mean over the seeds; a run without the metric counts as 0."""
     found = [(result.get(which) or {}).get(metric) or 0.0 for result in results]
     return sum(found) / max(len(found), 1)

@@ -1,16 +1,18 @@
-"""The clients' local test: how each client's own class mix re-weights the test set.
+"""The clients' local tests: the test set re-weighted by each client's own class mix.
 
-No client owns test images. Its personal accuracy is ``sum over c of w_kc a_k(c)``, where a_k(c) is
-the recall of its model on test images of class c, and the view says what w_kc is and which images
-a_k(c) is measured on:
+No client owns test images. The personal accuracy of client k is ``sum over c of w_kc a_k(c)``,
+where a_k(c) is the recall of the client's model on test images of class c. The view defines the
+weights w_kc and the images for a_k(c):
 
     exact      w_kc = n_kc / n_k, all test images of c: no sampling, no rounding
     sampled    m_kc images of c are drawn in proportion; w_kc = m_kc / m_k, on the drawn images
-    reference  t_kc = floor(T n_kc / N), at most the pool; w_kc = t_kc / t_k, all test images of c
+    reference  t_kc = floor(T n_kc / N), at most the test images of c; w_kc = t_kc / t_k, all test
+               images of c
 
-Of a class without test images n_kc is taken as 0: its weight goes to the client's other classes.
-``reference`` is FedLoGe's rule (Xiao et al., ICLR 2024): small classes fall to zero, large clients
-get large tests, and its mask of the classes with t_kc > 0 comes from test labels.
+Here n_kc are the client's training images of class c, N those of all clients and classes, and T the
+number of test images. For a class without test images, n_kc counts as 0, and the client's other
+classes get its weight. ``reference`` is FedLoGe's rule (Xiao et al., ICLR 2024): small classes get
+weight zero, large clients get large tests, and the mask of classes with t_kc > 0 uses test labels.
 """
 
 from __future__ import annotations
@@ -39,21 +41,21 @@ class LocalTest:
     scheme: Literal["exact", "sampled", "reference"]
     client_counts: IntArray  # (K, C) training images n_kc
     test_counts: IntArray  # (C,) images per class in the test set
-    local_counts: IntArray  # (K, C) n_kc, m_kc or t_kc: what the weights are proportional to
-    seed: int = 0  # keys the draw of ``sampled``
+    local_counts: IntArray  # (K, C) n_kc, m_kc or t_kc; weights are proportional to these
+    seed: int = 0  # seed of the draw of ``sampled``
 
     @property
     def num_clients(self) -> int:
-        """K, the number of clients in the population."""
+        """Number of clients in the population, K."""
         return len(self.client_counts)
 
     @property
     def weights(self) -> FloatArray:
-        """(K, C) class weights w_kc; a row sums to 1, or to 0 for a client with an empty view."""
+        """Class weights w_kc (K, C); rows sum to 1, or to 0 for a client with an empty view."""
         return self.weights_of(np.arange(self.num_clients))
 
     def weights_of(self, cids: IntArray) -> FloatArray:
-        """(E, C) the rows of :attr:`weights` of some clients."""
+        """Return the rows (E, C) of :attr:`weights` for some clients."""
         counts = self.local_counts[cids]
         total = counts.sum(axis=1, keepdims=True)
         weights: FloatArray = counts / np.maximum(total, 1)
@@ -61,41 +63,41 @@ class LocalTest:
 
     @property
     def scored_images(self) -> IntArray:
-        """(K, C) test images that a_k(c) is measured on: the denominators of the recalls."""
+        """Number of test images behind each a_k(c), (K, C): the denominators of the recalls."""
         if self.scheme == "sampled":
             return self.local_counts
         return np.broadcast_to(self.test_counts, self.client_counts.shape)
 
     def test_mask(self, cid: int) -> BoolArray | None:
-        """(C,) classes in client ``cid``'s local test under ``reference``, otherwise None."""
+        """Return the mask (C,) of classes in a client's local test for ``reference``, else None."""
         return self.local_counts[cid] > 0 if self.scheme == "reference" else None
 
     def groups(self, cid: int, shots: ShotGroups) -> ShotGroups:
-        """Return client ``cid``'s groups: the run's, under ``reference`` 75 / 95 % of its t_kc."""
+        """Return a client's class groups: the run's; for ``reference`` cumulative ones of t_kc."""
         return cumulative_groups(self.local_counts[cid]) if self.scheme == "reference" else shots
 
 
 def floor_counts(client_counts: npt.ArrayLike, num_images: int) -> IntArray:
-    """Return t_kc = floor(num_images * n_kc / N), before the cap at the pool; (K, C) int64."""
+    """Return t_kc = floor(num_images * n_kc / N), not yet capped at the test images; (K, C)."""
     counts = np.asarray(client_counts, dtype=np.int64)
     return num_images * counts // max(int(counts.sum()), 1)
 
 
 def proportional_counts(counts: npt.ArrayLike, pool: npt.ArrayLike, *, seed: int) -> IntArray:
-    """Return how many images of each class make the clients' ``sampled`` local tests.
+    """Return the number of images of each class in the clients' ``sampled`` local tests.
 
-    A client's test is the largest that keeps its mix without drawing an image twice: its size is
-    M = floor(min over c of pool_c / q_c), shared out by largest remainders. Equal remainders are
-    put in order by chance, for each client anew, so that no class gains by its id.
+    A client's test is the largest one that keeps the client's class mix q without drawing an image
+    twice. Its size M = floor(min over c of pool_c / q_c) is divided among classes by largest
+    remainders. Ties are broken at random for each client, so that no class gains by its id.
 
     Args:
-        counts: (K, C) training images of the clients, or (C,) of one.
+        counts: (K, C) training images of all clients, or (C,) of one client.
         pool: (C,) test images per class.
-        seed: Keys the order of equal remainders.
+        seed: Seed of the order of ties.
 
     Returns:
-        int64 of the same shape, summing to M, none above the pool; zeros for a client without
-        images.
+        int64 of the same shape; each client's row sums to M, and no entry is above the pool. The
+        row of a client without images is zero.
     """
     limit = np.asarray(pool, dtype=np.int64)
     held = np.where(limit > 0, np.asarray(counts, dtype=np.int64), 0)
@@ -119,13 +121,13 @@ def local_test(
     scheme: str = "exact",
     seed: int = 0,
 ) -> LocalTest:
-    """Build a view of the clients' local tests. Classes without a test image weigh nothing.
+    """Return a view of the clients' local tests. Classes without a test image have weight 0.
 
     Args:
         client_counts: (K, C) training images per client and class.
         test_counts: (C,) images per class in the test (or validation) set.
         scheme: ``exact``, ``sampled`` or ``reference``.
-        seed: The run's seed; keys which images ``sampled`` draws, the same for every method.
+        seed: The run's seed; every method with this seed has the same images for ``sampled``.
 
     Raises:
         FedltError: For an unknown scheme.
@@ -146,7 +148,7 @@ def local_test(
 
 
 def _draw(labels: IntArray, counts: IntArray, generator: np.random.Generator) -> IntArray:
-    """Draw ``counts[c]`` positions of each class c without replacement, sorted."""
+    """Return ``counts[c]`` rows of each class c, drawn without replacement, sorted."""
     parts = [
         generator.choice(np.flatnonzero(labels == c), counts[c], replace=False)
         for c in np.flatnonzero(counts)
@@ -155,9 +157,9 @@ def _draw(labels: IntArray, counts: IntArray, generator: np.random.Generator) ->
 
 
 def draw_images(view: LocalTest, cid: int, labels: npt.ArrayLike) -> IntArray | None:
-    """Return the positions of client ``cid``'s test images under ``sampled``, otherwise None.
+    """Return the rows of a client's test images for the view ``sampled``; None for other views.
 
-    A pure function of (seed, cid): the same images in every round, for every method and engine.
+    The images depend on the seed and the client only, not on round, method or engine.
 
     Args:
         view: The view.
@@ -165,7 +167,7 @@ def draw_images(view: LocalTest, cid: int, labels: npt.ArrayLike) -> IntArray | 
         labels: (B,) labels of the test set.
 
     Returns:
-        (M,) sorted int64 positions, or None where a view uses all images.
+        (M,) sorted int64 rows; None if the view uses all images.
     """
     if view.scheme != "sampled":
         return None
@@ -174,14 +176,14 @@ def draw_images(view: LocalTest, cid: int, labels: npt.ArrayLike) -> IntArray | 
 
 
 def cap_images(labels: npt.ArrayLike, per_class: int, *, seed: int) -> IntArray:
-    """Return the sorted positions of at most ``per_class`` images of each class (keyed draw).
+    """Return the sorted rows of at most ``per_class`` images of each class, drawn at random.
 
-    For personal evaluations that must be cheap: the same images for every method of a comparison.
+    The cap makes personal evaluations cheaper. All methods with one seed get the same images.
 
     Args:
         labels: (B,) labels of the test set.
-        per_class: The cap, >= 1.
-        seed: Keys the draw.
+        per_class: Largest number of images per class, >= 1.
+        seed: Seed of the draw.
     """
     array = np.asarray(labels, dtype=np.int64)
     counts = np.minimum(np.bincount(array), per_class)
@@ -189,12 +191,12 @@ def cap_images(labels: npt.ArrayLike, per_class: int, *, seed: int) -> IntArray:
 
 
 def evaluated_clients(num_clients: int, clients: Literal["all"] | int, *, seed: int) -> IntArray:
-    """Return the sorted ids of the clients whose personal models are scored (keyed draw).
+    """Return the sorted ids of the clients whose personal models are scored.
 
     Args:
         num_clients: K.
-        clients: ``"all"``, or how many; more than K is all.
-        seed: The run's seed: the same clients in every round and for every method.
+        clients: ``"all"``, or a number of clients to draw at random; a number above K means all.
+        seed: The run's seed; rounds and methods with one seed score the same clients.
     """
     if clients == "all" or clients >= num_clients:
         return np.arange(num_clients, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""The table of metrics: every number of a run, where it is computed, and what it says.
+"""The table of metrics: name, heading, unit, function and meaning of every number of a run.
 
 In a name <group> stands for many, medium and few; <head> for a head's or a stream's name, <prior>
 for a test prior, <b> for a block, <d> for a number of directions, <word> for a method's own name.
-``docs/metrics.md`` has a row with the formula for each; a test compares the two.
+``docs/metrics.md`` has a row with the formula of each metric; a test compares table and page.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ Unit = Literal["share", "count", "nats", "degrees", "number"]
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One line of the table."""
+    """One line of the table of metrics."""
 
     name: str  # as in rounds.jsonl
-    heading: str  # of a column
+    heading: str  # heading of the metric's column in tables
     unit: Unit
-    of: Callable[..., Any] | str  # what computes it; or the module that counts it
+    of: Callable[..., Any] | str  # function that computes the metric; or module that counts it
     meaning: str  # one plain sentence
-    best: Literal["max", "min", ""] = "max"  # over rounds; "": how much, not how good
-    signed: bool = False  # shown with its sign
-    uses_generic: bool = False  # a number of the personal view that rests on the generic model, too
+    best: Literal["max", "min", ""] = "max"  # best value over rounds; "": neither (a count)
+    signed: bool = False  # True: shown with its sign
+    uses_generic: bool = False  # True: a personal metric that also needs the global model
 
     def value(self, *given: object) -> Metric:
-        """Return the number that the function gives; its arguments are those of its module."""
+        """Return the metric's value: the function ``of``, called with the arguments."""
         assert callable(self.of)
         found: Metric = self.of(*given)
         return found
 
 
 def _of_confusion(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a metric of one head's scores from a metric of a confusion matrix (C, C)."""
+    """Return a function of scores and head, made from a function of a confusion matrix (C, C)."""
 
     def metric(scores: GenericScores, head: int, classes: Sequence[int] | None) -> Metric:
         value: Metric = function(scores.confusion[head], classes)
@@ -239,14 +239,14 @@ METRICS = (
 
 
 def expand(prefix: str, groups: Iterable[str]) -> Iterator[tuple[str, MetricSpec, str]]:
-    """Yield the names under a prefix with their lines; a group's names stand together.
+    """Yield the metrics under a prefix, with <group> replaced; each group's metrics come together.
 
     Args:
-        prefix: What stands before the last word, such as ``generic`` or ``personal/<head>``.
-        groups: The class groups that <group> becomes.
+        prefix: Part of the name before the last ``/``, such as ``generic`` or ``personal/<head>``.
+        groups: Class groups that replace <group>.
 
     Yields:
-        A name, its line, and its group; "" for a name without <group>.
+        A name, its line of the table, and its group; "" for a name without <group>.
     """
     known = [one for one in METRICS if one.name.rpartition("/")[0] == prefix]
     lines = [one for one in known if "<prior>" not in one.name]
@@ -258,7 +258,7 @@ def expand(prefix: str, groups: Iterable[str]) -> Iterator[tuple[str, MetricSpec
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    """Return what matches the names that a line stands for; <group> and so on are its groups."""
+    """Return a pattern of all names that a line stands for; <group>, <head> ... are captured."""
     named = name.replace("<group>", f"(?P<group>{'|'.join(GROUPS)})")
     return re.compile(re.sub("(?<!P)<([a-z]+)>", "(?P<\\1>[^/]+)", named))
 
@@ -275,16 +275,16 @@ def _line(name: str) -> tuple[MetricSpec, dict[str, str]]:
 
 
 def spec_of(name: str) -> MetricSpec:
-    """Return the line of a metric's name; an unknown one has its own name as heading."""
+    """Return the table's line for a metric's name; an unknown name gets a line with itself."""
     return _line(name)[0]
 
 
 def heading_of(name: str) -> str:
-    """Return the heading of a column of a metric, such as ``few`` for ``personal/few``."""
+    """Return the heading of a metric's column, such as ``few`` for ``personal/few``."""
     one, parts = _line(name)
     return re.sub("<([a-z]+)>", lambda part: parts[part[1]], one.heading)
 
 
 def by_heading(*names: str) -> dict[str, str]:
-    """Return heading -> name of some metrics, in the given order."""
+    """Return heading -> name for some metrics, in the given order."""
     return {heading_of(name): name for name in names}

@@ -1,9 +1,10 @@
-"""The personal view: every client's model on its own class mix (``docs/metrics.md``, same part).
+"""Metrics of the personal view: every client's model on its own class mix (``docs/metrics.md``).
 
-Notation of the docstrings: n_kc training images of class c at client k; w_kc the view's weights
-(``exact``: n_kc / n_k); a_kc the recall of client k's model on test images of class c, g_kc that of
-the primary generic model on the same images; A_k = sum over c of w_kc a_kc, G_k likewise. Means run
-over the scored clients, those whose view is not empty; the others are ``personal/excluded``.
+Notation: n_kc are the training images of class c at client k, and w_kc the view's weights
+(``exact``: n_kc / n_k). a_kc is the recall of client k's model on test images of class c, and g_kc
+the recall of the global model on the same images. A_k = sum over c of w_kc a_kc is the personal
+accuracy, G_k = sum over c of w_kc g_kc the global model's. Means run over the scored clients, whose
+view is not empty; the number of the others is ``personal/excluded``.
 """
 
 from __future__ import annotations
@@ -22,53 +23,53 @@ from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.scores import PersonalScores
 
-ROUNDING = 1e-12  # accuracies of a client closer than this are equal
+ROUNDING = 1e-12  # two accuracies of a client that differ by less count as equal
 
 
 @dataclass(frozen=True)
 class ScoredClients:
-    """The scored clients' rows, E of them, under one mask of predictions; C classes."""
+    """Counts of E scored clients, under one mask of predictions; C classes."""
 
     weights: FloatArray  # (E, C) w_kc
     images: IntArray  # (E, C) denominators of the recalls
     counts: IntArray  # (E, C) n_kc
     tested: BoolArray  # (C,) classes that have test images
-    groups: dict[str, BoolArray]  # (E, C) membership, by group name
-    few: tuple[int, ...]  # the few-classes
-    head_hits: IntArray  # (E, P, C) of the personal heads
-    generic_hits: IntArray  # (E, C) of the primary generic model
-    excluded: int  # evaluated clients without a row: their view is empty
+    groups: dict[str, BoolArray]  # (E, C) mask of classes in the group, by group name
+    few: tuple[int, ...]  # class ids of the few classes
+    head_hits: IntArray  # (E, P, C) hits of the P personal heads
+    generic_hits: IntArray  # (E, C) hits of the global model's primary head
+    excluded: int  # number of evaluated clients left out, since their view is empty
     participated: BoolArray  # (K,) clients of the population sampled at least once
     steps: FloatArray | None  # (E,) local steps that made the personal part; None: not known
-    head: int = 0  # which personal head
+    head: int = 0  # index of the personal head that :attr:`hits` reads
 
     @property
     def hits(self) -> IntArray:
-        """(E, C) of the personal head."""
+        """Hits (E, C) of the chosen personal head."""
         return self.head_hits[:, self.head]
 
     def recalls(self, hits: IntArray) -> FloatArray:
-        """(E, C) hits over images; 0 where there is no image (and no weight)."""
+        """Return hits / images (E, C); 0 for a class without images (its weight is 0 too)."""
         return hits / np.maximum(self.images, 1)
 
     def accuracies(self, hits: IntArray) -> FloatArray:
-        """(E,) A_k = sum over c of w_kc a_kc."""
+        """Return accuracies (E,) on the clients' class mixes: sum over c of w_kc * recall."""
         values: FloatArray = (self.weights * self.recalls(hits)).sum(axis=1)
         return values
 
     @cached_property
     def own(self) -> FloatArray:
-        """(E,) A_k of the personal models."""
+        """Accuracies A_k (E,) of the personal models."""
         return self.accuracies(self.hits)
 
     @cached_property
     def gains(self) -> FloatArray:
-        """(E,) A_k - G_k, from differences of recalls so that equal hits give exactly 0."""
+        """Gains A_k - G_k (E,), from differences of hits, so that equal hits give exactly 0."""
         return self.accuracies(self.hits - self.generic_hits)
 
     @cached_property
     def owns_few(self) -> BoolArray | None:
-        """(E,) True for clients that hold an image of a few-class; None: there is no such class."""
+        """Mask (E,) of clients that hold an image of a few class; None without few classes."""
         owns: BoolArray = self.counts[:, list(self.few)].sum(axis=1) > 0
         return owns if self.few else None
 
@@ -116,7 +117,7 @@ def worst(clients: ScoredClients) -> Metric:
 
 
 def std(clients: ScoredClients) -> Metric:
-    """Return the standard deviation of A_k over clients (of a population: divided by E)."""
+    """Return the standard deviation of A_k over clients (population: divided by E)."""
     return float(clients.own.std()) if clients.own.size else None
 
 
@@ -128,7 +129,10 @@ def balanced(clients: ScoredClients) -> Metric:
 
 
 def group_accuracy(clients: ScoredClients, group: str) -> Metric:
-    """Return the mean, over clients with mass in a group, of sum of w_kc a_kc / sum of w_kc."""
+    """Return the mean accuracy in a group: sum of w_kc a_kc / sum of w_kc over its classes c.
+
+    The mean runs over clients with some weight w_kc in the group.
+    """
     inside = clients.weights * clients.groups[group]
     mass = inside.sum(axis=1)
     owners = mass > 0
@@ -136,14 +140,14 @@ def group_accuracy(clients: ScoredClients, group: str) -> Metric:
 
 
 def group_clients(clients: ScoredClients, group: str) -> Metric:
-    """Return the number of clients with mass in a group."""
+    """Return the number of clients with some weight w_kc in a group."""
     return int(((clients.weights * clients.groups[group]).sum(axis=1) > 0).sum())
 
 
 def majority_guess(clients: ScoredClients) -> Metric:
     """Return the mean accuracy of always guessing the client's largest class: w_kc at argmax n_kc.
 
-    The largest of those that have test images: the view's mix, like w_kc, knows no others.
+    Only classes with test images are considered, as for w_kc.
     """
     if len(clients.counts) == 0:
         return None
@@ -167,17 +171,17 @@ def hurt(clients: ScoredClients) -> Metric:
 
 
 def gain_few_owners(clients: ScoredClients) -> Metric:
-    """Return the mean of gain_k over the clients that hold an image of a few-class."""
+    """Return the mean of gain_k over the clients that hold an image of a few class."""
     return None if clients.owns_few is None else _mean(clients.gains[clients.owns_few])
 
 
 def gain_others(clients: ScoredClients) -> Metric:
-    """Return the mean of gain_k over the clients that hold no image of a few-class."""
+    """Return the mean of gain_k over the clients that hold no image of a few class."""
     return None if clients.owns_few is None else _mean(clients.gains[~clients.owns_few])
 
 
 def few_owners(clients: ScoredClients) -> Metric:
-    """Return the number of clients that hold an image of a few-class."""
+    """Return the number of clients that hold an image of a few class."""
     return None if clients.owns_few is None else int(clients.owns_few.sum())
 
 
@@ -213,11 +217,11 @@ def steps(clients: ScoredClients) -> Metric:
 
 
 def client_accuracies(scores: PersonalScores, view: LocalTest) -> FloatArray:
-    """Return (E, H) A_k per evaluated client and head, without a mask; NaN for an empty view.
+    """Return A_k (E, H) by evaluated client and head, without a mask; NaN for an empty view.
 
     Args:
         scores: The evaluated clients' hits.
-        view: The view they were counted on.
+        view: The view on which the hits were counted.
     """
     _check(scores, view)
     weights, images = view.weights_of(scores.cids), view.scored_images[scores.cids]
@@ -226,11 +230,11 @@ def client_accuracies(scores: PersonalScores, view: LocalTest) -> FloatArray:
 
 
 def client_recalls(scores: PersonalScores, view: LocalTest) -> FloatArray:
-    """Return (E, C) a_kc of the primary head, without a mask; NaN for a class without images.
+    """Return a_kc (E, C) of the primary head, without a mask; NaN for a class without images.
 
     Args:
         scores: The evaluated clients' hits.
-        view: The view they were counted on.
+        view: The view on which the hits were counted.
     """
     _check(scores, view)
     images = view.scored_images[scores.cids]
@@ -245,7 +249,7 @@ def scored_clients(
     participated: npt.ArrayLike,
     steps: npt.ArrayLike | None = None,
 ) -> dict[str, ScoredClients]:
-    """Return the scored clients by mask: "" none, ``_held``, and ``_test_held`` if it was counted.
+    """Return the scored clients by mask: "" (no mask), ``_held``, and ``_test_held`` if counted.
 
     Arguments and errors are those of :func:`fedlt.evaluation.cutting.personal_metrics`.
     """
@@ -279,10 +283,10 @@ def scored_clients(
 def coverage_metrics(
     participated: npt.ArrayLike, client_counts: npt.ArrayLike, shots: ShotGroups
 ) -> dict[str, Metric]:
-    """Return what training has seen so far.
+    """Return the shares of clients and of few-class images that training has seen so far.
 
-    ``train/coverage`` = share of clients sampled at least once; ``train/coverage_few`` = share of
-    the few-classes' training images that those clients hold (None without a few group).
+    ``train/coverage`` is the share of clients sampled at least once. ``train/coverage_few`` is the
+    share of the few classes' training images that these clients hold (None without few classes).
 
     Args:
         participated: (K,) True for clients sampled at least once.

@@ -1,6 +1,6 @@
-"""Accuracy under other test priors than the balanced one, cut from a confusion matrix.
+"""Accuracy under shifted test priors, computed from a confusion matrix without new images.
 
-The test-agnostic protocol of Zhang et al., "Self-Supervised Aggregation of Diverse Experts for
+The protocol is that of Zhang et al., "Self-Supervised Aggregation of Diverse Experts for
 Test-Agnostic Long-Tailed Recognition" (SADE), NeurIPS 2022, arXiv:2107.09249: the test mix is
 long-tailed in the training order (forward), uniform, or long-tailed in reverse (backward).
 """
@@ -25,7 +25,7 @@ TEST_PRIORS = (  # (name, direction, imbalance factor), from forward to backward
 def shifted_prior(
     class_counts: npt.ArrayLike, *, direction: str, imbalance_factor: float = 1.0
 ) -> FloatArray:
-    """Return an exponential test prior: p of the class of rank r is IF^(-r/(C-1)), normalised.
+    """Return an exponential test prior: the class of rank r has IF^(-r/(C-1)), normalised.
 
     Args:
         class_counts: (C,) training counts; rank 0 is the largest class, ties by class id.
@@ -59,14 +59,15 @@ def prior_metrics(
 ) -> dict[str, Metric]:
     """Return both views' accuracies under every test prior of :data:`TEST_PRIORS`.
 
-    ``generic/under_<prior>`` is the generic model's; ``personal/under_<prior>`` the mean over
-    clients of sum over c of prior_c a_kc: what the personal models know of all classes.
+    ``generic/under_<prior>`` is the accuracy of the global model. ``personal/under_<prior>`` is the
+    mean over clients of sum over c of prior_c a_kc. Here the prior replaces the client's class mix,
+    so this metric shows how well personal models know all classes.
 
     Args:
         class_counts: (C,) training counts.
-        confusion: (C, C) of the generic model; None: there is none.
-        client_recalls: (E, C) of the personal models; None: they were not scored.
-        test_counts: (C,) test images; of a class without one the prior goes to the others.
+        confusion: (C, C) of the global model; None if there is no global model.
+        client_recalls: (E, C) of the personal models; None if they were not scored.
+        test_counts: (C,) test images; a class without test images gives its prior to the others.
     """
     known = np.asarray(test_counts) > 0
     metrics: dict[str, Metric] = {}
@@ -85,15 +86,15 @@ def accuracy_under(confusion: IntArray, prior: npt.ArrayLike) -> float:
 
     Args:
         confusion: (C, C), rows are true classes, from any test set.
-        prior: (C,) summing to 1; 0 for a class that the test set has no image of.
+        prior: (C,) summing to 1; 0 for a class without a test image.
     """
     return _mean_under(recalls(confusion)[None], np.asarray(prior, dtype=np.float64))
 
 
 def _mean_under(rows: FloatArray, prior: FloatArray) -> float:
-    """Return the mean over rows (E, C) of recalls weighed by ``prior``; classes at 0 are not read.
+    """Return the mean over rows (E, C) of the recalls' sum weighted by ``prior``.
 
-    NaN where a class that weighs something has no recall.
+    The mean is NaN if a class with a prior above 0 has no recall.
     """
     weighs = prior > 0
     return float((rows[:, weighs] @ prior[weighs]).mean())

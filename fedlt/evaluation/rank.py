@@ -1,4 +1,4 @@
-"""How many directions features spread over: pure (``docs/metrics.md``)."""
+"""Diagnostics: number of directions over which features spread (``docs/metrics.md``)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 from fedlt.evaluation.generic import Metric
 
 DIRECTIONS = (1, 5, 10)  # numbers d of principal directions
-_ROUNDING = 1e-6  # of single precision, against the features' length
+_ROUNDING = 1e-6  # relative rounding error of single precision
 
 
 def variance_shares(features: Tensor, directions: Sequence[int] = DIRECTIONS) -> list[Metric]:
     """Return the share of the variance of features in their first d principal directions.
 
-    With l_1 >= l_2 >= ... the eigenvalues of the features' covariance, it is the sum of the first d
-    of them over the sum of all. Features of rank r have 1 from d = r upwards.
+    The share is the sum of the d largest eigenvalues of the features' covariance, divided by the
+    sum of all eigenvalues. Features of rank r have the share 1 for every d >= r.
 
     Args:
         features: (N, D).
         directions: The numbers d.
 
     Returns:
-        A share in [0, 1] for each d; None where all rows are equal but for rounding, or not finite.
+        A share in [0, 1] for each d; None if all rows are equal up to rounding, or not finite.
     """
     rows = features.double()
     centred = rows - rows.mean(dim=0)
     wide = len(rows) < rows.shape[1]
-    products = centred @ centred.T if wide else centred.T @ centred  # of the smaller side
+    products = centred @ centred.T if wide else centred.T @ centred  # the smaller of the two
     total = products.trace()
     if not bool(total > _ROUNDING**2 * rows.square().sum()):  # False for NaN, too
         return [None for _ in directions]
@@ -41,11 +41,11 @@ def variance_shares(features: Tensor, directions: Sequence[int] = DIRECTIONS) ->
 
 
 def rank_metrics(features: Tensor, streams: Sequence[str]) -> dict[str, Metric]:
-    """Return ``block_<b>/<stream>/variance_<d>``, blocks counted from 1.
+    """Return the metrics ``block_<b>/<stream>/variance_<d>``, with blocks counted from 1.
 
     Args:
         features: (N, L, S, D) after each of L blocks.
-        streams: Names of the S streams; (): a single one, called ``features``.
+        streams: Names of the S streams; (): a single stream, called ``features``.
     """
     names = streams or ("features",)
     return {

@@ -1,4 +1,4 @@
-"""What a worker is asked to score, and what it answers. Both travel between processes."""
+"""Requests to score models, and the workers' answers. Both travel between processes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from fedlt.evaluation.scores import ClientHits, GenericScores
 
 @dataclass(frozen=True)
 class ClientRequest:
-    """One client: its personal model, and the generic model on its view, are to be scored."""
+    """Request to score one client's personal model, and the global model on the client's view."""
 
     cid: int
-    personal: Mapping[str, Tensor] | None  # None: leave the personal model out
-    base: bool = True  # score the primary generic head under this client's masks
+    personal: Mapping[str, Tensor] | None  # personal tensors; None: do not score this model
+    base: bool = True  # True: score the global model's primary head under this client's masks
     refreshed: Mapping[str, Tensor] = field(default_factory=dict)  # shared tensors trained since
-    steps: int = 0  # local steps that this training took
+    steps: int = 0  # local steps of the training behind ``refreshed``
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Score models on the test images ``start`` to ``stop``."""
+    """Request to score models on the test images ``start`` to ``stop``."""
 
     round: int
     broadcast: Mapping[str, Tensor]
     fixed: Mapping[str, Tensor]
-    private_mean: Mapping[str, Tensor]  # personal model tensors that the generic model borrows
+    private_mean: Mapping[str, Tensor]  # values of personal tensors in the global model
     start: int
     stop: int
-    generic: bool  # score the generic heads
-    keep_logits: bool  # and return their logits
+    generic: bool  # True: score the global model's heads
+    keep_logits: bool  # True: also return the logits of these heads
     clients: tuple[ClientRequest, ...]
     global_counts: tuple[int, ...] | None = None  # (C,) class counts that a refresh may use
 
@@ -43,5 +43,5 @@ class Scores:
 
     generic: GenericScores | None
     clients: dict[int, tuple[ClientHits | None, ClientHits | None]] = field(default_factory=dict)
-    # per client: its own heads', and the primary generic head's; None where not asked for
-    steps: dict[int, int] = field(default_factory=dict)  # per client: that tuned it for scoring
+    # by client: hits of its own heads, and of the global model's primary head; None: not asked for
+    steps: dict[int, int] = field(default_factory=dict)  # by client: steps of tuning for scoring

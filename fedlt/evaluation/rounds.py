@@ -1,6 +1,6 @@
-"""Which round a number is taken from: final, last_k, selected, best_on_test; pure functions.
+"""Summaries of a run over its rounds: final, last_k, selected, best_on_test.
 
-Rounds count from 1 to ``rounds``; a record is one line of ``rounds.jsonl``: ``round`` and metrics.
+Rounds count from 1 to ``rounds``. A record is one line of ``rounds.jsonl``: ``round`` and metrics.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ def last_rounds(rounds: int) -> list[int]:
 def rounds_to_evaluate(
     rounds: int, *, every: int, personal_every: int | None = None, chosen: int | None = None
 ) -> tuple[set[int], set[int]]:
-    """Return the rounds after which the generic and the personal view are scored.
+    """Return the rounds after which the generic view is scored, and those for the personal view.
 
-    Every ``every``-th and ``personal_every``-th round, and the last k for both views. Personal
-    rounds are generic rounds too, since ``personal/generic`` needs both.
+    The generic view is scored every ``every`` rounds, the personal view every ``personal_every``
+    rounds, and both in the last k rounds. A round of the personal view is also a round of the
+    generic view, since ``personal/generic`` needs both.
 
     Args:
         rounds: Rounds of the run.
         every: Interval of the generic view.
         personal_every: Interval of the personal view; None: ``every``.
-        chosen: One more round for both views.
+        chosen: An additional round for both views.
     """
     tail = {*last_rounds(rounds)} | ({chosen} if chosen else set())
     step = every if personal_every is None else personal_every
@@ -56,7 +57,7 @@ def final(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
 
 
 def selected(records: Iterable[RoundRecord], number: int) -> dict[str, Metric]:
-    """Return both views at one round fixed beforehand (on tune validation).
+    """Return the metrics of a round that was chosen beforehand, on validation images.
 
     Raises:
         FedltError: If the round was not evaluated, or lacks one of the views.
@@ -69,7 +70,7 @@ def selected(records: Iterable[RoundRecord], number: int) -> dict[str, Metric]:
 
 
 def last_k(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
-    """Return each metric's mean over the last k rounds, and ``k``; None where one of them is None.
+    """Return ``k``, and each metric's mean over the last k rounds; None if one value is None.
 
     Raises:
         FedltError: If one of the last k rounds was not evaluated.
@@ -82,10 +83,11 @@ def last_k(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
 
 
 def best_on_test(records: Iterable[RoundRecord]) -> dict[str, Metric]:
-    """Return each metric's own best over all evaluated rounds of both views.
+    """Return the best value of each metric over all evaluated rounds of both views.
 
-    Every metric has its own round: for comparison with papers that searched the test set so, never
-    for verdicts. Maxima, but minima of nll, ece, hurt and std; counts are left out.
+    Every metric may have another best round. These values are for comparison with papers that chose
+    rounds on the test set, never for verdicts. The best value is the maximum, but the minimum for
+    nll, ece, hurt and std; counts are left out.
     """
     values: dict[str, list[float]] = {}
     for record in records:
@@ -103,7 +105,7 @@ def best_on_test(records: Iterable[RoundRecord]) -> dict[str, Metric]:
 def summarise(
     records: Sequence[RoundRecord], rounds: int, *, selected_round: int | None = None
 ) -> dict[str, dict[str, Metric] | None]:
-    """Return the four dictionaries of ``result.json``; ``selected`` is None without a round."""
+    """Return the four summaries of ``result.json``; ``selected`` is None without a chosen round."""
     return {
         "final": final(records, rounds),
         "last_k": last_k(records, rounds),

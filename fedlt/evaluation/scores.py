@@ -1,9 +1,8 @@
-"""What an evaluation pass counts: containers of integers that workers return and the driver adds.
+"""Scores of an evaluation pass: integer counts that workers return and the driver adds.
 
-Everything is an int64 count. The two real-valued sums (negative log-likelihood, confidence) are
-fixed-point integers, quantised image by image, so addition is exact and associative: the totals do
-not depend on how the images were split between workers. Metrics are cut from these containers
-afterwards; no test image is needed again.
+All counts are int64. The two real-valued sums (negative log-likelihood, confidence) are fixed-point
+integers, rounded for each image. So addition is exact, and totals do not depend on how the images
+were divided between workers. Metrics are computed from the scores later, without test images.
 """
 
 from __future__ import annotations
@@ -24,25 +23,26 @@ CONFIDENCE_UNIT = 2.0**-32
 
 @dataclass(frozen=True)
 class GenericScores:
-    """Sums over test images of the generic heads, by true class so that any group can be cut.
+    """Sums over test images for the global model's heads, by true class.
 
-    ``a + b`` is exact; where logits are kept, ``b``'s images follow ``a``'s.
+    ``a + b`` gives the exact scores of both sets of images; in kept logits, the images of ``b``
+    follow those of ``a``.
     """
 
     heads: tuple[str, ...]  # H names; the first is the primary head
     confusion: IntArray  # (H, C, C) images by true class (row) and predicted class (column)
     nll: IntArray  # (H, C) sums of -log p(true class), in NLL_UNIT, over images where it is finite
     nonfinite: IntArray  # (H, C) images whose -log p(true class) is not finite
-    bin_counts: IntArray  # (H, C, NUM_BINS) images by true class and bin of their confidence
+    bin_counts: IntArray  # (H, C, NUM_BINS) images by true class and bin of confidence
     bin_confidence: IntArray  # (H, C, NUM_BINS) sums of the confidence, in CONFIDENCE_UNIT
     bin_correct: IntArray  # (H, C, NUM_BINS) correctly predicted images
-    streams: tuple[str, ...]  # S names; () where the model has a single stream
-    stream_confusion: IntArray  # (S, C, C) of each stream alone, under the primary head
+    streams: tuple[str, ...]  # S names; () if the model has a single stream
+    stream_confusion: IntArray  # (S, C, C) confusion of each stream alone, under the primary head
     logits: npt.NDArray[np.float16] | None = None  # (H, B, C) fused logits, on request
 
     @classmethod
     def nothing(cls, num_classes: int) -> GenericScores:
-        """Return the scores of a method that has no generic model: no head."""
+        """Return empty scores, without a head, for a method that has no global model."""
         by_class = np.zeros((0, num_classes), dtype=np.int64)
         by_bin = np.zeros((0, num_classes, NUM_BINS), dtype=np.int64)
         confusion = np.zeros((0, num_classes, num_classes), dtype=np.int64)
@@ -50,7 +50,7 @@ class GenericScores:
 
     @property
     def test_counts(self) -> IntArray:
-        """(C,) test images per class."""
+        """Number of test images per class (C,)."""
         counts: IntArray = self.confusion[0].sum(axis=1)
         return counts
 
@@ -79,12 +79,12 @@ class GenericScores:
 
 @dataclass(frozen=True)
 class ClientHits:
-    """Correctly predicted test images of one client's model, per head and true class."""
+    """Hits of one client's model: correctly predicted test images by head and true class."""
 
     heads: tuple[str, ...]  # H names; the first is the primary head
-    hits: IntArray  # (H, C) no mask
-    hits_held: IntArray  # (H, C) prediction restricted to classes the client trains on
-    hits_test: IntArray | None = None  # (H, C) restricted to its test classes: ``reference`` only
+    hits: IntArray  # (H, C) without a mask
+    hits_held: IntArray  # (H, C) if only classes that the client holds may be predicted
+    hits_test: IntArray | None = None  # (H, C) if only local test classes may be: ``reference``
 
     def __add__(self, other: ClientHits) -> ClientHits:
         """Return the hits on both sets of images together."""
@@ -100,13 +100,13 @@ class ClientHits:
 
 @dataclass(frozen=True)
 class PersonalScores:
-    """:class:`ClientHits` of many clients, beside the generic model's on the same images."""
+    """Hits of many clients' models (see ClientHits), and of the global model on the same images."""
 
     heads: tuple[str, ...]  # H names; the first is the primary head
     cids: IntArray  # (E,) the evaluated clients
     hits: IntArray  # (E, H, C)
     hits_held: IntArray  # (E, H, C)
-    generic_hits: IntArray  # (E, C) the primary generic head
+    generic_hits: IntArray  # (E, C) of the global model's primary head
     generic_hits_held: IntArray  # (E, C)
     hits_test: IntArray | None = None  # (E, H, C)
     generic_hits_test: IntArray | None = None  # (E, C)
@@ -121,14 +121,14 @@ class PersonalScores:
         *,
         sampled: bool = False,
     ) -> PersonalScores:
-        """Stack the clients' answers in the order of ``cids``.
+        """Return the clients' hits stacked in the order of ``cids``.
 
         Args:
             cids: (E,) the evaluated clients.
-            personal: Per client its own heads' hits; None (a client never sampled so far) takes
-                the primary generic model's for every head.
-            generic: Per client the primary generic head's hits under this client's masks, on this
-                client's images.
+            personal: For each client, the hits of its own heads. None (a client never sampled so
+                far): every head gets the hits of the global model's primary head.
+            generic: For each client, the hits of the global model's primary head under the
+                client's masks, on the client's images.
             sampled: Whether hits were counted on drawn images (``local_test: sampled``).
 
         Raises:
@@ -158,7 +158,7 @@ class PersonalScores:
 
 
 def _repeat(generic: ClientHits, heads: tuple[str, ...]) -> ClientHits:
-    """Give every personal head the primary generic head's hits."""
+    """Return hits in which every personal head has those of the global model's primary head."""
     size = len(heads)
     test = generic.hits_test
     return ClientHits(
