@@ -1,4 +1,4 @@
-"""Who takes part in a run, and what each party may know.
+"""The three parties of a run, and what each party may know.
 
     ServerView     the server: configuration, method, shapes, and class counts that the file allows
     ClientShares   the clients of one process: a share of the training images for each client

@@ -35,7 +35,7 @@ CHUNK_BYTES = 128 * 2**20  # ... and of their personal states, unless one client
 
 @dataclass(frozen=True)
 class Standing:
-    """What the driver holds after a round: the models to be scored."""
+    """The models after a round, to be scored; the driver holds them."""
 
     round: int
     broadcast: Mapping[str, Tensor]
@@ -47,7 +47,7 @@ class Standing:
 
 
 class Evaluator:
-    """Scores a federation's models. It knows heads by name only as the strategy gives them."""
+    """Scores the models of a run; the strategy gives the names of the heads."""
 
     def __init__(self, observer: Observer, model: Model, generic: GenericModel) -> None:
         data, config = observer.data, observer.config
@@ -67,7 +67,7 @@ class Evaluator:
         ).tolist()
 
     def is_due(self, round_: int) -> tuple[bool, bool]:
-        """Say whether the generic and the personal view are scored after a round."""
+        """Return whether the generic and the personal view are scored after a round, in this order."""
         config = self.observer.config
         generic, personal = rounds_to_evaluate(
             config.rounds,
@@ -109,7 +109,7 @@ class Evaluator:
         return metrics, self._archive(standing, generic, scores)
 
     def request(self, standing: Standing, cids: Sequence[int]) -> ScoreRequest:
-        """Return a request about the generic model and some clients' on the whole test set."""
+        """Return a request to score the generic model and some personal models on all test images."""
         counts = standing.global_counts
         own = standing.personal
         return ScoreRequest(
@@ -128,7 +128,7 @@ class Evaluator:
     def _requests(
         self, standing: Standing, personal: bool, keep_logits: bool
     ) -> Sequence[ScoreRequest]:
-        """Pieces of the test set with clients on them; clients one by one if they must be."""
+        """Yield requests: a piece of the test set with clients, or single clients where needed."""
         images, block = len(self.observer.data.eval_labels), self.observer.config.evaluate
         cids = self._cids if personal else []
         alone = bool(cids) and (self.observer.tunes or self._has_own_backbone(standing))
@@ -154,14 +154,14 @@ class Evaluator:
         return _Requests(standing, whole, [*bases, *models], self.has_own_model)
 
     def _has_own_backbone(self, standing: Standing) -> bool:
-        """Say whether personal models have backbones of their own, from one client's."""
+        """Return True if personal models have own backbones, judged by one client's state."""
         weights_of = self.observer.strategy.personal_weights
         for personal in standing.personal.values():
             return touches_backbone(weights_of(self.model, standing.broadcast, personal))
         return False
 
     def has_own_model(self, standing: Standing, cid: int) -> bool:
-        """Say whether a client is scored by a model of its own, not by the generic one.
+        """Return True if a client is scored with a personal model, not with the generic model.
 
         A client that never took part has one where everybody's is tuned for scoring, and its first
         state where there is no generic model.
@@ -233,13 +233,13 @@ class Evaluator:
 
 
 def touches_backbone(names: Iterable[str]) -> bool:
-    """Say whether a personal model has a backbone of its own, which costs a pass of its own."""
+    """Return True if a personal model needs a forward pass of its own backbone."""
     return any(name.startswith("backbone.") for name in names)
 
 
 @dataclass(frozen=True)
 class _ScoredPart:
-    """What one request is about."""
+    """The clients and test images of one request."""
 
     start: int  # of the test images
     stop: int
@@ -250,7 +250,7 @@ class _ScoredPart:
 
 
 class _Requests(Sequence[ScoreRequest]):
-    """Requests, each made when it is asked for: only then are its personal states read."""
+    """A sequence of requests. Each is made when needed: only then are personal states read."""
 
     def __init__(
         self,
@@ -289,7 +289,7 @@ class _Requests(Sequence[ScoreRequest]):
 
 
 def _chunk_size(personal: Mapping[int, Mapping[str, Tensor]]) -> int:
-    """Return how many clients' personal models one request takes, judged by the first state."""
+    """Return the number of personal models in one request, from the size of the first state."""
     for own in personal.values():
         size = sum(tensor.nbytes for tensor in own.values())
         return max(1, min(CHUNK_CLIENTS, CHUNK_BYTES // max(size, 1)))

@@ -1,4 +1,4 @@
-"""What goes wrong in a federation, for research: seeded, the same on every engine and after resume.
+"""Faults of a federation, for research: seeded, the same on every engine and after resume.
 
     lost        a sampled client gives no answer: ``uniform``, or ``few``: owners of few-classes
     straggler   a client's full work takes longer than the deadline: it does a part, or is dropped
@@ -38,7 +38,7 @@ NORM_WINDOW = 10  # rounds whose median norms say what is huge
 
 @dataclass(frozen=True)
 class RoundFaults:
-    """What goes wrong in one round; the first two kinds do not answer, the others do."""
+    """Faults of one round, by client. Clients of the first two kinds do not answer."""
 
     asked: tuple[int, ...]  # clients that answer, sorted
     lost: tuple[int, ...] = ()
@@ -49,7 +49,7 @@ class RoundFaults:
     sent: Mapping[str, str | float] = field(default_factory=dict)  # what a corrupt client is told
 
     def settings(self, cid: int) -> dict[str, Any]:
-        """Return what client ``cid`` is told beside the round's settings; mostly nothing."""
+        """Return the settings for client ``cid`` beside the round's settings; mostly empty."""
         own: dict[str, Any] = {}
         if cid in self.partial:
             own["work"] = list(self.partial[cid])
@@ -66,7 +66,7 @@ class RoundFaults:
 
 @dataclass(frozen=True, eq=False)
 class Faults:
-    """What is fixed for a whole run, of K clients; :meth:`of_round` draws one round."""
+    """Faults of a run with K clients: what is fixed; :meth:`of_round` draws one round."""
 
     config: FaultsConfig
     seed: int
@@ -79,7 +79,7 @@ class Faults:
 
     @classmethod
     def of(cls, observer: Observer) -> Faults | None:
-        """Return the faults that a run's file asks for; None where nothing is to go wrong.
+        """Return the faults that the experiment file asks for; None if it asks for none.
 
         Raises:
             FedltError: If the aimed rate cannot be met with this partition.
@@ -101,7 +101,7 @@ class Faults:
         )
 
     def joined(self, round_: int, cids: Sequence[int]) -> list[int]:
-        """Return those of ``cids`` that are part of the federation in a round, in order."""
+        """Return the clients among ``cids`` that have joined by a round, in order."""
         if not self.config.late.share:
             return list(cids)
         listed = np.asarray(cids, dtype=np.int64)
@@ -109,11 +109,11 @@ class Faults:
         return joined
 
     def late(self, round_: int) -> int:
-        """Return how many clients have not joined yet."""
+        """Return the number of clients that have not joined yet."""
         return int((self.joins > round_).sum())
 
     def of_round(self, round_: int, cohort: Sequence[int], *, stored: BoolArray) -> RoundFaults:
-        """Draw what goes wrong in a round.
+        """Draw the faults of a round.
 
         Args:
             round_: The round, from 1.
@@ -159,7 +159,7 @@ class Faults:
         return bool(self.corrupt[cid]) and uniform(self.seed, "corrupt", round_, cid) < rate
 
     def _is_stale(self, round_: int, cid: int) -> bool:
-        """Say whether the client's store failed in this round or in the last ``rounds`` - 1."""
+        """Return True if the client's store failed in this round or in the last ``rounds`` - 1."""
         stale = self.config.stale
         since = range(max(1, round_ - stale.rounds + 1), round_ + 1)
         return any(uniform(self.seed, "stale", past, cid) < stale.rate for past in since)
@@ -244,7 +244,7 @@ def _full_steps(observer: Observer) -> IntArray:
 
 @dataclass
 class NormRule:
-    """Which updates are huge, by the norm of their difference from the broadcast.
+    """The rule by which an update is huge: the norm of its difference from the broadcast.
 
     The bound is known before a round, so that workers can leave a huge update out of their sums:
     ``max_norm``, and ``max_ratio`` times the median over the last rounds of each round's median
@@ -284,7 +284,7 @@ class NormRule:
 
 @dataclass
 class FaultLog:
-    """What has gone wrong so far in a run; in the checkpoint and in the result."""
+    """Counts of faults so far in a run; part of the checkpoint and of the result."""
 
     entries: list[list[Any]] = field(default_factory=list)  # [round, cid, kind]
     passed: list[int] = field(default_factory=list)  # rounds without a step
@@ -296,14 +296,14 @@ class FaultLog:
             self.passed.append(round_)
 
     def counts(self) -> dict[str, int]:
-        """Return how often each kind has happened, and the number of rounds without a step."""
+        """Return the count of each kind of fault, and the number of rounds without a step."""
         counts = dict.fromkeys(KINDS, 0)
         for _, _, kind in self.entries:
             counts[kind] += 1
         return {**counts, "passed": len(self.passed)}
 
     def metrics(self, late: int) -> dict[str, int]:
-        """Return the ``train/...`` counts of ``rounds.jsonl``: so far, and who has not joined."""
+        """Return the counts ``train/...`` so far, for a line of ``rounds.jsonl``."""
         return {"train/late": late, **{f"train/{kind}": n for kind, n in self.counts().items()}}
 
     def result(self) -> dict[str, Any]:

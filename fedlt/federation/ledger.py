@@ -1,4 +1,4 @@
-"""What came of a round, and the books that add rounds up."""
+"""The outcome of a round, and the books: counts over all rounds of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """What came of one round; clients are cids in cohort order."""
+    """The outcome of one round; clients are cids in cohort order."""
 
     plan: RoundFaults  # which clients were asked, and what was to go wrong
     lists: Mapping[str, Sequence[float]]  # metrics by name: one value a client that answered
@@ -56,7 +56,7 @@ class RoundOutcome:
 
 @dataclass
 class Ledger:
-    """The books of a run; a round enters them when its models are there."""
+    """The books of a run. A round is entered once its models are in force."""
 
     steps: npt.NDArray[np.int64]  # (K,) of each client's last round that was stored
     seconds: float = 0.0  # of training and evaluation, over all sessions of the run
@@ -68,7 +68,7 @@ class Ledger:
     due: dict[str, Metric] | None = None  # train/... of a round that is not evaluated yet
 
     def note(self, outcome: RoundOutcome) -> None:
-        """Enter a round: steps, faults, excluded clients, and what its line will need."""
+        """Enter a round: steps, faults, excluded clients, training metrics."""
         round_, lists, plan = outcome.state.round, outcome.lists, outcome.plan
         self.bytes_up = int(max([self.bytes_up, *lists.get("bytes", [])]))
         own = lists.get("personal_steps", lists.get("steps"))
@@ -82,7 +82,7 @@ class Ledger:
         self.due = _train_metrics(outcome)
 
     def metrics(self, late: int | None) -> dict[str, Metric]:
-        """Return what the books add to a line of ``rounds.jsonl``: the entries ``train/...``.
+        """Return the entries ``train/...`` of a line of ``rounds.jsonl``.
 
         Args:
             late: Clients that have not joined yet; None: the run's file names no faults.

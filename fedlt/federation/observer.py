@@ -1,4 +1,4 @@
-"""The observer: what an experimenter sees and does, and no party of a real federation could."""
+"""The observer: the experimenter's party, which no real federation has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Observer(Terms):
     """All data of a simulation: partition, counts and test set.
 
     The driver holds the observer, and orders with it: scoring, aimed faults, diagnostics, notes.
-    Strategies and client tasks are given nothing of it.
+    Strategies and client tasks get no part of the observer.
     """
 
     data: FederatedData
@@ -34,7 +34,7 @@ class Observer(Terms):
         return shot_groups(self.data.class_counts, scheme=evaluate.shots, given=lists)
 
     def notes(self) -> list[str]:
-        """Return what a user should know before the run, a line each."""
+        """Return the lines that a user should read before the run."""
         data = self.data
         scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         lines = [groups_note(self.shots, data.class_counts), self.strategy.note(self.plugin)]
@@ -50,7 +50,7 @@ class Observer(Terms):
         return [line for line in lines if line]
 
     def preparation(self, progress: Progress | None = None) -> Preparation:
-        """Return what the plugin prepares from: privileged, since it holds everybody's images."""
+        """Return the argument of ``plugin.prepare``: privileged, with all clients' images."""
         return Preparation(
             self.config, self.data, self.seed, self.strategy.traits.pools, progress or Progress()
         )

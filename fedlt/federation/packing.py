@@ -1,4 +1,4 @@
-"""A run packed into a checkpoint: what the server knows, the books, and the personal states."""
+"""Checkpoints of a run: the server's knowledge, the books and the personal states, packed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerSnapshot:
-    """What the server knows between rounds."""
+    """The server's knowledge between rounds."""
 
     tensors: dict[str, Tensors]  # by group
     values: dict[str, object]  # JSON values, the round among them
@@ -62,7 +62,7 @@ def save_run(
 def load_run(directory: RunDirectory) -> Checkpoint | None:
     """Return a run's newest checkpoint that fits its files; None where none was ever saved.
 
-    What a killed process has left half-written is removed.
+    Files that a killed process left half-written are removed.
     """
 
     def check(checkpoint: Checkpoint) -> str:

@@ -59,7 +59,7 @@ class Parties(NamedTuple):
 
 
 def _ask_counts(config: Config, data: FederatedData) -> AskCounts:
-    """Return how the server learns class counts, by ``prior.source``."""
+    """Return the function by which the server learns class counts, by ``prior.source``."""
     if config.prior.source == "own":
         return no_counts
     if config.prior.source == "oracle":
@@ -74,13 +74,13 @@ def prepare_parties(
     *,
     progress: Progress | None = None,
 ) -> Parties:
-    """Load the data, draw the partition, and make what the plugin wants made before a run.
+    """Load the data, draw the partition, and let the plugin prepare its material.
 
     Args:
         config: The run.
         strategy: Its strategy.
         plugin: Its client plugin.
-        progress: Is told how far the plugin is; silent by default.
+        progress: Shows how far the plugin is; silent by default.
 
     Raises:
         FedltError: If strategy and plugin do not compose, the data cannot be had, the partition
@@ -119,7 +119,7 @@ def prepare_parties(
 
 
 def _check_pooled(config: Config) -> None:
-    """Refuse what has no meaning where no client takes part."""
+    """Refuse settings without a meaning where no client takes part."""
     asked = [("batchnorm: local", config.batchnorm == "local"), ("faults", config.faults.is_set)]
     for what, is_set in asked:
         if is_set:
@@ -130,7 +130,7 @@ def _check_pooled(config: Config) -> None:
 
 
 def _check_secure_sum(strategy: Strategy, cohort: int) -> None:
-    """A secure sum hides single updates, so nothing may need one and there must be several."""
+    """Refuse a secure sum with a strategy that needs single updates, or with one client."""
     if cohort < 2:
         raise FedltError(
             f"prior.source: secure_sum needs at least 2 clients per round, not {cohort}"

@@ -21,9 +21,9 @@ def make_result(
     """Return what ``result.json`` says of a run; `RunDirectory.write_result` adds the digests.
 
     Args:
-        evaluator: The run's; it knows data, method and generic model.
+        evaluator: The evaluator of the run; it knows data, method and generic model.
         ledger: The books after the last round.
-        state: The server's after the last round; its tensors are what clients were sent.
+        state: The server's state after the last round.
         rows: The lines of ``rounds.jsonl``.
     """
     observer = evaluator.observer

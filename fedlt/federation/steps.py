@@ -1,4 +1,4 @@
-"""A client's step: what its update differs in from the broadcast that it started from.
+"""A client's step: the difference between its update and the broadcast that it started from.
 
 This is the clients' part of the faults: tensors, and none of the server's draws, which
 :mod:`fedlt.federation.faults` has.
@@ -18,11 +18,11 @@ from fedlt.strategy import Tensors, Update
 def start_of(
     update: Update, broadcast: Mapping[str, Tensor], names: Iterable[str]
 ) -> Mapping[str, Tensor]:
-    """Return what an update's tensors are measured from: the broadcast; zeros if they are steps.
+    """Return the origin of an update's tensors: the broadcast, or zeros if the tensors are steps.
 
     Args:
         update: A client's answer.
-        broadcast: What the client started from.
+        broadcast: The tensors that the client received.
         names: Shared parameters.
     """
     if not update.is_step:
@@ -37,8 +37,8 @@ def step_norm(
 
     Args:
         sums: The update's tensors.
-        broadcast: What they are measured from: :func:`start_of`.
-        names: Shared parameters; those that are not in both are left out.
+        broadcast: The origin of the step: :func:`start_of`.
+        names: Shared parameters; names that are not in both are left out.
     """
     norms = [
         torch.linalg.vector_norm((sums[n] - broadcast[n]).contiguous(), dtype=torch.float64)
@@ -56,13 +56,13 @@ def corrupted(
     kind: str,
     factor: float,
 ) -> Tensors:
-    """Return an update's tensors with those named made wrong; nothing is written.
+    """Return an update's tensors, the named ones corrupted; the update itself is not changed.
 
     Args:
         sums: The update's tensors.
-        broadcast: What they are measured from: :func:`start_of`.
-        names: Shared parameters; those that are not in both stay as they are.
-        kind: ``nan`` or ``inf``: every entry is that; ``scale``: the step times ``factor``.
+        broadcast: The origin of the step: :func:`start_of`.
+        names: Shared parameters; names that are not in both are not changed.
+        kind: ``nan`` or ``inf``: the value of every entry; ``scale``: the step times ``factor``.
         factor: Of the step.
     """
     wrong = dict(sums)

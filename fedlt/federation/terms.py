@@ -1,4 +1,4 @@
-"""The terms of a run: what every party knows."""
+"""The terms of a run: configuration, method and sizes, which every party knows."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ AskCounts = Callable[[NDArray[np.bool_]], IntArray | None]  # which clients (K,)
 
 @dataclass(frozen=True, eq=False)
 class ServerView(Terms):
-    """What a server may know. It holds no image, and no class counts of a single client."""
+    """The server's knowledge: no image, and no class counts of a single client."""
 
     ask_counts: AskCounts  # by ``prior.source``: :func:`no_counts`, or one of the classes below
 

@@ -1,6 +1,6 @@
-"""The server half of a run: it samples cohorts, adds answers and takes the strategy's step.
+"""The server half of a run: cohorts are sampled, updates summed, the strategy's step taken.
 
-The server keeps what it must know between rounds; a checkpoint holds the same. The outcome of a
+The server keeps its state between rounds; a checkpoint holds the same. The outcome of a
 round is a value: `aggregate` returns a `RoundOutcome` and changes nothing, `adopt` puts the outcome
 in force. Cohorts are sampled by (seed, round), BatchNorm buffers are averaged here by the run's
 policy, and clients whose update is not finite or too large are left out.
@@ -71,7 +71,7 @@ class ServerHalf:
     def sample(self, round_: int, node_ids: Sequence[int]) -> list[int]:
         """Return the cohort of a round: sorted, a function of (seed, round) and the nodes.
 
-        Where everybody's images are one task, the first node does it.
+        Where all images are one task, the first node does the task.
         """
         if self.view.strategy.traits.pools:
             return list(node_ids[:1])
@@ -107,7 +107,7 @@ class ServerHalf:
         return self.sample(round_, nodes if isinstance(nodes, range) else sorted(nodes))
 
     def plan(self, round_: int, cohort: Sequence[int]) -> RoundFaults:
-        """Return which clients of a cohort will answer, and what goes wrong with the others."""
+        """Return the clients of a cohort that will answer, and the faults of the others."""
         if self.faults is None:
             return RoundFaults(tuple(cohort))
         return self.faults.of_round(round_, cohort, stored=self.trained)
@@ -128,11 +128,11 @@ class ServerHalf:
         ]
 
     def aggregate(self, round_: int, plan: RoundFaults, replies: Sequence[Message]) -> RoundOutcome:
-        """Return what comes of a round; nothing changes before :meth:`adopt`.
+        """Return the outcome of a round; nothing changes before :meth:`adopt`.
 
         Args:
             round_: The round.
-            plan: Who was asked; with nobody, the round passes without a step.
+            plan: The clients that were asked; without any, the round passes without a step.
             replies: Of single clients, or (`reduces`) sums over parts of the cohort.
 
         Raises:
@@ -176,7 +176,7 @@ class ServerHalf:
         return Answers(lists, buffers, replies=kept)
 
     def _judge(self, plan: RoundFaults, lists: Mapping[str, list[float]]) -> RoundOutcome:
-        """Return the outcome of a round before its step: whose update is used."""
+        """Return the outcome of a round before the step: the clients whose updates are used."""
         answered = [int(cid) for cid in lists["cid"]]
         flags = dict(zip(answered, lists["finite"], strict=True))
         good = [cid for cid in answered if flags[cid]]
@@ -204,7 +204,7 @@ class ServerHalf:
         )
 
     def take_step(self, outcome: RoundOutcome, answers: Answers) -> RoundOutcome:
-        """Return an outcome with the state after the strategy's step; without its buffers.
+        """Return an outcome with the state after the strategy's step, without buffers.
 
         Args:
             outcome: With the state before the step, and the clients in the sum.
@@ -230,12 +230,12 @@ class ServerHalf:
         )
 
     def set_state(self, state: ServerState) -> None:
-        """Take a state, such as that of a checkpoint."""
+        """Load a state, for example of a checkpoint."""
         self.state = self._in_one_block(state)
         self.fixed = array_record(state.fixed)  # one object: engines send it once
 
     def _in_one_block(self, state: ServerState) -> ServerState:
-        """Return a state whose part of the model in its broadcast lies in one block of memory."""
+        """Return a state whose broadcast model tensors lie in one block of memory."""
         layout, broadcast = self._layout, state.broadcast
         packed = layout.fill(broadcast) if layout.fits(broadcast) else {}
         return replace(state, broadcast={**broadcast, **packed})
@@ -253,7 +253,7 @@ class ServerHalf:
         return from_moments(means, self._moments, about=sent) if pooled else means
 
     def _check(self, state: ServerState) -> None:
-        """Raise unless a strategy's new state is one that clients can load."""
+        """Raise unless clients can load a strategy's new state."""
         name = type(self.view.strategy).__name__
         if not isinstance(state, ServerState):
             raise RunError(
@@ -273,7 +273,7 @@ class ServerHalf:
             )
 
     def snapshot(self) -> ServerSnapshot:
-        """Return what a checkpoint holds of the server."""
+        """Return the server's part of a checkpoint."""
         state = self.state
         groups = {"broadcast": state.broadcast, "private": state.private, "fixed": state.fixed}
         norms = [] if self.rule is None else self.rule.medians
@@ -289,6 +289,6 @@ class ServerHalf:
 
 
 def _told(settings: ConfigRecord, plan: RoundFaults, cid: int) -> ConfigRecord:
-    """Return one client's settings: the round's, and what is to go wrong there."""
+    """Return one client's settings: the round's settings, and the client's faults."""
     own = plan.settings(cid)
     return ConfigRecord({**settings, **own}) if own else settings

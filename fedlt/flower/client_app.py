@@ -34,8 +34,8 @@ def personal_of(context: Context) -> Tensors:
 def make_reply(update: Update, client: Client, message: Message, context: Context) -> Message:
     """Return the reply to a training message, and store the client's personal state.
 
-    What the message says of this client's faults is done here: a corrupt update, a stale state.
-    The state of a client whose update is left out stays as it was.
+    Faults that the message names for this client happen here: a corrupt update, a stale state.
+    The state of a client whose update is left out does not change.
     """
     config = cast(ConfigRecord, message.content["config"])
     names = client.model.parameter_names("shared")
@@ -56,7 +56,7 @@ def make_reply(update: Update, client: Client, message: Message, context: Contex
 
 
 def _client(worker: Worker, message: Message, context: Context) -> Client:
-    """Read one message: load the model and return the client that it is for."""
+    """Read one message, load the model, and return the client that the message is for."""
     content = message.content
     config = cast(ConfigRecord, content["config"])
     counts, work = config.get("global-counts"), cast("list[int] | None", config.get("work"))
@@ -78,7 +78,7 @@ def make_client_app(
     """Return the client app.
 
     Args:
-        get_worker: Gives this process's worker, made once.
+        get_worker: Returns the worker of this process, made once.
         score: Answers the observer's requests, on a grid where nodes score. None: they do not.
     """
     app = ClientApp()

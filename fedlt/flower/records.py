@@ -94,7 +94,7 @@ AnyRecord = TypeVar("AnyRecord", ArrayRecord, ConfigRecord, MetricRecord, Record
 
 
 def _filled(record: AnyRecord, values: Mapping[str, Any]) -> AnyRecord:
-    """Fill a new record from behind: Flower's setters look up abstract types for every item."""
+    """Fill a new record without Flower's setters, which look up abstract types for every item."""
     record.__dict__["_data"].update(values)
     return record
 

@@ -7,7 +7,7 @@ which the server sums the chunks. An update that is not finite, or larger than t
 travels without arrays and is named.
 
 The tensors of a client's reply are live: they lie in the scratch model until the app's next task.
-Who keeps a reply longer copies it with :func:`keep_reply`.
+A reply that is kept longer is copied with :func:`keep_reply`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PLAIN = "plain/"  # before the names of tensors that are summed without the weig
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Say whether every entry of every floating tensor is finite. One pass over the memory."""
+    """Return True if every entry of every floating tensor is finite. One pass over the memory."""
     floating = [t.detach() for t in tensors if t.is_floating_point() and t.numel()]
     if not floating or (len(floating) == 1 and isfinite(floating[0].sum().item())):
         return True
@@ -64,7 +64,7 @@ def pack_reply(
         update: The client's answer; its tensors may be live.
         cid: The client.
         reply_to: The message answered.
-        norm: Of the update's step, where the server asks for it.
+        norm: The norm of the update's step, where the server asks for it.
         max_norm: An update with a larger norm travels without arrays.
     """
     arrays = {**update.sums, **{f"{PLAIN}{name}": t for name, t in update.plain.items()}}
@@ -116,7 +116,7 @@ def _unpack(record: ArrayRecord) -> tuple[Tensors, Tensors]:
 
 
 def _split(tensors: Tensors) -> tuple[Tensors, Tensors]:
-    """Part the tensors of a reply into those that are summed with the weight, and the others."""
+    """Split the tensors of a reply: summed with the weight, and summed without."""
     plain = {name: tensor for name, tensor in tensors.items() if name.startswith(PLAIN)}
     return {n: t for n, t in tensors.items() if n not in plain} if plain else tensors, plain
 
@@ -128,7 +128,7 @@ def metric_lists(reply: Message) -> dict[str, list[float]]:
 
 
 def sum_replies(replies: Iterable[Message]) -> Message:
-    """Return the sum of replies, or of sums of replies, added in order. It keeps one sum.
+    """Return the sum of replies, or of sums of replies, added in order; one sum is in memory.
 
     Raises:
         ValueError: If there is no reply.
@@ -159,7 +159,7 @@ def sum_replies(replies: Iterable[Message]) -> Message:
 
 
 class _Sum:
-    """A growing sum of replies' tensors: those with a weight, and those without."""
+    """A growing sum of replies' tensors, with the weight and without."""
 
     def __init__(self, tensors: Tensors, weight: float) -> None:
         self._parts = [Pieces(part) for part in _split(tensors)]
@@ -197,7 +197,7 @@ def _add_scaled(total: Tensor, piece: Tensor, factor: float) -> None:
 
 
 def _difference(cid: int, given: Tensors, wanted: Mapping[str, torch.Size]) -> str:
-    """Say in what a reply differs from those before it."""
+    """Name the first difference between a reply and the replies before it."""
     for name in {**wanted, **given}:
         before = tuple(wanted[name]) if name in wanted else None
         now = tuple(given[name].shape) if name in given else None

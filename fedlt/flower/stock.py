@@ -1,6 +1,6 @@
 """Run a stock Flower strategy (FedAdam, Krum, ...) named in a fedlt file.
 
-It gets FedAvg's client half. Only trainable shared parameters pass through it: an adaptive server
+The client half is FedAvg's. Only trainable shared parameters pass through it: an adaptive server
 step on BatchNorm's running variance turns it negative. The buffers are averaged here.
 """
 
@@ -39,7 +39,7 @@ SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evalu
 
 @dataclass(frozen=True)
 class StockStrategy(Strategy):
-    """A Flower strategy class and its options; the client half is the defaults: FedAvg's."""
+    """A Flower strategy class and its options; the client half is FedAvg's."""
 
     traits = StrategyTraits(reduces=False)
     factory: Callable[..., FlowerBase] = FedAvg

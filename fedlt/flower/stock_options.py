@@ -32,14 +32,14 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 
 
 def check_stock_options(cls: type, options: Mapping[str, object]) -> None:
-    """Raise for an option of a strategy of Flower's with which it cannot train.
+    """Raise for an option with which a strategy of Flower's cannot train.
 
     Args:
-        cls: The strategy; one that is not of Flower's own checks its options itself.
-        options: What the file gives.
+        cls: The strategy; a class that is not Flower's own checks its options itself.
+        options: Options of the experiment file.
 
     Raises:
-        FedltError: It names the option and its range.
+        FedltError: With the option and its range.
     """
     if cls.__module__.partition(".")[0] != "flwr":
         return

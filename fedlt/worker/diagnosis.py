@@ -1,6 +1,6 @@
 """Diagnostics of a run, every few rounds: what happens inside, beside what is scored.
 
-They are computed in the driver, from the models that it holds after a round: no engine takes part,
+Diagnostics are computed in the driver, from the models after a round: no engine takes part,
 nothing of the run is written, and torch's random state is put back. Formulas: ``docs/metrics.md``.
 
     features of some training images   neural collapse, class vectors, pruned energy, tail gradient
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Diagnosis:
-    """Measures a standing. It remembers nothing of it, so a resumed run measures the same."""
+    """Measures the models after a round; no measurement depends on an earlier round."""
 
     def __init__(self, shares: ClientShares, evaluator: Evaluator) -> None:
         self._observer, self._shares = evaluator.observer, shares
@@ -46,7 +46,7 @@ class Diagnosis:
         self._config = self._observer.config.diagnostics
 
     def is_due(self, round_: int) -> bool:
-        """Say whether the run's file asks for diagnostics after a round."""
+        """Return True if the experiment file asks for diagnostics after a round."""
         every = self._config.every
         return every is not None and (round_ % every == 0 or round_ == self._observer.config.rounds)
 
@@ -65,13 +65,13 @@ class Diagnosis:
 
     @cached_property
     def _positions(self) -> IntArray:
-        """The training images that features are taken of: up to so many a class."""
+        """Positions of the training images that features are computed of: up to so many a class."""
         labels, seed = self._observer.data.train_labels, self._observer.config.seed
         return cap_images(labels, self._config.images, seed=seed)
 
     @cached_property
     def _probes(self) -> list[int]:
-        """The clients that are looked at: the same in every round and for every method."""
+        """Clients that diagnostics look at: the same in every round and for every method."""
         sizes, config = self._observer.data.client_sizes, self._observer.config
         holders = np.flatnonzero(sizes > 0)
         draw = numpy_generator(config.seed, "diagnosed-clients")
@@ -101,7 +101,7 @@ class Diagnosis:
         return values | self._ranks()
 
     def _ranks(self) -> dict[str, Metric]:
-        """Measure the generic model block by block; {}: its backbone does not tell them apart."""
+        """Measure the generic model after every block; {} for a backbone without blocks."""
         model = self._host.worker.model
         backbone: Any = model.backbone
         if not getattr(backbone, "num_blocks", 0):
@@ -109,7 +109,7 @@ class Diagnosis:
         return rank_metrics(self._features(backbone.block_features).cpu(), model.stream_names)
 
     def _features(self, extract: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Return what a function gives for the training images; None: the model's features."""
+        """Return the outputs of a function for the training images; None: the model's features."""
         worker, data = self._host.worker, self._observer.data
         images = as_tensor(data.train_images)
         mean, std = (torch.as_tensor(v, device=worker.device) for v in (data.mean, data.std))
@@ -123,7 +123,7 @@ class Diagnosis:
         )
 
     def _of_clients(self, standing: Standing) -> dict[str, Metric]:
-        """Measure some clients: their next update, tried and forgotten, and their predictions."""
+        """Measure some clients' predictions and their next update, which is then thrown away."""
         if self._observer.strategy.traits.pools:
             return {}
         values = {"agreement": self._agreement(standing), **self._drift(standing)}

@@ -39,11 +39,11 @@ class Host:
         self.scorer = Scorer(observer, self.worker.model)
 
     def score(self, request: ScoreRequest) -> Scores:
-        """Score models on a piece of the test set, personal ones as their method finishes them."""
+        """Score models on a piece of the test set, personal ones after `adapt` and `refresh`."""
         return self.scorer.score(self.worker.finished(request))
 
     def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        """Return the classes (B,) of the primary heads: the generic model's, each client's."""
         return self.scorer.predict(self.worker.finished(request))
 
 
@@ -69,7 +69,7 @@ class Scorer:
         self._block = config.evaluate.batch_size
 
     def score(self, request: ScoreRequest) -> Scores:
-        """Answer one request. The backbone runs once, and again for each client with its own.
+        """Answer one request. The backbone runs once, and again for each client with an own one.
 
         A method without a generic model has no generic scores.
         """
@@ -103,7 +103,7 @@ class Scorer:
 
     @torch.no_grad()
     def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Return the classes (B,) that the primary heads predict: the generic, each client's."""
+        """Return the classes (B,) of the primary heads: the generic model's, each client's."""
         request = self._placed(request)
         heads = self.load_generic(request)
         features = self._features(request) if heads else None
@@ -120,7 +120,7 @@ class Scorer:
     def _bases(
         self, features: Tensor, request: ScoreRequest, heads: Mapping[str, HeadFunction]
     ) -> dict[int, ClientHits]:
-        """Return the primary generic head's hits under every client's masks, from one product."""
+        """Return the primary generic head's hits under every client's masks, by one product."""
         name, head = next(iter(heads.items()))
         predict = self.observer.plugin.predict
         logits = {name: fused_logits(features, head, predict, block_size=self._block)}
@@ -172,7 +172,7 @@ class Scorer:
     def _own(
         self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
     ) -> ClientHits | None:
-        """Return the hits of a client's own heads; leaves the scratch model as it was."""
+        """Return the hits of a client's own heads; the scratch model stays as before."""
         if client.personal is None:
             return None
         with self._own_model(features, request, client) as (seen, heads):
@@ -189,7 +189,7 @@ class Scorer:
     def _own_model(
         self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
     ) -> Iterator[tuple[Tensor, dict[str, HeadFunction]]]:
-        """Load a client's model; give the features of the request's images, and its heads."""
+        """Load a client's model; return features of the request's images, and the heads."""
         personal = client.personal or {}
         strategy, broadcast = self.observer.strategy, {**request.broadcast, **client.refreshed}
         own_weights = strategy.personal_weights(self.model, broadcast, personal)
@@ -202,7 +202,7 @@ class Scorer:
         self.model.load(before, before)
 
     def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
-        """Return which classes and images of the request count for a client."""
+        """Return the classes and images of the request that count for a client."""
         return {
             "class_counts": self.observer.data.client_counts[cid],
             "test_mask": self._view.test_mask(cid),
@@ -210,7 +210,7 @@ class Scorer:
         }
 
     def _drawn(self, request: ScoreRequest, cid: int) -> np.ndarray | None:
-        """Return which of the request's images count for a client, under ``sampled``."""
+        """Return the images of the request that count for a client, under ``sampled``."""
         drawn = draw_images(self._view, cid, self.observer.data.eval_labels)
         if drawn is None:
             return None

@@ -1,4 +1,4 @@
-"""One call of ``Client.train``: what it asks for, and the loop that answers it.
+"""The training loop behind ``Client.train``.
 
 A trainer is the loop. :func:`train_alone` is the plain one; an engine may give clients another,
 which must do the same arithmetic.
@@ -38,7 +38,7 @@ def step_factors(client: Client, phase: Phase) -> Iterator[float]:
 
 
 def phase_batches(client: Client, phase: Phase) -> Iterator[Batch]:
-    """Yield the batches of a phase; of a client that is cut short, the first ones."""
+    """Yield the batches of a phase; for a straggler, only the first batches."""
     if phase.batches is None:
         yield from client.batches(phase.epochs)
     else:
@@ -46,7 +46,7 @@ def phase_batches(client: Client, phase: Phase) -> Iterator[Batch]:
 
 
 def precision_of(client: Client) -> Callable[[], AbstractContextManager[object]]:
-    """Return what makes the context in which ``local.precision`` wants an objective computed."""
+    """Return a factory of the autocast context for ``local.precision``."""
     if client.local.precision == "float32":
         return nullcontext
     return partial(torch.autocast, client.data.images.device.type, torch.bfloat16)
@@ -56,7 +56,7 @@ def check_loss(loss: Tensor) -> Tensor:
     """Return the loss of one batch.
 
     Raises:
-        ValueError: If it is no scalar tensor.
+        ValueError: If the loss is no scalar tensor.
     """
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__

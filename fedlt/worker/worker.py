@@ -1,4 +1,4 @@
-"""One process's scratch model, and the client tasks done with it one after another.
+"""A worker: the scratch model of one process, and client tasks that use it one after another.
 
 Every tensor of the scratch model is overwritten before a task, and every draw is keyed, so a task's
 result does not depend on the tasks before it or on the process it runs in.
@@ -42,7 +42,7 @@ def prepare_process() -> None:
 
 
 class Worker:
-    """Does the tasks of the clients whose shares it has. It knows no test set."""
+    """Does the tasks of the clients whose shares the process has. A worker knows no test set."""
 
     def __init__(self, shares: ClientShares) -> None:
         self.shares = shares
@@ -60,7 +60,7 @@ class Worker:
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
 
     def twin(self) -> Self:
-        """Return a worker with a scratch model of its own, which shares everything else."""
+        """Return a worker with another scratch model; both share everything else."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model)
         other.model.pack()
@@ -70,7 +70,7 @@ class Worker:
         return torch.as_tensor(values, device=self.device)
 
     def client_data(self, cid: int, *, pooled: bool = False) -> ClientData:
-        """Return client ``cid``'s share of the data; ``pooled``: everybody's."""
+        """Return client ``cid``'s share of the data; with ``pooled`` all clients' images."""
         share = self._share(None if pooled else cid)
         return ClientData(
             images=self._images,
@@ -106,7 +106,7 @@ class Worker:
             personal: What this client stored; empty before its first round: it is drawn then.
             global_counts: (C,) class counts that the server may know, where ``prior`` asks for
                 them.
-            pooled: Give it everybody's images; None: where the strategy trains on them.
+            pooled: Give the client all images; None: as the strategy's traits say.
         """
         shares, model = self.shares, self.model
         pooled = shares.strategy.traits.pools if pooled is None else pooled
@@ -148,7 +148,7 @@ class Worker:
         """Return client ``cid``, which has stored nothing yet, as it begins a round.
 
         Args:
-            state: What the round begins with.
+            state: The server's state at the start of the round.
             cid: The client.
             counts: (C,) class counts that the server may know; None: it knows none.
         """
@@ -187,7 +187,7 @@ class Worker:
         return update
 
     def finished(self, request: ScoreRequest) -> ScoreRequest:
-        """Return the request with personal models as their method finishes them, to be scored."""
+        """Return the request, its personal models after `adapt` and ``personal.refresh``."""
         generic = self.shares.strategy.generic
         if self.shares.tunes or not generic(self.model, request.broadcast):
             finished = tuple(self._finish(request, client) for client in request.clients)
@@ -195,7 +195,7 @@ class Worker:
         return request
 
     def _finish(self, request: ScoreRequest, asked: ClientRequest) -> ClientRequest:
-        """Return one client's personal model as it is to be scored.
+        """Return one client's personal model, ready for scoring.
 
         A client that never took part starts from its first state, with the personal part of the
         generic model where that one borrows a mean of the participants'. The strategy's ``adapt``
