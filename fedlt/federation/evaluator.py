@@ -67,7 +67,7 @@ class Evaluator:
         ).tolist()
 
     def is_due(self, round_: int) -> tuple[bool, bool]:
-        """Return whether the generic and the personal view are scored after a round, in this order."""
+        """Return whether the generic view and the personal view are scored after a round."""
         config = self.observer.config
         generic, personal = rounds_to_evaluate(
             config.rounds,
@@ -109,7 +109,7 @@ class Evaluator:
         return metrics, self._archive(standing, generic, scores)
 
     def request(self, standing: Standing, cids: Sequence[int]) -> ScoreRequest:
-        """Return a request to score the generic model and some personal models on all test images."""
+        """Return a request to score the generic and some personal models on all test images."""
         counts = standing.global_counts
         own = standing.personal
         return ScoreRequest(
