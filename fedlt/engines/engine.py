@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
@@ -23,6 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import keep_reply, sum_replies
+from fedlt.machine.lazy import Lazy
 from fedlt.machine.peak_memory import peak_memory, reset_peak_memory
 from fedlt.runs.personal_states import PersonalStates
 
@@ -50,31 +51,6 @@ class Job:
     messages: list[Message]
     contexts: Sequence[Context]  # copies: a job that is lost or run twice leaves no trace
     reduce: bool  # sum the replies into one
-
-
-class Contexts(Sequence[Context]):
-    """Clients' contexts, each made when it is asked for; pickled, they are a list.
-
-    So a whole cohort's personal states are never in memory together.
-    """
-
-    def __init__(self, make: Callable[[int], Context], cids: Sequence[int]) -> None:
-        self._make, self._cids = make, cids
-
-    def __len__(self) -> int:
-        return len(self._cids)
-
-    @overload
-    def __getitem__(self, index: int) -> Context: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Context]: ...
-    def __getitem__(self, index: int | slice) -> Context | Sequence[Context]:
-        if isinstance(index, slice):
-            return Contexts(self._make, self._cids[index])
-        return self._make(self._cids[index])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
 
 
 @dataclass(frozen=True)
@@ -205,7 +181,7 @@ class Engine(Grid):
         self._states.discard()
         cids = [[message.metadata.dst_node_id for message in piece] for piece in pieces]
         jobs = [
-            Job(piece, Contexts(self.context, own), reduce)
+            Job(piece, Lazy(self.context, own), reduce)
             for piece, own in zip(pieces, cids, strict=True)
         ]
         for result in self.run_jobs(jobs):

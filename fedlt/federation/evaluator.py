@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +20,7 @@ from fedlt.evaluation.personal_metrics import coverage_metrics
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.rounds import rounds_to_evaluate
 from fedlt.evaluation.scores import ClientHits, GenericScores, PersonalScores
+from fedlt.machine.lazy import Lazy
 from fedlt.runs.evaluations import Evaluation
 
 if TYPE_CHECKING:
@@ -146,12 +148,13 @@ class Evaluator:
             for first in range(0, max(len(cids), 1), step)
             for start in range(0, images, size)
         ]
-        if not alone:
-            return _Requests(standing, whole, parts, self.has_own_model)
         lone = [cid for cid in cids if self.has_own_model(standing, cid)]
+        make = partial(_request, standing, whole, frozenset(lone))
+        if not alone:
+            return Lazy(make, parts)
         bases = [replace(part, own=False) for part in parts] if self._has_generic else []
         models = [_ScoredPart(0, images, False, [cid], base=False) for cid in lone]
-        return _Requests(standing, whole, [*bases, *models], self.has_own_model)
+        return Lazy(make, [*bases, *models])
 
     def _has_own_backbone(self, standing: Standing) -> bool:
         """Return True if personal models have own backbones, judged by one client's state."""
@@ -249,43 +252,31 @@ class _ScoredPart:
     own: bool = True  # score the clients' personal models
 
 
-class _Requests(Sequence[ScoreRequest]):
-    """A sequence of requests. Each is made when needed: only then are personal states read."""
+def _request(
+    standing: Standing, whole: ScoreRequest, lone: Container[int], part: _ScoredPart
+) -> ScoreRequest:
+    """Return the request of a part; only now are the personal states of its clients read.
 
-    def __init__(
-        self,
-        standing: Standing,
-        whole: ScoreRequest,
-        parts: Sequence[_ScoredPart],
-        is_own: Callable[[Standing, int], bool],
-    ) -> None:
-        self._standing, self._whole, self._parts = standing, whole, parts
-        self._is_own = is_own
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @overload
-    def __getitem__(self, index: int) -> ScoreRequest: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ScoreRequest]: ...
-    def __getitem__(self, index: int | slice) -> ScoreRequest | Sequence[ScoreRequest]:
-        if isinstance(index, slice):
-            return _Requests(self._standing, self._whole, self._parts[index], self._is_own)
-        part = self._parts[index]
-        return replace(
-            self._whole,
-            start=part.start,
-            stop=part.stop,
-            generic=part.generic,
-            keep_logits=part.generic and self._whole.keep_logits,
-            clients=tuple(self._client(part, cid) for cid in part.cids),
-        )
-
-    def _client(self, part: _ScoredPart, cid: int) -> ClientRequest:
-        scored = part.own and self._is_own(self._standing, cid)
-        own = self._standing.personal.get(cid, {}) if scored else None
-        return ClientRequest(cid, own, base=part.base)
+    Args:
+        standing: The models to be scored.
+        whole: What all requests have in common.
+        lone: The clients that are scored by a model of their own.
+        part: What the request is about.
+    """
+    own = standing.personal
+    return replace(
+        whole,
+        start=part.start,
+        stop=part.stop,
+        generic=part.generic,
+        keep_logits=part.generic and whole.keep_logits,
+        clients=tuple(
+            ClientRequest(
+                cid, own.get(cid, {}) if part.own and cid in lone else None, base=part.base
+            )
+            for cid in part.cids
+        ),
+    )
 
 
 def _chunk_size(personal: Mapping[int, Mapping[str, Tensor]]) -> int:

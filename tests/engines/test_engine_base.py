@@ -11,12 +11,13 @@ from by_hand import play_round
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedlt.engines import ENGINES, engine_class
-from fedlt.engines.engine import Contexts, Engine, Job, chunk_size, run_job
+from fedlt.engines.engine import Engine, Job, chunk_size, run_job
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import metric_lists, pack_reply
 from fedlt.flower.server_half import make_server_half
+from fedlt.machine.lazy import Lazy
 from fedlt.strategy import Update
 from fedlt.worker.worker import Worker
 
@@ -205,7 +206,7 @@ def test_contexts_are_made_when_they_are_asked_for():
         made.append(cid)
         return Context(1, cid, {}, RecordDict(), {})
 
-    job = Job(messages([5, 6, 7]), Contexts(make, [5, 6, 7]), reduce=True)
+    job = Job(messages([5, 6, 7]), Lazy(make, [5, 6, 7]), reduce=True)
     assert (len(job.contexts), made) == (3, [])
     assert job.contexts[1].node_id == 6
     assert [context.node_id for context in job.contexts[1:]] == [6, 7]
