@@ -14,8 +14,8 @@ from fedlt.update import Tensors
 class Batch:
     """One mini-batch, as an objective sees it.
 
-    ``origin`` leads back to the images before augmentation, for views that crop them again. It is
-    None for images that are not in the data, such as mixtures.
+    ``origin`` leads back to the images before augmentation, for views that crop them again. For
+    images that are not in the data, such as mixtures, ``origin`` is None.
 
     Four names in ``extra`` have a meaning for every loss, (B,) each:
 
@@ -66,7 +66,7 @@ class ClientData:
 
 @dataclass(frozen=True)
 class Phase:
-    """The arguments of one call of ``Client.train``."""
+    """Arguments of one training phase: one call of ``Client.train``."""
 
     objective: Callable[..., Tensor]  # (client, batch) -> mean loss of the batch
     epochs: int  # passes over the client's data

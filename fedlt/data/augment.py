@@ -1,4 +1,4 @@
-"""Augmentation and normalisation of whole batches, per sample and seeded, on CPU or GPU.
+"""Seeded augmentation of each image, and normalisation, on whole batches, on CPU or GPU.
 
 Random crop after zero padding and horizontal flip: K. He et al., "Deep Residual Learning for Image
 Recognition", CVPR 2016, section 4.2, https://arxiv.org/abs/1512.03385.

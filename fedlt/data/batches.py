@@ -10,7 +10,7 @@ from torch import Tensor
 from fedlt.data.augment import augment as augment_images
 from fedlt.data.augment import normalize
 
-_BLOCK = 2**16  # pixel values
+_BLOCK = 2**16  # pixel values normalised by one call, if batches are smaller
 
 
 def epoch_order(n: int, generator: torch.Generator) -> Tensor:

@@ -48,7 +48,7 @@ class Preparation:
 
     @property
     def cohort(self) -> int:
-        """Number of clients in a round."""
+        """Number of clients in a round's cohort."""
         return min(self.config.clients_per_round or len(self.clients), len(self.clients))
 
     @cached_property

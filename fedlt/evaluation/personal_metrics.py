@@ -212,7 +212,7 @@ def never(clients: ScoredClients) -> Metric:
 
 
 def steps(clients: ScoredClients) -> Metric:
-    """Return the mean local steps that made a personal part since the last broadcast."""
+    """Return the mean number of local steps since the last broadcast behind a personal part."""
     return None if clients.steps is None else _mean(clients.steps)
 
 

@@ -17,7 +17,7 @@ class ClientRequest:
     cid: int
     personal: Mapping[str, Tensor] | None  # personal tensors; None: do not score this model
     base: bool = True  # True: score the global model's primary head under this client's masks
-    refreshed: Mapping[str, Tensor] = field(default_factory=dict)  # shared tensors trained since
+    refreshed: Mapping[str, Tensor] = field(default_factory=dict)  # shared tensors after tuning
     steps: int = 0  # local steps of the training behind ``refreshed``
 
 

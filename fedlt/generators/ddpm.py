@@ -50,7 +50,7 @@ class Ddpm(Generator):
     decay: ShareBelowOne = 0.995  # decay per step of the running mean of the weights
 
     def __post_init__(self) -> None:
-        """Compare the settings with each other."""
+        """Refuse settings that contradict each other."""
         if self.times < self.sample_steps:
             raise ValueError(f"times is {self.times}; expected at least sample_steps")
 

@@ -44,7 +44,7 @@ class PoolPlugin(ClientPlugin):
     classifier_path: str = ""  # low_confidence: directory of the run that trained the model
 
     def __post_init__(self) -> None:
-        """Compare the hyperparameters with each other."""
+        """Refuse hyperparameters that contradict each other."""
         if bool(self.classifier_path) != (self.select == "low_confidence"):
             reason = "the directory of a finished run, whose model says how likely each class is"
             raise ValueError(
@@ -61,7 +61,7 @@ class PoolPlugin(ClientPlugin):
 
     @property
     def holds_out(self) -> bool:
-        """True if one image of every level is held out, of each source that has all levels."""
+        """Whether one image per level is held out for each source that has all levels."""
         return False
 
     @property

@@ -120,7 +120,7 @@ class TailData:
     """
 
     data: ClientData  # images (n + m, ...) and labels (n + m,)
-    num_real: int  # n
+    num_real: int  # n, the number of real images
     stages: Tensor  # (m,) stages of the synthetic images
     sources: Tensor  # (m,) source rows of the synthetic images
     is_hard: Tensor  # bool (n,), on the CPU

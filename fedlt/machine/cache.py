@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Return the user's cache directory, ``$FEDLT_CACHE`` or ``~/.cache/fedlt``; it may be missing.
+    """Return the user's cache directory, ``$FEDLT_CACHE`` or ``~/.cache/fedlt``, existing or not.
 
     Raises:
         RuntimeError: If the user has no home directory.

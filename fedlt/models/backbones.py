@@ -18,7 +18,7 @@ from fedlt.models.resnet import ResNet
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How a named backbone is made."""
+    """Maker and limits of a named backbone."""
 
     make: Callable[[int, int, int, str], nn.Module]  # (in_channels, image_size, width, norm)
     width: int  # channels of the first stage in the published network; an MLP's hidden units
@@ -62,14 +62,14 @@ def build_backbone(
     width: int | None = None,
     norm: str = "batch",
 ) -> nn.Module:
-    """Build a backbone, initialised from torch's global generator.
+    """Return a backbone, initialised from torch's global generator.
 
     Args:
         name: A key of ``BACKBONES``, or ``file.py:Name`` / ``module:Name`` of a callable that
             takes the same keywords and returns a module with ``num_features``, ``num_streams``.
         in_channels: Image channels Ch.
         image_size: Image side, pixels.
-        width: Channels of the first stage; ``None`` for the published network's.
+        width: Channels of the first stage; ``None`` for the published network's width.
         norm: ``batch`` or ``group``.
 
     Returns:

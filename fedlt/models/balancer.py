@@ -40,7 +40,7 @@ class GradientBalancer(nn.Module):
         self.register_buffer("errors", torch.zeros(2, num_classes))
 
     def weight_of(self, output: Tensor) -> Tensor:
-        """Return g(u) = (10/9) / (1/9 + e^(-slope u)): 1 at 0, between 0 and 10."""
+        """Return g(u) = (10/9) / (1/9 + e^(-slope u)), a weight between 0 and 10 with g(0) = 1."""
         return (10 / 9) / (1 / 9 + torch.exp(-self.slope * output))
 
     def forward(self, logits: Tensor, labels: Tensor, balanced: Tensor) -> Tensor:

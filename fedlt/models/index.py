@@ -60,7 +60,7 @@ def lies_under(name: str, prefix: str) -> bool:
 
 
 def resolve_group(name: str, groups: Mapping[str, Group]) -> Group:
-    """Return the group that the longest declared prefix gives to ``name``."""
+    """Return the group declared for the longest prefix of ``name``."""
     return groups[max((prefix for prefix in groups if lies_under(name, prefix)), key=len)]
 
 

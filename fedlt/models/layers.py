@@ -60,7 +60,7 @@ class Pooled(nn.Sequential):
         reset_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in, h, w) to (B, 1, D)."""
+        """Map the trunk's maps (B, in, h, w) to features (B, 1, D)."""
         for block in self:
             x = block(x)
         return x.mean((2, 3)).unsqueeze(1)
@@ -70,7 +70,7 @@ class Trunk(nn.Sequential):
     """The first blocks of a network, in the memory layout that the network's forward uses."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (B, Ch, H, W) to maps."""
+        """Map images (B, Ch, H, W) to the maps that the branches take."""
         maps = channels_last_on_cpu(x)
         for block in self:
             maps = block(maps)

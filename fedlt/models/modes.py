@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every submodule's mode is restored."""
+    """Put a module into evaluation mode inside the block; every submodule's mode is restored."""
     was_training = [part for part in module.modules() if part.training]
     module.eval()
     try:

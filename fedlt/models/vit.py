@@ -20,7 +20,10 @@ _MOST_PATCHES = 8  # largest number of patches along a side, if no patch size is
 
 
 def patch_side(image_size: int) -> int:
-    """Return the smallest patch side, at least 2 pixels, that gives at most 8 patches per side."""
+    """Return the smallest divisor of the image side that is a patch side of at least 2 pixels.
+
+    The image then has at most 8 patches along each side.
+    """
     smallest = max(2, -(-image_size // _MOST_PATCHES))
     return next(s for s in range(smallest, max(smallest, image_size) + 1) if not image_size % s)
 
