@@ -114,7 +114,8 @@ def dirichlet(
 
     The n images of a class and the clients are shuffled. The images are then cut in the order of
     the clients at ``floor(cumsum(p) * n)``, so client k gets n p_k images to within one (there is
-    no second, multinomial, draw). Rounding favours the last clients, who differ in every class.
+    no second, multinomial, draw). Rounding favours the last clients of this order, which is drawn
+    again for every class.
 
     Args:
         labels: (N,).

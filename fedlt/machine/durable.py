@@ -28,8 +28,8 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def replace_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it; then it takes the place of ``path``."""
-    temporary = path.with_name(f".{path.name}.part")  # a resumed run writes over it
+    """Replace a file atomically, once the new bytes are on disk (fsync)."""
+    temporary = path.with_name(f".{path.name}.part")  # a fixed name: a resumed run reuses the file
     try:
         write_synced(temporary, data)
         temporary.replace(path)
@@ -40,7 +40,10 @@ def replace_synced(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of ``path`` once the block ends, unless it raises."""
+    """Open a temporary file that replaces ``path`` at the end of the block.
+
+    If the block raises, the temporary file is deleted and ``path`` stays as it was.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

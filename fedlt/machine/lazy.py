@@ -1,4 +1,4 @@
-"""A sequence whose items are made when they are asked for: not all are in memory at once."""
+"""Sequence that makes an item at each access, so that not all items are in memory at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LazyItem = TypeVar("LazyItem")
 
 
 class Lazy(Sequence[LazyItem], Generic[LazyKey, LazyItem]):
-    """The items ``make(key)`` of some keys, each made anew whenever it is read; pickled, a list."""
+    """Sequence of ``make(key)`` for some keys, computed at each access; pickled as a list."""
 
     def __init__(self, make: Callable[[LazyKey], LazyItem], keys: Sequence[LazyKey]) -> None:
         self._make, self._keys = make, keys
