@@ -109,7 +109,7 @@ ON_RAY = (
     "scaffold", "fedproto", "creff", "fedavg_ft", "fedavg+deit_lt", "fedloge_experts+mdcs",
     "secure-sum",
 )  # fmt: skip
-RAY_METHODS = slow_but(ON_RAY, [*METHODS, "refresh", "adamw", "secure-sum"])
+RAY_METHODS = METHODS | {name: SETTINGS[name] for name in ("refresh", "adamw", "secure-sum")}
 
 
 def test_the_cover_is_pairwise():
@@ -129,9 +129,8 @@ def test_ray_gives_the_bits_of_serial(lab, reference, kind, policy, prior, worke
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", RAY_METHODS)
-def test_ray_gives_the_bits_of_serial_for_methods(lab, reference, name):
-    changes = SETTINGS[name]
+@slow_but(ON_RAY, RAY_METHODS)
+def test_ray_gives_the_bits_of_serial_for_methods(lab, reference, changes):
     engine = {"name": "ray", "workers": 2}
     assert lab.run(**changes, engine=engine).bits == reference(**changes).bits
 
@@ -172,10 +171,10 @@ def test_the_comparison_of_bits_can_fail(reference):
 # ---- resume
 
 
-@pytest.mark.parametrize("name", slow_but(FAST_RESUMED, RESUMED))
-def test_a_round_that_is_trained_again_gives_the_same_bits(lab, reference, name):
+@slow_but(FAST_RESUMED, {name: SETTINGS[name] for name in RESUMED})
+def test_a_round_that_is_trained_again_gives_the_same_bits(lab, reference, changes):
     """Checkpoints every 2nd round; stopped in round 3, so round 3 is trained and written again."""
-    longer = {**SETTINGS[name], "rounds": 4}
+    longer = {**changes, "rounds": 4}
     stopped = lab.stopped(3, **longer, checkpoint={"every": 2})
     assert lab.resume(stopped).bits == reference(**longer).bits
 
@@ -244,11 +243,11 @@ def test_identical_clients_give_the_clients_model(lab, strategy, policy):
         torch.testing.assert_close(found, tensor, rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", slow_but(ONE_OF_A_KIND, METHODS))
-def test_the_sum_does_not_depend_on_which_client_answers_first(lab, reference, name):
+@slow_but(ONE_OF_A_KIND, METHODS)
+def test_the_sum_does_not_depend_on_which_client_answers_first(lab, reference, changes):
     """An engine that runs jobs backwards still yields them in cohort order: the same bits."""
     engine = {"name": f"{__file__}:BackwardsEngine"}
-    assert lab.run(**METHODS[name], engine=engine).bits == reference(**METHODS[name]).bits
+    assert lab.run(**changes, engine=engine).bits == reference(**changes).bits
 
 
 class BackwardsEngine(SerialEngine):

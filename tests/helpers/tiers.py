@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -48,12 +48,14 @@ def marks_of(name: str, methods: Mapping[str, Any]) -> list[pytest.MarkDecorator
     return [*slow, WITH_TIMM] if "deit_lt" in name else slow
 
 
-def slow_but(fast: Container[str], names: Iterable[str]) -> list[Any]:
-    """Return parameters for names, all slow but those of ``fast``."""
-    return [
-        pytest.param(n, marks=[*marks_of(n, {}), *([] if n in fast else [pytest.mark.slow])])
-        for n in names
+def slow_but(fast: Container[str], cases: Mapping[str, Any]) -> pytest.MarkDecorator:
+    """Parametrize ``changes`` over cases, all slow but those of ``fast``."""
+    slow = [pytest.mark.slow]
+    values = [
+        pytest.param(changes, id=n, marks=[*marks_of(n, {}), *([] if n in fast else slow)])
+        for n, changes in cases.items()
     ]
+    return pytest.mark.parametrize("changes", values)
 
 
 def in_tiers(cases: Mapping[str, Any], methods: Mapping[str, Any]) -> pytest.MarkDecorator:
