@@ -139,14 +139,6 @@ def intruded(tmp_path):
 
 @pytest.mark.ray
 def test_the_command_runs_beside_folders_of_the_same_names(intruded):
-    done = fedlt(intruded)
-    assert done.returncode == 0, done.stderr
-    assert "wrong package" not in done.stdout + done.stderr
-    assert (intruded / "runs" / "here" / "1" / "result.json").is_file()
-
-
-@pytest.mark.ray
-def test_a_users_strategy_in_such_a_folder_runs(intruded):
     """Named by its file, the user's own strategies/mine.py is what is meant."""
     (intruded / "strategies" / "mine.py").write_text(
         "from dataclasses import dataclass\n\nfrom strategies import FedAvg\n\n\n"
@@ -154,6 +146,8 @@ def test_a_users_strategy_in_such_a_folder_runs(intruded):
     )
     done = fedlt(intruded, "strategy=strategies/mine.py:Mine")
     assert done.returncode == 0, done.stderr
+    assert "wrong package" not in done.stdout + done.stderr
+    assert (intruded / "runs" / "here" / "1" / "result.json").is_file()
 
 
 @pytest.mark.parametrize("text", ["raise RuntimeError('wrong')", "STRATEGIES = CLIENTS = {}"])

@@ -53,21 +53,6 @@ def test_interrupted_at_some_moments(lab):
     check_interrupts(found, 3, 2)
 
 
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_interrupted_on_ray_at_some_moments(lab):
-    found = disturbed(lab, "interrupts", 7, 3, rounds=5, checkpoint={"every": 50}, engine=RAY)
-    check_interrupts(found, 3, 2)
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_killed_on_ray_at_some_moments(lab):
-    found = disturbed(lab, "moments", 7, 3, rounds=5, engine=RAY)
-    assert found["kills"] >= 3
-    assert found["other"] == {}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_twenty_random_moments(lab):

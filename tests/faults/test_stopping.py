@@ -10,10 +10,8 @@ import pytest
 
 from fedlt.runs.checkpoints import load_checkpoint
 
-ENGINES = [
-    pytest.param("engine.name=serial", id="serial"),
-    pytest.param("engine={name: ray, workers: 2}", id="ray", marks=pytest.mark.ray),
-]
+SERIAL, RAY = "engine.name=serial", "engine={name: ray, workers: 2}"
+ray = pytest.mark.ray
 LOOPBACK = {
     "0100007F",  # 127.0.0.1
     "0000000000000000FFFF00000100007F",  # the same, as IPv6 writes it
@@ -22,11 +20,14 @@ LOOPBACK = {
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    ("number", "group"),
-    [(signal.SIGINT, True), (signal.SIGTERM, False)],
-    ids=["ctrl-c", "sigterm"],
+    ("engine", "number", "group"),
+    [
+        pytest.param(SERIAL, signal.SIGINT, True, id="ctrl-c-serial"),
+        pytest.param(SERIAL, signal.SIGTERM, False, id="sigterm-serial"),
+        pytest.param(RAY, signal.SIGINT, True, id="ctrl-c-ray", marks=ray),
+        pytest.param(RAY, signal.SIGTERM, False, id="sigterm-ray", marks=[ray, pytest.mark.slow]),
+    ],
 )
 def test_a_stopped_run_can_go_on(fedlt_run, wait, record_property, engine, number, group):
     """Measured, idle to busy: 0.7 to 2.4 s on serial, 2.6 to 3.9 s on Ray."""
@@ -58,7 +59,7 @@ def test_no_ray_process_outlives_a_killed_driver(fedlt_run, wait, record_propert
 
     The agents wait a minute for Ray's control service, to report that it has gone.
     """
-    run = fedlt_run(*ENGINES[1].values)
+    run = fedlt_run(RAY)
     processes = run.reach(2)
     assert any("raylet" in one.command for one in processes)
     run.signal(signal.SIGKILL, group=False)
@@ -72,7 +73,7 @@ def test_no_ray_process_outlives_a_killed_driver(fedlt_run, wait, record_propert
 
 @pytest.mark.ray
 def test_everything_listens_on_the_loopback_address_only(fedlt_run, listening):
-    run = fedlt_run(*ENGINES[1].values)
+    run = fedlt_run(RAY)
     processes = run.reach(2)
     addresses = listening()
     found = [
