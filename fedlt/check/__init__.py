@@ -1,7 +1,7 @@
-"""The conformance kit: does a class keep the contract of a strategy or a client plugin?
+"""Conformance kit: checks that a class keeps the contract of a strategy or a client plugin.
 
 ``fedlt check NAME`` on the command line, :func:`conformance` in a test. Every check runs in a
-fraction of a second on a tiny federation; a failing one says what to change, and where.
+fraction of a second on a tiny federation; a failing check says what to change, and where.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The conformance kit as pytest cases: one a check."""
+"""Conformance kit as pytest cases, one case per check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedlt.check.tiny_federation import Subject, subject_of
 def conformance(
     target: str | type, /, *, ray: bool = False, beside: str = "", **options: object
 ) -> Callable[[str], None]:
-    """Return a test function with one case a check.
+    """Return a test function with one case per check.
 
         from fedlt.check import conformance
 
@@ -23,7 +23,7 @@ def conformance(
     Args:
         target: A built-in name, ``package.module:Class``, the class itself, or ``file.py:Class``; a
             relative path begins at the test's own file.
-        ray: Compare with the Ray engine, too: some seconds.
+        ray: True to compare with the Ray engine too, which takes some seconds.
         beside: The client plugin to try a strategy with, or the strategy to try a plugin with.
         options: Hyperparameters.
     """

@@ -1,4 +1,4 @@
-"""Findings of a check: its line, and for a failing check what to change and where."""
+"""Findings of a check: a line, and for a failing check the change to make and its place."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ Status = Literal["ok", "fail", "skip", "note"]
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one check."""
+    """Outcome of one check."""
 
     name: str
-    status: Status  # skip: it could not be tried; note: for information, no failure
+    status: Status  # skip: the check could not run; note: for information, no failure
     line: str
     change: str = ""  # what to change, of a failing check
     where: str = ""  # file:line (Class.verb)
 
     def __str__(self) -> str:
-        """Return the whole as text."""
+        """Return the outcome as text."""
         lines = [f"{self.name}: {self.line}"]
         lines += [f"  change: {self.change}"] if self.change else []
         lines += [f"  where:  {self.where}"] if self.where else []
@@ -27,12 +27,12 @@ class Result:
 
 
 class Violation(Exception):  # noqa: N818 (of the contract)
-    """A promise that a class does not keep.
+    """Error of a check: a promise of the contract that a class does not keep.
 
     Args:
-        line: What was seen.
-        change: What to change.
-        where: The place, as :func:`fedlt.check.source_lines.place` gives it.
+        line: The observed behaviour.
+        change: The change to make.
+        where: The place, as returned by :func:`fedlt.check.source_lines.place`.
     """
 
     def __init__(self, line: str, *, change: str, where: str = "") -> None:
@@ -41,6 +41,6 @@ class Violation(Exception):  # noqa: N818 (of the contract)
 
 
 class Note(str):
-    """A check's answer that is worth knowing, and no failure."""
+    """Outcome of a check that is worth knowing, but not a failure."""
 
     __slots__ = ()

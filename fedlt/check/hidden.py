@@ -1,4 +1,4 @@
-"""Checks of what a method reads behind everybody's back: global generators, and the clock."""
+"""Checks of hidden inputs of a method: global random generators, and the clock."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ THROUGH = {"datetime", "random", "secrets", "uuid", "tempfile", "numpy"}  # on t
 
 @dataclass(frozen=True)
 class Step:
-    """Some verbs of a method, to be called."""
+    """Call of some verbs of a method."""
 
     verbs: tuple[str, ...]
-    call: Callable[[], object]  # returns what came of it, by value
+    call: Callable[[], object]  # returns the result by value
 
 
 def _steps(subject: Subject) -> Iterator[Step]:
@@ -82,7 +82,7 @@ def _steps(subject: Subject) -> Iterator[Step]:
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
-    """Put the global generators back in the end."""
+    """Restore the global random generators at the end of the block."""
     states = random.getstate(), np.random.get_state(), torch_state()
     try:
         yield
@@ -98,10 +98,10 @@ def _numpy_state() -> object:
 
 
 def draws_nothing_global(subject: Subject) -> str:
-    """No verb draws from, or seeds, a generator that others share.
+    """Check that no verb draws from, or seeds, a global random generator.
 
-    Torch's may be drawn from where the core has seeded it: in ``build``, ``init`` and a client's
-    task.
+    Torch's global generator may be used where the core has seeded it: in ``build``, ``init`` and a
+    client's task.
     """
     states = {"Python's random": random.getstate, "NumPy's global generator": _numpy_state}
     with _generators_kept():
@@ -119,7 +119,7 @@ def draws_nothing_global(subject: Subject) -> str:
 
 
 def _follows_torch(step: Step) -> bool:
-    """Say whether what a step gives changes with the seed of torch's generator, and only then."""
+    """Return True if a step's result is equal for equal seeds of torch, and differs for others."""
 
     def result(seed: int) -> object:
         torch.manual_seed(seed)
@@ -139,7 +139,7 @@ def _refuse(subject: Subject, step: Step, generator: str) -> None:
 
 
 class _Watch:
-    """A profiler that remembers where code under test asks for the time."""
+    """Profiler that records the places where code under test reads the time."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -167,7 +167,7 @@ class _Watch:
 
 
 def _clock_name(called: object) -> str:
-    """Return the name of a function that answers otherwise from call to call; empty for others."""
+    """Return the name of a clock or entropy function; empty for other functions."""
     try:
         known = CLOCKS.get(called) if called in CLOCKS else None
     except TypeError:  # not hashable
@@ -182,7 +182,7 @@ def _clock_name(called: object) -> str:
 
 
 def reads_no_clock(subject: Subject) -> str:
-    """No verb asks for the time or for the system's entropy."""
+    """Check that no verb reads the time or the system's entropy."""
     watch = _Watch(Places(subject))
     with _generators_kept():
         for step in _steps(subject):

@@ -1,4 +1,4 @@
-"""The conformance kit: every check by name, and the runner."""
+"""Conformance kit: table of checks by name, and their runner."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ from fedlt.errors import one_line
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of the contract."""
+    """Check of one promise of the contract."""
 
-    try_it: Callable[[Subject], str]  # the line of a class that keeps it; raises Violation
-    sections: tuple[PluginSection, ...] = ("strategy", "client")  # of which it is asked
-    needs: tuple[str, ...] = ("trains",)  # checks whose failure explains a crash of this one
+    try_it: Callable[[Subject], str]  # returns the line for a kept promise; raises Violation
+    sections: tuple[PluginSection, ...] = (
+        "strategy",
+        "client",
+    )  # where the check applies
+    needs: tuple[str, ...] = ("trains",)  # checks whose failure explains a crash of this check
 
 
 CHECKS: dict[str, Check] = {
@@ -58,12 +61,12 @@ def checks_of(section: PluginSection) -> tuple[str, ...]:
 
 
 def run_check(name: str, subject: Subject, before: Mapping[str, Result] | None = None) -> Result:
-    """Try one check.
+    """Return the outcome of one check.
 
     Args:
-        name: Its key in :data:`CHECKS`.
-        subject: What to try it on.
-        before: Results of earlier checks: what one of them explains is skipped.
+        name: A key of :data:`CHECKS`.
+        subject: The class under test.
+        before: Results of earlier checks; a crash that an earlier failure explains is skipped.
     """
     check, known = CHECKS[name], before or {}
     broken = [need for need in ("builds", *check.needs) if _failed(known, need)]
@@ -90,7 +93,7 @@ def _failed(results: Mapping[str, Result], name: str) -> bool:
 
 
 def run_checks(subject: Subject) -> Iterator[Result]:
-    """Try every check of a subject and yield its result."""
+    """Yield the outcome of every check of a subject."""
     results: dict[str, Result] = {}
     for name in checks_of(subject.section):
         results[name] = run_check(name, subject, results)

@@ -1,4 +1,4 @@
-"""Checks of the server's step: the weights sum to one, and the order of answers says nothing."""
+"""Checks of the server's step: weights sum to one, and the order of updates has no effect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COHORT = (0, 1, 2, 3)
 
 
 def updates_of(bench: Bench, cids: Sequence[int]) -> dict[int, Update]:
-    """Return the answers of clients as ``aggregate`` sees them: by value, without buffers."""
+    """Return clients' updates as ``aggregate`` gets them: by value, without buffers."""
     buffers = set(bench.worker.model.buffer_names("shared"))
     found = {}
     for cid in cids:
@@ -34,7 +34,7 @@ def updates_of(bench: Bench, cids: Sequence[int]) -> dict[int, Update]:
 
 
 def total_of(bench: Bench, updates: Mapping[int, Update]) -> Total:
-    """Reduce answers in the order given, as the engines and the server do."""
+    """Return the total of updates in the given order, as the engines and the server do."""
     cids, given = tuple(updates), tuple(updates.values())
     weight, clients = sum(update.weight for update in given), bench.server.view.num_clients
     if not bench.server.reduces:
@@ -57,7 +57,7 @@ def _aggregate(subject: Subject, bench: Bench, updates: Mapping[int, Update]) ->
 
 
 def _apart(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
-    """Say whether two tensors differ by more than a tolerance, relative to the largest entry."""
+    """Return True if two tensors differ by more than a tolerance, relative to the largest entry."""
     if one.shape != other.shape:
         return True
     if not one.numel():
@@ -67,9 +67,9 @@ def _apart(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
 
 
 def weighs_to_one(subject: Subject) -> str:
-    """The same answer from every client is where a mean ends up.
+    """Check that equal updates from all clients aggregate to that update, as a mean does.
 
-    A rule of the server's own must end at one place however the weights of equal answers are split.
+    A strategy's own server rule must give one result for any split of weights of equal updates.
     """
     if isinstance(subject.parties.view.strategy, StockStrategy):
         return Note("the server's step is Flower's own")
@@ -99,7 +99,7 @@ def weighs_to_one(subject: Subject) -> str:
 
 
 def _check_multiple(subject: Subject, given: Tensors, found: Mapping[str, Tensor]) -> None:
-    """Raise if equal answers give a multiple of the answer: that is a sum, no mean and no rule."""
+    """Raise if equal updates give a multiple of the update, as a sum without division does."""
     flat = torch.cat([tensor.double().flatten() for tensor in given.values()])
     result = torch.cat([found[name].double().flatten() for name in given])
     square = float(flat.square().sum())
@@ -116,7 +116,7 @@ def _check_multiple(subject: Subject, given: Tensors, found: Mapping[str, Tensor
 
 
 def ignores_order(subject: Subject) -> str:
-    """Aggregation gives the same, up to rounding, whichever client answers first."""
+    """Check that aggregation gives the same state, up to rounding, in any order of updates."""
     if isinstance(subject.parties.view.strategy, StockStrategy):
         return Note("the server's step is Flower's own")
     bench = subject.bench()

@@ -1,4 +1,4 @@
-"""The check of networks with several streams: logits are (B, S, C), and S is not always 1."""
+"""Check of networks with several streams: logits are (B, S, C), and S is not always 1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERBS = ("objective", "loss", "local_update", "predict", "generic", "personal",
 
 
 class TwoStreams(Cnn):
-    """The small convolutional network with a second stream: its features in reverse."""
+    """Small convolutional network with a second stream: the features in reverse order."""
 
     def __init__(self, in_channels: int, image_size: int, width: int, norm: str) -> None:
         super().__init__(in_channels, width=width, norm=norm)
@@ -35,9 +35,9 @@ class TwoStreams(Cnn):
 
 
 def runs_on_streams(subject: Subject) -> str:
-    """A round on a network of two streams: a task of every client, the server's step, every head.
+    """Check a round on a two-stream network: a task of every client, the server's step, every head.
 
-    A method that makes streams of its own was tried with these by the other checks.
+    Methods that make streams of their own are tried on streams by the other checks.
     """
     own = subject.bench().worker.model.num_streams
     if own > 1:
@@ -50,7 +50,7 @@ def runs_on_streams(subject: Subject) -> str:
         cause = root_cause(error)
         if isinstance(cause, FedltError):
             return Note(f"refuses a network of two streams: {cause}")
-        _try_round(subject)  # what fails on one stream, too, is not the streams' fault
+        _try_round(subject)  # a failure on one stream, too, is not caused by the streams
         raise Violation(
             f"on a network of two streams it fails: {one_line(cause)}",
             change="features are (B, S, D) and logits (B, S, C), one row a stream: reduce over S, "
@@ -67,7 +67,7 @@ def runs_on_streams(subject: Subject) -> str:
 
 
 def _try_round(subject: Subject) -> list[float]:
-    """Try a round without an engine, and return what the clients have measured."""
+    """Return the clients' metrics of a round without an engine."""
     parties = subject.parties
     rehearse(parties, make_server_half(parties.view))
     bench = subject.bench()

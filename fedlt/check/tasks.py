@@ -1,4 +1,4 @@
-"""Checks of one client's task: what it answers, what it reads, what it writes."""
+"""Checks of one client's task: the update, the values read, the tensors written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASK = ("objective", "local_update", "loss", "batches", "setup")
 
 
 def covers_groups(subject: Subject) -> str:
-    """Every parameter and buffer is in one group, before and after a task."""
+    """Check that every parameter and buffer is in exactly one group, before and after a task."""
     bench = subject.bench()
     model = bench.worker.model
     names = [name for group in GROUPS for name in model.names(group)]
@@ -85,7 +85,7 @@ def _check_loose(subject: Subject, model: Model, before: Tensors) -> None:
 
 
 def answers(subject: Subject) -> str:
-    """An update holds the shared floats, a client keeps the personal tensors, all alike."""
+    """Check that updates hold the shared float tensors, and clients keep the personal tensors."""
     bench = subject.bench()
     update, model = bench.task(1), bench.worker.model
     state, known = model.state(), set(model.names())
@@ -136,8 +136,8 @@ def _check_alike(subject: Subject, bench: Bench, update: Update) -> None:
 
 
 def is_pure(subject: Subject) -> str:
-    """Client A, then B, then A: A answers twice alike, and as on another worker."""
-    stored: Tensors = {}  # what client 1 keeps of its first round
+    """Check purity: with tasks of clients A, B, A, both updates of A are equal, on any worker."""
+    stored: Tensors = {}  # personal state of client 1 after its first round
     for round_ in (1, 2):
         bench = subject.bench()
         update = bench.task(1, round_=round_, personal=stored)
@@ -166,7 +166,7 @@ def _difference(one: Frozen, other: Frozen) -> str:
 
 
 def writes_nothing(subject: Subject) -> str:
-    """A task leaves the broadcast, its personal state and the data as they were."""
+    """Check that a task changes neither the broadcast, nor its personal state, nor the data."""
     bench = subject.bench()
     state = bench.server.state
     personal = {name: t.clone() for name, t in bench.client(1).personal.items()}
@@ -221,7 +221,7 @@ def _check_aggregate(subject: Subject) -> None:
 
 
 def first_state(subject: Subject) -> str:
-    """A client's first personal state is a function of the seed and the client."""
+    """Check that a client's first personal state is a function of the seed and the client."""
 
     def first(*, round_: int = 1, others: tuple[int, ...] = (), shift: int = 0) -> object:
         bench = subject.bench()

@@ -1,4 +1,4 @@
-"""The tiny federation on which a method is tried, and one worker and server to try it with."""
+"""Tiny federation on which a method is tried, with one worker and one server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROUNDS = 2
 
 
 def raw(tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
-    """Return tensors by value."""
+    """Return tensors by value, as bytes."""
     return {name: t.detach().contiguous().numpy().tobytes() for name, t in tensors.items()}
 
 
@@ -55,7 +55,7 @@ def frozen(update: Update) -> Frozen:
 
 
 class Bench:
-    """A worker and a server of one federation, new for every trial."""
+    """Worker and server of a federation, new for every trial."""
 
     def __init__(self, parties: Parties) -> None:
         self.worker = Worker(parties.shares)
@@ -69,7 +69,7 @@ class Bench:
         personal: Tensors | None = None,
         broadcast: Mapping[str, Tensor] | None = None,
     ) -> Client:
-        """Load a client as the client app does."""
+        """Return a client, loaded as the client app does."""
         state = self.server.state
         return self.worker.client(
             cid,
@@ -81,33 +81,33 @@ class Bench:
         )
 
     def task(self, cid: int, *, round_: int = 1, personal: Tensors | None = None) -> Update:
-        """Do one client's task as the client app does; the update's tensors are live."""
+        """Return the update of one client's task, as in the client app; its tensors are live."""
         return self.worker.train(self.client(cid, round_=round_, personal=personal))
 
 
 @dataclass
 class Subject:
-    """The class under test, in a tiny configuration."""
+    """Class under test, in a tiny configuration."""
 
     config: Config
-    section: PluginSection = "strategy"  # which part of the configuration is under test
-    ray: bool = False  # compare with the Ray engine, too
+    section: PluginSection = "strategy"  # the section of the configuration under test
+    ray: bool = False  # True: compare with the Ray engine, too
 
     @cached_property
     def parties(self) -> Parties:
-        """The parties of a simulation with the class under test."""
+        """Parties of a simulation with the class under test."""
         config = self.config
         return prepare_parties(config, resolve_strategy(config), resolve_client(config))
 
     @property
     def value(self) -> object:
-        """The object under test."""
+        """Object under test."""
         parties = self.parties
         return parties.view.strategy if self.section == "strategy" else parties.view.plugin.parts[0]
 
     @cached_property
     def reference(self) -> Finished:
-        """Its run on the serial engine."""
+        """Finished run of the class under test on the serial engine."""
         return run_whole(self.config)
 
     def bench(self) -> Bench:
@@ -123,15 +123,15 @@ def subject_of(
     ray: bool = False,
     folder: Path | None = None,
 ) -> Subject:
-    """Return the subject that a name or a class stands for.
+    """Return the subject of a name or a class.
 
     Args:
         target: A built-in name, an entry point, ``file.py:Class``, ``package.module:Class``, or the
             class itself.
-        options: Its hyperparameters.
+        options: The hyperparameters.
         beside: The client plugin to try a strategy with, or the strategy to try a plugin with.
-        ray: Compare with the Ray engine, too.
-        folder: Where a relative path is looked for; the working directory by default.
+        ray: True to compare with the Ray engine, too.
+        folder: The folder from which relative paths start; the working directory by default.
 
     Raises:
         FedltError: If the name, the class or a hyperparameter is not valid.

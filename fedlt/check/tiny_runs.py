@@ -1,4 +1,4 @@
-"""Whole runs in a folder of their own, and everything about them that must not differ."""
+"""Whole runs in a temporary folder, and their results that must not differ between engines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_checkpoint(directory: RunDirectory) -> Checkpoint:
     """Return the newest checkpoint.
 
     Raises:
-        FedltError: If there is none.
+        FedltError: If there is no checkpoint.
     """
     found = load_checkpoint(directory.checkpoints)
     if found is None:
@@ -56,7 +56,7 @@ def read_personal(directory: RunDirectory) -> PersonalStates:
 
 
 def read_groups(directory: RunDirectory) -> dict[str, Mapping[str, Tensor]]:
-    """Return the tensors of the newest checkpoint, every client's personal state among them."""
+    """Return the tensors of the newest checkpoint, with every client's personal state."""
     tensors = read_checkpoint(directory).tensors
     personal = read_personal(directory)
     groups: dict[str, Mapping[str, Tensor]] = {
@@ -66,7 +66,7 @@ def read_groups(directory: RunDirectory) -> dict[str, Mapping[str, Tensor]]:
 
 
 def read_bits(directory: RunDirectory) -> dict[str, Any]:
-    """Return all that must not depend on the engine: rounds, tensors as bytes, counts."""
+    """Return all results that must not depend on the engine: rounds, tensors as bytes, counts."""
     tensors = {
         f"{group}/{name}": (str(t.dtype), tuple(t.shape), t.numpy().tobytes())
         for group, named in read_groups(directory).items()
@@ -78,24 +78,24 @@ def read_bits(directory: RunDirectory) -> dict[str, Any]:
 
 
 class StopError(BaseException):
-    """Ends a run from outside, as a crash would."""
+    """Error that ends a run, as a crash would."""
 
 
 class StopAfter(Progress):
-    """Raises when a round is finished."""
+    """Progress that raises :class:`StopError` when a round is finished."""
 
     def __init__(self, last: int) -> None:
         self.last = last
 
     def advance(self, round: int, text: str = "") -> None:
-        """Stop the run after its last round."""
+        """Raise after the round at which the run is to stop."""
         if round == self.last:
             raise StopError
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished run has left behind, read before its folder went."""
+    """Files of a finished run, read before the temporary folder is removed."""
 
     result: dict[str, Any]  # result.json
     rows: list[dict[str, Any]]  # rounds.jsonl without seconds
@@ -103,7 +103,7 @@ class Finished:
     bits: dict[str, Any]
 
     def differs_from(self, other: Finished) -> str:
-        """Return the name of something in which two runs differ; empty where they are equal."""
+        """Return the name of a file or tensor in which two runs differ; empty if equal."""
         for name in sorted({*self.bits, *other.bits}, key=lambda name: name == "rows"):
             if self.bits.get(name) != other.bits.get(name):
                 return name
@@ -111,11 +111,11 @@ class Finished:
 
 
 def run_whole(config: Config, *, stop_after: int | None = None) -> Finished:
-    """Run a configuration in a folder of its own.
+    """Return the finished run of a configuration, in a temporary folder.
 
     Args:
         config: The run.
-        stop_after: Stop hard after this round and resume.
+        stop_after: The round after which the run is stopped hard and resumed.
     """
     with tempfile.TemporaryDirectory(prefix="fedlt-check-") as folder:
         config = config.model_copy(update={"output": folder})
@@ -132,9 +132,9 @@ def run_whole(config: Config, *, stop_after: int | None = None) -> Finished:
 
 
 class ApartEngine(Engine):
-    """Does every job with a worker of its own, made from pickled parties; the last one first.
+    """Engine that does every job with a new worker, from pickled parties, the last job first.
 
-    So jobs share no more than jobs of several processes do, within this process.
+    So jobs in this process share no more state than jobs in several processes.
     """
 
     def __init__(self, parties: Parties) -> None:

@@ -1,4 +1,4 @@
-"""Checks by whole runs of two rounds, and of the object itself."""
+"""Checks by whole runs of two rounds, and checks of the object itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STACK_ENDING = "; 'serial' and 'ray' can"
 
 
 def builds(subject: Subject) -> str:
-    """The object can be made; ``build``, ``init``, one forward pass and every head work."""
+    """Check that the object can be made; ``build``, ``init``, forward pass and every head work."""
     try:
         parties = subject.parties
         generic = rehearse(parties, make_server_half(parties.view)).generic
@@ -38,7 +38,7 @@ def builds(subject: Subject) -> str:
 
 
 def trains(subject: Subject) -> str:
-    """Two rounds on the serial engine end with finite losses, and something has learned."""
+    """Check that two rounds on the serial engine have finite losses and move parameters."""
     try:
         finished = subject.reference
     except (Exception, SystemExit) as error:
@@ -68,7 +68,7 @@ def trains(subject: Subject) -> str:
 
 
 def _unmoved(subject: Subject, finished: Finished) -> list[str]:
-    """Return the shared parameters that no round has moved; raise if nothing moved at all."""
+    """Return the shared parameters that no round has moved; raise if no parameter moved."""
     server = make_server_half(subject.parties.view)
     before, after = server.state.broadcast, finished.groups["broadcast"]
     names = server.model.parameter_names("shared")
@@ -84,7 +84,7 @@ def _unmoved(subject: Subject, finished: Finished) -> list[str]:
 
 
 def resumes(subject: Subject) -> str:
-    """A run that is stopped after a round and resumed ends as one that was not."""
+    """Check that a run that is stopped and resumed ends as an uninterrupted run."""
     resumed = run_whole(subject.config, stop_after=1)
     odd = resumed.differs_from(subject.reference)
     if odd:
@@ -98,7 +98,7 @@ def resumes(subject: Subject) -> str:
 
 
 def equal_on_engines(subject: Subject) -> str:
-    """The same bits where every job has a worker of its own, and on Ray if that is asked for."""
+    """Check equal bits with a new worker for every job, and on Ray if the subject asks for Ray."""
     engines: dict[str, dict[str, object]] = {"workers of their own": {"name": APART}}
     if subject.ray:
         engines["Ray with 2 workers"] = {"name": "ray", "workers": 2}
@@ -117,7 +117,7 @@ def equal_on_engines(subject: Subject) -> str:
 
 
 def is_picklable(subject: Subject) -> str:
-    """The object is a value: frozen, and equal after pickling, as it travels to workers."""
+    """Check that the object is a value: frozen, and equal after pickling for the workers."""
     value = subject.value
     fields = "declare hyperparameters as fields of plain types: numbers, text, tuples of them"
     try:
@@ -132,7 +132,7 @@ def is_picklable(subject: Subject) -> str:
 
 
 def is_stackable(subject: Subject) -> str:
-    """Say whether the stacked engine can run it, and if not, why."""
+    """Return a line if the stacked engine can run the class, otherwise a note with the reason."""
     changed = subject.config.engine.model_copy(update={"name": "stacked"})
     config = subject.config.model_copy(update={"engine": changed})
     whole = Subject(config, subject.section)

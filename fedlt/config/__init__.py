@@ -1,4 +1,4 @@
-"""The configuration file: schema, reading, hashing, and the classes that it names."""
+"""Configuration file: schema, reading, hashing, and the classes that the file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn a pydantic error into the one line that a user can act on."""
+"""Turn a pydantic error into one line that a user can act on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PLAIN = {
 
 
 def expected(error: ErrorDetails) -> str:
-    """Return what ``error`` wanted instead, as a phrase such as ``"more than 0"``."""
+    """Return the expected value of a validation error as a phrase such as ``"more than 0"``."""
     kind, context = error["type"], error.get("ctx", {})
     if kind in _PLAIN:
         return _PLAIN[kind]
@@ -100,7 +100,7 @@ def _short(value: object) -> str:
 
 
 def refusal(key: str, value: object, details: Sequence[ErrorDetails]) -> str:
-    """Return what a key is and what was expected instead, from all errors about its value."""
+    """Return the refused value of a key and the expected values, from all errors about the key."""
     wanted, hint = [expected(item) for item in details], ""
     if details[0]["type"] == "literal_error" and isinstance(value, str):
         choices = [word.strip("'") for word in wanted[0].replace(" or ", ", ").split(", ")]
@@ -109,12 +109,12 @@ def refusal(key: str, value: object, details: Sequence[ErrorDetails]) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: Callable[[str], str]) -> str:
-    """Return one line for the first mistake in ``error``.
+    """Return one error line for the first mistake in ``error``.
 
     Args:
-        error: What pydantic raised for ``model``.
-        model: The model that was validated, for the known keys.
-        where: Returns, for a dotted key, where its value was written (the file, an override).
+        error: The pydantic error for ``model``.
+        model: The validated model, for the known keys.
+        where: Returns, for a dotted key, the place of its value (the file, an override).
     """
     known = set(known_keys(model))
     details = error.errors(include_url=False)

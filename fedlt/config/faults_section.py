@@ -1,4 +1,4 @@
-"""The section ``faults``: what goes wrong in the federation. Definitions: docs/faults.md."""
+"""The section ``faults``: injected faults of the federation. Definitions: docs/faults.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlt.config.section import Section
 
 
 class LostConfig(Section):
-    """Sampled clients that give no answer."""
+    """Sampled clients that send no update."""
 
     rate: Share = 0.0  # probability a round; with `few`, its mean over all clients
     aim: Literal["uniform", "few"] = "uniform"  # few: in proportion to the share of few-classes
@@ -20,7 +20,7 @@ class LostConfig(Section):
 class StragglerConfig(Section):
     """Sampled clients whose whole task takes longer than a deadline."""
 
-    deadline: Positive | None = None  # in whole tasks of the median client; None: none
+    deadline: Positive | None = None  # in whole tasks of the median client; None: no deadline
     spread: NotNegative = 0.5  # sigma of the log-normal time of a step, drawn once a client
     jitter: NotNegative = 0.0  # the same, drawn for every round
     action: Literal["partial", "drop"] = "partial"  # do the steps there is time for, or nothing
@@ -63,19 +63,19 @@ class StaleConfig(Section):
 
 
 class DetectConfig(Section):
-    """Which finite updates are left out as huge, by the norm of their step."""
+    """Detection of huge but finite updates, by the norm of their step; such updates are dropped."""
 
     max_norm: Positive | None = None
     max_ratio: Annotated[float, Field(strict=True, gt=1)] | None = None  # to earlier rounds' median
 
     @property
     def is_active(self) -> bool:
-        """Whether there is a rule."""
+        """True if a rule is set."""
         return self.max_norm is not None or self.max_ratio is not None
 
 
 class FaultsConfig(Section):
-    """What goes wrong in the federation, for research, and what is detected."""
+    """Faults injected into the federation, for research, and their detection."""
 
     lost: LostConfig = LostConfig()
     straggler: StragglerConfig = StragglerConfig()
@@ -86,11 +86,11 @@ class FaultsConfig(Section):
 
     @property
     def is_set(self) -> bool:
-        """Whether the file asks for anything here."""
+        """True if any fault or detection is configured."""
         return self.is_active or self.detect.is_active
 
     @property
     def is_active(self) -> bool:
-        """Whether anything can go wrong; detection alone is none of that."""
+        """True if any fault is injected. Detection alone does not count."""
         rates = (self.lost.rate, self.late.share, self.corrupt.share, self.stale.rate)
         return any(rates) or self.straggler.deadline is not None

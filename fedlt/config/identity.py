@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Digests = dict[str, dict[str, str]]  # dotted key -> name of a file -> its digest
 
-# What a result does not depend on. Every other key counts, those that are new among them.
+# Keys that a result does not depend on. Every other key counts, also a new key.
 NEUTRAL = (
     "name", "output", "engine", "checkpoint", "deployment", "diagnostics", "trackers", "seeds",
     "data.root",
@@ -26,11 +26,11 @@ NEUTRAL = (
 
 
 def settings_of(config: Config) -> dict[str, str]:
-    """Return every key that a result depends on with its value as JSON, by dotted key.
+    """Return the values, as JSON, of all dotted keys that a result depends on.
 
-    A user's file counts by its content, not by its place: see :func:`file_digests`. Of
-    ``file.py:Name`` the name is left, of the path of data nothing; what a data set's function
-    reads counts by the arrays that it returns.
+    A user's file counts by its content, not by its path: see :func:`file_digests`. So only the name
+    of ``file.py:Name`` is kept, and paths of data are dropped. Files read by a data set's function
+    count by the arrays that the function returns.
     """
     tree = flatten(config.model_dump(mode="json"))
     flat = {key: json.dumps(value, sort_keys=True) for key, value in tree.items()}
@@ -46,12 +46,12 @@ def settings_of(config: Config) -> dict[str, str]:
 
 
 def file_digests(config: Config) -> Digests:
-    """Return the digests of every file of the user's that a result depends on, by dotted key.
+    """Return the digests of all user files that a result depends on, by dotted key.
 
-    These are the Python files of a data set, backbone, strategy or client plugin with all that
-    they import from the user's folders, ``partition.file``, and what hyperparameters named
-    ``..._path`` point to: a file, or every file in a folder. What cannot be read has the digest
-    ``"unreadable"``: what loads it says so.
+    User files are the Python files of a data set, backbone, strategy or client plugin with all
+    imports from the user's folders, ``partition.file``, and the files or folders of hyperparameters
+    named ``..._path``. An unreadable file has the digest ``"unreadable"``; loading the file later
+    raises the error.
     """
     found = code_digests(config)
     for key, place in _places(config).items():
@@ -60,7 +60,7 @@ def file_digests(config: Config) -> Digests:
 
 
 def code_digests(config: Config) -> Digests:
-    """Return those of :func:`file_digests` that belong to Python files."""
+    """Return the digests of :func:`file_digests` that belong to Python files."""
     found: Digests = {}
     for key, source in _specs(config).items():
         module = source.rpartition(":")[0]
@@ -71,7 +71,7 @@ def code_digests(config: Config) -> Digests:
 
 
 def contents(digests: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """Return digests without the names of the files, which a result does not depend on."""
+    """Return digests without file names, since a result does not depend on file names."""
     return {key: sorted(files.values()) for key, files in digests.items()}
 
 
@@ -83,7 +83,7 @@ def _plugins(config: Config) -> dict[str, PluginConfig]:
 
 
 def user_code(config: Config) -> dict[str, str]:
-    """Return what a run executes beside fedlt: ``file.py:Name``, ``module:Name``, by dotted key."""
+    """Return the user code of a run, as ``file.py:Name`` or ``module:Name``, by dotted key."""
     named = {
         "data.dataset": config.data.dataset,
         "model.name": config.model.name,
@@ -94,7 +94,7 @@ def user_code(config: Config) -> dict[str, str]:
 
 
 def _specs(config: Config) -> dict[str, str]:
-    """Return the code that a result depends on; entry points of other packages among it."""
+    """Return the code that a result depends on by dotted key, also entry points of packages."""
     found = {key: name for key, name in user_code(config).items() if key != "engine.name"}
     for section, plugin in _plugins(config).items():
         group = "fedlt.strategies" if section == "strategy" else "fedlt.clients"
@@ -105,7 +105,7 @@ def _specs(config: Config) -> dict[str, str]:
 
 
 def _places(config: Config) -> dict[str, str]:
-    """Return the paths of what counts by its content, by dotted key."""
+    """Return the paths of data that count by content, by dotted key."""
     file = config.partition.file
     found = {} if file is None else {"partition.file": file}
     for section, plugin in _plugins(config).items():
@@ -114,7 +114,7 @@ def _places(config: Config) -> dict[str, str]:
 
 
 def _data_places(config: Config) -> dict[str, str]:
-    """Return the paths that a data set's function is given."""
+    """Return the path arguments of a data set's function."""
     return _paths("data.options", config.data.options)
 
 
@@ -133,9 +133,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """Return the SHA-256 (hex) of all that can be known of a result before the data are loaded.
+    """Return the SHA-256 (hex) of the part of a fingerprint that is known before data are loaded.
 
-    That is the settings, the contents of the user's files, and the places of a data set's files.
+    The digest covers the settings, the contents of user files, and the paths of a data set's files.
     """
     found = {"settings": settings_of(config), "files": contents(file_digests(config))}
     text = json.dumps({**found, "data": _data_places(config)}, sort_keys=True)

@@ -1,8 +1,8 @@
-"""A user's Python file with all that it imports from the user's own folders, read off its text.
+"""A user's Python file and its imports from the user's own folders, found by reading the text.
 
-Nothing is executed. Followed are ``import`` statements wherever they stand, and ``import_module``
-and ``__import__`` with a literal name. Python itself, installed packages and fedlt are left out.
-A module whose name is made while the file runs is not seen.
+No code is executed. The search follows ``import`` statements anywhere in the file, and
+``import_module`` and ``__import__`` with a literal name. Python itself, installed packages and
+fedlt are left out. A module whose name is computed while the file runs is not found.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _IMPORTERS = ("import_module", "__import__")
 
 
 def closure(file: Path, *more: Path) -> dict[str, Path]:
-    """Return the file and everything of the user's that it imports, by path from its folder.
+    """Return the file and all user files that the file imports, by path relative to its folder.
 
     Args:
-        file: A Python file; it counts even where it cannot be read.
-        more: Further files that run with it, such as those of :func:`module_files`.
+        file: A Python file; an unreadable file is returned too.
+        more: Further files that run with the file, such as the files of :func:`module_files`.
     """
     folder = file.absolute().parent
     queue = [path.absolute() for path in (file, *more)]
@@ -40,9 +40,9 @@ def closure(file: Path, *more: Path) -> dict[str, Path]:
 
 
 def module_files(module: str) -> list[Path]:
-    """Return the file of ``package.module`` and before it those of its packages.
+    """Return the files of the packages of ``package.module``, then the file of the module.
 
-    None of them is imported. The list is empty where the module is not in a user's folder.
+    No module is imported. The list is empty if the module is not in a user's folder.
     """
     root = _root(module.partition(".")[0])
     return [] if root is None else _resolved(root, module.split("."))
@@ -81,7 +81,7 @@ def _statements(tree: ast.AST) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _files(base: Path, module: str, names: list[str]) -> list[Path]:
-    """Return the files that an import runs, looked for in one folder."""
+    """Return the files in the folder ``base`` that an import runs."""
     parts = [part for part in module.split(".") if part]
     found = _resolved(base, parts)
     for name in names:  # a name may be a module of the package
@@ -130,7 +130,7 @@ def _installed() -> tuple[Path, ...]:
 
 
 def _is_foreign(file: Path) -> bool:
-    """Say whether a file belongs to Python, to an installed package or to fedlt."""
+    """Return True if a file belongs to Python, to an installed package or to fedlt."""
     path = file.resolve()
     if any(path.is_relative_to(_HOME / name) for name in _OWN):
         return True

@@ -1,4 +1,4 @@
-"""From a YAML file and ``key.sub=value`` overrides to a validated configuration, and back."""
+"""Validated configurations from a YAML file and ``key.sub=value`` overrides, and back to YAML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may
 
 
 def _assign(tree: dict[str, Any], key: str, value: object) -> None:
-    """Set the dotted ``key`` in ``tree``; a plugin's bare name becomes its section first."""
+    """Set the dotted ``key`` in ``tree``; a plugin's bare name is expanded to a section first."""
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         below = tree.get(section)
@@ -43,14 +43,14 @@ def _split(override: str) -> tuple[str, str]:
 
 
 def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Apply ``overrides``, whose paths lie beside the shell, to ``tree``; return them by key."""
+    """Apply ``overrides`` to ``tree`` and return them by key; paths start at the shell's folder."""
     given = {}
     for override in overrides:
         key, text = _split(override)
         given[key] = override
         value = parse_value(text, f"override {shortened(override)!r}")
         _assign(tree, key, with_paths(value, Path.cwd(), key))
-    # `seed=2` on a file with seeds (or the reverse) means that one.
+    # `seed=2` on a file with seeds (or the reverse) replaces the file's key.
     for one, other in (("seed", "seeds"), ("seeds", "seed")):
         if one in given and other not in given:
             tree.pop(other, None)
@@ -61,7 +61,7 @@ def parse_options(given: Sequence[str]) -> dict[str, object]:
     """Return hyperparameters given as ``key=value``, the values read as YAML.
 
     Raises:
-        FedltError: If one is not of that form.
+        FedltError: If an option is not of that form.
     """
     options: dict[str, object] = {}
     _apply(options, given)
@@ -69,7 +69,7 @@ def parse_options(given: Sequence[str]) -> dict[str, object]:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read, override and validate an experiment file.
+    """Return the validated configuration of an experiment file with overrides.
 
     Paths are absolute in the result: those of the file lie beside it, those of overrides and
     ``output`` in the working directory (:mod:`fedlt.config.paths`).
@@ -95,13 +95,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def build_config(
     tree: dict[str, Any], path: Path, overrides: Sequence[str] = (), *, what: str = ""
 ) -> Config:
-    """Override and validate the content of an experiment file.
+    """Return the validated configuration of an experiment file's content with overrides.
 
     Args:
-        tree: The content; written.
-        path: The file it is from.
+        tree: The content; changed in place.
+        path: The file of the content.
         overrides: As in :func:`load_config`.
-        what: The part of the file that it is, for messages.
+        what: The part of the file that ``tree`` comes from, for messages.
 
     Raises:
         FedltError: As in :func:`load_config`.

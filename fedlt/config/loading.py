@@ -26,7 +26,7 @@ _rules: list[Rule] = []  # of the command at work, the last one in force
 
 
 class Table(Mapping[str, T]):
-    """Objects by name, given as ``package.module:Name`` and imported when they are asked for."""
+    """Table of objects by name, given as ``package.module:Name`` and imported at first access."""
 
     def __init__(self, specs: Mapping[str, str]) -> None:
         self._specs = dict(specs)
@@ -43,10 +43,10 @@ class Table(Mapping[str, T]):
         return len(self._specs)
 
     def attribute_of(self, package: str) -> Callable[[str], Any]:
-        """Return a module's ``__getattr__`` that finds the table's objects by their Python names.
+        """Return a module's ``__getattr__`` that looks up the table's objects by Python name.
 
         Args:
-            package: The module's name, for the error.
+            package: The name of the module, for the error.
         """
         names = {spec.partition(":")[2]: name for name, spec in self._specs.items()}
 
@@ -60,12 +60,12 @@ class Table(Mapping[str, T]):
 
 @functools.cache  # a search through every installed package; a run asks twelve times
 def installed_points(group: str) -> tuple[EntryPoint, ...]:
-    """Return the entry points of a group in all installed packages, read once a process."""
+    """Return the entry points of a group in all installed packages, read once per process."""
     return tuple(entry_points(group=group))
 
 
 def is_spec(name: str) -> bool:
-    """Say whether ``name`` is ``file.py:Name`` or ``module:Name`` rather than a built-in name."""
+    """Return True if ``name`` is ``file.py:Name`` or ``module:Name``, not a built-in name."""
     return ":" in name
 
 
@@ -92,7 +92,7 @@ def _import_file(path: Path, where: str) -> ModuleType:
     sys.modules[name] = module
     try:
         with users_code(f"{where}: {path.name} fails on import"):
-            # Not from Python's cache, which takes a file edited within a second for the old one.
+            # Python's cache is bypassed: the cache misses an edit of a file within a second.
             exec(spec.loader.source_to_code(source, spec.loader.path), vars(module))
     except BaseException:
         del sys.modules[name]
@@ -101,7 +101,7 @@ def _import_file(path: Path, where: str) -> ModuleType:
 
 
 def user_modules() -> list[ModuleType]:
-    """Return the modules loaded from users' files; their classes must travel by value."""
+    """Return the modules loaded from user files; their classes must be pickled by value."""
     return [module for name, module in sys.modules.items() if name.startswith(_USER_PREFIX)]
 
 
@@ -111,10 +111,10 @@ def import_paths() -> list[str]:
 
 
 def add_import_paths(paths: Sequence[str]) -> list[str]:
-    """Import from more folders, after all others, so that nothing there hides a module of ours.
+    """Append folders to the import path, at the end, so that they hide no module of fedlt.
 
     Returns:
-        Those of ``paths`` that are new.
+        The folders of ``paths`` that are new.
     """
     known = set(import_paths())
     new = [path for path in paths if path not in known]
@@ -123,13 +123,13 @@ def add_import_paths(paths: Sequence[str]) -> list[str]:
 
 
 def check_packages() -> None:
-    """See that ``strategies`` and ``clients`` are our packages.
+    """Ensure that ``strategies`` and ``clients`` are the packages of this repository.
 
     The two names are generic: a folder of that name in the working directory may come first on the
-    import path. Then ours are imported past it.
+    import path. Then the packages of the repository are imported past that folder.
 
     Raises:
-        FedltError: If another one was imported already.
+        FedltError: If another package of that name was imported already.
     """
     home = Path(__file__).resolve().parents[2]
     for name in ("strategies", "clients"):
@@ -150,7 +150,7 @@ def _lies_in(home: Path, origin: str) -> bool:
 
 
 def _import_from(home: Path, name: str) -> None:
-    """Import a top-level package from one folder, whatever else is on the path."""
+    """Import a top-level package from the folder ``home``, ignoring the rest of the path."""
     spec = PathFinder.find_spec(name, [str(home)])
     if spec is None or spec.loader is None:
         return
@@ -164,14 +164,14 @@ def _import_from(home: Path, name: str) -> None:
 
 
 def load_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or function of a user)
-    """Return what ``spec`` names.
+    """Return the object that ``spec`` names.
 
     Args:
         spec: ``path/to/file.py:Name`` or ``package.module:Name``.
         where: The configuration key, for the error line.
 
     Raises:
-        FedltError: If the file, the module or the name in it cannot be had.
+        FedltError: If the file, the module or the name cannot be loaded.
     """
     source, _, attribute = spec.rpartition(":")
     if source.endswith(".py"):
@@ -202,20 +202,20 @@ def _import_module(name: str, where: str) -> ModuleType:
 
 
 def announce(spec: str, where: str) -> None:
-    """Tell the rule in force that the code of ``spec`` is executed next; the rule may refuse."""
+    """Tell the execution rule that the code of ``spec`` runs next; the rule may refuse."""
     if _rules:
         _rules[-1](spec, where)
 
 
 def load_users_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class or function of a user)
-    """Return what a configuration or a command line names, after :func:`announce`.
+    """Return the user object that ``spec`` names, after :func:`announce`.
 
     Args:
         spec: As for :func:`load_object`.
         where: The configuration key.
 
     Raises:
-        FedltError: If the rule in force refuses, or the object cannot be had.
+        FedltError: If the execution rule refuses, or the object cannot be loaded.
     """
     announce(spec, where)
     return load_object(spec, where)
@@ -223,11 +223,11 @@ def load_users_object(spec: str, where: str) -> Any:  # noqa: ANN401 (any class 
 
 @contextmanager
 def execution_rule(rule: Rule) -> Iterator[None]:
-    """Ask ``rule`` before code of a user's is executed; without any, all of it is.
+    """Ask ``rule`` before user code is executed; without a rule all user code is executed.
 
     Args:
-        rule: Gets ``file.py:Name`` or ``package.module:Name`` and the configuration key; says so to
-            the user, or raises.
+        rule: Gets ``file.py:Name`` or ``package.module:Name`` and the configuration key; tells the
+            user, or raises.
     """
     _rules.append(rule)
     try:
@@ -237,7 +237,7 @@ def execution_rule(rule: Rule) -> Iterator[None]:
 
 
 def _origin(name: str) -> tuple[str | None, list[str]]:
-    """Return the file and the folders that a top-level package is, or would be, imported from."""
+    """Return file and folders from which a top-level package is, or would be, imported."""
     module = sys.modules.get(name)
     if module is not None:
         return getattr(module, "__file__", None), list(getattr(module, "__path__", []))

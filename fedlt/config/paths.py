@@ -1,9 +1,9 @@
-"""Relative paths have one rule: a path lies beside the file, or the shell, that names it.
+"""One rule for relative paths: a path starts at the folder of the file, or of the shell, naming it.
 
-A path in a file lies beside that file; a path on the command line lies beside the shell, in the
-working directory. The rule holds for ``data.root``, ``partition.file``, ``file.py:Name`` wherever a
-name may stand, and for options and hyperparameters named ``path`` or ``..._path``. ``output``, a
-place to write to, lies beside the shell always.
+A path in a file is relative to the folder of that file; a path on the command line is relative to
+the working directory. The rule holds for ``data.root``, ``partition.file``, ``file.py:Name``
+wherever a name may stand, and for options and hyperparameters named ``path`` or ``..._path``.
+``output``, a place to write to, is always relative to the working directory.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on e
 
 
 def is_path(key: str) -> bool:
-    """Say whether the text of a dotted key is a path of something to read."""
+    """Return True if the value of a dotted key is a path to read from."""
     leaf = key.rpartition(".")[2]
     return key in _PLACES or (key.startswith(FREE) and (leaf == "path" or leaf.endswith("_path")))
 
 
 def absolute(text: str, folder: Path, key: str) -> str:
-    """Return a path absolute, taken from ``folder``; ``~`` is the home directory.
+    """Return the absolute path of ``text``, relative to ``folder``; ``~`` is the home directory.
 
     Raises:
         FedltError: If no file system has such a path.
@@ -49,15 +49,15 @@ def absolute(text: str, folder: Path, key: str) -> str:
 
 
 def with_paths(value: Any, folder: Path, key: str = "") -> Any:  # noqa: ANN401 (plain data)
-    """Return what stands under a dotted key of a file with its paths absolute.
+    """Return the value of a dotted key with absolute paths.
 
     Args:
         value: Plain data: a whole tree, a section, or one value.
-        folder: What its relative paths are taken from.
-        key: Where it stands; "" for a whole tree.
+        folder: The folder from which relative paths start.
+        key: The dotted key of the value; "" for a whole tree.
 
     Raises:
-        FedltError: If a path in it cannot be used.
+        FedltError: If a path in the value cannot be used.
     """
     if isinstance(value, Mapping):
         below = f"{key}." if key else ""
@@ -73,11 +73,11 @@ def with_paths(value: Any, folder: Path, key: str = "") -> Any:  # noqa: ANN401 
 
 
 def output_folder(output: str, *below: str) -> str:
-    """Return the folder of all run directories, absolute.
+    """Return the absolute folder of all run directories.
 
     Args:
-        output: As the configuration says.
-        below: Names that will stand in it; they count for the length of a path.
+        output: The configured ``output``.
+        below: Names of folders below; the names count for the length of a path.
 
     Raises:
         FedltError: If no file system has such a path.

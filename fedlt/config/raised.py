@@ -1,4 +1,4 @@
-"""Errors that a user's code raises, as one line that says where."""
+"""Errors of user code, as one line with the place in that code."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fedlt.errors import FedltError, RunError, one_line
 
 CORE = Path(__file__).resolve().parents[1]
 _OURS = (CORE, CORE.parent / "strategies", CORE.parent / "clients")
-_TEMPLATES = CORE / "cli/templates"  # methods in the core that a user's are made from
+_TEMPLATES = CORE / "cli/templates"  # templates count as user code
 _INSTALLED = tuple(
     {Path(path).resolve() for path in map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib"))}
 )
 
 
 def raised_at(error: BaseException) -> str:
-    """Return the last place of an error's traceback in a user's file, ``mine.py, line 7``.
+    """Return the last place in user code of an error's traceback, as ``mine.py, line 7``.
 
     Returns:
-        "" where no file of a user's is in the traceback.
+        "" if no user file is in the traceback.
     """
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
@@ -33,9 +33,9 @@ def raised_at(error: BaseException) -> str:
 
 
 def is_outside(file: str, ours: Sequence[Path] = _OURS) -> bool:
-    """Return whether code is a user's: its file is neither in a folder of ``ours`` nor installed.
+    """Return True if a file is user code: neither in a folder of ``ours`` nor installed.
 
-    Code without a file is not, a template of ``fedlt new`` is.
+    Code without a file is not user code; a template of ``fedlt new`` is.
     """
     if file.startswith("<"):
         return False
@@ -46,17 +46,17 @@ def is_outside(file: str, ours: Sequence[Path] = _OURS) -> bool:
 
 
 def described(error: BaseException) -> str:
-    """Return an error of a user's code as one line, with the place in that code."""
+    """Return an error of user code as one line, with the place in that code."""
     place = raised_at(error)
     return f"{one_line(error)}{f' ({place})' if place else ''}"
 
 
 @contextmanager
 def users_code(line: str) -> Iterator[None]:
-    """Turn whatever a user's code raises into an error line, ``sys.exit`` too.
+    """Turn exceptions of user code inside the block, also ``sys.exit``, into one error line.
 
     Args:
-        line: What the code was asked for; the reason follows.
+        line: The purpose of the call; the reason follows in the message.
 
     Raises:
         FedltError: ``line``, the reason and the place. Ctrl-C passes.

@@ -1,4 +1,4 @@
-"""Ranges of numbers as type hints, and a base for dataclasses whose fields keep to their hints.
+"""Ranges of numbers as type hints, and a base of dataclasses that checks fields against the hints.
 
 mu: NotNegative = 0.01
 warmup: Share = 0.1
@@ -17,7 +17,7 @@ from fedlt.config.explain import refusal
 from fedlt.errors import FedltError
 
 # bool is an int to Python; strict types keep `true` out of numbers. The upper bounds are far above
-# what is of use: beyond them a slip of the pen would fill the memory, or run for ever.
+# # useful values; they catch a typing error that would fill the memory or run for ever.
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]  # clients, rounds, images
 Whole = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Epochs = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # passes a round
@@ -37,7 +37,7 @@ def hints_of(of: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 (a class or
     """Return the type hints of a class or a function, with their ranges.
 
     Raises:
-        FedltError: If one of them cannot be read: a name that only a type checker knows, say.
+        FedltError: If a hint cannot be read, such as a name that only a type checker knows.
     """
     try:
         return get_type_hints(of, include_extras=True)
@@ -48,12 +48,12 @@ def hints_of(of: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 (a class or
 class Checked:
     """Base of dataclasses that refuse a value outside the type hint of its field.
 
-    Hints with a range (``Annotated``) or with choices (``Literal``) are checked, others are for
-    the reader. The check comes before a ``__post_init__`` of the subclass, which then compares
-    valid values with each other.
+    Hints with a range (``Annotated``) or with choices (``Literal``) are checked, other hints are
+    for the reader. The check runs before a ``__post_init__`` of the subclass, which can then
+    compare valid values with each other.
 
     Raises:
-        ValueError: When an object is made, with the field, its value and what was expected.
+        ValueError: When an object is made, with the field, its value and the expected range.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401 (passed on)

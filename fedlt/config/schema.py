@@ -1,7 +1,7 @@
-"""What a configuration file may say: one frozen model per section, one comment per field.
+"""Schema of a configuration file: one frozen model per section, one comment per field.
 
 Types are strict (text is not a number, true is not 1), unknown keys are refused, and numbers are
-finite. Field names follow the project's vocabulary; what is measured is in docs/metrics.md.
+finite. Field names follow the project's vocabulary; docs/metrics.md defines the metrics.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
 
 
 class DataConfig(_Section):
-    """Which images are trained and scored on."""
+    """Images to train and score on."""
 
     dataset: StrictStr = "digits"  # built-in name, or file.py:function, package.module:function
     root: StrictStr | None = None  # folder of downloaded data; None: the data set's default
@@ -50,7 +50,7 @@ class DataConfig(_Section):
 
 
 class PartitionConfig(_Section):
-    """How the training images are dealt to the clients."""
+    """Partition of the training images among the clients."""
 
     scheme: Literal["dirichlet", "iid", "shards"] = "dirichlet"
     variant: Literal["default", "reference"] = "default"  # reference: the papers' own code
@@ -101,7 +101,7 @@ class PluginConfig(_Section):
 
 
 class ClientConfig(PluginConfig):
-    """A client plugin; beside a data plugin, the loss plugin that it is composed with.
+    """A client plugin; for a data plugin, also the loss plugin composed with it.
 
     ``{name: class_balanced_sampling, loss: focal}``, or ``loss: {name: focal, gamma: 1.0}``.
     """
@@ -110,7 +110,7 @@ class ClientConfig(PluginConfig):
 
     @property
     def label(self) -> str:
-        """Both names, of ``file.py:Class`` the class."""
+        """Names of both plugins; for ``file.py:Class``, the class."""
         names = [self.name] if self.loss is None else [self.name, self.loss.name]
         return " + ".join(name.rpartition(":")[2] for name in names)
 
@@ -131,14 +131,14 @@ class ClientConfig(PluginConfig):
 
 
 class ScheduleConfig(_Section):
-    """How the learning rates change over the rounds of a run, as shares of them."""
+    """Schedule of the learning rates over the rounds of a run, in shares of the rounds."""
 
     warmup: Share = 0.0  # in which the rates grow linearly to their values
     drops: tuple[Share, ...] = ()  # after each of them the rates are multiplied by `factor`
     factor: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
 
     def at(self, round: int, rounds: int) -> float:
-        """Return the factor of the learning rates in a round, from 1 on, of so many."""
+        """Return the factor of the learning rates in ``round`` (from 1) of ``rounds``."""
         grown = min(round / (self.warmup * rounds), 1.0) if self.warmup else 1.0
         passed = sum(round > drop * rounds + 1e-9 for drop in self.drops)
         return grown * self.factor**passed
@@ -160,7 +160,7 @@ class LocalConfig(_Section):
     schedule: ScheduleConfig = ScheduleConfig()  # of both learning rates
 
     def at(self, round: int, rounds: int) -> LocalConfig:
-        """Return these settings with the learning rates of a round."""
+        """Return this section with the learning rates of ``round``."""
         factor = self.schedule.at(round, rounds)
         if factor == 1:
             return self
@@ -170,7 +170,7 @@ class LocalConfig(_Section):
 
 
 class PriorConfig(_Section):
-    """Which class prior a loss uses, and where a global one comes from."""
+    """Class prior of a loss, and the source of a global prior."""
 
     use: Literal["local_masked", "local_floor1", "global", "mix"] = "local_masked"
     gamma: Share = 0.5  # the local share of `mix`
@@ -186,7 +186,7 @@ class PriorConfig(_Section):
 
 
 class ShotClassesConfig(_Section):
-    """The groups of classes by class id; a class in no list is in no group."""
+    """Groups of classes by class id; a class in no list is in no group."""
 
     many: tuple[Whole, ...] = ()
     medium: tuple[Whole, ...] = ()
@@ -194,7 +194,7 @@ class ShotClassesConfig(_Section):
 
 
 class EvaluateConfig(_Section):
-    """When and how is measured."""
+    """Evaluation: rounds, class groups, test views."""
 
     every: Count = 1  # rounds between generic evaluations; the last round always has one
     personal_every: Count | None = None  # rounds between personal evaluations; None: as `every`
@@ -217,28 +217,28 @@ class EvaluateConfig(_Section):
 
 
 class DiagnosticsConfig(_Section):
-    """What is looked at inside the models while a run goes; never changes a result."""
+    """Diagnostics of the models during a run; they never change a result."""
 
     every: Count | None = None  # rounds between diagnostics, and after the last; None: none
-    images: Count = 50  # training images of each class whose features are taken, at most
-    clients: Count = 4  # whose next update is tried and whose predictions are compared, at most
+    images: Count = 50  # most training images per class whose features are taken
+    clients: Count = 4  # most clients whose next update is tried and predictions are compared
 
 
 class RefreshConfig(_Section):
-    """Training of personal parts just before they are scored, alike for every method."""
+    """Training of personal parts just before scoring, alike for every method."""
 
     scope: Literal["head", "all"] = "head"
     epochs: Epochs = 0
 
 
 class PersonalConfig(_Section):
-    """The personal models."""
+    """Personal models."""
 
     refresh: RefreshConfig = RefreshConfig()
 
 
 class EngineConfig(_Section):
-    """Where client tasks run; never changes a result."""
+    """Engine that runs client tasks; never changes a result."""
 
     name: StrictStr = "ray"  # built-in name, or file.py:Class
     workers: Literal["auto"] | Count = "auto"
@@ -258,13 +258,13 @@ class EngineConfig(_Section):
 
 
 class CheckpointConfig(_Section):
-    """When the state of a run is saved."""
+    """Rounds in which the state of a run is saved."""
 
     every: Count = 10  # rounds
 
 
 class Config(_Section):
-    """One experiment file."""
+    """Configuration of an experiment: the content of a file."""
 
     name: Name  # names the run directory: output/name/seed
     seed: Seed = 1
@@ -275,7 +275,7 @@ class Config(_Section):
         0  # an independent repeat under the same seed
     )
     rounds: Count
-    clients_per_round: Count | None = None  # None: all of them
+    clients_per_round: Count | None = None  # None: all clients
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig = ModelConfig()

@@ -1,4 +1,4 @@
-"""The base of every section of a configuration file."""
+"""Base of every section of a configuration file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """One section: unknown keys are refused, numbers are finite, values never change."""
+    """Section of a configuration: unknown keys are refused, numbers finite, values frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

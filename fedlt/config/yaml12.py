@@ -1,11 +1,11 @@
-"""Read YAML as a researcher means it: YAML 1.2 scalars, no duplicate keys, errors of one line.
+"""YAML reader for experiment files: YAML 1.2 scalars, no duplicate keys, errors of one line.
 
 PyYAML follows YAML 1.1, where ``1e-3`` is text, ``off`` is false, ``1:30`` is 90 and ``2024-01-01``
 is a date. Here ``1e-3`` is a number, only true and false are booleans, and the others are text
 (YAML 1.2 core schema, https://yaml.org/spec/1.2.2/#1032-tag-resolution).
 
-A file may come from a stranger. Size, depth and the number of values, aliases counted as often as
-they stand for something, have limits that hold before anything is built.
+A file may come from a stranger, so size, depth and number of values have limits that are checked
+before any object is built. The values of an alias count each time that the alias is used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import yaml
 from fedlt.errors import FedltError, shortened
 from fedlt.machine.reading import read_text
 
-MOST_BYTES = 1 << 20  # of a YAML file; the longest of ours has a hundredth of that
+MOST_BYTES = 1 << 20  # of a YAML file; the longest file of fedlt has a hundredth of that
 MOST_VALUES = 20_000  # keys, values, lists and mappings, with what aliases stand for
-MOST_DEPTH = 50  # of lists and mappings in each other
-_MOST_INTEGER = 2**63 - 1  # what every library below holds as a whole number
+MOST_DEPTH = 50  # of nested lists and mappings
+_MOST_INTEGER = 2**63 - 1  # largest whole number of the libraries below
 _TAG = "tag:yaml.org,2002:"
 
 # The parser of libyaml reads a megabyte in milliseconds; not every PyYAML is built with it.
@@ -41,7 +41,7 @@ class _Loader(_Base):  # type: ignore[misc]  # one of two classes
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping; refuse a key that is written twice or is not text."""
+        """Return the mapping of a node; refuse a key that is written twice or is not text."""
         if not isinstance(node, yaml.MappingNode):
             raise yaml.constructor.ConstructorError(
                 problem="expected a mapping (key: value)", problem_mark=node.start_mark
@@ -65,7 +65,7 @@ class _Loader(_Base):  # type: ignore[misc]  # one of two classes
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which either YAML version would read as something else."""
+    """SafeDumper that quotes text which either YAML version would read as another type."""
 
 
 _SCALARS = {
@@ -95,7 +95,7 @@ def _construct_int(text: str) -> int:
 
 
 def _construct_scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
-    """Return the value of a scalar; a tag that the file writes must fit what it stands before."""
+    """Return the value of a scalar; an explicit tag must fit the text after it."""
     text, kind = str(loader.construct_scalar(node)), node.tag.removeprefix(_TAG)
     if kind == "str":
         return text
@@ -122,10 +122,10 @@ for _name in ("str", *_MAKERS):
 
 
 def _check_limits(text: str) -> None:
-    """Raise for a text that is deep, or whose aliases stand for more than a file may hold.
+    """Raise for a text that is nested too deep, or has too many values with its aliases.
 
     Raises:
-        ValueError: It says which limit.
+        ValueError: With the limit that is exceeded.
     """
     sizes: dict[str | None, int] = {}  # anchor -> values that it stands for
     opened: list[tuple[str | None, int]] = []  # anchor, and the values before it
@@ -178,7 +178,7 @@ def _parse(text: str, where: str) -> Any:  # noqa: ANN401 (whatever the text hol
 
 
 def _copy(value: Any) -> Any:  # noqa: ANN401 (a recursion over plain data)
-    """Return plain data without shared parts, so that an override of one leaves its alias alone.
+    """Return plain data without shared parts, so that an override never changes an alias.
 
     Raises:
         ValueError: If a key without a value looks like a key and its value.
@@ -199,10 +199,10 @@ def parse_value(text: str, where: str) -> Any:  # noqa: ANN401 (whatever the tex
 
     Args:
         text: The right-hand side of an override ``key=value``.
-        where: What to call it in the error line.
+        where: The name of the text in the error line.
 
     Raises:
-        FedltError: If it is not YAML.
+        FedltError: If the text is not YAML.
     """
     return _parse(text, where)
 

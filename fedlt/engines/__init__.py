@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINES", "check_engine", "engine_class"]
 
 ENGINES = {
-    "auto": "fedlt.engines.engine:Engine",  # a word: choose_engine() picks one of the others
+    "auto": "fedlt.engines.engine:Engine",  # choose_engine() picks another engine of the table
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
     "stacked": "fedlt.engines.stacked:StackedEngine",
@@ -31,7 +31,7 @@ def engine_class(name: str) -> type[Engine]:
     """Return the engine called ``name``: a key of :data:`ENGINES`, or ``file.py:Class``.
 
     Raises:
-        FedltError: If there is none of that name, or it is not an :class:`Engine`.
+        FedltError: If no engine has that name, or the class is not an :class:`Engine`.
     """
     from fedlt.engines.engine import Engine
 

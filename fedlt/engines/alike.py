@@ -1,4 +1,4 @@
-"""Which clients may be stacked: those that ask for the same, with tensors of the same shapes."""
+"""Groups of clients that can be stacked: equal training requests, tensors of equal shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedlt.engines.lockstep import TrainRequest
 
 
 def group_alike(requests: Sequence[TrainRequest]) -> list[list[TrainRequest]]:
-    """Return the requests in groups that can be stacked, in the order of their first ones."""
+    """Return the requests in groups that can be stacked, ordered by each group's first request."""
     groups: dict[Hashable, list[TrainRequest]] = {}
     for request in requests:
         groups.setdefault(tuple(_demands(request).values()), []).append(request)
@@ -18,7 +18,7 @@ def group_alike(requests: Sequence[TrainRequest]) -> list[list[TrainRequest]]:
 
 
 def describe_difference(one: TrainRequest, other: TrainRequest) -> str:
-    """Say in what two requests differ; they are of different groups."""
+    """Return the first difference between two requests that cannot be stacked together."""
     pairs = zip(_demands(one).items(), _demands(other).values(), strict=True)
     return next(what for (what, mine), his in pairs if mine != his)
 
@@ -40,9 +40,9 @@ def _demands(request: TrainRequest) -> dict[str, Hashable]:
 
 
 def _identity(value: object) -> Hashable:
-    """Return what tells one function from another, of which each client may have its own object.
+    """Return a key that is equal for equal functions, though each client has its own object.
 
-    Two functions made at the same place are the same if they hold the same objects.
+    Two functions defined at the same place are equal if their closures hold the same objects.
     """
     if isinstance(value, MethodType):
         return value.__func__, id(value.__self__)

@@ -1,4 +1,4 @@
-"""``engine: auto``: measure a few steps of the real task, then run where it ends first."""
+"""``engine: auto``: measure a few steps of the real task, then pick the fastest engine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def choose_engine(
     name: str, server: ServerHalf, host: Host, parties: Parties
 ) -> tuple[str, list[str]]:
-    """Return the engine to use, and lines that say why and what the run will cost.
+    """Return the engine to use, and lines for the user with the reason and the estimated cost.
 
     Args:
-        name: What the file says; ``auto`` lets the probe decide.
-        server: Its state is what the run goes on from.
-        host: Its scratch model is used for the probe.
-        parties: An engine is made of them, to try it.
+        name: The engine in the configuration; with ``auto`` the probe decides.
+        server: The run goes on from the state of this server.
+        host: The probe uses the scratch model of this host.
+        parties: The parties from which an engine is made, to try the engine.
 
     Raises:
         FedltError: If the trial of a client's local update fails.
@@ -44,7 +44,7 @@ def choose_engine(
 
 
 def _handicap(name: str) -> float:
-    """Return what an engine must be faster by: by half where it lacks the serial engine's bits."""
+    """Return the factor that an engine's time is multiplied by: 1.5 without the serial bits."""
     return 1.0 if engine_class(name).exact else 1.5
 
 

@@ -1,6 +1,6 @@
 """An engine is a Flower ``Grid`` that runs client tasks. It knows no algorithm by name.
 
-A job is a contiguous piece of the cohort; its clients' replies are summed where they are made. Jobs
+A job is a contiguous piece of the cohort; the worker of a job sums its clients' replies. Jobs
 depend on the cohort size only, and the server adds their sums in cohort order, so the bits of a run
 do not depend on the number of workers. To add an engine, subclass :class:`Engine` and write
 ``run_jobs`` and ``run_scores``.
@@ -40,13 +40,13 @@ MAX_CHUNKS = 64  # a cohort is summed in at most this many pieces: one client ea
 
 
 def chunk_size(cohort_size: int) -> int:
-    """Return how many clients' updates are summed in one piece; it depends on nothing else."""
+    """Return the number of clients whose updates are summed in one job, from the cohort size."""
     return max(1, -(-cohort_size // MAX_CHUNKS))
 
 
 @dataclass(frozen=True)
 class Job:
-    """Messages that one worker answers, and the contexts that they are answered in."""
+    """Messages that one worker answers, and the clients' contexts for the answers."""
 
     messages: list[Message]
     contexts: Sequence[Context]  # copies: a job that is lost or run twice leaves no trace
@@ -55,20 +55,20 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What comes back from a job."""
+    """Result of a job: replies and contexts."""
 
     replies: list[Message]  # one a message, or one sum of them
     contexts: list[Context]  # as the app left them
 
 
 def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
-    """Answer a job's messages one after another. The sum is taken as the replies are made.
+    """Return the result of a job: answer its messages one by one, and sum replies as they come.
 
     Args:
         app: The client app.
         job: The messages.
-        live: Leave the reply of a job that reduces one message in the scratch model, for a caller
-            who is done with it before the app's next task.
+        live: Leave the tensors of a reply in the scratch model, without a copy, for a job that
+            reduces one message; the caller must use the reply before the app's next task.
     """
     pairs = zip(job.messages, job.contexts, strict=True)
     answered = ((answer(app, message, context), context) for message, context in pairs)
@@ -78,7 +78,7 @@ def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:
 def gather(
     job: Job, answered: Iterable[tuple[Message, Context]], *, live: bool = False
 ) -> JobResult:
-    """Return a job's result from its replies and the contexts that they left."""
+    """Return the result of a job from its replies and the contexts after them."""
     contexts: list[Context] = []
 
     def replies() -> Iterator[Message]:
@@ -93,7 +93,7 @@ def gather(
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Answer one message; an error says in which client and round it was raised."""
+    """Return the reply to one message; an error names the client and the round."""
     try:
         return app(message, context)
     except Exception as error:
@@ -102,18 +102,18 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
 
 
 class Engine(Grid):
-    """A Flower ``Grid`` whose node ids are client ids, with sums made where the tasks run."""
+    """Flower ``Grid`` whose node ids are client ids; updates are summed where the tasks run."""
 
     exact: ClassVar[bool] = True  # the bits of the serial engine
 
     @classmethod
     def prepare(cls, config: EngineConfig) -> Callable[[], None]:
-        """Begin what takes time before the data are there; the answer waits for it."""
+        """Start slow set-up (such as Ray) in the background; the returned function waits for it."""
         return lambda: None
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate | None:
-        """Return what a run would cost here; None where that is not known or it cannot run."""
+        """Return the estimated cost of a run; None if unknown, or if the engine cannot run it."""
         return None
 
     def __init__(self, parties: Parties) -> None:
@@ -137,21 +137,21 @@ class Engine(Grid):
         """Free what the engine holds."""
 
     def rehearse(self, server: ServerHalf) -> None:
-        """Try what this engine asks of a method, before anything is written.
+        """Try the requirements of this engine on a method, before anything is written.
 
         Raises:
-            FedltError: If the engine cannot run it.
+            FedltError: If the engine cannot run the method.
         """
 
     def peak_memory(self) -> int | None:
-        """Return the most bytes that the processes of this engine held; None: not known."""
+        """Return the peak memory of this engine's processes in bytes; None if unknown."""
         return peak_memory()
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[Job]) -> Iterable[JobResult]:
         """Run every job and yield the results in the order of the jobs.
 
-        A result is used before the next one is asked for.
+        The caller uses a result before the next result is computed.
         """
 
     @abstractmethod
@@ -159,13 +159,13 @@ class Engine(Grid):
         """Score every request and yield the results in the order of the requests."""
 
     def train(self, tasks: Sequence[Message], *, reduce: bool) -> list[Message]:
-        """Return the replies to a round's tasks, or their sum as the only one; no tasks: none."""
+        """Return the replies to a round's tasks, with ``reduce`` their sum as one reply."""
         if not tasks:
             return []
         return self.map_reduce(tasks) if reduce else self.send_and_receive(tasks)
 
     def map_reduce(self, messages: Iterable[Message]) -> list[Message]:
-        """Send messages and return one reply: the sum, taken in chunks of contiguous positions."""
+        """Return one reply: the sum of all replies, taken in chunks of contiguous positions."""
         listed = list(messages)
         size = chunk_size(len(listed))
         pieces = [listed[start : start + size] for start in range(0, len(listed), size)]
@@ -174,7 +174,7 @@ class Engine(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> list[Message]:
-        """Send messages and return one reply per message, in order; ``timeout`` is not used."""
+        """Return one reply per message, in order; ``timeout`` is not used."""
         return list(self._train([[message] for message in messages], reduce=False))
 
     def _train(self, pieces: list[list[Message]], *, reduce: bool) -> Iterator[Message]:
@@ -192,7 +192,7 @@ class Engine(Grid):
             yield from result.replies
 
     def commit(self, cids: Iterable[int]) -> None:
-        """Keep the personal states that the last messages left, for these clients only."""
+        """Commit the personal states after the last messages, for these clients only."""
         self._states.commit(cids)
 
     def context(self, cid: int) -> Context:
@@ -233,7 +233,7 @@ class Engine(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the client ids: they are the node ids."""
+        """Return the client ids, which are also the node ids."""
         return range(self.parties.view.num_clients)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:

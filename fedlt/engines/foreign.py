@@ -1,8 +1,8 @@
-"""Any other Flower ``Grid`` (Flower's own simulation, a deployment) behind fedlt's verbs.
+"""Engine around any other Flower ``Grid``: Flower's own simulation, or a deployment.
 
-Node ids there are random 64-bit numbers, so the nodes are asked once which client they are.
-Personal states stay on the nodes: they cannot be checkpointed from here, and nodes score their own
-personal models. No promise of bits: the nodes are not ours.
+Node ids there are random 64-bit numbers, so each node is asked once for its client id. Personal
+states stay on the nodes: the server cannot checkpoint them, and each node scores its own personal
+model. Equal bits are not promised, since the hardware of the nodes is unknown.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ WAIT = 600.0  # seconds until all nodes must be there
 
 
 def as_engine(grid: Grid, parties: Parties) -> Engine:
-    """Return ``grid`` itself if it is an engine of ours, otherwise one around it."""
+    """Return ``grid`` itself if ``grid`` is a fedlt engine, otherwise an engine around ``grid``."""
     return grid if isinstance(grid, Engine) else ForeignEngine(grid, parties)
 
 
 class ForeignEngine(Engine):
-    """Presents clients by cid; sends to nodes by node id."""
+    """Engine around a foreign grid: takes client ids, and sends to node ids."""
 
     def __init__(self, grid: Grid, parties: Parties) -> None:
         super().__init__(parties)
@@ -72,7 +72,7 @@ class ForeignEngine(Engine):
         return Message(message.content, node, meta.message_type, group_id=meta.group_id)
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
-        """Send all messages at once; sum the replies here."""
+        """Send all messages at once; sum the replies in this process."""
         messages = [self._to_node(message) for job in jobs for message in job.messages]
         replies = iter(self._deliver(messages))
         for job in jobs:
@@ -80,7 +80,7 @@ class ForeignEngine(Engine):
             yield JobResult([sum_replies(own)] if job.reduce else own, [])
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterable[Scores]:
-        """Score the generic model here and let each node score its own personal model."""
+        """Score the generic model here; each node scores its own personal model."""
         for request in requests:
             generic = self._scorer.score(replace(request, clients=())) if request.generic else None
             answer = generic or Scores(None)
@@ -117,5 +117,5 @@ class ForeignEngine(Engine):
 
 
 def _told(config: ConfigRecord, client: ClientRequest) -> ConfigRecord:
-    """Return one client's settings: whether its personal model is asked for."""
+    """Return the message config of one client: whether to score its personal model."""
     return ConfigRecord({**config, "personal": client.personal is not None})

@@ -1,8 +1,8 @@
 """Client tasks that take turns, and stop together wherever they train.
 
-A task is a strategy's own blocking code, so each one is a greenlet: a stack of its own in the one
-thread. Exactly one runs at a time, in the order of the tasks, until it ends or asks to be trained.
-When all have done so, those that asked are trained together.
+A task is a strategy's own blocking code, so each task is a greenlet: a call stack of its own in the
+one thread. Exactly one task runs at a time, in order, until the task ends or asks for training.
+When no task can go on, the clients that asked are trained together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class TrainRequest:
-    """A client that waits to be trained."""
+    """Request of a client that waits for training."""
 
     client: Client
     phase: Phase
@@ -35,7 +35,7 @@ class TrainRequest:
 
 
 class Task(Generic[Answer]):
-    """One client's task, which runs only while :meth:`resume` is being called."""
+    """Task of one client, which runs only during a call of :meth:`resume`."""
 
     def __init__(self, work: Callable[[Trainer], Answer]) -> None:
         self._work = work  # its client gets the trainer
@@ -45,11 +45,11 @@ class Task(Generic[Answer]):
 
     @property
     def result(self) -> Answer:
-        """What the work returned."""
+        """Return value of the work."""
         return self._results[0]
 
     def _ask(self, client: Client, phase: Phase) -> dict[str, float]:
-        """Wait until the client is trained."""
+        """Return the training metrics, after waiting until the client is trained."""
         self.request = request = TrainRequest(client, phase, torch_state())
         self._greenlet.parent.switch()
         if request.metrics is None:
@@ -58,17 +58,17 @@ class Task(Generic[Answer]):
         return request.metrics
 
     def resume(self) -> None:
-        """Run until the work ends or asks.
+        """Run the task until the work ends or asks for training.
 
         Raises:
-            BaseException: What the work raised.
+            BaseException: The exception of the work.
         """
         self.request = None
         self._greenlet.parent = getcurrent()
         self._greenlet.switch()
 
     def abandon(self) -> None:
-        """End the work at the place where it waits."""
+        """End the work where the task waits for training."""
         if self._greenlet:
             self._greenlet.parent = getcurrent()
             self._greenlet.throw()
@@ -83,11 +83,11 @@ def run_together(
     """Run tasks to their end and return their results.
 
     Args:
-        tasks: They run in this order.
-        train: Trains the clients that wait, and writes their metrics.
+        tasks: The tasks, in the order in which they run.
+        train: Trains the waiting clients and writes their metrics.
 
     Raises:
-        BaseException: What the first task that failed raised, or ``train``.
+        BaseException: The exception of the first failed task, or of ``train``.
     """
     running = list(tasks)
     try:

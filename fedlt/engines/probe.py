@@ -1,9 +1,9 @@
-"""What a run will cost, from a few steps of the real task: time, memory, clients at once.
+"""Cost of a run, estimated from a few steps of the real task: time, memory, clients at once.
 
 The task is one client's whole local update on a few of its batches, after a warm-up, so it includes
-augmentation, every phase of the method and the optimiser. Scoring is measured with it: the generic
+augmentation, every phase of the method and the optimiser. Scoring is measured too: the generic
 view, and one client's personal model with the tuning before it. Estimates are good to a factor of
-two: they choose an engine and tell a minute from an hour.
+two: enough to choose an engine and to tell a minute from an hour.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 BATCHES = 3  # of the probed client
 PATIENCE = 0.3  # seconds of repeated measurement
-SEVERAL = 4  # clients that are scored together, to find what one more costs
+SEVERAL = 4  # clients that are scored together, to find the cost of one more client
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured, and the sizes that it is scaled with."""
+    """Measured seconds and bytes, and the sizes that scale them to a whole run."""
 
     batch_seconds: float  # of local work, for one batch of one client
     task_seconds: float  # one average client's local work of a round
@@ -56,7 +56,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would cost on one engine."""
+    """Estimated cost of a run on one engine."""
 
     seconds: float
     memory: int  # bytes, of all processes
@@ -64,17 +64,17 @@ class Estimate:
 
 
 def method_name(terms: Terms) -> str:
-    """Return what the file calls the strategy and the plugin, without the names of their files."""
+    """Return the names of strategy and plugin in the configuration, without file names."""
     chosen = (terms.config.strategy.name, terms.config.client.label)
     return "{} with {}".format(*(name.rpartition(":")[2] for name in chosen))
 
 
 def take_probe(server: ServerHalf, host: Host) -> Probe:
-    """Measure a few steps of a client of median size, and one block of the test set.
+    """Return the measured cost of a median client's steps and of one block of the test set.
 
     Args:
-        server: Its state is what a round would begin with.
-        host: Its scratch model is used.
+        server: The server, in the state from which a round would begin.
+        host: The host whose scratch model is used.
 
     Raises:
         FedltError: If the local update or the scoring fails.
@@ -131,7 +131,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
 
 
 def measure_seconds(act: Callable[[], object]) -> float:
-    """Return the median of the times that ``act()`` takes, after one that is not counted."""
+    """Return the median seconds of ``act()``, after a first call that is not counted."""
     act()
     times: list[float] = []
     while not times or (sum(times) < PATIENCE and len(times) < 10):
@@ -142,7 +142,7 @@ def measure_seconds(act: Callable[[], object]) -> float:
 
 
 def _evaluation_seconds(host: Host, state: ServerState) -> float:
-    """Return the seconds that the generic heads take on the whole test set; 0 without any."""
+    """Return the seconds to score the generic heads on the whole test set; 0 without heads."""
     if not host.worker.shares.strategy.generic(host.worker.model, state.broadcast):
         return 0.0
     request = _request(host, state)
@@ -150,13 +150,13 @@ def _evaluation_seconds(host: Host, state: ServerState) -> float:
 
 
 def _blocks(host: Host) -> float:
-    """Return how many blocks the test set has, of the size that is scored at once."""
+    """Return the size of the test set in blocks; a block is scored at once."""
     images = len(host.scorer.images)
     return images / min(images, host.worker.shares.config.evaluate.batch_size)
 
 
 def _request(host: Host, state: ServerState, *clients: ClientRequest) -> ScoreRequest:
-    """Return a request for one block of the test set: the generic model, or some clients."""
+    """Return a scoring request for one block of the test set: generic model, or some clients."""
     return ScoreRequest(
         round=state.round,
         broadcast=state.broadcast,
@@ -173,14 +173,14 @@ def _request(host: Host, state: ServerState, *clients: ClientRequest) -> ScoreRe
 def personal_seconds(
     server: ServerHalf, host: Host, client: tuple[int, Mapping[str, Tensor]], rounds: list[int]
 ) -> float:
-    """Return the seconds that the personal views of some rounds take on one process.
+    """Return the seconds to score the personal views of some rounds in one process.
 
-    A client is tuned (the strategy's ``adapt``, ``personal.refresh``) and scored by its model once
-    a view: by a pass of its own over the test set, or from the generic model's features.
+    In each view a client's model is tuned (the strategy's ``adapt``, ``personal.refresh``) and
+    scored: by a pass of its own over the test set, or from the generic model's features.
 
     Args:
-        server: Its state is what a client is scored with.
-        host: Its scratch model is used.
+        server: The server, with the state for the scoring.
+        host: The host whose scratch model is used.
         client: A client of median size, and its personal state after a round.
         rounds: The rounds after which the personal view is scored.
     """

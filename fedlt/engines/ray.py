@@ -1,9 +1,9 @@
 """The Ray engine: one actor per worker, each with one scratch model.
 
 Records that every message of a round shares (the broadcast, the fixed part) go into the object
-store once and are mapped by the workers without a copy, by one call a round; a record that did not
-change is not put again. Replies come back as buffers that the driver maps. The driver adds them in
-cohort order. Workers that die are replaced by the pool.
+store once, and workers map the records without a copy, by one call a round. An unchanged record is
+not put again. Replies come back as buffers that the driver maps and adds in cohort order. The pool
+replaces workers that die.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ if TYPE_CHECKING:
     from fedlt.federation import Parties
     from fedlt.flower.adapter import ServerHalf
 
-START_SECONDS = 5.0  # of Ray and its workers, beyond what the driver does meanwhile
+START_SECONDS = 5.0  # start of Ray and workers, beyond the driver's own work at that time
 
 
 class RayEngine(Engine):
-    """Runs client tasks on Ray actors."""
+    """Engine that runs client tasks on Ray actors."""
 
     @classmethod
     def prepare(cls, config: EngineConfig) -> Callable[[], None]:
-        """Begin to start Ray; the answer waits for it."""
+        """Begin to start Ray; the returned function waits for Ray."""
         if config.address is not None:
             check_address(config.address)
         return start_ray(config).wait
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:
-        """Tasks side by side, messages one by one (benchmarks/engine_overhead.py), a start."""
+        """Return the cost: tasks in parallel, messages in turn (benchmarks/engine_overhead.py)."""
         workers = local_workers(parties.view.config.engine)
         at_once = min(workers, probe.cohort)
         tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
@@ -101,10 +101,10 @@ class RayEngine(Engine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the actors to the next run of this process, or end them; the cluster stays up.
+        """Keep the actors for the next run of this process, or end them; the cluster stays up.
 
         Raises:
-            StoppedError: If Ray has stopped, whatever else has failed for that reason.
+            StoppedError: If Ray has stopped, in place of errors that follow from the stop.
         """
         self._start.keep_logs |= isinstance(error, Exception)
         if error is None and self._start.servers and not self._pool.is_remote:
@@ -115,14 +115,14 @@ class RayEngine(Engine):
             self._start.check()
 
     def peak_memory(self) -> int | None:
-        """Add the workers' peaks to this process's; what they share counts in each."""
+        """Return the sum of all processes' peaks; memory shared by processes counts in each."""
         own = super().peak_memory()
         found = self._pool.ask(lambda worker: worker.peak_memory.remote())
         known = [peak for peak in (own, *found) if peak is not None]
         return sum(known) if len(known) == 1 + len(found) else None
 
     def _share(self, records: dict[str, ArrayRecord]) -> None:
-        """Put records into the object store, unless they are there; tell the workers."""
+        """Put new records into the object store, and tell the workers."""
         self._start.check()
         for name, record in records.items():
             if name not in self._puts or self._puts[name][0] is not record:
@@ -131,7 +131,7 @@ class RayEngine(Engine):
         self._pool.tell(lambda worker: worker.share.remote(refs))
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
-        """Run the jobs, those with most images first, and yield their results in order."""
+        """Run the jobs, starting with the most images, and yield the results in order."""
         shared = _shared_records(jobs)
         self._share(shared)
         sizes = self.parties.shares.sizes
@@ -169,14 +169,14 @@ class RayEngine(Engine):
 
 
 def _name(job: Job) -> str:
-    """Return what an error calls a job."""
+    """Return the name of a job in an error."""
     cids = ", ".join(str(message.metadata.dst_node_id) for message in job.messages)
     word = "client" if len(job.messages) == 1 else "clients"
     return f"{word} {cids}, round {job.messages[0].metadata.group_id}"
 
 
 def _shared_records(jobs: Sequence[Job]) -> dict[str, ArrayRecord]:
-    """Return the array records that are the same object in every message."""
+    """Return the array records that all messages share as the same object."""
     messages = [message for job in jobs for message in job.messages]
     first = messages[0].content.array_records if messages else {}
     return {
@@ -187,7 +187,7 @@ def _shared_records(jobs: Sequence[Job]) -> dict[str, ArrayRecord]:
 
 
 def _without(job: Job, shared: dict[str, ArrayRecord]) -> Job:
-    """Return a job whose messages lack the shared records."""
+    """Return the job without the shared records in its messages."""
     messages = []
     for message in job.messages:
         rest = {name: record for name, record in message.content.items() if name not in shared}

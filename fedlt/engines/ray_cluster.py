@@ -3,8 +3,8 @@
 Ray puts the driver's working directory first on every worker's import path. A user's own folder
 called ``strategies`` or ``clients`` there would be imported instead of ours, so the process stands
 in an empty folder while Ray starts. Ray starts in a thread, while the data are prepared; all paths
-that fedlt uses are absolute by then. When the process ends, so does Ray, and its files go. A server
-of the local Ray that dies would take this process with it; :meth:`Start.check` finds it before.
+that fedlt uses are absolute by then. When the process ends, Ray ends and its files are removed. A
+dead server of the local Ray would end this process too; :meth:`Start.check` finds the server first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STARTED: list[Start] = []  # by this process; the last one runs
 
 @dataclass
 class Start:
-    """Ray on its way up. :meth:`wait` returns when it is there."""
+    """A start of Ray. :meth:`wait` returns when Ray is up."""
 
     done: threading.Event = field(default_factory=threading.Event)
     home: Path | None = None  # where the process stood before
@@ -52,13 +52,13 @@ class Start:
 
     @classmethod
     def done_elsewhere(cls) -> Start:
-        """Return the start of a Ray that somebody else's code has started."""
+        """Return the start of a Ray that code outside fedlt has started."""
         start = cls()
         start.done.set()
         return start
 
     def wait(self) -> None:
-        """Wait for Ray, and go back to the working directory.
+        """Wait for Ray, and return to the working directory.
 
         Raises:
             RunError: If Ray failed.
@@ -78,7 +78,7 @@ class Start:
             signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
     def check(self) -> None:
-        """Call this before every call of Ray's that might wait for its servers, or end with them.
+        """Raise if Ray has stopped; called before every Ray call that could hang or crash.
 
         Raises:
             StoppedError: If a server of the local Ray has ended.
@@ -88,10 +88,11 @@ class Start:
             raise StoppedError(f"Ray has stopped: its {self.broken} has ended")
 
     def _watch(self) -> None:
-        """Wait for the first server that ends, and keep the others from ending this process.
+        """Wait for the first server that ends, and keep the other servers from ending this process.
 
-        They would tell Ray's threads in here, which do so. What is stopped tells nothing, so there
-        is time to save; a run that is caught in a call of Ray's meanwhile cannot, and ends then.
+        The other servers would notify Ray's threads in this process, which then end the process.
+        Servers that are stopped by a signal notify nobody, so a run has time to save. A run that is
+        caught inside a call of Ray cannot save, and ends.
         """
         found = select.poll()
         names: dict[int, str] = {}
@@ -116,9 +117,9 @@ class Start:
                 os.kill(pid, number)
 
     def end(self) -> None:
-        """End Ray, in order or what is left of it, and remove what it has written.
+        """End Ray, or its remaining servers after a failure, and remove the files of Ray.
 
-        The logs of a Ray that something went wrong with stay until the next start.
+        After a failure the logs of Ray stay until the next start.
         """
         import ray
 
@@ -133,9 +134,9 @@ class Start:
 
 
 def _find_servers() -> dict[int, str]:
-    """Return the servers that this process has started for Ray, without which it cannot work.
+    """Return the servers of Ray that this process has started and that Ray cannot work without.
 
-    With an agent of its raylet the raylet ends as well, a moment later.
+    When an agent of the raylet ends, the raylet ends a moment later, so agents count as servers.
     """
     from ray._private import worker
 
@@ -167,7 +168,7 @@ def _init(start: Start, options: dict[str, Any]) -> None:
 
 
 def start_ray(config: EngineConfig) -> Start:
-    """Begin to start Ray, or to connect to ``engine.address``; nothing is done where it runs.
+    """Begin to start Ray, or to connect to ``engine.address``; do nothing if Ray already runs.
 
     Raises:
         FedltError: If this process is connected to another cluster than the one asked for.
@@ -201,10 +202,10 @@ def start_ray(config: EngineConfig) -> Start:
 
 
 def check_address(address: str) -> None:
-    """Find out in seconds that nobody is there: Ray itself takes minutes.
+    """Raise if no cluster answers at ``address``, after seconds; Ray itself takes minutes.
 
     Raises:
-        FedltError: If ``address`` is neither ``host:port``, where something answers, nor ``auto``.
+        FedltError: If ``address`` is neither ``auto`` nor a ``host:port`` that answers.
     """
     if address == "auto":
         return
@@ -219,7 +220,7 @@ def check_address(address: str) -> None:
 
 
 def _check_connected(address: str | None) -> None:
-    """Raise if this process is on another cluster than the one at ``address``."""
+    """Raise if this process is connected to another cluster than ``address``."""
     import ray
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -232,7 +233,7 @@ def _check_connected(address: str | None) -> None:
 
 
 def count_places(config: EngineConfig) -> int:
-    """Return how many workers the nodes that are there could hold, were they all free."""
+    """Return the number of workers that the present nodes hold, if all of them are free."""
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
@@ -248,10 +249,10 @@ def _places_on(resources: dict[str, float], config: EngineConfig) -> int:
 
 
 def count_workers(config: EngineConfig) -> int:
-    """Return how many workers to start: those asked for, or for ``auto`` as many as have a place.
+    """Return the number of workers to start: as configured, with ``auto`` all that fit.
 
     Raises:
-        FedltError: If no node could hold one.
+        FedltError: If no node could hold a worker.
     """
     places = count_places(config)
     if places == 0:
@@ -265,7 +266,7 @@ def count_workers(config: EngineConfig) -> int:
 
 
 def local_workers(config: EngineConfig) -> int:
-    """Return how many workers this machine's cores give, whether Ray is up or not."""
+    """Return the number of workers that fit this machine's cores, also without Ray running."""
     if config.workers != "auto":
         return config.workers
     return max(1, int(_cores() / config.cpus_per_worker))

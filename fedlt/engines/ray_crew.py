@@ -1,9 +1,9 @@
-"""Actors that stay up between the runs of one process: a new one begins with seconds of imports.
+"""Actors that stay up between the runs of one process: a new actor needs seconds for imports.
 
-An actor is used again where a new one would be the same: on the same local Ray, with the same share
-of a GPU and the same import path, and for the same code of the user's, by the contents of its
-files. Its environment is the one in which Ray has started, as a new actor's. What does not fit a
-new run is ended before that run begins. On a cluster, whose places others wait for, and after an
+An actor is reused where a new actor would be the same: on the same local Ray, with the same share
+of a GPU, the same import path, and the same user code, by the contents of its files. The
+environment of an actor is the environment in which Ray has started. Actors that do not fit a new
+run are ended before that run begins. On a cluster, where other users wait for places, and after an
 error or Ctrl-C, actors end with their run.
 """
 
@@ -26,12 +26,12 @@ class Crew:
     idle: list[tuple[Hashable, Any]] = field(default_factory=list)  # kind and actor
 
     def add(self, kind: Hashable, actor: Any) -> None:  # noqa: ANN401 (Ray handles have no types)
-        """Let an actor of a finished run rest; actors of equal ``kind`` may replace each other."""
+        """Keep an actor of a finished run; actors of equal ``kind`` may replace each other."""
         actor.rest.remote()
         self.idle.append((kind, actor))
 
     def take(self, kind: Hashable, number: int) -> list[Any]:
-        """Return up to ``number`` actors of a kind that live and answer; end all others."""
+        """Return up to ``number`` responsive actors of ``kind``; end all other actors."""
         asked = {actor.rest.remote(): actor for found, actor in self.idle if found == kind}
         rested = ray.wait([*asked], num_returns=len(asked), timeout=SILENCE)[0] if asked else []
         fit = [asked[reference] for reference in rested if _is_done(reference)][:number]

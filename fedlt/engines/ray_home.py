@@ -1,12 +1,12 @@
-"""Where the local Ray of a process lives: one folder, which says whose it is and dies with it.
+"""Folder of a process's local Ray, which names its owner process and is removed with it.
 
     <temporary folder>/fedlt-ray-<pid>-<number>/    owner     the process's id and its start, locked
                                                     cwd/      an empty folder to stand in
                                                     session_* of Ray: its sockets and logs
 
-The owner's lock ends with its process, however that ends; the next start finds such folders,
-ends what of their Ray still runs, and removes them. A folder without an owner file, one that is
-locked, and every other Ray stay as they are.
+The owner's lock ends with its process, also after a crash. The next start finds folders of dead
+processes, ends the remaining processes of their Ray, and removes the folders. Folders without an
+owner file, locked folders, and every other Ray stay as they are.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ YOUNG = 5.0  # seconds in which an owner file may still be without its lock
 
 @dataclass
 class RayHome:
-    """The folder of this process's Ray."""
+    """Folder of this process's Ray."""
 
     path: Path
     owner: BinaryIO  # locked as long as this process lives
 
     @property
     def cwd(self) -> Path:
-        """An empty folder."""
+        """Empty folder, the working directory while Ray starts."""
         return self.path / "cwd"
 
     def close(self, *, keep: bool) -> None:
-        """Give the folder up, and remove it unless its logs are to be read."""
+        """Unlock the folder, and remove the folder unless ``keep`` is set, for its logs."""
         if not keep:
             shutil.rmtree(self.path, ignore_errors=True)
         self.owner.close()
 
 
 def make_home() -> RayHome:
-    """Remove what dead processes have left and make a folder for this one.
+    """Return a new folder for this process, after removing the folders of dead processes.
 
-    It lies in the temporary folder, or in ``/tmp`` where that one's path is too long for sockets.
+    The folder lies in the temporary folder, or in ``/tmp`` if that path is too long for sockets.
 
     Raises:
         FedltError: If no folder with a short path can be written.
@@ -87,7 +87,7 @@ def _claim(path: Path) -> RayHome:
 
 
 def remove_dead(base: Path) -> None:
-    """Remove the folders under ``base`` whose process has ended; end what is left of its Ray."""
+    """Remove folders under ``base`` whose process has ended; end the rest of its Ray."""
     for path in base.glob(f"{PREFIX}*"):
         with suppress(OSError), (path / "owner").open("r+b") as owner:
             if path.stat().st_uid == os.getuid() and _is_dead(owner):
@@ -96,7 +96,7 @@ def remove_dead(base: Path) -> None:
 
 
 def _is_dead(owner: BinaryIO) -> bool:
-    """Say whether the process that has written an owner file is gone."""
+    """Return True if the process that wrote an owner file has ended."""
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -108,7 +108,7 @@ def _is_dead(owner: BinaryIO) -> bool:
 
 
 def _start_of(pid: int) -> str:
-    """Return when a process was started, which with its id names it; ``-`` where it is unknown."""
+    """Return a process's start time, which with its id identifies a process; ``-`` if unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -118,7 +118,7 @@ def _start_of(pid: int) -> str:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that a process has started and that still run; none without /proc."""
+    """Return the ids of a process's running children; empty without /proc."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):  # of each of its threads
         with suppress(OSError):
@@ -127,7 +127,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> bytes:
-    """Return a process's command line, empty where it has ended; words end with a zero byte."""
+    """Return the command line of a process, words ended by zero bytes; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -135,14 +135,14 @@ def command_of(pid: int) -> bytes:
 
 
 def end_processes(folder: Path) -> None:
-    """Kill the processes of this user that a folder's Ray consists of, where /proc lists them."""
+    """Kill this user's processes of the Ray in ``folder``, as far as /proc lists them."""
     for pid in _processes_of(folder):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
 
 def _processes_of(folder: Path) -> Iterator[int]:
-    """Yield the processes, but this one, that name the folder or have opened a file in it."""
+    """Yield the other processes that name the folder or have opened a file in the folder."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             pid = int(process.name)

@@ -1,8 +1,8 @@
-"""A pool of Ray actors that keeps its size: one that dies is replaced, and its work done again.
+"""Pool of Ray actors of constant size: a dead actor is replaced, and its work is done again.
 
 An actor dies with its process (killed, out of memory) or with its node. Work is a list of jobs by
-position; results come in the order of the positions, whoever does them and however often. What a
-job itself raises is not tried again: it would be raised again.
+position; results come in the order of positions, whichever actor does a job. A job that raises an
+exception is not tried again, since the exception would be raised again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ray import exceptions
 
 from fedlt.errors import RunError
 
-MAX_DEATHS = 3  # workers that one job, or the set-up, may cost
+MAX_DEATHS = 3  # dead workers after which a job, or the set-up, is given up
 PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
 LOOK = 0.5  # seconds after which a pool that waits looks whether Ray is there
 GRACE = 5.0  # seconds for answers that nothing depends on, or that a dead worker has left behind
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Member:
-    """One actor of the pool."""
+    """Actor of the pool."""
 
     actor: Any
     setup: Any  # reference of the call that makes it ready
@@ -47,7 +47,7 @@ class Member:
 
 
 class ActorPool:
-    """Actors, and the jobs that they do."""
+    """Pool of actors that do jobs."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class ActorPool:
 
         Args:
             hire: Starts an actor and its set-up: returns its handle and the set-up's reference.
-            size: Actors.
-            count_places: Says how many actors the nodes that are there could hold.
-            check: Raises where Ray has stopped; called before Ray is.
-            is_remote: Answers may lie on other machines.
+            size: Number of actors.
+            count_places: Returns how many actors the present nodes could hold.
+            check: Raises if Ray has stopped; called before every call of Ray.
+            is_remote: True if answers may lie on other machines.
         """
         self._hire, self._count_places, self.is_remote = hire, count_places, is_remote
         self.check = check
@@ -74,9 +74,9 @@ class ActorPool:
         self.members = [Member(*hire()) for _ in range(size)]
 
     def tell(self, call: Callable[[Any], Any]) -> None:
-        """Make a call to every member, now or when it is ready; it takes the last one's place.
+        """Make a call to every member, now or once the member is ready, in place of the last call.
 
-        An actor answers its calls in order, so the jobs that follow find it done.
+        An actor answers calls in order, so the call is done before the jobs that follow.
         """
         self._tell = call
         self.check()
@@ -85,7 +85,7 @@ class ActorPool:
                 member.told = call(member.actor)
 
     def ask(self, call: Callable[[Any], Any]) -> list[Any]:
-        """Return the answers of the members that are there; one that is silent gives none."""
+        """Return the answers of the ready members; silent members are left out."""
         try:
             self.check()
         except RunError:
@@ -105,12 +105,12 @@ class ActorPool:
         order: Sequence[int],
         name: Callable[[int], str],
     ) -> Iterator[Any]:
-        """Do the jobs and yield their results by position.
+        """Do the jobs and yield their results in the order of positions.
 
         Args:
-            submit: Gives an actor the job of a position; returns the result's reference.
+            submit: Gives an actor the job at a position; returns the reference of the result.
             order: Every position, in the order in which jobs are started.
-            name: What an error calls the job of a position.
+            name: Returns the name of the job at a position, for errors.
 
         Raises:
             RunError: If a job costs the lives of ``MAX_DEATHS`` workers.
@@ -125,7 +125,7 @@ class ActorPool:
             yield work.finished.pop(wanted)
 
     def welcome(self, member: Member) -> bool:
-        """Take the outcome of a member's set-up; say whether it is ready."""
+        """Return True if a member's set-up succeeded; replace a member that died."""
         self.check()
         try:
             ray.get(member.setup)
@@ -152,7 +152,7 @@ class ActorPool:
         self.members[self.members.index(member)] = Member(*self._hire())
 
     def check_places(self) -> None:
-        """Raise if no member works and no node could hold one."""
+        """Raise if no member works and no node could hold an actor."""
         if any(member.ready for member in self.members):
             return
         if self._count_places() == 0:
@@ -161,7 +161,7 @@ class ActorPool:
         _LOG.warning("waiting for %s", place)
 
     def close(self, end: Callable[[Any], None] = ray.kill) -> None:
-        """Call ``end`` with every actor; where Ray has stopped they have ended."""
+        """Call ``end`` with every actor, unless Ray, and with Ray the actors, has stopped."""
         with suppress(RunError):
             for member in self.members:
                 self.check()
@@ -170,7 +170,7 @@ class ActorPool:
 
 @dataclass
 class _Work:
-    """One list of jobs on its way."""
+    """List of jobs in progress."""
 
     pool: ActorPool
     submit: Callable[[Any, int], Any]
@@ -181,12 +181,12 @@ class _Work:
     deaths: Counter[int] = field(default_factory=Counter)
 
     def feed(self) -> None:
-        """Give every idle member one job: nothing waits behind the longest."""
+        """Give every idle member one job, so that no job waits behind the longest job."""
         for member in self.pool.members:
             self._feed(member, 1)
 
     def _feed(self, member: Member, limit: int) -> None:
-        """Give a member its next jobs; the last ones go to members that are idle."""
+        """Give a member its next jobs; the last jobs go to idle members only."""
         members = len(self.pool.members)
         while member.ready and self.waiting:
             if member.held >= (limit if len(self.waiting) > members else 1):
@@ -197,7 +197,7 @@ class _Work:
             member.held += 1
 
     def step(self) -> None:
-        """Wait for one answer and use it."""
+        """Wait for one answer and process the answer."""
         new = {member.setup: member for member in self.pool.members if not member.ready}
         done: list[Any] = []
         deadline = time.monotonic() + PATIENCE
@@ -218,7 +218,7 @@ class _Work:
             self.pool.check_places()
 
     def _collect(self, ref: Any) -> None:  # noqa: ANN401 (Ray references have no types)
-        """Take one answer, after its member has the next job."""
+        """Store one answer, after its member has got the next job."""
         member, position = self.running[ref]
         member.held -= 1
         self._feed(member, 2)
@@ -233,7 +233,7 @@ class _Work:
             self._bury(member, error)
 
     def _bury(self, member: Member, error: Exception) -> None:
-        """Replace a dead member. What it has answered is kept, the rest is done again."""
+        """Replace a dead member; keep its finished answers, and queue its other jobs again."""
         self.pool.replace(member)
         refs = [ref for ref, (owner, _) in self.running.items() if owner is member]
         ray.wait(refs, num_returns=len(refs), timeout=GRACE, fetch_local=self.pool.is_remote)
@@ -254,5 +254,5 @@ class _Work:
 
 
 def _one_line(error: Exception) -> str:
-    """Return what Ray says about a death."""
+    """Return Ray's message about a dead actor in one line."""
     return " ".join(str(error).split())[:500]

@@ -1,7 +1,7 @@
 """The Ray actor: a process with one scratch model, made when the clients' shares arrive.
 
-An actor outlives its run: the next run of the driver's process sets it up anew. :meth:`rest` makes
-it as a new actor is, but for the modules that it has imported.
+An actor outlives its run: the next run of the driver's process sets the actor up anew.
+:meth:`RayWorker.rest` resets an actor to the state of a new actor, except for imported modules.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
 
 
 class RayWorker:
-    """Does jobs and scores one after another. Nothing that it holds is needed to replace it."""
+    """Worker that does jobs and scorings in turn. A lost worker loses no state of the run."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         check_packages()
@@ -40,7 +40,7 @@ class RayWorker:
         self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, what it says)
 
     def setup(self, held: tuple[ClientShares, Observer]) -> None:
-        """Build the scratch model: its worker has the shares, its scorer the observer."""
+        """Build the scratch model; the worker gets the shares, the scorer the observer."""
         from fedlt.flower.client_app import make_client_app
         from fedlt.worker.scorer import Host
         from fedlt.worker.worker import prepare_process
@@ -50,9 +50,9 @@ class RayWorker:
         self._app = make_client_app(lambda: self._host.worker)
 
     def rest(self) -> None:
-        """Forget the run: its model, data and records, its peak of memory, the generators' states.
+        """Forget the run: model, data, records, peak memory, and states of random generators.
 
-        Afterwards random numbers that no key draws are those of a new process.
+        Afterwards the global random generators are those of a new process.
         """
         self._records.clear()
         if hasattr(self, "_host"):
@@ -64,7 +64,7 @@ class RayWorker:
         reset_peak_memory()
 
     def share(self, refs: SharedRefs) -> None:
-        """Map the records that the next calls share; those that are here already are kept."""
+        """Map the records that the next calls share; records mapped before are kept."""
         kept = {name: held for name, held in self._records.items() if held[0] == refs.get(name)}
         self._records = kept  # before others are mapped: the last round's memory is free by then
         missing = [name for name in refs if name not in kept]
@@ -72,18 +72,18 @@ class RayWorker:
         kept.update({n: (refs[n], record) for n, record in zip(missing, records, strict=True)})
 
     def peak_memory(self) -> int | None:
-        """Return the most bytes that this process held."""
+        """Return the peak memory of this process in bytes."""
         return peak_memory()
 
     def run(self, job: Job) -> JobResult:
-        """Run one job."""
+        """Return the result of one job."""
         shared = {name: record for name, (_, record) in self._records.items()}
         for message in job.messages:
             message.content.update(shared)
         return run_job(self._app, job, live=True)
 
     def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> Scores:
-        """Score one request, whose tensors travel beside it."""
+        """Return the scores of one request, whose personal tensors are a separate argument."""
         shared = {name: tensors_of(record) for name, (_, record) in self._records.items()}
         records = iter(personal)
         clients = tuple(

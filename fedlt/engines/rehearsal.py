@@ -1,7 +1,7 @@
-"""Try a method once before anything is written: build, init, one forward pass, every head.
+"""Rehearsal of a method before anything is written: build, init, a forward pass, every head.
 
-What a strategy or plugin gets wrong shows here, in one line that names the verb, instead of a
-traceback in the middle of a run.
+An error of a strategy or plugin shows here, in one line that names the verb, instead of a traceback
+in the middle of a run.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What trying a method once has shown."""
+    """Findings of a rehearsal."""
 
     host: Host  # the process that tried
     generic: GenericModel  # what the generic model is: see :func:`rehearse`
     alone: int = 0  # clients of one image, where BatchNorm trains by its running statistics
 
     def notes(self) -> list[str]:
-        """Return what a user should know before the run, a line each."""
+        """Return notes for the user before the run, one line each."""
         if not self.alone:
             return []
         clients = self.host.worker.shares.num_clients
@@ -50,13 +50,13 @@ class Rehearsal:
 
 
 def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
-    """Try the verbs that a run begins with, on two images.
+    """Return the findings of trying the first verbs of a run on two images.
 
     The generic model is ``none`` where the method has no generic head, ``average`` where its
-    prediction depends on personal tensors, of which it can only be given a mean, else ``shared``.
+    prediction depends on personal tensors, which are then averaged, else ``shared``.
 
     Raises:
-        FedltError: If one of them fails or returns what a run cannot use.
+        FedltError: If a verb fails or returns a value that a run cannot use.
     """
     strategy = parties.view.strategy
     name = type(strategy).__name__
@@ -92,11 +92,11 @@ def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
 
 
 def _try_alone(server: ServerHalf, host: Host) -> int:
-    """Train and score a client of one image, if there is one, and return how many lack BatchNorm.
+    """Return the number of one-image clients if the model has BatchNorm, after trying one.
 
     Raises:
-        FedltError: If the method cannot train on one image, or no batch of the run would have
-            more than one where a BatchNorm needs more.
+        FedltError: If the method cannot train on one image, or if no batch of the run would have
+            more than one image where a BatchNorm needs more.
     """
     worker, shares = host.worker, host.worker.shares
     local, sizes, pools = shares.config.local, shares.sizes, shares.strategy.traits.pools
@@ -118,7 +118,7 @@ def _try_alone(server: ServerHalf, host: Host) -> int:
 
 
 def _train_alone(server: ServerHalf, host: Host, cid: int) -> None:
-    """Do the task of a client of one image, and score what it leaves."""
+    """Train a client of one image, and score the client's model."""
     state, counts, worker = server.state, server.prior_counts([cid]), host.worker
     client = worker.first_client(state, cid, counts)
     client.local = client.local.model_copy(update={"epochs": 1})
@@ -148,7 +148,7 @@ def _train_alone(server: ServerHalf, host: Host, cid: int) -> None:
 def _find_generic(
     strategy: Strategy, model: Model, broadcast: Mapping[str, Tensor], images: Tensor
 ) -> GenericModel:
-    """Return what the generic model is, by changing the personal tensors of ``model``."""
+    """Return the kind of generic model, found by changing the personal tensors of ``model``."""
 
     def predict() -> Tensor | None:
         for head in strategy.generic(model, broadcast).values():
@@ -167,7 +167,7 @@ def _find_generic(
 
 
 def _try_heads(terms: Terms, features: Tensor, heads: Mapping[str, HeadFunction]) -> None:
-    """Raise unless every head gives logits (B, S, C) that the plugin can fuse to (B, C)."""
+    """Raise unless every head returns logits (B, S, C) that the plugin can fuse to (B, C)."""
     batch, streams, _ = features.shape
     classes = terms.num_classes
     for name, head in heads.items():

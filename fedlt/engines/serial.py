@@ -1,4 +1,4 @@
-"""The serial engine: every task in this process, one after another. The reference for others."""
+"""The serial engine: every task in this process, in turn. The reference for other engines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SerialEngine(Engine):
-    """Runs client tasks in the driver's own process."""
+    """Engine that runs client tasks in the driver's own process."""
 
     def __init__(self, parties: Parties) -> None:
         super().__init__(parties)
@@ -30,7 +30,7 @@ class SerialEngine(Engine):
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:
-        """Every task after another; the messages cost what benchmarks/engine_overhead.py finds."""
+        """Return the cost: all tasks in turn, and messages (benchmarks/engine_overhead.py)."""
         message = 0.3e-3 + 1e-9 * probe.parameters
         round_ = probe.cohort * (probe.task_seconds + message)
         scoring = probe.evaluations * probe.evaluation_seconds + probe.personal_seconds

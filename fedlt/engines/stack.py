@@ -5,7 +5,7 @@
              losses (k,) = vmap(objective)(rows, batches);  gradients of their sum;  SGD on rows
 
 A client's loss depends on its own row only, so the gradient of the sum is every client's own. No
-row is ever padded: who has a batch of another size waits for a step with others of that size.
+row is padded: a client with a batch of another size waits for a step with batches of that size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fedlt.worker.training import check_loss, parameter_groups, precision_of
 
 @dataclass
 class Rows:
-    """Some clients' rows of a stack, ready for a step; one client's have no first dimension."""
+    """Rows of some clients in a stack, ready for a step; one row alone has no first dimension."""
 
     index: Tensor  # (k,) their positions
     values: list[Tensor]  # (k, ...) each, in the template's order
@@ -44,11 +44,11 @@ class Rows:
 
 
 class Stack:
-    """Clients that are trained together, once.
+    """Stack of clients that are trained together, once.
 
     Args:
-        template: The model that stands for all of them.
-        requests: The clients, alike as :func:`fedlt.engines.alike.group_alike` has it.
+        template: The model that stands for the models of all clients.
+        requests: The clients' requests, of one group of :func:`fedlt.engines.alike.group_alike`.
     """
 
     def __init__(self, template: TemplateModel, requests: Sequence[TrainRequest]) -> None:
@@ -76,7 +76,7 @@ class Stack:
         self._stacked_loss = vmap(self._loss, randomness="error")
 
     def train(self) -> None:
-        """Run every client's epochs; write its model and its metrics."""
+        """Run the epochs of every client; write each client's model and metrics."""
         set_training_modes(self._template.model, self._phase.trained)
         streams = [Stream(request) for request in self._requests]
         with self._template.lent():
@@ -95,7 +95,7 @@ class Stack:
             }
 
     def _step(self, chosen: tuple[int, ...], batches: list[Batch], factors: list[float]) -> None:
-        """Take one step with the clients at these positions."""
+        """Take one optimiser step with the clients at positions ``chosen``."""
         rows = self._known.get(chosen) or self._rows(chosen)
         losses, gradients = self._backward(rows, batches)
         if self._phase.ascent:
@@ -137,7 +137,7 @@ class Stack:
         tensors: list[Tensor],
         values: list[Tensor],
     ) -> Tensor:
-        """Return the loss of one client; inside ``vmap``, of all of them."""
+        """Return the loss of one client; inside ``vmap``, the losses of all clients."""
         self._template.put(values, self._is_trained)
         self._client.tensors = dict(zip(self._names, tensors, strict=True))
         client = cast(Client, self._client)
@@ -159,7 +159,7 @@ class Stack:
     def _descend(
         self, rows: Rows, gradients: dict[str, Tensor | None], factors: list[float]
     ) -> None:
-        """Take a step of SGD with every parameter that has a gradient."""
+        """Take an SGD step with every parameter that has a gradient."""
         same = len(set(factors)) == 1
         for (lr, decay), names in self._groups.items():
             given = {n: grad for n in names if (grad := gradients[n]) is not None}
@@ -182,7 +182,7 @@ class Stack:
         factors: list[float],
         chosen: tuple[int, ...],
     ) -> None:
-        """Take a step of AdamW with every parameter that has a gradient."""
+        """Take an AdamW step with every parameter that has a gradient."""
         taken = [[self._steps[position] + 1.0 for position in chosen], factors]
         steps, scales = torch.tensor(taken, dtype=torch.float64, device=self._losses.device)
         if len(chosen) == 1:
@@ -201,7 +201,7 @@ class Stack:
                     )
 
     def _rows(self, chosen: tuple[int, ...]) -> Rows:
-        """Return the rows at these positions: views where they lie together, else copies."""
+        """Return the rows at positions ``chosen``: views of contiguous rows, else copies."""
         index = torch.tensor(chosen, device=self._losses.device)
         first, last = chosen[0], chosen[-1]
         is_copy = last - first >= len(chosen)
@@ -226,7 +226,7 @@ class Stack:
 
     @torch.no_grad()
     def _write_back(self, rows: Rows) -> None:
-        """Copy what a step has changed from copied rows to the stack."""
+        """Copy the values changed by a step from copied rows to the stack."""
         for name, row in zip(self._template.names, rows.values, strict=True):
             self._values[name].index_copy_(0, rows.index, row)
         for name, buffer in rows.momentum.items():

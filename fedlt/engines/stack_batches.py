@@ -1,4 +1,4 @@
-"""The batches of stacked clients, and which of the clients step next."""
+"""Batches of stacked clients, and the choice of the clients that step next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AHEAD = 8  # batches drawn at once, between two exchanges of torch's global gen
 
 
 class Stream:
-    """One client's batches, drawn under its own state of torch's global generator."""
+    """Batches of one client, drawn under the client's own state of torch's global generator."""
 
     def __init__(self, request: TrainRequest) -> None:
         self._request, self._tensors = request, _marks(request.client)
@@ -50,10 +50,10 @@ class Stream:
 
 
 def largest_group(streams: Sequence[Stream]) -> tuple[int, ...]:
-    """Return the positions of the most streams whose next batches look the same; () at the end.
+    """Return the positions of the largest group with stackable next batches; () at the end.
 
-    Of two groups of one size it is that of the first stream. Streams with the most batches come
-    first: they decide how many steps there are, and the others wait for company.
+    Of two groups of one size the group of the first stream is chosen. Streams with the most batches
+    come first: they decide the number of steps, and other streams wait for company.
     """
     groups: dict[Hashable, list[int]] = {}
     for position, stream in enumerate(streams):
@@ -68,6 +68,6 @@ def _marks(client: Client) -> list[tuple[str, int, int]]:
 
 
 def _kind(batch: Batch) -> Hashable:
-    """Return what batches must have in common to be stacked."""
+    """Return a key that batches must have in common to be stacked: shapes, types, extras."""
     extra = tuple((name, tensor.shape, tensor.dtype) for name, tensor in batch.extra.items())
     return batch.images.shape, batch.images.dtype, batch.labels.shape, extra

@@ -1,7 +1,7 @@
-"""Find out before a run whether its method can be stacked: try two clients on a few images.
+"""Rehearsal of a stack before a run: train two clients on a few images, stacked and alone.
 
-The same two clients are also trained alone. A method that stacks without an error, but whose
-objective reads what differs from client to client behind the engine's back, shows by its result.
+A method may stack without an error although its objective reads values that differ from client to
+client and that the engine does not stack. Comparing the results with training alone shows this.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TOLERANCE = 0.05  # of the way that training moves the clients; rounding takes f
 
 @dataclass(frozen=True)
 class _Trial:
-    """One client's task on a few images, one epoch a phase."""
+    """Task of one client on a few images, one epoch a phase."""
 
     server: ServerHalf
     worker: Worker
@@ -48,7 +48,7 @@ class _Trial:
     number: int = 0  # which of the client's images
 
     def run(self, trainer: Trainer) -> Tensor:
-        """Return how far the task moved everything that it answers, flat."""
+        """Return the change of all tensors in the task's reply, as one flat tensor."""
 
         def train(client: Client, phase: Phase) -> dict[str, float]:
             return trainer(client, replace(phase, epochs=min(1, phase.epochs)))
@@ -66,10 +66,10 @@ class _Trial:
 
 
 def rehearse_stack(server: ServerHalf, workers: Sequence[Worker], template: TemplateModel) -> None:
-    """Train the clients with the most images on a few of them, alone and stacked.
+    """Train the clients with the most images on a few of these images, alone and stacked.
 
     Raises:
-        FedltError: If they cannot be stacked, with the reason.
+        FedltError: If the clients cannot be stacked, with the reason.
     """
     config, sizes = server.view.config, workers[0].shares.sizes
     cids = np.resize(np.argsort(-sizes, kind="stable"), len(workers))
@@ -101,13 +101,13 @@ def rehearse_stack(server: ServerHalf, workers: Sequence[Worker], template: Temp
 def time_stack(
     server: ServerHalf, workers: Sequence[Worker], template: TemplateModel, *, batches: int
 ) -> float:
-    """Return the seconds that one batch of one client takes in a stack of ``workers``.
+    """Return the seconds for one batch of one client in a stack of ``workers``.
 
     Args:
-        server: Its state is what the clients begin with.
-        workers: One a client.
-        template: The model that stands for all of them.
-        batches: Of each client, at most.
+        server: The server from whose state the clients begin.
+        workers: One worker per client.
+        template: The model that stands for the models of all clients.
+        batches: Most batches of each client.
     """
     sizes, local = workers[0].shares.sizes, server.view.config.local
     cids = np.resize(np.argsort(-sizes, kind="stable"), len(workers))
@@ -136,13 +136,13 @@ def _train(requests: list[TrainRequest], template: TemplateModel) -> None:
 
 
 def _distance(alone: Tensor, stacked: Tensor) -> float:
-    """Return how far stacked clients end from where they end alone, relative to their way."""
+    """Return the distance between stacked and separate training, relative to the change."""
     way, error = float(alone.norm()), float((stacked - alone).norm())
     return error / way if way and np.isfinite(way) else 0.0
 
 
 def _reason(error: Exception) -> str:
-    """Return an error in one line, with the place in the method's code where it arose.
+    """Return an error in one line, with its place in the method's code.
 
     Torch's own messages are cut after their first sentence.
     """

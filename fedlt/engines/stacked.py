@@ -1,7 +1,7 @@
 """The stacked engine: the clients of a cohort trained as one batched model, in this process.
 
-Their tasks run side by side (lockstep.py), and where they ask to be trained, those that ask for the
-same are trained as one (stack.py). What an objective may do there is in template.py. Batched
+The clients' tasks run side by side (lockstep.py), and clients with equal training requests are
+trained as one (stack.py). template.py has the limits of an objective in a stack. Batched
 arithmetic adds in another order, so results agree with the serial engine to a tolerance and not by
 their bits; a run on this engine has the same bits every time, and when it is resumed.
 """
@@ -42,19 +42,19 @@ MEMORY = 2**30  # bytes of weights in a stack: model, stacked values, gradients,
 
 
 def stack_size(model: Model) -> int:
-    """Return how many clients ``engine.stack: auto`` stacks at most: a function of the model."""
+    """Return the most clients in a stack under ``engine.stack: auto``, from the model's size."""
     weights = sum(tensor.nbytes for tensor in model.state().values())
     return max(1, min(MAX_STACK, MEMORY // max(1, 4 * weights)))
 
 
 class StackedEngine(Engine):
-    """Trains clients together in the driver's own process."""
+    """Engine that trains clients together in the driver's own process."""
 
     exact = False
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate | None:
-        """Time a full stack on a few batches; None where the method cannot be stacked."""
+        """Return the cost, from a full stack on a few batches; None if it cannot be stacked."""
         engine = cls(parties)
         clients = min(engine._size, probe.cohort)
         try:
@@ -84,13 +84,13 @@ class StackedEngine(Engine):
         """Train two clients on a few images, stacked and alone.
 
         Raises:
-            FedltError: If the method cannot be stacked; it says why.
+            FedltError: If the method cannot be stacked, with the reason.
         """
         seats = [self._seat(position)[0] for position in range(2)]
         rehearse_stack(server, seats, self._template)
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
-        """Run the jobs; a stack may hold the clients of several."""
+        """Run the jobs; a stack may hold the clients of several jobs."""
         answered = self._answer_all(jobs)
         for job in jobs:
             own = itertools.islice(answered, len(job.messages))
@@ -102,7 +102,7 @@ class StackedEngine(Engine):
             yield self._host.score(request)
 
     def _answer_all(self, jobs: Sequence[Job]) -> Iterator[tuple[Message, Context]]:
-        """Yield every reply and its context; a stack's replies live until the next one begins."""
+        """Yield every reply and its context; replies of a stack live until the next stack."""
         pairs = (pair for job in jobs for pair in zip(job.messages, job.contexts, strict=True))
         total = sum(len(job.messages) for job in jobs)
         stacks = -(-total // self._size)
@@ -133,7 +133,7 @@ class StackedEngine(Engine):
                 raise
 
     def _seat(self, position: int) -> tuple[Worker, ClientApp]:
-        """Return the worker that holds one client of a stack, and its app."""
+        """Return worker and client app of the client at a position of a stack."""
         while len(self._seats) <= position:
             worker = self._host.worker.twin()
             self._seats.append((worker, make_client_app(partial(_itself, worker))))

@@ -1,8 +1,8 @@
-"""What an objective sees while clients are stacked: one model and one client that stand for all.
+"""Template that an objective sees in a stack: one model and one client that stand for all.
 
 Inside ``torch.func.vmap`` the template's parameters, buffers and client tensors have the shapes of
-one client and hold the values of all. What is different from client to client and not among them
-cannot be read: it would be the first client's.
+one client and hold the values of all clients. Other values that differ from client to client cannot
+be read, since an objective would get the value of the first client.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _COMMON = ("round", "rounds", "seed", "broadcast", "local", "plugin")
 
 
 class UnstackableError(Exception):
-    """A method reads or does what has no meaning for a stack of clients."""
+    """Error: a method reads a value or acts in a way that has no meaning for a stack of clients."""
 
 
 class TemplateClient:
-    """The part of :class:`Client` that an objective may read; anything else is refused."""
+    """Client with the part of :class:`Client` that an objective may read; other reads raise."""
 
     def __init__(self, client: Client, model: Model) -> None:
         for name in _COMMON:
@@ -48,7 +48,7 @@ class TemplateClient:
 
 
 class BatchClient:
-    """The client that ``batches`` gets: its model lies in the stack and cannot be read."""
+    """Client that ``batches`` gets: the model lies in the stack and cannot be read."""
 
     def __init__(self, client: Client) -> None:
         object.__setattr__(self, "_client", client)
@@ -66,7 +66,7 @@ class BatchClient:
 
 
 class TemplateModel:
-    """A model whose parameters and buffers are replaced, step by step, by those of a stack."""
+    """Model whose parameters and buffers are replaced, step by step, by the rows of a stack."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -76,7 +76,7 @@ class TemplateModel:
         self._places = _places(model, self._tensors)
 
     def put(self, tensors: Sequence[Tensor], trained: Sequence[bool]) -> None:
-        """Replace every tensor; those that are trained say that they need a gradient."""
+        """Replace every tensor; mark the trained tensors as requiring a gradient."""
         for places, tensor in zip(self._places, tensors, strict=True):
             for table, key in places:
                 table[key] = tensor
@@ -90,7 +90,7 @@ class TemplateModel:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Put the model's own tensors back in the end."""
+        """Restore the model's own tensors at the end of the block."""
         try:
             yield
         finally:
@@ -100,7 +100,7 @@ class TemplateModel:
 def _places(
     model: Model, tensors: Sequence[Tensor]
 ) -> list[list[tuple[MutableMapping[str, Any], str]]]:
-    """Return for each tensor the tables and keys by which the model's modules hold it."""
+    """Return for each tensor the modules' tables and keys that hold the tensor."""
     found: dict[int, list[tuple[MutableMapping[str, Any], str]]] = {id(t): [] for t in tensors}
     for module in model.modules():
         for table in (module._parameters, module._buffers):

@@ -1,1 +1,1 @@
-"""Names of methods looked up, two plugins as one, a plugin with a teacher."""
+"""Methods: look-up by name, composition of two plugins, plugins with a teacher."""

@@ -1,11 +1,11 @@
-"""Two client plugins as one: what it trains on from the first, what it minimises from the second.
+"""Composition of two client plugins: batches from the first plugin, objective from the second.
 
-    data plugin   batches                       which images, in which order, with which weights
-    loss plugin   build, views, loss, predict   what the model has, sees, minimises and answers
-    both          setup, prepare                what they put into client.tensors, client.material
+    data plugin   batches                       images of an epoch, their order and weights
+    loss plugin   build, views, loss, predict   networks, views, objective, fused prediction
+    both          setup, prepare                entries of client.tensors and client.material
 
-A plugin that overrides neither side's verbs is a loss plugin: plain cross-entropy. One that
-overrides verbs of both sides is whole, and composes with none.
+A plugin that overrides the verbs of neither side is a loss plugin: plain cross-entropy. A plugin
+that overrides verbs of both sides is whole, and composes with no other plugin.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VERBS = {"data": ("batches",), "loss": ("build", "views", "loss", "predict")}
 
 
 def kind_of(cls: type[ClientPlugin]) -> PluginKind:
-    """Return what a plugin is, by the verbs that it overrides."""
+    """Return the kind of a plugin (data, loss or whole), by the verbs that the plugin overrides."""
     data, loss = (
         any(getattr(cls, verb) is not getattr(ClientPlugin, verb) for verb in _VERBS[side])
         for side in ("data", "loss")
@@ -44,7 +44,7 @@ def kind_of(cls: type[ClientPlugin]) -> PluginKind:
 
 
 def is_plain(plugin: ClientPlugin) -> bool:
-    """Say whether the loss of a plugin is plain cross-entropy."""
+    """Return True if the loss of a plugin is plain cross-entropy."""
     return all(type(part).loss is ClientPlugin.loss for part in plugin.parts)
 
 
@@ -59,18 +59,18 @@ def weighted(
     """Return the mean of a loss over a batch, with the weights and mixed labels of its images.
 
     Args:
-        loss: (logits (B, S, C), batch) -> scalar, the mean over images of each one's own loss,
+        loss: (logits (B, S, C), batch) -> scalar, the mean over images of the loss per image,
             weighted by ``label_weights``.
         logits: (B, S, C).
         batch: ``weights``, ``mixed`` and ``share`` of its extra are read; without them the result
             is that of ``loss``, bit for bit.
-        own: Read ``own``, too: the loss on the client's own images, as it holds them.
+        own: True to read ``own`` of the extra, too, which masks images that are not the client's.
         label_weights: w (C,) of :meth:`ClientPlugin.label_weights`; None: 1 for every class.
 
     Returns:
         sum of weight (share w_y l(y) + (1 - share) w_y' l(y')) over images, divided by the sum of
         (share w_y + (1 - share) w_y'); without ``label_weights`` that is the number of images. The
-        images' own weights are in the numerator alone: they say how much a loss counts.
+        images' own weights are in the numerator only, as factors of the losses.
     """
     extra = dict(batch.extra)
     weights, share, mixed = (extra.pop(name, None) for name in ("weights", "share", "mixed"))
@@ -102,7 +102,7 @@ def weighted(
 
 
 def own_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the cross-entropy on the client's own images, as it holds them.
+    """Return the cross-entropy on the client's own images, without a data plugin's changes.
 
     For parts of a strategy that learn the client's own class mix, whatever a data plugin draws.
     """
@@ -111,7 +111,7 @@ def own_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Composed(ClientPlugin):
-    """A data plugin and a loss plugin: see :func:`compose`."""
+    """Client plugin of a data plugin and a loss plugin: see :func:`compose`."""
 
     data: ClientPlugin
     objective: ClientPlugin
@@ -123,7 +123,7 @@ class Composed(ClientPlugin):
 
     @property
     def traits(self) -> PluginTraits:  # type: ignore[override]  # of two objects, not a class
-        """Return the loss plugin's traits, with those of the data plugin that concern a run."""
+        """Return the loss plugin's traits, with the data plugin's traits that concern a run."""
         own, other = self.data.traits, self.objective.traits
         return replace(
             other,
@@ -133,26 +133,26 @@ class Composed(ClientPlugin):
 
     @property
     def reference(self) -> str:  # type: ignore[override]
-        """Return why one of the two plugins is not federated; empty: both are."""
+        """Return the privileged information that a plugin uses; empty if both are federated."""
         return self.data.reference or self.objective.reference
 
     def prepare(self, preparation: Preparation) -> Mapping[str, npt.NDArray[np.generic]]:
-        """Prepare both."""
+        """Prepare both plugins."""
         return _joined(*(part.prepare(preparation) for part in self.parts))
 
     def build(self, model: Model) -> None:
-        """Add what the loss plugin adds."""
+        """Add the networks of the loss plugin."""
         self.objective.build(model)
 
     def train_networks(self, client: Client) -> dict[str, float]:
-        """Train what the loss plugin added."""
+        """Train the networks of the loss plugin."""
         return self.objective.train_networks(client)
 
     def setup(self, client: Client) -> None:
-        """Set both up, the data plugin first.
+        """Set up both plugins, the data plugin first.
 
         Raises:
-            ValueError: If the loss plugin replaces a tensor of the data plugin's.
+            ValueError: If the loss plugin replaces a tensor of the data plugin.
         """
         given = dict(client.tensors)
         self.data.setup(client)
@@ -173,14 +173,14 @@ class Composed(ClientPlugin):
         return self.objective.views(client, batches, generator)
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the loss plugin's loss, under the weights that the batch says."""
+        """Return the loss plugin's loss, under the weights in the batch."""
         weights = self.label_weights(client)
         return weighted(
             lambda z, b: self.objective.loss(z, b, client), logits, batch, label_weights=weights
         )
 
     def label_weights(self, client: Client) -> Tensor | None:
-        """Return the loss plugin's weights of the classes."""
+        """Return the class weights of the loss plugin."""
         return self.objective.label_weights(client)
 
     def predict(self, logits: Tensor) -> Tensor:
@@ -189,10 +189,10 @@ class Composed(ClientPlugin):
 
 
 def compose(data: ClientPlugin, objective: ClientPlugin) -> Composed:
-    """Return both as one plugin.
+    """Return a data plugin and a loss plugin as one plugin.
 
     Raises:
-        ValueError: If they do not compose, with the reason.
+        ValueError: If the two plugins do not compose, with the reason.
     """
     kind, other = kind_of(type(data)), kind_of(type(objective))
     if kind != "data":

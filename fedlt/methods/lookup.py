@@ -1,4 +1,4 @@
-"""From the names in a configuration to strategy and client plugin objects.
+"""Look-up of strategies and client plugins by the names in a configuration.
 
 A name is looked up in ``strategies.STRATEGIES`` or ``clients.CLIENTS``, among the short names of
 ``strategies.FLOWER``, then among the entry points ``fedlt.strategies`` and ``fedlt.clients``;
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fedlt.flower.stock import StockStrategy
     from fedlt.strategy import Strategy
 
-_MOST_WHOLE = 1_000_000  # of a hyperparameter; one that is a seed has the range of seeds
+_MOST_WHOLE = 1_000_000  # of a whole hyperparameter; a seed has the range of seeds
 _TABLES = {"strategy": ("strategies", "STRATEGIES"), "client": ("clients", "CLIENTS")}
 # Arguments of Flower's strategies that follow from the rest of the file.
 _SET_BY_FEDLT = {
@@ -62,7 +62,7 @@ def _builtin(section: str) -> Mapping[str, type]:
 
 
 def _short_names(section: str) -> Mapping[str, tuple[str, Mapping[str, object]]]:
-    """Return what the built-in short names stand for: a ``package.module:Class``, and options."""
+    """Return the ``package.module:Class`` and the options of every built-in short name."""
     check_packages()
     module = importlib.import_module(_TABLES[section][0])
     names: Mapping[str, tuple[str, Mapping[str, object]]] = getattr(module, "FLOWER", {})
@@ -70,7 +70,7 @@ def _short_names(section: str) -> Mapping[str, tuple[str, Mapping[str, object]]]
 
 
 def _loaders(section: str) -> dict[str, Callable[[], Any]]:
-    """Return what loads the class of every known name; built-in names win over entry points."""
+    """Return a loader of the class for every known name; built-in names win over entry points."""
     group = f"fedlt.{_TABLES[section][0]}"
     found: dict[str, Callable[[], Any]] = {
         point.name: point.load for point in installed_points(group)
@@ -97,7 +97,7 @@ def known_plugins(section: str) -> dict[str, str]:
 
 
 def client_kinds() -> dict[str, str]:
-    """Return every known client plugin by what it is: data, loss or whole; "" if unknown."""
+    """Return the kind of every known client plugin by name: data, loss, whole; "" if unknown."""
     from fedlt.methods.composition import kind_of
 
     kinds = {}
@@ -110,7 +110,7 @@ def client_kinds() -> dict[str, str]:
 
 
 def client_control(name: object) -> dict[str, object]:
-    """Return the hyperparameters of a client plugin's control; none where it has no control."""
+    """Return the hyperparameters of a client plugin's control run; empty without a control."""
     if not isinstance(name, str) or not (is_spec(name) or name in _loaders("client")):
         return {}
     cls = _find_class("client", name, "client.name")
@@ -140,7 +140,7 @@ def plugin_section(name: str) -> Literal["strategy", "client"]:
     """Return the section of a file in which ``name`` stands.
 
     Raises:
-        FedltError: If it is neither a strategy nor a client plugin.
+        FedltError: If ``name`` is neither a strategy nor a client plugin.
     """
     if not is_spec(name):
         strategies, clients = _loaders("strategy"), _loaders("client")
@@ -159,7 +159,7 @@ def plugin_section(name: str) -> Literal["strategy", "client"]:
 
 
 def _check_contract(cls: type, base: Any, where: str) -> None:  # noqa: ANN401 (Strategy or ClientPlugin)
-    """Raise unless ``cls`` is a frozen dataclass whose verbs take what those of ``base`` take."""
+    """Raise unless ``cls`` is a frozen dataclass whose verbs have the arguments of ``base``."""
     own = [n for n in inspect.get_annotations(cls) if not _is_class_variable(cls, n)]
     if "__init__" in vars(cls) and "__dataclass_params__" not in vars(cls):
         raise FedltError(
@@ -211,7 +211,7 @@ def _is_class_variable(cls: type, name: str) -> bool:
 
 
 def _check_finite(key: str, value: object) -> None:
-    """Raise for a number that is not finite, or is whole and beyond every use."""
+    """Raise for a number that is not finite, or a whole number that is absurdly large."""
     if isinstance(value, int) and not key.endswith("seed") and abs(value) > _MOST_WHOLE:
         raise FedltError(f"{key} is {value}; expected at most {_MOST_WHOLE:,} in size")
     if isinstance(value, float) and not math.isfinite(value):
@@ -222,7 +222,7 @@ def _check_finite(key: str, value: object) -> None:
 
 
 def _validated(key: str, value: object, hint: Any) -> object:  # noqa: ANN401 (a type)
-    """Return ``value`` as the type ``hint``; strict, except that a list may be a tuple or a set."""
+    """Return ``value`` as the type ``hint``; strict, but a list may become a tuple or a set."""
     _check_finite(key, value)
     try:
         validated: object = TypeAdapter(hint).validate_json(to_json(value), strict=True)
@@ -277,7 +277,7 @@ def _construct(section: str, plugin: PluginConfig, cls: type, options: Mapping[s
 
 
 def _stock(plugin: PluginConfig, cls: Any) -> StockStrategy:  # noqa: ANN401 (a Flower class)
-    """Return a strategy of Flower's own; its options are those of its constructor."""
+    """Return a strategy of Flower itself; its options are the arguments of the constructor."""
     from fedlt.flower.stock import StockStrategy
     from fedlt.flower.stock_options import check_stock_options
 
@@ -336,7 +336,7 @@ def resolve_client(config: Config) -> ClientPlugin:
     A data plugin comes with the loss plugin of ``client.loss``, or with plain cross-entropy.
 
     Raises:
-        FedltError: If a name, a class or a hyperparameter is not valid, or the two do not compose.
+        FedltError: If a name, class or hyperparameter is not valid, or the plugins do not compose.
     """
     from fedlt.methods.composition import compose, kind_of
 

@@ -1,11 +1,11 @@
-"""A client plugin with a teacher: a second network that the federation, or nobody, trains.
+"""Client plugin with a teacher: a second network whose predictions the model learns from.
 
-co_teacher             shared: averaged as the model is; clients train it every round
+co_teacher             shared: averaged like the model; clients train the teacher every round
 pretrained_federated   fixed: the model of a finished run, sent once
 local                  personal: every client trains its own
 none                   no teacher: to compare with
 
-DeiT-LT (clients/deit_lt.py) is one. Nothing here depends on what the student is.
+DeiT-LT (clients/deit_lt.py) is such a plugin. Nothing here depends on the student.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ def mix_batch(
 ) -> Batch:
     """Return a batch of mixed views with soft ``targets`` (B, C).
 
-    Its labels are the classes of the larger parts. Of two images, only one of which is the
-    client's own, the mixture is not.
+    The labels are the classes of the larger parts. A mixture of the client's own image and of
+    another image does not count as the client's own.
 
     Args:
         batch: The images' labels and extras.
-        images: A view of each, (B, Ch, H, W).
+        images: A view of each image, (B, Ch, H, W).
         num_classes: C.
         generator: For :func:`fedlt.data.mixing.mix`, which has the other arguments.
-        mixup: Its alpha.
-        cutmix: Its alpha.
-        smoothing: Of the labels.
+        mixup: Alpha of mixup.
+        cutmix: Alpha of CutMix.
+        smoothing: Label smoothing.
     """
     rule = {"mixup": mixup, "cutmix": cutmix, "smoothing": smoothing}
     mixed, targets, larger = mix(images, batch.labels, num_classes, generator, **rule)
@@ -74,22 +74,22 @@ def mix_batch(
 
 @dataclass(frozen=True)
 class TaughtPlugin(ClientPlugin):
-    """Has a CNN as teacher, trained on weak views by LDAM or cross-entropy, DRW and SAM.
+    """Client plugin with a CNN teacher, trained on weak views by LDAM or cross-entropy, DRW, SAM.
 
     LDAM-DRW: Cao et al., NeurIPS 2019, https://arxiv.org/abs/1906.07413. With SAM: Rangwani et al.,
     Escaping saddle points for effective generalization on class-imbalanced data, NeurIPS 2022,
-    https://arxiv.org/abs/2212.13827. The class counts are those that the server may know, by the
-    file's ``prior.source``; else the client's own.
+    https://arxiv.org/abs/2212.13827. The class counts are global where ``prior.source`` lets the
+    server know the counts, else the client's own.
     """
 
     teacher: Literal["co_teacher", "pretrained_federated", "local", "none"] = "co_teacher"
     weights_path: str = ""  # the run directory of a pretrained teacher
     teacher_loss: Literal["ldam", "ce"] = "ldam"
     teacher_epochs: Count = 1  # passes over the client's images a round
-    teacher_lr: Positive = 0.05  # its optimizer is SGD with the file's momentum; the highest rate
+    teacher_lr: Positive = 0.05  # highest rate; the optimiser is SGD with local.momentum
     teacher_schedule: Literal["cosine", "step", "constant"] = "cosine"  # over all rounds, to 0
     teacher_rho: NotNegative = 0.8  # of SAM; 0: plain SGD
-    teacher_drw_start: Share = 0.8  # share of the rounds in which the teacher weighs no class
+    teacher_drw_start: Share = 0.8  # share of the rounds before class weights start
     beta: ShareBelowOne = 0.9999  # of the effective numbers
     drw_cap: Annotated[float, Field(ge=1)] | None = None  # of two weights' ratio; None: no cap
 
@@ -103,10 +103,10 @@ class TaughtPlugin(ClientPlugin):
             )
 
     def add_teacher(self, model: Model, backbone: nn.Module) -> None:
-        """Add the network ``teacher`` to a model, made of a backbone; none if there is to be none.
+        """Add the network ``teacher``, made from a backbone, unless the method has no teacher.
 
         Raises:
-            FedltError: If the weights cannot be had or do not fit.
+            FedltError: If the weights cannot be loaded or do not fit.
         """
         if self.teacher == "none":
             return
@@ -117,13 +117,13 @@ class TaughtPlugin(ClientPlugin):
         model.add_network("teacher", network, group=GROUPS[self.teacher])
 
     def class_weights(self, client: Client, start: float) -> Tensor:
-        """Return the weights (C,) of a loss that re-weights after a share of the rounds."""
+        """Return the class weights (C,) of a loss that re-weights after a share of the rounds."""
         cap = math.inf if self.drw_cap is None else self.drw_cap
         weights = reweighting(client.tensors["known_counts"], beta=self.beta, cap=cap)
         return weights if client.round > start * client.rounds else torch.ones_like(weights)
 
     def setup(self, client: Client) -> None:
-        """Make the teacher's margins and this round's weights."""
+        """Set the teacher's margins and this round's class weights."""
         counts = client.tensors["known_counts"]
         margins = _SCALE * ldam_margins(counts, max_margin=_MARGIN)
         is_ldam = self.teacher_loss == "ldam"
@@ -137,10 +137,10 @@ class TaughtPlugin(ClientPlugin):
         return ldam(logits, batch.labels, tensors["teacher_margins"], tensors["teacher_weights"])
 
     def train_networks(self, client: Client) -> dict[str, float]:
-        """Train a teacher that is not fixed, and see how often it is right about the views.
+        """Train a teacher that is not fixed; return how often the teacher names the view's label.
 
-        ``agreement`` is of the first batch, before this round's training. It is low on strong and
-        mixed views: that is what DeiT-LT wants.
+        ``agreement`` is the share in the first batch, before this round's training. DeiT-LT wants a
+        low agreement, by strong and mixed views.
         """
         metrics = {}
         if self.teacher in ("co_teacher", "local"):
@@ -156,7 +156,7 @@ class TaughtPlugin(ClientPlugin):
         return self.teacher_lr * rate_factor(self.teacher_schedule, client.round, client.rounds)
 
     def _train_teacher(self, client: Client) -> float:
-        """Train on plain batches, but for a single image, of which BatchNorm has no statistics."""
+        """Train on plain batches, skipping single images, which give BatchNorm no statistics."""
         epochs = range(self.teacher_epochs)
         plain = chain.from_iterable(ClientPlugin.batches(self, client, epoch) for epoch in epochs)
         weak = islice(plain, client.steps_in(self.teacher_epochs))
@@ -172,7 +172,7 @@ class TaughtPlugin(ClientPlugin):
         return done["loss"] / max(done["examples"], 1.0)
 
     def answers(self, client: Client, images: Tensor) -> Tensor:
-        """Return the classes (B,) that the teacher names, as it was when the round began."""
+        """Return the predicted classes (B,) of the teacher as of the beginning of the round."""
         received = {**client.broadcast, **client.personal}
         return client.frozen_network("teacher", received, images).argmax(dim=-1)
 

@@ -1,4 +1,4 @@
-"""A network that teaches another one by its answers, and where its weights may come from."""
+"""Teacher: a network whose predictions another network learns from, and loading its weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TEACHER = "the teacher, which is the file's `model:` with the head of teacher_l
 
 
 class Teacher(nn.Module):
-    """A backbone with one head of its own.
+    """Teacher network: a backbone with one head of its own.
 
     Args:
         backbone: Module ``(B, Ch, H, W) -> (B, S, D)`` with ``num_features`` (D).
         num_classes: Number of classes C.
-        scale: Of a cosine head; None for a linear one.
+        scale: Scale of a cosine head; None for a linear head.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Teacher(nn.Module):
 def load_teacher(
     teacher: Teacher, folder: str, *, option: str = "weights_path", what: str = _TEACHER
 ) -> None:
-    """Load the generic model of a finished run: its backbone, and its head called ``head``.
+    """Load a finished run's generic model into a teacher: the backbone, and the head ``head``.
 
     Args:
-        teacher: Its tensors are written.
-        folder: The run's directory.
-        option: Names it in errors.
-        what: Says in errors what it has to be.
+        teacher: The teacher whose tensors are written.
+        folder: The run directory.
+        option: The name of the option, for errors.
+        what: The required kind of run, for errors.
 
     Raises:
-        FedltError: If there is no checkpoint, or its model is another one.
+        FedltError: If there is no checkpoint, or the checkpoint's model does not fit.
     """
     found = load_checkpoint(Path(folder) / "checkpoints")
     if found is None:

@@ -1,7 +1,7 @@
-"""What can be done to a trained linear head, each method a frozen dataclass of its constants.
+"""Methods that change a trained linear head, each a frozen dataclass of its constants.
 
-Closed forms need no data. The others learn on features of a frozen backbone: their client half runs
-in rounds (``federated``), or once on everybody's images (``pooled``). Formulas are in
+Closed forms need no data. The other methods learn on features of a frozen backbone: their client
+half runs in rounds (``federated``), or once on all clients' images (``pooled``). Formulas are in
 :mod:`fedlt.models.realign`, :mod:`fedlt.models.linear_probe` and
 :mod:`fedlt.models.calibration`.
 """
@@ -24,33 +24,35 @@ from fedlt.strategy import Tensors
 
 
 def spelt(value: float | str) -> str:
-    """Return a constant as it stands in a table or a file name."""
+    """Return the text of a constant for a table or a file name."""
     return value if isinstance(value, str) else f"{value:g}"
 
 
 @dataclass(frozen=True)
 class Realignment(Checked):
-    """A method and its constants."""
+    """Method that changes a linear head, with its constants."""
 
     name: ClassVar[str] = ""
-    moves_bias: ClassVar[bool] = False  # it needs a head that has one
-    reads_local: ClassVar[bool] = False  # a client's local head gives the personal model its norms
+    moves_bias: ClassVar[bool] = False  # the method needs a head with a bias
+    reads_local: ClassVar[bool] = (
+        False  # a client's local head sets the norms of its personal model
+    )
 
     def constants(self) -> dict[str, Any]:
-        """Return the constants by name: numbers and words."""
+        """Return the constants (numbers and words) by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class ClosedForm(Realignment):
-    """A function of the head, and perhaps of a class prior."""
+    """Method that is a function of the head and, for some, of a class prior."""
 
     @abstractmethod
     def realign(self, head: Head, class_counts: Tensor) -> Head:
         """Return the new head.
 
         Args:
-            head: ``weight`` (C, D) and ``bias`` (C,); not written.
+            head: ``weight`` (C, D) and ``bias`` (C,); not changed.
             class_counts: (C,) images behind the prior.
         """
 
@@ -95,37 +97,37 @@ class PostHocAdjustment(ClosedForm):
 
 @dataclass(frozen=True)
 class Learner(Realignment):
-    """A method that learns on features: rows (N, D) with labels (N,)."""
+    """Method that learns on features: rows (N, D) with labels (N,)."""
 
-    once: ClassVar[bool] = False  # one round is all there is
+    once: ClassVar[bool] = False  # the method has exactly one round
     epochs: Whole = 10  # passes over the features, in each round
     lr: Positive = 0.1
     batch_size: Count = 32
 
     def settings(self, *, balanced: bool) -> ProbeSettings:
-        """Return how a head is trained."""
+        """Return the settings for training a head."""
         return ProbeSettings(self.epochs, self.lr, self.batch_size, balanced=balanced)
 
     @abstractmethod
     def start(self, head: Head, generator: torch.Generator) -> Tensors:
-        """Return what the server sends in the first round: the mean of the answers, later."""
+        """Return the tensors sent in the first round; later rounds send the mean of the answers."""
 
     @abstractmethod
     def answer(
         self, head: Head, sent: Tensors, rows: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensors, Tensors]:
-        """Return what a client answers: tensors to be averaged by examples, tensors to be added.
+        """Return a client's answer: tensors to be averaged by examples, and tensors to be added.
 
         Args:
-            head: As trained; not written.
-            sent: By the server; not written.
+            head: The trained head; not changed.
+            sent: The tensors from the server; not changed.
             rows: The client's features (N, D) and labels (N,), at least one.
-            generator: CPU generator of the order.
+            generator: CPU generator that draws the order of rows.
         """
 
     @abstractmethod
     def finish(self, head: Head, mean: Tensors, total: Tensors, generator: torch.Generator) -> Head:
-        """Return the new head from the last round's mean and sum."""
+        """Return the new head from mean and sum of the last round's answers."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,14 @@ class Crt(Learner):
     moves_bias: ClassVar[bool] = True
 
     def start(self, head: Head, generator: torch.Generator) -> Tensors:
-        """Draw the head anew."""
+        """Return a newly drawn head."""
         classes, features = head["weight"].shape
         return draw_head(features, classes, generator)
 
     def answer(
         self, head: Head, sent: Tensors, rows: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensors, Tensors]:
-        """Train the head on class-balanced batches."""
+        """Return the head after training on class-balanced batches."""
         return train_head(sent, *rows, self.settings(balanced=True), generator), {}
 
     def finish(self, head: Head, mean: Tensors, total: Tensors, generator: torch.Generator) -> Head:
@@ -158,13 +160,13 @@ class Lws(Learner):
     name: ClassVar[str] = "lws"
 
     def start(self, head: Head, generator: torch.Generator) -> Tensors:
-        """Begin with factors of one."""
+        """Return factors of one."""
         return {"scales": torch.ones(len(head["weight"]))}
 
     def answer(
         self, head: Head, sent: Tensors, rows: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> tuple[Tensors, Tensors]:
-        """Train factors of the head as scaled so far."""
+        """Return the factors after training on class-balanced batches."""
         scaled = {**head, "weight": scaled_rows(head["weight"], sent["scales"])}
         factors = train_scales(scaled, *rows, self.settings(balanced=True), generator)
         return {"scales": sent["scales"] * factors}, {}
@@ -190,11 +192,11 @@ class Ccvr(Learner):
     covariance: Covariance = Calibration.covariance
 
     def calibration(self) -> Calibration:
-        """Return the constants as what is done with the statistics."""
+        """Return the constants as the settings of a calibration."""
         return Calibration(**self.constants())
 
     def start(self, head: Head, generator: torch.Generator) -> Tensors:
-        """Send nothing."""
+        """Return no tensors."""
         return {}
 
     def answer(
@@ -204,7 +206,7 @@ class Ccvr(Learner):
         return {}, ClassSums.of(*rows, len(head["weight"]), self.covariance).tensors()
 
     def finish(self, head: Head, mean: Tensors, total: Tensors, generator: torch.Generator) -> Head:
-        """Draw features and train the head on them."""
+        """Return the head trained on features drawn from the Gaussians."""
         return self.calibration().calibrate(head, ClassSums.from_tensors(total), generator)
 
 

@@ -1,4 +1,4 @@
-"""Rounds of a strategy from a given state, without a run directory: what comes after a run."""
+"""Rounds of a strategy from a given state, without a run directory, for rounds after a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def drive(
     view: ServerView, engine: Engine, state: ServerState, rounds: int
 ) -> tuple[ServerState, list[list[int]]]:
-    """Run rounds and return the last state, and who answered in each.
+    """Return the state after some rounds, and for each round the clients that answered.
 
     Args:
-        view: Its strategy takes the steps; the engine has the same.
-        engine: Where the clients' tasks run; their personal states are not kept.
-        state: The rounds are counted on from its ``round``.
-        rounds: How many.
+        view: The server's view; the engine has the same strategy.
+        engine: The engine of the clients' tasks; personal states are not kept.
+        state: The state to begin with; round numbers continue from ``state.round``.
+        rounds: Number of rounds.
     """
     server = make_server_half(view)
     server.set_state(state)
@@ -33,7 +33,7 @@ def drive(
 
 
 def play_round(server: ServerHalf, engine: Engine, round_: int) -> RoundOutcome:
-    """Return the outcome of a round, which is in force; personal states are left to the caller."""
+    """Return the outcome of a round and adopt its state; personal states are not committed."""
     plan = server.plan(round_, server.cohort(round_, engine))
     replies = engine.train(server.tasks(round_, plan), reduce=server.reduces)
     outcome = server.aggregate(round_, plan, replies)

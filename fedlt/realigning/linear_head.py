@@ -1,8 +1,8 @@
-"""Which tensors are a strategy's generic linear head: found by its predictions, not by its name.
+"""Search for the tensors of a strategy's generic linear head, by predictions, not by names.
 
-A pair of tensors (C, D) and (C,) among those that the server sends is the head if one of the
-strategy's generic heads gives exactly the logits of that linear map. So a cosine classifier, or a
-linear layer in the middle of a head, is none.
+A pair of tensors (C, D) and (C,) in the broadcast is the linear head if one of the strategy's
+generic heads gives exactly the logits of that linear map. So a cosine classifier, or a linear layer
+in the middle of a head, is not a linear head.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LinearNames:
-    """A linear head: the names of its tensors, and what the strategy calls it."""
+    """Linear head: the names of its tensors, and the strategy's name of the head."""
 
     head: str
     weight: str
     bias: str | None
-    is_fixed: bool = False  # it lies in the model's fixed part, not in the broadcast
+    is_fixed: bool = False  # the head lies in the model's fixed part, not in the broadcast
 
 
 def find_head(
     strategy: Strategy, client: Client, fixed: Mapping[str, Tensor], *, name: str
 ) -> LinearNames:
-    """Return the strategy's generic linear head; of several the first that is not fixed.
+    """Return the strategy's generic linear head; of several heads the first that is not fixed.
 
     Args:
         strategy: The run's strategy.
         client: A client with the models of the checkpoint loaded.
         fixed: The model's fixed part.
-        name: What the file calls the strategy.
+        name: The strategy's name in the configuration.
 
     Raises:
-        FedltError: If it has none, with the reason.
+        FedltError: If the strategy has no linear head, with the reason.
     """
     model = client.model.eval()
     heads = strategy.generic(model, client.broadcast)
@@ -63,7 +63,7 @@ def find_head(
 
 
 def find_local_head(strategy: Strategy, client: Client) -> LinearNames | None:
-    """Return a linear head that every client keeps, in the model's personal part; None: none."""
+    """Return the linear head in the model's personal part; None if clients keep no such head."""
     names = set(client.model.names("personal"))
     own = {name: tensor for name, tensor in client.personal.items() if name in names}
     heads = strategy.personal(client.model.eval(), client.broadcast, client.personal)
@@ -91,7 +91,7 @@ def _match(
 def _pairs(
     tensors: Mapping[str, Tensor], shape: tuple[int, int]
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield names of weights (C, D), each with the bias beside it if there is one."""
+    """Yield names of weights (C, D), each with the name of the bias beside it, or None."""
     for name, tensor in tensors.items():
         if tuple(tensor.shape) == shape and name.endswith("weight"):
             bias = f"{name.removesuffix('weight')}bias"

@@ -1,8 +1,8 @@
-"""A run's strategy with its generic linear head changed; everything else is its own.
+"""Strategy of a run with a changed generic linear head; the other verbs are unchanged.
 
-The new head takes the old one's place in what the server sends, so generic and personal models,
-fine-tuning and refresh are those of the method. The trained weight travels beside it: where it is
-missing, nothing was changed and every verb is the strategy's own.
+The new head replaces the old head in the broadcast, so generic and personal models, fine-tuning and
+refresh follow the method. The trained weight travels in the broadcast too: where the trained weight
+is missing, no head was changed and every verb is the strategy's own.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
 AnyVerb = TypeVar("AnyVerb", bound=Callable[..., Any])  # a function of Strategy
 
 TRAINED = "realign/trained"  # the head's weight before it was changed
-SENT = "realign/sent/"  # before the names of what a method that learns sends
+SENT = "realign/sent/"  # prefix of the tensors sent by a method that learns
 
 
 def head_of(names: LinearNames, tensors: Mapping[str, Tensor]) -> Head:
-    """Return a linear head from the tensors that hold it, on the CPU; without a bias it is zero."""
+    """Return a linear head from its tensors, on the CPU; a missing bias is zero."""
     weight = tensors[names.weight].cpu()
     bias = torch.zeros(len(weight)) if names.bias is None else tensors[names.bias].cpu()
     return {"weight": weight, "bias": bias}
 
 
 def _asked(verb: AnyVerb) -> AnyVerb:
-    """Return a verb of a strategy that asks the strategy ``base`` instead."""
+    """Return a verb that calls the same verb of the strategy ``base``."""
 
     @wraps(verb)
     def ask(self: Realigned, *args: object, **options: object) -> object:
@@ -62,12 +62,12 @@ def _asked(verb: AnyVerb) -> AnyVerb:
 
 @dataclass(frozen=True)
 class Realigned(Strategy):
-    """The strategy ``base`` with another generic head, or while that one is being learnt."""
+    """Strategy ``base`` with another generic head, also while that head is being learnt."""
 
     base: Strategy
     head: LinearNames
     local: LinearNames | None = None  # the clients' own linear head, where its norms are wanted
-    learner: Learner | None = None  # what :meth:`local_update` does
+    learner: Learner | None = None  # the task of :meth:`local_update`
 
     refuses = _asked(Strategy.refuses)
     note = _asked(Strategy.note)
@@ -81,18 +81,18 @@ class Realigned(Strategy):
 
     @property
     def adapt_epochs(self) -> int:
-        """As the strategy has it."""
+        """Epochs of ``adapt`` of the strategy ``base``."""
         return self.base.adapt_epochs
 
     def generic(self, model: Model, broadcast: Mapping[str, Tensor]) -> dict[str, HeadFunction]:
-        """Return the new head alone; before the change all of the strategy's."""
+        """Return the new head alone; before the change, all heads of the strategy."""
         heads = self.base.generic(model, broadcast)
         return {self.head.head: heads[self.head.head]} if TRAINED in broadcast else heads
 
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return the primary personal head; LA-FR's where local norms are wanted."""
+        """Return the primary personal head; with local norms, the head of LA-FR."""
         heads = self.base.personal(model, broadcast, personal)
         if TRAINED not in broadcast:
             return heads
@@ -103,7 +103,7 @@ class Realigned(Strategy):
         return {"realigned": partial(linear, weight=weight, bias=bias)}
 
     def local_update(self, client: Client) -> Update:
-        """Learn on the features of this client's images; the backbone stays as it is."""
+        """Return the update of learning on the client's features; the backbone is frozen."""
         assert self.learner is not None
         head, size = (
             head_of(self.head, {**client.model.state(), **client.broadcast}),
@@ -126,12 +126,12 @@ class Realigned(Strategy):
         )
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Average what is to be averaged, and keep what is to be added."""
+        """Average the shared tensors; keep the plain sums in ``private``."""
         return replace(super().aggregate(state, total), private=total.plain)
 
 
 @dataclass(frozen=True)
 class PooledRealigned(Realigned):
-    """The same, learnt on everybody's images at once: an oracle."""
+    """Realigned strategy whose head is learnt on all clients' images at once: an oracle."""
 
     traits = StrategyTraits(pools=True)

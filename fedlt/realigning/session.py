@@ -1,6 +1,6 @@
 """Open a finished or stopped run, change its head, and score it before and after.
 
-Nothing in the run directory is written here: :func:`outcome_path` says where the answer belongs.
+The run directory is only read: :func:`outcome_path` returns the file for the outcome.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ DataPolicy = Literal["none", "pooled", "federated"]
 
 @dataclass(frozen=True)
 class Plan:
-    """One method with its constants, and what it learns from."""
+    """Plan of a change: a method with its constants, and the data that the method learns from."""
 
     method: Realignment
     data: DataPolicy = "none"
-    rounds: int = 0  # added ones, with ``federated``
+    rounds: int = 0  # added rounds, with ``federated``
 
     def label(self) -> str:
         """Return the plan in words, for a table and a file name: method, data, constants."""
@@ -64,7 +64,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A run, ready to be scored again."""
+    """Opened run, ready to be scored again."""
 
     directory: RunDirectory
     checkpoint: Checkpoint
@@ -75,18 +75,18 @@ class _Opened:
 
     @property
     def groups(self) -> tuple[Tensors, Tensors]:
-        """The broadcast and the fixed part of the checkpoint."""
+        """Broadcast and fixed part of the checkpoint."""
         return self.checkpoint.tensors["broadcast"], self.checkpoint.tensors["fixed"]
 
     @property
     def trained(self) -> Head:
-        """The head as the run has trained it."""
+        """Head as trained by the run."""
         return head_of(self.head, self.groups[self.head.is_fixed])
 
 
 @dataclass(frozen=True)
 class _Learnt:
-    """A changed head, and what it cost."""
+    """Changed head, with the cost of learning."""
 
     head: Head
     seconds: float
@@ -97,22 +97,22 @@ class _Learnt:
 
 
 def outcome_path(directory: RunDirectory, plan: Plan) -> Path:
-    """Return where an outcome belongs: beside the run, named by method and constants."""
+    """Return the file of an outcome: beside the run, named by method and constants."""
     return directory.path / "realign" / f"{plan.label()}.json"
 
 
 def realign(
     directory: RunDirectory, plans: Sequence[Plan], *, engine: str = "serial"
 ) -> list[dict[str, Any]]:
-    """Carry out plans on a run's newest checkpoint and describe each outcome.
+    """Return the outcomes of plans, carried out on a run's newest checkpoint.
 
     Args:
-        directory: The run; it is only read.
-        plans: All with the same method, data policy and rounds.
-        engine: Where clients' tasks run and models are scored.
+        directory: The run directory, which is only read.
+        plans: The plans, all with the same method, data policy and rounds.
+        engine: The engine for clients' tasks and scoring.
 
     Returns:
-        One dictionary a plan: what was done, and both views ``before`` and ``after``.
+        One dictionary per plan: method, data, cost, and both views ``before`` and ``after``.
 
     Raises:
         FedltError: If the run cannot be read, or has no head for these plans.
@@ -136,7 +136,7 @@ def realign(
 
 
 def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
-    """Read a run and find its head."""
+    """Return a run as opened, with its head found."""
     directory.recorded()  # whole, and of one run
     config = directory.config()
     checkpoint = _newest(directory, config)
@@ -162,7 +162,7 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
 
 
 def _newest(directory: RunDirectory, config: Config) -> Checkpoint:
-    """Return a run's newest checkpoint, never the one before it; that of a finished run's end."""
+    """Return a run's newest checkpoint, never an older one; a finished run's last checkpoint."""
     finished = directory.state == "finished"
     last = config.rounds if finished else newest_round(directory.checkpoints)
 
@@ -177,7 +177,7 @@ def _newest(directory: RunDirectory, config: Config) -> Checkpoint:
 
 @contextmanager
 def _named(config: Config) -> Iterator[None]:
-    """Say which run a refusal is about."""
+    """Put the run's name in front of errors of the block."""
     try:
         yield
     except FedltError as error:
@@ -185,7 +185,7 @@ def _named(config: Config) -> Iterator[None]:
 
 
 def _check(plan: Plan, head: LinearNames, personal: Sequence[str]) -> None:
-    """Raise where the head or the backbone is not what the method needs."""
+    """Raise if the head or the backbone lacks a requirement of the method."""
     name = plan.method.name
     if head.bias is None and plan.method.moves_bias:
         raise FedltError(f"realign: {name} needs a head with a bias; {head.weight!r} has none")
@@ -197,9 +197,9 @@ def _check(plan: Plan, head: LinearNames, personal: Sequence[str]) -> None:
 
 
 def _learning(run: _Opened, learner: Learner, *, pooled: bool) -> Parties:
-    """Return the parties of the added rounds: no faults, and all clients where one round is all.
+    """Return the parties of the added rounds: no faults, and all clients if there is one round.
 
-    The clients' answers hold no BatchNorm statistics, so there is none to be pooled.
+    The clients' answers hold no BatchNorm statistics, so no statistics are pooled.
     """
     config, scored = run.parties.view.config, run.parties.view.strategy
     assert isinstance(scored, Realigned)
@@ -247,9 +247,9 @@ def _bytes(tensors: Mapping[str, torch.Tensor]) -> int:
 
 
 def _prior(run: _Opened) -> tuple[Any, str]:
-    """Return the class counts behind a prior, and where they come from: the run's policy.
+    """Return the class counts of a prior, and the source of the counts by the run's policy.
 
-    Where the server knows no counts (``prior.source: own``) they are the global training counts.
+    Where the server knows no counts (``prior.source: own``), the global training counts are used.
     """
     server, config = run.simulation.server, run.parties.view.config
     heard = run.checkpoint.tensors["participants"]["heard"].numpy()
@@ -261,7 +261,7 @@ def _prior(run: _Opened) -> tuple[Any, str]:
 
 
 def _with(run: _Opened, standing: Standing, head: Head) -> Standing:
-    """Return the models with another generic head."""
+    """Return the run's models with another generic head."""
     names = run.head
     new = {names.weight: head["weight"]}
     if names.bias is not None:

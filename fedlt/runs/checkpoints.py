@@ -9,7 +9,7 @@
 
 A folder is written under a temporary name, synced to disk and renamed; the last two are kept, and
 of the state files those that they name. When the newest checkpoint or a state file of it is
-damaged, or of another run, the one before is used, with a warning. Nothing is ever unpickled.
+damaged, or of another run, the checkpoint before is used, with a warning. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved after one round."""
+    """State of a run, saved after one round."""
 
     round: int  # rounds finished
     tensors: dict[str, dict[str, Tensor]]  # group -> name -> tensor, in the order saved
@@ -49,11 +49,11 @@ class Checkpoint:
 
 
 class _DamagedError(Exception):
-    """One checkpoint cannot be read."""
+    """Error: a checkpoint cannot be read."""
 
 
 def state_folder(folder: Path) -> Path:
-    """Return where the state files of a ``checkpoints`` folder lie."""
+    """Return the folder of the state files that belong to a ``checkpoints`` folder."""
     return folder / "personal"
 
 
@@ -76,7 +76,7 @@ def save_checkpoint(
         round: Rounds finished.
         tensors: Group -> name -> tensor, of any dtype, memory format or sharing.
         meta: JSON values with text keys.
-        files: The state files that it needs; they lie in :func:`state_folder`.
+        files: The state files that the checkpoint needs; they lie in :func:`state_folder`.
         run: The short hash of the run's fingerprint.
     """
     groups = {group: list(named) for group, named in tensors.items()}
@@ -113,15 +113,15 @@ def load_checkpoint(
     run: str | None = None,
     check: Callable[[Checkpoint], str] | None = None,
 ) -> Checkpoint | None:
-    """Return the newest checkpoint that can be used; None where none was ever saved.
+    """Return the newest usable checkpoint; None where no checkpoint was ever saved.
 
     Args:
         folder: The run's ``checkpoints`` folder.
-        run: The short hash of the run that it must be of; None: any.
-        check: Says of a checkpoint why it cannot be used all the same; "" if it can.
+        run: The short hash of the run that the checkpoint must belong to; None: any run.
+        check: Returns a further reason why a checkpoint cannot be used; "" if there is none.
 
     Raises:
-        FedltError: If there are checkpoints and none can be used.
+        FedltError: If there are checkpoints and no checkpoint can be used.
     """
     found = sorted(_saved(folder), reverse=True)
     damaged: dict[str, list[str]] = {}  # reason -> checkpoints
@@ -142,7 +142,7 @@ def load_checkpoint(
 
 
 def newest_round(folder: Path) -> int | None:
-    """Return the round of the newest checkpoint, good or not; None where none was ever saved."""
+    """Return the round of the newest checkpoint, also a damaged one; None without checkpoints."""
     return max((number for number, _ in _saved(folder)), default=None)
 
 
@@ -206,7 +206,7 @@ def _prune(folder: Path, newest: int) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a process that was killed has left: half a checkpoint, states that none names."""
+    """Remove leftovers of a killed process: half a checkpoint, state files of no checkpoint."""
     for path in folder.glob(".round_*"):
         shutil.rmtree(path, ignore_errors=True)
     named = {name for _, path in _saved(folder) for name in _named_files(path)}
@@ -216,7 +216,7 @@ def clean(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint; from the first moment on it is none."""
+    """Remove a checkpoint: first rename the folder, so that half a checkpoint is never read."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(hidden, ignore_errors=True)
     path.rename(hidden)

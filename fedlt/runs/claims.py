@@ -21,10 +21,10 @@ from fedlt.errors import FedltError
 
 @contextmanager
 def claimed(path: Path) -> Iterator[None]:
-    """Keep a run directory for this process, from before there is one; Linux only.
+    """Claim a run directory for this process, also before the directory exists; Linux only.
 
     Raises:
-        FedltError: If another process prepares a run there, or is at one.
+        FedltError: If another process prepares or continues a run there.
     """
     if sys.platform != "linux":
         yield

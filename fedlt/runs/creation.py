@@ -1,4 +1,4 @@
-"""Make a run directory, whole or not at all: it is prepared under another name, then renamed."""
+"""Make a run directory, whole or not at all: prepare under another name, then rename."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def create_run(
     overwrite: bool = False,
     engine: str | None = None,
 ) -> None:
-    """Make a run directory, with ``overwrite`` in place of a run that is there.
+    """Make a run directory; with ``overwrite``, replace a run that lies there.
 
     Call it when everything is validated and `RunDirectory.decide` says ``"start"``.
 
@@ -45,7 +45,7 @@ def create_run(
         config: The run.
         partition: Which client has which images.
         found: The run's fingerprint.
-        overwrite: Whether a run may be replaced.
+        overwrite: True if an existing run may be replaced.
         engine: The engine that ``auto`` stands for.
 
     Raises:
@@ -86,7 +86,7 @@ def _fill(folder: Path, config: Config, partition: Partition, found: Fingerprint
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed have prepared for the run directory ``path``."""
+    """Remove the unfinished folders of killed processes for the run directory ``path``."""
     for old in path.parent.glob(f".{path.name}.*"):
         number = old.name.rpartition(".")[2]
         if number.isdecimal() and (int(number) == os.getpid() or not _is_alive(int(number))):

@@ -6,10 +6,9 @@
     result.json        written last: the run is done   checkpoints/       see fedlt.runs.checkpoints
 
 A directory appears whole (fedlt.runs.creation); JSON files are replaced atomically.
-Every file says which run it is of, by the short hash of the fingerprint, which holds the hash of
-the partition; a file that is not of the
-run, was changed or is missing is named, and what is read without it is refused. One process at a
-time works in a directory: it holds a lock on config.yaml, which ends with the process.
+Every file names its run by the short hash of the fingerprint, which covers the partition's hash.
+A file that belongs to another run, was changed or is missing is named in an error. One process at a
+time works in a directory: the process holds a lock on config.yaml, which ends with the process.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _IN_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run's directory; `fedlt.runs.creation` makes it."""
+    """Directory of one run; `fedlt.runs.creation` makes the directory."""
 
     path: Path
 
@@ -74,14 +73,14 @@ class RunDirectory:
 
     @property
     def state(self) -> RunState:
-        """Whether there is a run here, and whether it has its result."""
+        """State of the run here: absent, unfinished, or finished with a result."""
         if (self.path / RESULT).is_file():
             return "finished"
         occupied = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
         return "unfinished" if occupied else "absent"
 
     def decide(self, config: Config, *, resume: bool = False, overwrite: bool = False) -> Action:
-        """Say what running ``config`` here means, before the data are loaded. Nothing is written.
+        """Return the action that ``config`` asks for here, before data are loaded; write nothing.
 
         Returns:
             ``"start"`` (nothing here yet, or ``overwrite``), ``"resume"`` (an unfinished run of the
@@ -90,7 +89,7 @@ class RunDirectory:
 
         Raises:
             FedltError: If the directory holds an unfinished run and ``resume`` is not set, a run
-                of another configuration, one that is not whole, something else, or a run at work.
+                of another configuration, an incomplete run, files of no run, or a run at work.
         """
         if resume and overwrite:
             raise FedltError("give --resume or --overwrite, not both")
@@ -118,14 +117,14 @@ class RunDirectory:
         )
 
     def check(self, found: Fingerprint, *, purpose: str = "shown") -> None:
-        """Raise unless the run that is stored here has the fingerprint that was made anew.
+        """Raise unless the stored run has the fingerprint ``found``, computed anew.
 
         Args:
             found: The fingerprint of the configuration, the data and the code as they are now.
-            purpose: What is to be done with the run: shown, resumed or realigned.
+            purpose: Use of the run, for the error: to be shown, resumed or realigned.
 
         Raises:
-            FedltError: It names all that differs.
+            FedltError: If the fingerprints differ; the error names every difference.
         """
         words = "; ".join(found.differences(self.recorded()))
         if words and purpose == "shown":
@@ -138,7 +137,7 @@ class RunDirectory:
 
         Raises:
             FedltError: If the directory is not a whole run, the run was made by another results
-                version, or its configuration is not the one of its fingerprint.
+                version, or the configuration does not match the fingerprint.
         """
         lacking = missing(self.path)
         if lacking == [FINGERPRINT] and self._is_older():
@@ -168,7 +167,7 @@ class RunDirectory:
         return found
 
     def _is_older(self) -> bool:
-        """Say whether a version of fedlt that kept no fingerprints has made this directory."""
+        """Return True if a version of fedlt without fingerprints made this directory."""
         try:
             content = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -187,16 +186,16 @@ class RunDirectory:
         return self._fingerprint().run
 
     def engine(self, config: Config) -> str:
-        """Return the engine that a resumed run goes on with: for ``auto`` the one picked before."""
+        """Return the engine of a resumed run: for ``auto``, the engine picked at the start."""
         name = config.engine.name
         return self.config().engine.name if name == "auto" else name
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep the run for this process; the kernel lets go when the process ends, however.
+        """Lock the run for this process. The lock ends with the process, also after a crash.
 
         Raises:
-            FedltError: If another process has it, or it cannot be written.
+            FedltError: If another process holds the lock, or the lock cannot be taken.
         """
         path = self.path / CONFIG
         with writing(path):
@@ -217,7 +216,7 @@ class RunDirectory:
         return read_sealed(self.path / ENVIRONMENT, self.run)
 
     def check_partition(self, partition: Partition) -> None:
-        """Raise unless the stored partition is the one that a resumed run has drawn."""
+        """Raise unless the stored partition equals ``partition``, which a resumed run has drawn."""
         from fedlt.data import Partition
 
         path = self.path / PARTITION
@@ -247,11 +246,11 @@ class RunDirectory:
         return rows
 
     def write_evaluation(self, evaluation: Evaluation, *, once: bool) -> dict[str, str]:
-        """Write what was counted after a round, and return the digests of the files written.
+        """Write the counts of an evaluation and return the digests of the files written.
 
         Args:
             evaluation: The counts.
-            once: Whether to write what is the same in every round, too.
+            once: True to write also the arrays that are the same in every round.
         """
         from fedlt.runs.evaluations import evaluation_path, save_evaluation
 
@@ -259,10 +258,10 @@ class RunDirectory:
         return save_evaluation(path, evaluation, run=self.run, once=once)
 
     def evaluation(self, number: int) -> Evaluation:
-        """Return what was counted after a round.
+        """Return the evaluation after round ``number``.
 
         Raises:
-            FedltError: If it is missing, was changed, or is of another run.
+            FedltError: If the file is missing, was changed, or belongs to another run.
         """
         from fedlt.runs.evaluations import evaluation_path, load_evaluation
 
@@ -281,7 +280,7 @@ class RunDirectory:
         write_sealed(self.path / RESULT, {**result, "record": record}, self.run)
 
     def result(self) -> dict[str, Any]:
-        """Return the stored result of a finished run, which has what every result has.
+        """Return the stored result of a finished run.
 
         Raises:
             FedltError: If the directory is not a whole run, or the result was changed or is of
@@ -304,10 +303,10 @@ class RunDirectory:
 
 
 def run_directories(path: str | Path) -> list[RunDirectory]:
-    """Return a run, or the runs of a folder with one per seed, by seed.
+    """Return the run at ``path``, or the runs of a folder with one run per seed, sorted by seed.
 
     Raises:
-        FedltError: If there is none, or one that is not whole.
+        FedltError: If there is no run, or a run is incomplete.
     """
     folder = Path(path).absolute()
     if is_run(folder):

@@ -1,4 +1,4 @@
-"""Error lines of a run that ended before its time: the cause, and where the run goes on."""
+"""Error lines of a run that ended early: the cause, and the round where ``--resume`` goes on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 @contextmanager
 def explained(directory: RunDirectory) -> Iterator[None]:
-    """Turn what a method raises in the middle of a run into one line; keep the whole traceback.
+    """Turn an exception of a method in the middle of a run into one line; keep the traceback.
 
     Raises:
-        RunError: Instead of what the block raises, if that is no error of fedlt's own.
+        RunError: In place of an exception of the block that is not an error of fedlt.
     """
     try:
         yield
@@ -40,7 +40,7 @@ def explained(directory: RunDirectory) -> Iterator[None]:
 
 
 def going_on(directory: RunDirectory) -> str:
-    """Return where ``--resume`` goes on with a run: words such as "to go on after round 12"."""
+    """Return words for the round where ``--resume`` goes on, such as "to go on after round 12"."""
     try:
         found = load_checkpoint(directory.checkpoints)
     except FedltError:

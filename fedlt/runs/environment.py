@@ -21,7 +21,7 @@ def _version(package: str) -> str | None:
 
 
 def environment() -> dict[str, Any]:
-    """Return versions and hardware, without names of hosts, users or folders."""
+    """Return package versions and hardware, without names of hosts, users or folders."""
     return {
         "python": platform.python_version(),
         "fedlt": fedlt.__version__,

@@ -1,8 +1,8 @@
-"""``evaluations/round_R.npz``: what one evaluation counted, so that numbers are re-cut untrained.
+"""``evaluations/round_R.npz``: counts of one evaluation, so that metrics are recomputed untrained.
 
-What is the same for every round, the counts of all clients, is written once, to ``clients.npz``
-beside it. Plain NumPy arrays, no pickle, and the run that they are of. Written beside the final
-name, flushed to disk, then renamed: a file that exists is complete.
+Arrays that are the same in every round, such as the clients' class counts, are written once, to
+``clients.npz``. Files hold plain NumPy arrays without pickle, and the hash of their run. A file is
+written under another name, flushed to disk, then renamed: a file that exists is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _RUN = "run"  # the array that names the run
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything one evaluation round counted."""
+    """Counts of one evaluation round."""
 
     round: int
     generic: GenericScores  # with logits in the last round
@@ -44,7 +44,7 @@ class Evaluation:
     seed: int = 0  # of the run: keys the draws of ``sampled``
 
     def view(self, scheme: str | None = None) -> LocalTest:
-        """Return the view that the hits were counted for, or another of that name."""
+        """Return the local test view ``scheme``; None: the view that hits were counted for."""
         return local_test(
             self.client_counts,
             self.test_counts,
@@ -54,7 +54,7 @@ class Evaluation:
 
 
 def evaluation_path(run: str | Path, number: int) -> Path:
-    """Return the path of round ``number``'s file under the run directory ``run``."""
+    """Return the path of the file of round ``number`` in the run directory ``run``."""
     return Path(run) / "evaluations" / f"round_{number}.npz"
 
 
@@ -81,9 +81,9 @@ def save_evaluation(
 
     Args:
         path: Ends in ``.npz``. A folder holds evaluations of one run only.
-        evaluation: What to write.
+        evaluation: The counts to write.
         run: The short hash of the run's fingerprint.
-        once: Write what is the same for every round, too.
+        once: True to write also the arrays that are the same in every round.
 
     Returns:
         The SHA-256 (hex) of every file that was written, by its name.
@@ -119,10 +119,10 @@ def _write(target: Path, arrays: dict[str, Any]) -> str:
 def _read(
     path: Path, run: str | None, digests: Mapping[str, str] | None
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of a file, which must have its digest and be of the run.
+    """Return the arrays of a file, after its digest and its run are checked.
 
     Raises:
-        FedltError: If it is missing, cannot be read, was changed, or is of another run.
+        FedltError: If the file is missing, unreadable, changed, or belongs to another run.
     """
     try:
         data = path.read_bytes()
@@ -142,7 +142,7 @@ def _read(
 
 
 def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Raise unless everything counts the same classes."""
+    """Raise unless all arrays count the same number of classes."""
     classes = len(arrays["test_counts"])
     shapes = (arrays["generic.confusion"].shape[1:], arrays["client_counts"].shape[1:])
     streams = (len(arrays["generic.streams"]), classes, classes)
@@ -155,12 +155,12 @@ def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
 def load_evaluation(
     path: str | Path, *, run: str | None = None, digests: Mapping[str, str] | None = None
 ) -> Evaluation:
-    """Read what :func:`save_evaluation` wrote.
+    """Return an evaluation written by :func:`save_evaluation`.
 
     Args:
         path: The file of a round.
-        run: The short hash of the run that it must be of; None: any.
-        digests: What the files must match, by their names; None: as they are.
+        run: The short hash of the run that the file must belong to; None: any run.
+        digests: The digests that the files must have, by file name; None: no check.
 
     Raises:
         FedltError: If the file is missing, was changed, is of another run or is not an evaluation.

@@ -1,8 +1,8 @@
-"""JSON files that say which run they are of, and what a run directory consists of.
+"""JSON files that name their run, and the list of files that a run directory consists of.
 
 A sealed file has two keys beside its content: ``run``, the short hash of the run's fingerprint, and
-``sha256``, the digest of everything else in it. So a file of another run is known, and so is one
-that was edited or damaged.
+``sha256``, the digest of all other content. So a file of another run is recognised, and so is a
+file that was edited or damaged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HELP = "put back a copy of it, or use name=... for a new run"  # nothing else is
 
 
 def is_run(folder: Path) -> bool:
-    """Say whether a folder looks like a run directory, whole or not."""
+    """Return True if a folder looks like a run directory, complete or not."""
     return any((folder / name).exists() for name in _SIGNS)
 
 
@@ -40,7 +40,7 @@ def missing(folder: Path) -> list[str]:
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
-    """Return ``value`` for JSON: NumPy becomes Python, a number that is not finite None."""
+    """Return ``value`` for JSON: NumPy values become Python values, non-finite numbers None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -53,7 +53,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 (a recursion over JSON values)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace ``path`` atomically."""
+    """Write JSON to ``path``, replacing the file atomically."""
     text = json.dumps(plain(content), indent=2, allow_nan=False)
     replace_synced(path, f"{text}\n".encode())
 
@@ -63,7 +63,7 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 
 def write_sealed(path: Path, content: Mapping[str, Any], run: str) -> None:
-    """Replace ``path`` atomically by content that says which run it is of."""
+    """Write content sealed with its run to ``path``, replacing the file atomically."""
     named = {**plain(content), "run": run}
     write_json(path, {**named, "sha256": _seal(named)})
 
@@ -73,7 +73,7 @@ def read_sealed(path: Path, run: str | None = None) -> dict[str, Any]:
 
     Args:
         path: The file.
-        run: The run that it must be of; None: any.
+        run: The run that the file must belong to; None: any run.
 
     Raises:
         FedltError: If the file cannot be read, was changed, or is of another run.
@@ -97,7 +97,7 @@ def take_lock(file: BinaryIO, path: Path) -> None:
     """Lock a file of the run directory ``path`` until it is closed.
 
     Raises:
-        FedltError: If another process has it, or it cannot be locked.
+        FedltError: If another process holds the lock, or the file cannot be locked.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

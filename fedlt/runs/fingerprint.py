@@ -1,4 +1,4 @@
-"""The fingerprint of a run: everything that its result depends on.
+"""Fingerprint of a run: everything that the result of the run depends on.
 
     settings    every key of the configuration that changes a result, the seed among them
     files       the user's Python files with what they import, and data named by hyperparameters
@@ -7,8 +7,8 @@
     results version of fedlt
 
 A run directory keeps the fingerprint in ``fingerprint.json``, and each of its files names the run
-by the short hash of it. Whoever trains makes the fingerprint anew and compares the two; whoever
-only reads compares what is recorded.
+by the short hash of the fingerprint. A command that trains computes the fingerprint anew and
+compares the two; a command that only reads compares the recorded hashes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PARTS = {"final": "test", "tune": "validation"}
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that a result depends on: values and digests by name."""
+    """Fingerprint of a run: values and digests of all that the result depends on, by name."""
 
     results_version: int
     settings: Mapping[str, str]  # dotted key -> value as JSON
@@ -59,7 +59,7 @@ class Fingerprint:
 
     @property
     def run(self) -> str:
-        """The short hash of the whole, 16 hex digits: what a run's files call their run."""
+        """Short hash of the fingerprint, 16 hex digits, by which a run's files name the run."""
         content = {**asdict(self), "files": contents(self.files)}
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -70,10 +70,10 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return what :meth:`to_json` gave.
+        """Return the fingerprint of a dictionary made by :meth:`to_json`.
 
         Raises:
-            TypeError: If something is missing, or of another kind.
+            TypeError: If a key is missing, or a value has another type.
         """
         kept: dict[str, Any] = {one.name: content.get(one.name) for one in fields(cls)}
         whole = isinstance(kept["results_version"], int) and isinstance(kept["partition"], str)
@@ -83,7 +83,7 @@ class Fingerprint:
         return cls(**kept)
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Return in words what of ``other``, the run that is stored, is not as in this one."""
+        """Return in words the differences of the stored fingerprint ``other`` from this one."""
         words = []
         if self.results_version != other.results_version:
             made = f"made by results version {other.results_version}"
@@ -104,7 +104,7 @@ def _unequal(mine: Mapping[str, object], theirs: Mapping[str, object]) -> list[s
 def _changed(
     mine: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """Return the names of files with other contents; a renamed file is the same."""
+    """Return the names of files whose contents differ; renaming a file does not count."""
     known, found = contents(mine), contents(theirs)
     names: dict[str, None] = {}
     for key in _unequal(known, found):
@@ -113,7 +113,7 @@ def _changed(
 
 
 def declared(config: Config) -> Fingerprint:
-    """Return what can be known of a fingerprint before the data are loaded."""
+    """Return the part of a fingerprint that is known before the data are loaded."""
     digests: Digests = file_digests(config)
     return Fingerprint(RESULTS_VERSION, settings_of(config), digests)
 
@@ -123,7 +123,7 @@ def fingerprint(config: Config, data: FederatedData) -> Fingerprint:
 
     Args:
         config: The run; its ``seeds`` must be None.
-        data: What it trains and scores on.
+        data: The data that the run trains and scores on.
     """
     known = declared(config)
     return Fingerprint(
@@ -136,7 +136,7 @@ def fingerprint(config: Config, data: FederatedData) -> Fingerprint:
 
 
 def fingerprints(configs: Iterable[Config]) -> list[Fingerprint]:
-    """Return the fingerprints of runs, from their data as they are now; each set is loaded once."""
+    """Return the fingerprints of runs, from their current data; each data set is loaded once."""
     from fedlt.data import prepare_data
     from fedlt.data.datasets import load_dataset
 
@@ -154,7 +154,7 @@ def fingerprints(configs: Iterable[Config]) -> list[Fingerprint]:
 
 
 def _data_digests(data: FederatedData) -> dict[str, str]:
-    """Return the digests of all fields that count, by the words for them."""
+    """Return the digests of the data fields that a result depends on, by field in words."""
     found = {}
     for one in fields(data):
         if one.name not in _DERIVED:

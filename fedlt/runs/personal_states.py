@@ -1,12 +1,12 @@
-"""Personal states: what clients keep between rounds, in memory up to a budget, else on disk.
+"""Personal states: clients' tensors kept between rounds, in memory up to a budget, else on disk.
 
-    stage     a task's result has arrived       it may be dropped again
+    stage     a task's result has arrived       the state may be dropped again
     commit    the round counts                  the state of these clients is the staged one
-    flush     a checkpoint will refer to it     what is in memory only is written
+    flush     a checkpoint will refer to them   states that are in memory only are written
 
 A client that never took part has no state. States over the budget go to state files, those that
 were not used for longest first; a state that is on disk already is only dropped from memory. When
-most of a file is out of date, the rest of it moves to a new file with the next flush.
+most states of a file are out of date, the others move to a new file with the next flush.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ MIB = 2**20
 
 @dataclass(eq=False)
 class _File:
-    """A state file, and how many of its states are still used."""
+    """State file with the number of its states that are still used."""
 
     known: StateFile
     used: int
     saved: bool = False  # a checkpoint may name it
 
     def is_stale(self) -> bool:
-        """Say whether most of it is out of date."""
+        """Return True if most states of the file are out of date."""
         return 2 * self.used < self.known.clients
 
 
 @dataclass(eq=False)
 class _Entry:
-    """One client's state: in memory, in a file, or in both."""
+    """Personal state of one client: in memory, in a file, or in both."""
 
     cid: int
     tensors: Tensors | None = None
@@ -51,14 +51,14 @@ class _Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the committed states lie, for a checkpoint."""
+    """Places of the committed states on disk, for a checkpoint."""
 
     files: tuple[StateFile, ...]
     table: Tensors  # "cid" (P,), in the order of the first commits; "file" (P,), of ``files``
 
 
 class PersonalStates(Mapping[int, Tensors]):
-    """The committed states by cid, in the order of the clients' first commits; read only."""
+    """Committed states by cid, read only, in the order of the clients' first commits."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -70,7 +70,7 @@ class PersonalStates(Mapping[int, Tensors]):
         self._bytes = 0
 
     def spill_to(self, folder: Path, mib: int) -> None:
-        """Keep at most ``mib`` MiB in memory from now on; without this call all stays there."""
+        """Keep at most ``mib`` MiB in memory from now on; without this call there is no limit."""
         self._folder, self._budget = folder, mib * MIB
 
     def __getitem__(self, cid: int) -> Tensors:
@@ -86,13 +86,13 @@ class PersonalStates(Mapping[int, Tensors]):
         return len(self._committed)
 
     def stage(self, cid: int, tensors: Mapping[str, Tensor]) -> None:
-        """Take what a task left; memory that is not the tensors' own is copied."""
+        """Stage the state that a client's task left; tensors that share memory are copied."""
         self._drop(self._staged.pop(cid, None))
         entry = self._staged[cid] = _Entry(cid)
         self._keep(entry, {name: _owned(tensor) for name, tensor in tensors.items()})
 
     def commit(self, cids: Iterable[int]) -> None:
-        """Make the staged states of these clients their states, and forget the other staged."""
+        """Commit the staged states of these clients; forget the other staged states."""
         for cid in cids:
             entry = self._staged.pop(cid, None)
             if entry is not None:
@@ -102,13 +102,13 @@ class PersonalStates(Mapping[int, Tensors]):
         self._round += 1
 
     def discard(self) -> None:
-        """Forget what is staged."""
+        """Forget all staged states."""
         for entry in self._staged.values():
             self._drop(entry)
         self._staged.clear()
 
     def flush(self) -> Snapshot:
-        """Write the states that are in memory only, and return where all states lie."""
+        """Write the states that are in memory only, and return the places of all states."""
         self.discard()
         entries = list(self._committed.values())
         self._write([entry for entry in entries if entry.file is None or entry.file.is_stale()])
@@ -122,7 +122,7 @@ class PersonalStates(Mapping[int, Tensors]):
         return Snapshot(tuple(file.known for file in files), tensors)
 
     def restore(self, snapshot: Snapshot, *, round: int) -> None:
-        """Take the states of a checkpoint, which stay on disk until they are asked for."""
+        """Restore the states of a checkpoint; each state stays on disk until it is read."""
         files = [_File(known, used=0, saved=True) for known in snapshot.files]
         self._committed, self._staged, self._resident = {}, {}, {}
         self._bytes, self._round = 0, round
@@ -139,7 +139,7 @@ class PersonalStates(Mapping[int, Tensors]):
         return read_state(self._folder / entry.file.known.name, entry.cid)
 
     def _keep(self, entry: _Entry, tensors: Tensors) -> None:
-        """Hold a state in memory as the last one used, and make room for it."""
+        """Hold a state in memory as the most recently used, and make room for it."""
         self._release(entry)
         entry.tensors = tensors
         self._resident[entry] = _size(tensors)
@@ -148,7 +148,7 @@ class PersonalStates(Mapping[int, Tensors]):
             self._make_room(self._budget // 4 * 3)
 
     def _make_room(self, goal: int) -> None:
-        """Bring the memory down to ``goal`` bytes; what lies nowhere else is written first."""
+        """Reduce the memory to ``goal`` bytes; states without a copy on disk are written first."""
         excess = self._bytes - goal
         before = itertools.accumulate(self._resident.values(), initial=0)
         order = zip(self._resident, before, strict=False)  # and the bytes that leave before each
@@ -162,13 +162,13 @@ class PersonalStates(Mapping[int, Tensors]):
         entry.tensors = None
 
     def _drop(self, entry: _Entry | None) -> None:
-        """Let go of a state that is out of date."""
+        """Drop a state that is out of date."""
         if entry is not None:
             self._release(entry)
             self._forget_file(entry)
 
     def _forget_file(self, entry: _Entry) -> None:
-        """Let go of an entry's place on disk; a file that nobody needs any more is removed."""
+        """Forget an entry's place on disk; remove a file of which no state is used any more."""
         file, entry.file = entry.file, None
         if file is not None:
             file.used -= 1
@@ -204,7 +204,7 @@ def _size(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _owned(tensor: Tensor) -> Tensor:
-    """Return a tensor whose memory holds nothing else and is not mapped from another process."""
+    """Return a tensor with memory of its own: not shared, not mapped from another process."""
     dense = tensor.detach().contiguous()
     storage = dense.untyped_storage()
     alone = storage.resizable() and storage.nbytes() == dense.nbytes

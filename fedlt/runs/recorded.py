@@ -1,6 +1,6 @@
-"""``rounds.jsonl`` line by line, and digests of all that a run has recorded so far.
+"""``rounds.jsonl`` line by line, and digests of all files that a run has recorded so far.
 
-A record is what a checkpoint and a finished result keep of the files that were written before:
+A record is kept in a checkpoint and in a finished result, and describes the files written before:
 ``{"rounds": {"length": bytes, "sha256": digest of so many}, "evaluations": {file: digest}}``.
 """
 
@@ -19,7 +19,7 @@ from fedlt.runs.files import HELP, ROUNDS, plain
 
 
 def append_row(path: Path, row: Mapping[str, Any], run: str) -> int:
-    """Append one line that names its run, on disk when the call returns; return the new length."""
+    """Append one line that names its run, synced to disk; return the new length in bytes."""
     line = json.dumps({**plain(row), "run": run}, allow_nan=False) + "\n"
     with path.open("ab") as file:
         file.write(line.encode())
@@ -29,7 +29,7 @@ def append_row(path: Path, row: Mapping[str, Any], run: str) -> int:
 
 
 def read_rows(path: Path, run: str) -> list[dict[str, Any]]:
-    """Return the rows of ``rounds.jsonl`` without their run, without a last line that was cut off.
+    """Return the rows of ``rounds.jsonl`` without the key ``run`` and without a cut-off last line.
 
     Raises:
         FedltError: If the file cannot be read, or has a line that is no round of this run.
@@ -65,7 +65,7 @@ def make_record(
 
 
 def check_record(folder: Path, record: Mapping[str, Any]) -> str:
-    """Return what of a run directory is not as it was recorded, naming the file; "" for nothing.
+    """Return the first deviation of a run directory from its record, with the file; "" if none.
 
     Args:
         folder: The run directory.
@@ -85,7 +85,7 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> str:
 
 
 def check_rounds(folder: Path, record: Mapping[str, Any], *, whole: bool = False) -> str:
-    """Return what is wrong with ``rounds.jsonl``; ``whole``: nothing may have been added since."""
+    """Return the fault of ``rounds.jsonl``, "" if none; with ``whole``, added lines are a fault."""
     path, known = folder / ROUNDS, record["rounds"]
     try:
         data = path.read_bytes()
@@ -100,6 +100,6 @@ def check_rounds(folder: Path, record: Mapping[str, Any], *, whole: bool = False
 
 
 def cut_rounds(path: Path, length: int) -> None:
-    """Cut ``rounds.jsonl`` at a recorded length; make it where it is missing."""
+    """Cut ``rounds.jsonl`` at a recorded length; create a missing file."""
     path.touch()
     os.truncate(path, length)

@@ -1,9 +1,9 @@
-"""Every number of a finished run cut once more from its saved evaluations; nothing is trained.
+"""Recompute every metric of a finished run from its saved evaluations; nothing is trained.
 
     evaluations/round_R.npz -> other groups, view or mask -> a line as of rounds.jsonl -> a result
 
-Under the run's own settings the result is that of the run. What does not come from an evaluation
-(training losses, local steps, diagnostics, seconds) is taken over from ``rounds.jsonl``.
+Under the run's own settings the result is that of the run. Numbers that do not come from an
+evaluation (training losses, local steps, diagnostics, seconds) are copied from ``rounds.jsonl``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MASKS = ("none", "held", "test")
 
 @dataclass(frozen=True)
 class Cut:
-    """How numbers are cut."""
+    """Choices under which metrics are recomputed: class groups, local test set, mask."""
 
     shots: str | None = None  # a scheme, or many/medium/few class ids; None: the run's groups
     local_test: str | None = None  # exact, sampled or reference; None: the run's view
@@ -49,14 +49,14 @@ class Cut:
 
 
 def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
-    """Return a finished run's result with every number cut anew, and accuracies under test priors.
+    """Return a finished run's result with recomputed metrics, and accuracies under test priors.
 
     Args:
-        directory: The run; it is only read.
-        cut: How the numbers are cut.
+        directory: The run; nothing is written there.
+        cut: Class groups, local test set and mask of the metrics.
 
     Returns:
-        What ``result.json`` holds with new numbers, and the last round's ``client_accuracies``.
+        The content of ``result.json`` with new numbers, and the last round's ``client_accuracies``.
 
     Raises:
         FedltError: If the run is not finished, or has not saved what the cut needs.
@@ -91,7 +91,7 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
 
 
 def _kept(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a line of ``rounds.jsonl`` no evaluation holds."""
+    """Return the entries of a line that cannot be recomputed from saved evaluations."""
     cut = ("generic/", "personal/")
     return {k: v for k, v in stored.items() if not k.startswith(cut) or k == "personal/steps"}
 
@@ -110,7 +110,7 @@ def _groups(result: dict[str, Any], cut: Cut, evaluation: Evaluation) -> ShotGro
 def _cut(
     evaluation: Evaluation, cut: Cut, shots: ShotGroups, *, has_generic: bool
 ) -> dict[str, Metric]:
-    """Return one round's metrics."""
+    """Return the metrics of one evaluation round."""
     counts, participated = evaluation.client_counts, evaluation.participated
     metrics = generic_metrics(evaluation.generic, shots)
     recalls = None

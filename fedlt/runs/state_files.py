@@ -24,7 +24,7 @@ from fedlt.machine.durable import pack_tensors, sha256, write_synced
 
 @dataclass(frozen=True)
 class StateFile:
-    """What a checkpoint knows of a state file."""
+    """Name and checksum of a state file, as a checkpoint refers to the file."""
 
     name: str
     sha256: str
@@ -34,10 +34,10 @@ class StateFile:
 def write_states(
     folder: Path, states: Mapping[int, Mapping[str, Tensor]], *, round: int
 ) -> StateFile:
-    """Write states by cid into a new file, synced to disk (the folder is not).
+    """Write the states of several clients into a new file, synced to disk (the folder is not).
 
     Args:
-        folder: Where the file goes; made if missing.
+        folder: The folder of the file; made if missing.
         states: cid -> name -> tensor.
         round: Rounds finished.
     """
@@ -58,7 +58,7 @@ def write_states(
 
 
 def read_state(path: Path, cid: int) -> dict[str, Tensor]:
-    """Return one client's tensors in the order written, in memory of their own.
+    """Return the tensors of client ``cid`` in the order written, in memory of their own.
 
     Raises:
         RunError: If the file is gone or was changed.
@@ -76,7 +76,7 @@ def read_state(path: Path, cid: int) -> dict[str, Tensor]:
 
 
 def check_states(folder: Path, file: StateFile) -> str | None:
-    """Return what is wrong with a state file on disk; None if it has its checksum."""
+    """Return the fault of a state file on disk; None if the checksum is right."""
     try:
         with (folder / file.name).open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,9 +1,9 @@
-"""Trackers: what a run tells TensorBoard, MLflow or Weights & Biases beside its own files.
+"""Trackers: TensorBoard, MLflow or Weights & Biases get a run's numbers beside its own files.
 
-``rounds.jsonl`` is always written and is what counts. A tracker gets the same numbers, writes under
-``<run>/trackers/<name>`` and calls nobody: MLflow into a folder, Weights & Biases offline, both
-without the usage reports that they send by default. A resumed run starts its trackers again from
-``rounds.jsonl``.
+``rounds.jsonl`` is always written and is the record that counts. A tracker gets the same numbers,
+writes under ``<run>/trackers/<name>`` and uses no network: MLflow writes into a folder, Weights &
+Biases offline, both without their default usage reports. A resumed run starts its trackers again
+from ``rounds.jsonl``.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Numbers = Mapping[str, float]
 
 
 class Tracker(Protocol):
-    """Where numbers go."""
+    """Tracker: receives the numbers of each round."""
 
     def log(self, round: int, values: Numbers) -> None:
-        """Take the numbers of a round."""
+        """Log the numbers of a round."""
 
     def finish(self) -> None:
-        """End; everything is on disk afterwards."""
+        """Close the tracker; all numbers are on disk afterwards."""
 
 
 class TensorBoard:
-    """Event files; ``tensorboard --logdir runs`` shows them."""
+    """TensorBoard event files; ``tensorboard --logdir runs`` shows the files."""
 
     module = "tensorboard"
 
@@ -47,17 +47,17 @@ class TensorBoard:
         self._writer.add_text("config", f"```\n{_yaml(config)}```")
 
     def log(self, round: int, values: Numbers) -> None:
-        """Take the numbers of a round."""
+        """Log the numbers of a round."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, round)
 
     def finish(self) -> None:
-        """End."""
+        """Close the tracker."""
         self._writer.close()
 
 
 class Mlflow:
-    """A store of files; ``mlflow ui --backend-store-uri FOLDER`` shows it."""
+    """MLflow store of files; ``mlflow ui --backend-store-uri FOLDER`` shows the store."""
 
     module = "mlflow"
 
@@ -74,18 +74,18 @@ class Mlflow:
         self._client.set_tag(self._run, "config", _yaml(config))
 
     def log(self, round: int, values: Numbers) -> None:
-        """Take the numbers of a round."""
+        """Log the numbers of a round."""
         metric = self._entities.Metric
         metrics = [metric(name, value, 0, round) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def finish(self) -> None:
-        """End."""
+        """Close the tracker."""
         self._client.set_terminated(self._run)
 
 
 class Wandb:
-    """An offline run; ``wandb sync FOLDER`` uploads it if somebody wants to."""
+    """Offline run of Weights & Biases; ``wandb sync FOLDER`` uploads the run on demand."""
 
     module = "wandb"
 
@@ -104,11 +104,11 @@ class Wandb:
         )
 
     def log(self, round: int, values: Numbers) -> None:
-        """Take the numbers of a round."""
+        """Log the numbers of a round."""
         self._run.log(dict(values), step=round)
 
     def finish(self) -> None:
-        """End."""
+        """Close the tracker."""
         self._run.finish()
 
 
@@ -129,7 +129,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise if a tracker's package is not installed.
 
     Raises:
-        FedltError: It says how to install it.
+        FedltError: If a package is missing; the error says how to install the package.
     """
     for name in names:
         module: str = TRACKERS[name].module  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ class Trackers:
         self._open: dict[str, Tracker] = {}
 
     def start(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Open them and tell them what the run has done already."""
+        """Open the trackers and log the rounds that the run has done already."""
         for name in self._config.trackers:
             folder = self._folder / name
             shutil.rmtree(folder, ignore_errors=True)
@@ -157,7 +157,7 @@ class Trackers:
                 self.log(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Pass on a row of ``rounds.jsonl``; a number that does not exist is left out."""
+        """Log a row of ``rounds.jsonl``; missing numbers (None) are left out."""
         values = {
             name: float(value)
             for name, value in row.items()
@@ -168,7 +168,7 @@ class Trackers:
                 tracker.log(int(row["round"]), values)
 
     def finish(self) -> None:
-        """End them; may be called twice."""
+        """Close the trackers; may be called twice."""
         for name, tracker in list(self._open.items()):
             with self._let_go(name):
                 del self._open[name]
@@ -176,7 +176,7 @@ class Trackers:
 
     @contextmanager
     def _let_go(self, name: str) -> Iterator[None]:
-        """Go on without a tracker that fails: the run is worth more."""
+        """Drop a tracker that fails inside the block, so that the run goes on."""
         try:
             yield
         except Exception as error:
