@@ -34,7 +34,7 @@ def modules_between_driver_and_read() -> Iterator[str]:
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.startswith(OURS):
-            by_engine = isinstance(frame.f_locals.get("self"), Engine)  # also a user's own
+            by_engine = issubclass(type(frame.f_locals.get("self")), Engine)  # also a user's
             yield "fedlt.engines" if by_engine else name
             if name.startswith(DRIVER):
                 return
