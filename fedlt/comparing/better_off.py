@@ -1,4 +1,4 @@
-"""How many clients are better off with a method: counted, not tested."""
+"""Shares of clients that are better off with a method: counted, not tested."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fedlt.runs.directory import RunDirectory
 
 
 def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
-    """Return (E,) the clients' accuracies after the last round; None where they are not counted.
+    """Return the evaluated clients' accuracies (E,) after the last round; None if not counted.
 
-    A run that was cut anew brings them along as ``client_accuracies``.
+    A rescored run has the accuracies in its result, as ``client_accuracies``.
     """
     if "client_accuracies" in run:
         own = run["client_accuracies"]
@@ -32,10 +32,11 @@ def _last_accuracies(run: Mapping[str, Any]) -> npt.NDArray[np.float64] | None:
 def higher_and_lower(
     runs: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
 ) -> tuple[float, float] | None:
-    """Return the shares of clients, over all seeds, above and below their reference.
+    """Return the shares of clients, over all seeds, above and below the reference method.
 
-    A client is compared with itself: same seed, same images, after the last round. Clients without
-    a local test are left out; None where a run keeps no personal scores.
+    Each client is compared with itself under the reference method: same seed, same images, after
+    the last round. Clients without a local test set are left out; None if a run has no personal
+    scores.
     """
     gaps = []
     for run, other in zip(runs, reference, strict=True):

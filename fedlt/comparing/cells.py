@@ -1,4 +1,4 @@
-"""From the results of a row to the figures of its cells: means, intervals, prices."""
+"""Cells of a table from the results of a row: means, intervals, prices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlt.data.shots import GROUPS
 from fedlt.evaluation.headline import mass_note, scored_set
 from fedlt.evaluation.metrics import by_heading, spec_of
 
-Runs = Sequence[Mapping[str, Any]]  # results of one row, one a seed
+Runs = Sequence[Mapping[str, Any]]  # results of one row, one per seed
 
 MOMENTS = ("final", "last_k", "selected", "best_on_test")
 _REST = by_heading(  # after what sums up all classes
@@ -22,7 +22,7 @@ _REST = by_heading(  # after what sums up all classes
 )
 PRICES = ("prior", "KiB down", "KiB up", "MiB", "s / run")
 SPREAD = "mean ± 95 % confidence interval over seeds"
-AVERAGE = "~"  # before figures that rest on a generic model averaged from personal parts
+AVERAGE = "~"  # before figures of a generic model that is averaged from personal parts
 BEST_ON_TEST = (
     "best_on_test: every number is from its own best round, chosen on the test set: too high; "
     "only to compare with papers that did so, never for a verdict"
@@ -30,13 +30,13 @@ BEST_ON_TEST = (
 
 
 def columns(results: Mapping[str, Runs]) -> dict[str, str]:
-    """Return the columns of a table: heading -> metric of a result's dictionary, both views.
+    """Return the columns of a table for both views: heading -> metric of a result.
 
-    What sums up all classes comes first: one number on a balanced test set, the headline and the
-    accuracy on another. The runs of a table share their test set.
+    Columns over all classes come first: the accuracy on a balanced test set, else the headline and
+    the accuracy. The runs of a table share their test set.
 
     Args:
-        results: The rows, one at least.
+        results: The rows, at least one row.
     """
     scored_on = scored_set(next(iter(results.values()))[0])
     first = {"generic" if n == "all" else n: word for n, word in scored_on.columns.items()}
@@ -44,26 +44,26 @@ def columns(results: Mapping[str, Runs]) -> dict[str, str]:
 
 
 def notes_of(results: Mapping[str, Runs], which: str) -> list[str]:
-    """Return the lines about a table's test set: not balanced, weight that clients lost."""
+    """Return notes about a table's test set: imbalance, and weight that clients lost."""
     lines = [scored_set(runs[0]).note() for runs in results.values()]
     lines += [mass_note(runs, which) for runs in results.values()]
     return [line for line in dict.fromkeys(lines) if line]
 
 
 def values(runs: Runs, which: str, metric: str) -> list[float]:
-    """Return a metric's values over the seeds; [] where a run does not have it."""
+    """Return a metric's values over the seeds; [] if a run lacks the metric."""
     found = [(run.get(which) or {}).get(metric) for run in runs]
     known = [float(value) for value in found if value is not None and not math.isnan(value)]
     return known if len(known) == len(found) else []
 
 
 def is_average(runs: Runs) -> bool:
-    """Say whether a row's generic model is a mean of personal parts."""
+    """Return True if a row's generic model is a mean of personal parts."""
     return any(run.get("generic_model") == "average" for run in runs)
 
 
 def mark(runs: Runs, metric: str) -> str:
-    """Return ``~`` for a number that rests on a mean of personal parts, otherwise nothing."""
+    """Return ``~`` for a metric of a generic model averaged from personal parts, otherwise ""."""
     rests = metric.startswith("generic/") or spec_of(metric).uses_generic
     return AVERAGE if rests and is_average(runs) else ""
 
@@ -78,7 +78,7 @@ def majority_guess(rows: Sequence[Runs], which: str) -> float | None:
 
 
 def accuracy_cell(runs: Runs, which: str, metric: str) -> Cell:
-    """Return ``mean ± half`` in percent; one seed has no interval, no value is a dash."""
+    """Return ``mean ± half`` in percent; one seed gives no interval, a missing value a dash."""
     found = values(runs, which, metric)
     if not found:
         return Cell(DASH)
@@ -89,11 +89,11 @@ def accuracy_cell(runs: Runs, which: str, metric: str) -> Cell:
 
 
 def price_cells(runs: Runs) -> dict[str, Cell]:
-    """Return a row's prices by heading: prior, bytes a client and round, memory and time of a run.
+    """Return a row's prices by heading: prior, bytes per client and round, memory, time.
 
-    Seconds are those of the fastest seed, and peak memory that of the smallest: other work on a
-    machine, and runs before in the same process, only add to them. Of seeds whose bytes differ the
-    mean is shown. What is not federated moves nothing: a dash.
+    Seconds and peak memory are the smallest over the seeds: other work on a machine, and earlier
+    runs in the same process, only add to them. Bytes that differ between seeds are averaged. A
+    reference point that is not federated sends no bytes, shown as a dash.
     """
     seconds = min(float(run["seconds"]) for run in runs)
     traffic = {
@@ -109,7 +109,7 @@ def price_cells(runs: Runs) -> dict[str, Cell]:
 
 
 def prior_words(run: Mapping[str, Any]) -> str:
-    """Return the prior policy in a word or two: what it uses, and where a global one is from."""
+    """Return the prior policy in a word or two: the prior, and the source of a global prior."""
     prior = run.get("prior") or {}
     use, source = prior.get("use", DASH), prior.get("source", "own")
     share = f" {prior.get('gamma'):g}" if use == "mix" else ""

@@ -1,10 +1,10 @@
 """A comparison file: an experiment with a section ``compare`` that names rows of a table.
 
 ```yaml
-name: digits            # every key of an experiment: what the rows have in common
+name: digits            # every key of an experiment: the common part of all rows
 seeds: [1, 2, 3]
 compare:
-  search: {local.lr: [0.05, 0.1]}   # what fedlt sweep tries for every row; or log:0.01..1
+  search: {local.lr: [0.05, 0.1]}   # values that fedlt sweep tries in every row; or log:0.01..1
   rows:
     FedAvg: {}                                        # changes to the common part
     FedProx: {strategy: {name: fedprox, mu: 0.1}, search: {strategy.mu: [0.01, 0.1]}}
@@ -34,24 +34,24 @@ from fedlt.methods.lookup import client_control, resolve_client, resolve_strateg
 
 _WHOLE = ("strategy", "client")  # sections that a row replaces
 _KEYS = ("rows", "search")
-_COMMON = ("name", "output", "seed", "seeds")  # of all rows: no row has its own
-_TAKEN = ("sweep",)  # folders that are not a row's
+_COMMON = ("name", "output", "seed", "seeds")  # keys that no row may change
+_TAKEN = ("sweep",)  # folder names that no row may have
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method of a comparison."""
+    """Row of a comparison: one method."""
 
-    label: str  # what the table calls it
+    label: str  # name in the table
     slug: str  # the folder of its runs
     tree: Mapping[str, Any]  # the common part with this row's changes
     search: Space  # dotted key -> values or range that a sweep tries
-    is_control: bool = False  # added to the file's rows: it has the values of its row
+    is_control: bool = False  # a control run that its row's client plugin asks for
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows and what they have in common."""
+    """Comparison: rows and their common part."""
 
     path: Path
     name: str
@@ -63,15 +63,15 @@ class Comparison:
         return Path(self.configs(self.rows[0])[0].output)
 
     def configs(self, row: Row, *more: str, folder: str = "") -> list[Config]:
-        """Return a row's configurations, one a seed, in ``output/<name>/<row>/<seed>``.
+        """Return a row's configurations, one per seed, in ``output/<name>/<row>/<seed>``.
 
         Args:
-            row: One of ``rows``.
+            row: A row of ``rows``.
             more: Further overrides, ``key=value``.
             folder: Between the comparison's folder and the row's.
 
         Raises:
-            FedltError: If one of them is not valid, or its method cannot be resolved.
+            FedltError: If a configuration is not valid, or its method cannot be resolved.
         """
         tree = copy.deepcopy(dict(row.tree))
         config = build_config(tree, self.path, [*self.overrides, *more], what=f"row {row.label!r}")
@@ -85,7 +85,7 @@ class Comparison:
         return config.runs()
 
     def is_point(self, row: Row) -> bool:
-        """Say whether a row is a reference point that is not federated."""
+        """Return True if a row is a reference point that is not federated."""
         config = self.configs(row)[0]
         return bool(resolve_strategy(config).traits.reference or resolve_client(config).reference)
 
@@ -100,7 +100,7 @@ def read_comparison(
     search: Space | None = None,
     content: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Read a comparison file, or make one of an experiment file.
+    """Return the comparison of a comparison file, or of an experiment file with one row.
 
     Args:
         path: The YAML file.
@@ -108,11 +108,11 @@ def read_comparison(
         strategies: Rows are these strategies instead of the file's rows, ...
         clients: ... each with these plugins.
         only: Labels of the rows to keep.
-        search: What a sweep tries in every row, instead of what the file says.
-        content: Of the file, by a caller who has read it and taken a part of its own out.
+        search: The search of a sweep in every row, in place of the file's search.
+        content: The content of the file, if the caller has read the file and changed the content.
 
     Raises:
-        FedltError: One line that says what is wrong.
+        FedltError: If the file is not valid; one line names the mistake.
     """
     path = Path(path)
     tree = dict(read_mapping(path) if content is None else content)
@@ -143,7 +143,7 @@ def read_comparison(
 
 
 def _method(tree: Mapping[str, Any]) -> str:
-    """Return the name of the method that keys name, the label of the only row; "" for none."""
+    """Return the method that the keys of ``tree`` name, as label of a single row; "" for none."""
     given = tree.get("strategy") or ""
     name = given.get("name", "") if isinstance(given, Mapping) else given
     return str(name).rpartition(":")[2]
@@ -178,7 +178,7 @@ def _read_section(path: Path, section: object) -> tuple[Mapping[str, Any], Space
 
 
 def _searched(path: Path, where: str, given: object) -> Space:
-    """Return a section ``search`` with its ranges read."""
+    """Return a section ``search`` with parsed ranges."""
     found: dict[str, Choices] = {}
     for key, value in given.items() if isinstance(given, Mapping) else ():
         try:
@@ -218,7 +218,7 @@ def _row(
 
 
 def _controls(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that client plugins want beside theirs, where they are not there already."""
+    """Return the control rows that the rows' client plugins ask for and that are missing."""
     found: list[Row] = []
     for row in rows:
         client = row.tree.get("client")
@@ -243,7 +243,7 @@ def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def _check_own(overrides: Sequence[str], rows: Mapping[str, Any]) -> None:
-    """Raise where the command line would replace what a row is about: its label would be wrong."""
+    """Raise if an override replaces a row's own method, so that the label would be wrong."""
     for override in overrides:
         section, dot, leaf = override.partition("=")[0].strip().partition(".")
         if section in _WHOLE and (not dot or leaf == "name"):

@@ -1,4 +1,4 @@
-"""What rows of one table must have in common, and the error where they do not."""
+"""Conditions that the rows of one table must share, and the error if rows differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VIEW = ("local_test", "clients")  # which masks and which clients
 
 
 def conditions(config: Config) -> dict[str, Any]:
-    """Return what a run is measured on and how, beside what its result says; by dotted key."""
+    """Return the configured data and evaluation of a run, by dotted key."""
     data, evaluate, refresh = config.data, config.evaluate, config.personal.refresh
     found = {f"data.{name}": getattr(data, name) for name in _DATA}
     found |= {f"evaluate.{name}": getattr(evaluate, name) for name in _VIEW}
@@ -26,9 +26,9 @@ def conditions(config: Config) -> dict[str, Any]:
 
 
 def _facts(run: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
-    """Return what must be equal, in the order in which it is looked at.
+    """Return the facts that must be equal between runs, in the order of checking.
 
-    The keys are words, and the seed among whose runs it must be equal: None stands for all.
+    Keys are pairs (words, seed): a fact must be equal in all runs of that seed; None: in all runs.
     """
     seed, shots = int(run["seed"]), run["shots"]
     scored_on = scored_set(run)
@@ -43,13 +43,13 @@ def _facts(run: Mapping[str, Any]) -> dict[tuple[str, int | None], Any]:
 
 
 def check_alike(configs: Mapping[str, Config]) -> None:
-    """Raise, before anything runs, where rows say that they are measured otherwise.
+    """Raise before any run starts if the rows' configurations differ in data or evaluation.
 
     Args:
         configs: A row's label -> one of its configurations.
 
     Raises:
-        FedltError: It names the first row that differs, and in what.
+        FedltError: If a row differs; the error names the first row and the difference.
     """
     first: tuple[str, dict[str, Any]] | None = None
     for label, config in configs.items():
@@ -65,10 +65,10 @@ def check_comparable(results: Results, *, paired: bool = True) -> None:
 
     Args:
         results: The rows.
-        paired: They must have the same seeds and, for a seed, the same partition, too.
+        paired: True if runs must also have the same seeds and, for a seed, the same partition.
 
     Raises:
-        FedltError: It names the first row that differs, and in what.
+        FedltError: If a row differs; the error names the first row and the difference.
     """
     first: dict[tuple[str, int | None], tuple[str, Any]] = {}
     for label, runs in results.items():

@@ -1,6 +1,6 @@
-"""Progress of many runs: a display with a bar a run on a terminal, a line a finished run elsewhere.
+"""Progress of many runs: on a terminal one bar per run, elsewhere one line per finished run.
 
-run (in any process) -> Relay -> its position and round -> RunsProgress: what is left, in time
+run (in any process) -> Relay -> position and round of the run -> RunsProgress: time left
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from fedlt.progress import Progress, round_time
 
 
 class Relay(Progress):
-    """What a run tells about itself, passed on as the number of rounds that are done."""
+    """Progress of one run, passed on as the number of finished rounds."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
 
     def start(self, total_rounds: int, done: int = 0) -> None:
-        """Say where the run begins."""
+        """Pass on the round at which the run begins."""
         self._tell(done)
 
     def advance(self, round: int, text: str = "") -> None:
-        """Say that ``round`` is finished."""
+        """Pass on that ``round`` is finished."""
         self._tell(round)
 
 
 class RunsProgress:
-    """Counts runs and rounds, and says a line a finished run."""
+    """Progress that counts runs and rounds, and prints one line per finished run."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def begin(self, labels: Sequence[str], rounds: Sequence[int], finished: int = 0) -> None:
-        """Begin with ``labels``, each of so many ``rounds``; ``finished`` others need no run."""
+        """Begin runs named ``labels`` with ``rounds`` each; ``finished`` more runs need no run."""
         self._labels, self._finished = list(labels), finished
         self._runs = finished + len(labels)
-        self._left = list(rounds)  # rounds that a run still has
-        self._first: list[int | None] = [None] * len(labels)  # round that it began after
+        self._left = list(rounds)  # rounds left, per run
+        self._first: list[int | None] = [None] * len(labels)  # round after which each run began
         self._executed = [0] * len(labels)
         self._began = time.monotonic()
         if finished:
             self.note(f"{finished} of {self._runs} runs are finished already")
 
     def advance(self, position: int, done: int) -> None:
-        """Say that a run has ``done`` rounds behind it, those before it went on included."""
+        """Note that a run has finished ``done`` rounds, including rounds before it was resumed."""
         first = self._first[position]
         if first is None:
             self._first[position] = first = done
@@ -58,13 +58,13 @@ class RunsProgress:
         self._left[position] -= new
 
     def finish(self, position: int, words: str) -> None:
-        """Say that a run has ended, and how."""
+        """Note that a run has ended; ``words`` say how."""
         self._left[position] = 0
         self._finished += 1
         self.note(f"{self._finished} of {self._runs} runs, {self.remaining()} left: {words}")
 
     def remaining(self) -> str:
-        """Return the time that the rounds left take at the pace of those that were run."""
+        """Return the time for the remaining rounds at the pace of the rounds run so far."""
         executed, left = sum(self._executed), sum(self._left)
         if not left:
             return round_time(0)
@@ -77,11 +77,11 @@ class RunsProgress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """End; may be called twice."""
+        """Stop the display; may be called twice."""
 
 
 class LiveRuns(RunsProgress):
-    """The same with a bar over all rounds, and one for each run that goes on."""
+    """Progress with a bar over all rounds, and a bar for each run at work."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -104,7 +104,7 @@ class LiveRuns(RunsProgress):
             self._bar.start()
 
     def advance(self, position: int, done: int) -> None:
-        """Move the run's bar, and the one over all."""
+        """Move the run's bar and the bar over all rounds."""
         super().advance(position, done)
         if position not in self._tasks:
             task = self._bar.add_task(self._labels[position], total=self._rounds[position], text="")
@@ -113,7 +113,7 @@ class LiveRuns(RunsProgress):
         self._show_all()
 
     def finish(self, position: int, words: str) -> None:
-        """Take the run's bar away."""
+        """Remove the run's bar."""
         if position in self._tasks:
             self._bar.remove_task(self._tasks.pop(position))
         super().finish(position, words)
@@ -128,10 +128,10 @@ class LiveRuns(RunsProgress):
         self._bar.update(self._all, description=self._count(), completed=done, text=words)
 
     def stop(self) -> None:
-        """Take the display away; the lines above it stay."""
+        """Remove the display; the printed lines above stay."""
         self._bar.stop()
 
 
 def make_runs_progress(console: Console) -> RunsProgress:
-    """Return a live display on a terminal, lines elsewhere."""
+    """Return a live display for a terminal, otherwise a progress that prints lines."""
     return LiveRuns(console) if console.is_terminal else RunsProgress(console)

@@ -1,4 +1,4 @@
-"""The table of a comparison as Markdown, LaTeX (booktabs) and CSV."""
+"""Tables of a comparison as Markdown, LaTeX (booktabs) and CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlt.comparing.verdicts import Verdict
 
 Tables = Mapping[str, Results]  # setting -> its finished rows; "" where there is no grid
 
-_BESIDE = (  # in the CSV only: the masked view, the references, and whom the figures are about
+_BESIDE = (  # in the CSV only: the masked view, the references, and the clients behind the figures
     "personal/accuracy_held", "personal/generic", "personal/generic_held", "personal/gain_held",
     "personal/majority_guess", "personal/hurt", "personal/gain_few_owners", "personal/gain_others",
     "personal/worst10", "personal/std", "personal/balanced", "personal/many", "personal/medium",
@@ -24,7 +24,7 @@ _BESIDE = (  # in the CSV only: the masked view, the references, and whom the fi
 
 
 def caption(name: str, which: str, results: Results) -> str:
-    """Return one line: what the numbers of a table are."""
+    """Return the caption of a table: one line about its numbers."""
     runs = next(iter(results.values()))
     seeds = ", ".join(str(run["seed"]) for run in runs)
     split = runs[0]["split"]
@@ -35,8 +35,8 @@ def markdown(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str
     """Return the tables in Markdown, and the lines below them as a list.
 
     Args:
-        name: Of the comparison.
-        which: A moment, or ``all``: the four side by side.
+        name: The name of the comparison.
+        which: A moment, or ``all`` for the four moments side by side.
         tables: The finished rows by setting.
         notes: Footnotes and verdicts.
     """
@@ -49,7 +49,7 @@ def markdown(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str
 
 
 def latex(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str:
-    r"""Return the tables in LaTeX, for ``\usepackage{booktabs}``; arguments as of `markdown`."""
+    r"""Return the tables in LaTeX, for ``\usepackage{booktabs}``; arguments as in `markdown`."""
     text = "% \\usepackage{booktabs}\n"
     for setting, results in tables.items():
         text += f"% {_title(name, which, setting, results)}\n"
@@ -67,7 +67,7 @@ def _title(name: str, which: str, setting: str, results: Results) -> str:
 
 
 def metrics_csv(results: Results, which: str) -> str:
-    """Return every metric that a run has, unrounded, one line a run and metric."""
+    """Return CSV text of all metrics of the runs, unrounded, one line per run and metric."""
     rows = [
         [label, run["seed"], which, *pair]
         for label, runs in results.items()
@@ -78,7 +78,7 @@ def metrics_csv(results: Results, which: str) -> str:
 
 
 def csv_text(which: str, tables: Tables) -> str:
-    """Return every run's figures, unrounded, one line a run (``all``: one a run and moment)."""
+    """Return CSV text of the runs, unrounded, one line per run (``all``: per run and moment)."""
     prices = ("bytes_down", "bytes_up", "bytes_once", "peak_memory", "seconds")
     policy = ("prior.use", "prior.gamma", "prior.source")
     head = ["setting", "method", "seed", "moment", "generic_model", *policy, *prices]
@@ -98,7 +98,7 @@ def csv_text(which: str, tables: Tables) -> str:
 
 
 def verdicts_csv(found: Sequence[Verdict]) -> str:
-    """Return the verdicts, unrounded shares, one line a comparison."""
+    """Return CSV text of the verdicts, one line each; differences are unrounded fractions."""
     head = ["setting", "view", "method", "against", "verdict", "seeds", "difference", "half"]
     rows = []
     for one in found:

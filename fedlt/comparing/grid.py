@@ -1,4 +1,4 @@
-"""``--set key=a,b,c``: the same rows once more for every value, each setting a table of its own."""
+"""``--set key=a,b,c``: all rows once for every value; each setting has a table of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedlt.config.yaml12 import parse_value
 from fedlt.errors import FedltError
 
 MOST = 80  # characters of a folder's name
-_OWN = {  # keys that --set cannot name, and what to use instead
+_OWN = {  # keys that --set cannot name, and the option to use instead
     "name": "name=...",
     "output": "output=...",
     "seed": "--seeds",
@@ -28,28 +28,28 @@ _OWN = {  # keys that --set cannot name, and what to use instead
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of every key that ``--set`` names."""
+    """Setting of a grid: one value for each key that ``--set`` names."""
 
     values: Mapping[str, Any]  # dotted key -> value; {}: the file as it is
 
     def __str__(self) -> str:
-        """Return ``key=value`` words."""
+        """Return the values as ``key=value`` words."""
         return ", ".join(f"{key}={value}" for key, value in self.values.items())
 
     def overrides_of(self, row: str) -> list[str]:
-        """Return the values as ``key=value`` overrides of a row: here the same for every row."""
+        """Return the values as ``key=value`` overrides, the same for every row."""
         return [f"{key}={json.dumps(value)}" for key, value in self.values.items()]
 
     @property
     def folder(self) -> str:
-        """The folder of its runs; "" without values."""
+        """Folder of the setting's runs; "" without values."""
         return folder_name(self.values)
 
 
 def folder_name(values: Mapping[str, Any]) -> str:
-    """Return a folder's name for values of dotted keys, such as ``local.lr=0.1,local.epochs=2``.
+    """Return a folder name for values of dotted keys, such as ``local.lr=0.1,local.epochs=2``.
 
-    What is long, or has marks that no folder should have, ends with a digest of it.
+    Long names, and names with special characters, are shortened and end with a digest.
     """
     text = ",".join(f"{key}={value}" for key, value in values.items())
     plain = re.sub(r"[^A-Za-z0-9.,=+_-]+", "-", text)[:MOST]
@@ -59,7 +59,7 @@ def folder_name(values: Mapping[str, Any]) -> str:
 
 
 def row_folder(label: str) -> str:
-    """Return the folder's name of a row: its label in small letters, other marks as hyphens."""
+    """Return the folder name of a row: the label in lower case, other characters as hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
 
 
@@ -67,7 +67,7 @@ def read_values(text: str, option: str) -> tuple[str, list[Any]]:
     """Return the key and the values of ``key=a,b,c``, read as YAML.
 
     Raises:
-        FedltError: If it is not of that form.
+        FedltError: If the text is not of that form.
     """
     key, equals, values = text.partition("=")
     key = key.strip()
@@ -81,14 +81,14 @@ def read_values(text: str, option: str) -> tuple[str, list[Any]]:
 
 
 def make_settings(given: Sequence[str], overrides: Sequence[str] = ()) -> list[Setting]:
-    """Return every combination of the values given as ``key=a,b,c``; one empty setting for none.
+    """Return every combination of values given as ``key=a,b,c``; without any, one empty setting.
 
     Args:
-        given: One text a key.
+        given: One text per key.
         overrides: ``key=value`` of the same command: a key may not be in both.
 
     Raises:
-        FedltError: If one is not of that form, or may not be set so.
+        FedltError: If a text is not of that form, or a key may not be set by ``--set``.
     """
     lists: dict[str, list[Any]] = {}
     fixed = {override.partition("=")[0].strip() for override in overrides}

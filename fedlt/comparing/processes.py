@@ -1,9 +1,8 @@
-"""Processes that work on a list of tasks, and end with the one that started them.
+"""Processes that work on a list of tasks, and end with the parent process.
 
-While a task goes on its process may say something about it, again and again: ``hear`` gets that.
-
-A process that dies costs its task and is replaced. When the caller leaves early, the processes get
-SIGTERM, which a run answers by saving what it has.
+During a task its process may send progress messages, which go to ``hear``. A process that dies
+loses its task and is replaced. When the caller leaves early, the processes get SIGTERM, at which a
+run saves its state.
 """
 
 from __future__ import annotations
@@ -20,31 +19,31 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Product = TypeVar("Product")
-Work = Callable[[Item, Callable[[Any], None]], Product]  # of a task, and of a way to say something
+Work = Callable[[Item, Callable[[Any], None]], Product]  # (task, function that sends a message)
 
-PATIENCE = 20.0  # seconds that a process has to save
+PATIENCE = 20.0  # seconds that a process has to save its state its state
 
 
 @dataclass
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    position: int = -1  # of its task; -1: none
+    position: int = -1  # of the process's task; -1: no task
 
 
 @dataclass
 class _Crew(Generic[Item, Product]):
-    """The processes and the tasks that are left."""
+    """Crew of processes, and the remaining tasks."""
 
     work: Work[Item, Product]
     tasks: Sequence[Item]
     lost: Callable[[Item, int], Product]  # the result of a task whose process died
-    hear: Callable[[int, Any], None]  # gets a task's position and what was said about it
+    hear: Callable[[int, Any], None]  # gets a task's position and a message
     workers: list[_Worker]
     next: int = 0
 
     def hand_out(self, worker: _Worker) -> None:
-        """Give a process its next task; the last one ends without."""
+        """Give a process its next task; without a task left, end the process."""
         if self.next < len(self.tasks):
             worker.position, self.next = self.next, self.next + 1
             worker.connection.send(self.tasks[worker.position])
@@ -52,7 +51,7 @@ class _Crew(Generic[Item, Product]):
             worker.position = -1
 
     def results(self) -> Iterator[tuple[int, Product]]:
-        """Yield positions and results as they come."""
+        """Yield positions and results of tasks as they finish."""
         for worker in self.workers:
             self.hand_out(worker)
         while busy := {w.connection: w for w in self.workers if w.position >= 0}:
@@ -92,7 +91,7 @@ def _start(work: Work[Item, Product]) -> _Worker:
 
 
 def _serve(work: Work[Item, Product], connection: Connection) -> None:
-    """Do tasks until the other end is closed."""
+    """Do tasks until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller passes it on
     with contextlib.suppress(KeyboardInterrupt):  # SIGTERM may come in the last line, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -105,7 +104,7 @@ def _serve(work: Work[Item, Product], connection: Connection) -> None:
 
 
 def _say(connection: Connection, words: object) -> None:
-    """Say something about the task; a caller who has left does not hear it."""
+    """Send a progress message to the parent; ignored if the parent has exited."""
     with contextlib.suppress(ConnectionError):
         connection.send((False, words))
 
@@ -118,14 +117,14 @@ def run_in_processes(
     lost: Callable[[Item, int], Product],
     hear: Callable[[int, Any], None],
 ) -> Iterator[tuple[int, Product]]:
-    """Yield (position, result) of every task as they come.
+    """Yield (position, result) of every task as tasks finish.
 
     Args:
-        work: An importable function of a task, and of a function that passes something to ``hear``.
-        tasks: Each is pickled.
-        processes: How many work at once.
-        lost: Gives the result of a task whose process died, from its exit code.
-        hear: Gets the position of a task that goes on, and what its process says about it.
+        work: An importable function ``(task, say) -> result``; ``say(message)`` reaches ``hear``.
+        tasks: The tasks; each is pickled.
+        processes: Number of processes at once.
+        lost: Returns the result of a task whose process died, from the task and the exit code.
+        hear: Gets the position of a task at work and a message of its process.
     """
     workers = [_start(work) for _ in range(min(processes, len(tasks)))]
     crew = _Crew(work, tasks, lost, hear, workers)

@@ -1,10 +1,10 @@
-"""A recipe: a comparison file with the figures of a paper or its logs, for ``fedlt reproduce``.
+"""Recipe: a comparison file with the figures of a paper or its logs, for ``fedlt reproduce``.
 
 ```yaml
 compare: {rows: {...}}                         # as in every comparison file
 reproduce:
   about: FedLoGe, ICLR 2024                    # one line
-  settings: {a: {data.imbalance_factor: 50}}   # tables of their own; none: the file
+  settings: {a: {data.imbalance_factor: 50}}   # one table each; none: one table of the file
   scales:
     cpu: {purpose: ..., limits: ..., set: {rounds: 20}, rows: {FedLoGe: {local.lr: 1.5}}}
   tolerances: why they are as wide as they are
@@ -15,8 +15,8 @@ reproduce:
        source: table 1, values: {a: 79.4}}     # differs: why it is another quantity, if it is
 ```
 
-A scale is a cut-down version: its ``set`` comes after a setting's values, then what it says of a
-row. ``seeds`` says how many of them it has.
+A scale is a cut-down version of the recipe: ``set`` of the scale overrides a setting's values, and
+``rows`` of the scale overrides single rows. ``seeds`` of a scale is the number of seeds.
 """
 
 from __future__ import annotations
@@ -39,47 +39,47 @@ from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
 FULL = "full"
-UNITS = {"percent": 100.0, "number": 1.0}  # what a result's number is multiplied by
-_OWN = ("name", "output", "seed", "seeds")  # what no setting or scale changes
+UNITS = {"percent": 100.0, "number": 1.0}  # factor of a result's number
+_OWN = ("name", "output", "seed", "seeds")  # keys that no setting or scale may change
 _METRIC = re.compile(r"(generic|personal|train)(/[a-z0-9_]+)+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One reference figure of a recipe."""
+    """Reference figure of a recipe."""
 
     setting: str  # "" where the recipe has no settings
     row: str
-    metric: str  # as in result.json; it says view and head
+    metric: str  # as in result.json, with view and head
     moment: str  # final, last_k or best_on_test
     value: float  # in `unit`
     unit: str
     tolerance: float  # in `unit`
     source: str  # table number, or which log
-    differs: str = ""  # why what fedlt measures is another quantity; "": it is the same
+    differs: str = ""  # why fedlt measures another quantity; "": the same quantity
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of a recipe is run."""
+    """Scale of a recipe: the full recipe, or a cut-down version."""
 
     name: str
     purpose: str = ""
     limits: str = ""
-    seeds: int | None = None  # how many; None: the recipe's
+    seeds: int | None = None  # number of seeds; None: the recipe's
     values: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value, in every row
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # and in one row
 
     @property
     def is_full(self) -> bool:
-        """Say whether figures may be judged by it."""
+        """True if figures may be judged at this scale."""
         return self.name == FULL
 
 
 @dataclass(frozen=True)
 class RecipeSetting(Setting):
-    """A setting of a recipe, at a scale, with what the command line says."""
+    """Setting of a recipe at a scale, with the overrides of the command line."""
 
     name: str = ""
     scale: Scale = Scale(FULL)
@@ -97,13 +97,13 @@ class RecipeSetting(Setting):
 
     @property
     def folder(self) -> str:
-        """The scale's folder, and its own in that."""
+        """Folder of this setting: ``<scale>/<setting>``."""
         return f"{self.scale.name}/{self.name}".rstrip("/")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A comparison with reference figures."""
+    """Recipe: a comparison with reference figures."""
 
     path: Path
     comparison: Comparison
@@ -125,7 +125,7 @@ class Recipe:
             given: Overrides of the command line.
 
         Raises:
-            FedltError: If there is no such scale or setting.
+            FedltError: If a scale or setting does not exist.
         """
         if scale not in self.scales:
             raise FedltError(f"--scale: {self.path} has no {scale!r}{nearest(scale, self.scales)}")
@@ -178,7 +178,7 @@ _KEYS: dict[str, type[_Part]] = {"scales": _Scale, "figures": _Figures}
 def read_recipe(
     path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
 ) -> Recipe:
-    """Read a recipe.
+    """Return the recipe of a file.
 
     Args:
         path: The YAML file.
@@ -222,7 +222,7 @@ def read_recipe(
 
 
 def about_of(path: Path) -> str:
-    """Return what a recipe is about; of a file that is none, why. No code is executed."""
+    """Return the ``about`` line of a recipe, or the error of a bad file; no code is executed."""
     try:
         section = read_mapping(path).get("reproduce")
     except FedltError as error:
@@ -233,7 +233,7 @@ def about_of(path: Path) -> str:
 
 
 def _placed(section: object, folder: Path) -> object:
-    """Return a section with absolute paths in the values of its settings and scales."""
+    """Return a section with absolute paths in the values of settings and scales."""
 
     def placed(values: object) -> object:
         if not isinstance(values, Mapping):
@@ -300,7 +300,7 @@ def _check_names(path: Path, section: _Section, rows: set[str]) -> None:
 
 
 def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> list[Figure]:
-    """Return the figures of an entry, one a setting."""
+    """Return the figures of an entry, one per setting."""
     moments = [name for name in MOMENTS if name != "selected"]
     named = {
         "row": (given.row, sorted(rows)),
@@ -332,7 +332,7 @@ def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> 
 
 
 def seeds_of(recipe: Recipe, wanted: int | None) -> list[int]:
-    """Return the recipe's seeds, or so many: its first ones, then counting on from the largest."""
+    """Return the first ``wanted`` seeds, continued above the largest; None: the recipe's seeds."""
     own = list(recipe.seeds)
     if wanted is None:
         return own
@@ -351,7 +351,7 @@ def find_recipe(given: str) -> Path:
     """Return the file of a recipe, given by its name or its path.
 
     Raises:
-        FedltError: If there is none.
+        FedltError: If there is no such recipe.
     """
     path, known = Path(given), recipe_paths()
     if path.suffix or path.is_file():

@@ -1,7 +1,7 @@
-"""A recipe's figures beside ours: the verdict of each, and its tables.
+"""Reference figures of a recipe beside fedlt's: verdict of each figure, and tables.
 
-A figure is within where the mean over our seeds differs from it by no more than its tolerance. What
-was cut down, changed, or is another quantity gets no such verdict: both numbers are only shown.
+A figure is "within" if the mean over seeds differs from the reference by at most the tolerance. A
+run that was cut down or changed, and another quantity, get no verdict: both numbers are shown.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class ReproducedFigure:
-    """One number of a recipe: the reference, ours, and whether they agree."""
+    """Number of a recipe: the reference, fedlt's, and the verdict."""
 
     setting: str
     row: str
     metric: str
     moment: str
     unit: str
-    figure: Figure | None  # None: there is none
-    ours: Interval | None  # in the unit; None: not measured
+    figure: Figure | None  # None: no reference
+    ours: Interval | None  # in the figure's unit; None: not measured
     seeds: int
     word: FigureVerdict
 
@@ -46,7 +46,7 @@ def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> 
     Args:
         figure: The reference.
         ours: Mean over seeds, in the figure's unit.
-        as_written: The recipe was run at full scale, and with nothing changed.
+        as_written: True if the recipe was run at full scale and unchanged.
     """
     if ours is None:
         return "not measured"
@@ -63,10 +63,12 @@ def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> 
 def reproduced(
     recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool
 ) -> list[ReproducedFigure]:
-    """Return every figure of the settings beside ours; of rows without one, both headlines.
+    """Return every reference figure beside fedlt's number.
+
+    A row without reference figures gives its headlines (generic and personal) instead.
 
     Args:
-        recipe: The figures.
+        recipe: The recipe with the reference figures.
         tables: Finished rows by setting.
         as_written: As in :func:`judge`.
     """
@@ -88,7 +90,7 @@ def reproduced(
 
 
 def summary(found: Sequence[ReproducedFigure], *, as_written: bool) -> str:
-    """Return one line: how many figures are within, or why none is judged."""
+    """Return one line: the number of figures within tolerance, or why no figure is judged."""
     judged = [one for one in found if one.word in ("within", "not within")]
     if not as_written:
         return "cut down or changed: nothing here reproduces a reference, and nothing is judged"
@@ -102,7 +104,7 @@ _HEADINGS = ("number", "reference", "ours", "difference", "tolerance", "verdict"
 
 
 def _row(one: ReproducedFigure) -> list[Cell | str]:
-    """Return a figure's columns, from ``number`` on."""
+    """Return the columns of a figure, from the column ``number`` on."""
     ours = reference = difference = tolerance = DASH
     if one.ours is not None:
         ours = f"{one.ours.mean:z.1f}"
@@ -140,7 +142,7 @@ def table(found: Sequence[ReproducedFigure]) -> Table:
 
 
 def markdown(title: str, found: Sequence[ReproducedFigure], notes: Sequence[str]) -> str:
-    """Return the figures in Markdown, a table a setting and row, with sources and notes below.
+    """Return the figures in Markdown, one table per setting and row, with sources and notes.
 
     Args:
         title: The first line.
@@ -153,7 +155,7 @@ def markdown(title: str, found: Sequence[ReproducedFigure], notes: Sequence[str]
 
 
 def sources(found: Sequence[ReproducedFigure]) -> list[str]:
-    """Return where the figures are from and in what they differ, each once."""
+    """Return the distinct sources of the figures, and reasons why quantities differ."""
     figures = [one.figure for one in found if one.figure is not None]
     lines = [f"source of {f.row}, {f.metric}, {f.moment}: {f.source}" for f in figures]
     lines += [f"another quantity, {f.row}, {f.metric}: {f.differs}" for f in figures if f.differs]
@@ -161,7 +163,7 @@ def sources(found: Sequence[ReproducedFigure]) -> list[str]:
 
 
 def figures_csv(scale: str, found: Sequence[ReproducedFigure]) -> str:
-    """Return a line a figure, unrounded."""
+    """Return CSV text of the figures, one line per figure, unrounded."""
     head = ["scale", "setting", "row", "metric", "moment", "unit", "reference", "tolerance"]
     rows = []
     for one in found:

@@ -1,8 +1,8 @@
-"""Run many configurations, several at once, each in a process that does one after the other.
+"""Schedule of many runs, several at once, in processes that each do one run after the other.
 
-A run that is finished is read, one that is not is resumed: what was started again after a stop
-goes on where it was. A finished run of the same configuration that lies elsewhere in the folder of
-the comparison is read too. A run that fails is named in the end; the others go on.
+A finished run is read, an unfinished run is resumed, so a stopped comparison continues when started
+again. A finished run of the same configuration elsewhere in the folder of the comparison is read
+too. A run that fails is named at the end; the other runs go on.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ ALONE = ("serial", "stacked")  # engines that use one core
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a comparison."""
+    """Planned run of a comparison."""
 
     label: str
     config: Config
 
     def __str__(self) -> str:
-        """Return what the progress calls it."""
+        """Return the name of the run in the progress display."""
         return f"{self.label}, seed {self.config.seed}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a planned run."""
+    """Outcome of a planned run."""
 
     planned: PlannedRun
-    result: dict[str, Any] | None  # with its path and conditions; None: it failed
-    reason: str = ""  # why
+    result: dict[str, Any] | None  # with path and conditions; None: the run failed
+    reason: str = ""  # of a failure
 
 
 def jobs_for(runs: Sequence[PlannedRun], wanted: int | None) -> int:
-    """Return how many runs go at once: as wanted, else one a core where each uses one core."""
+    """Return the number of parallel runs: ``wanted``, else one per core for one-core engines."""
     if wanted is not None:
         return max(1, wanted)
     alone = all(planned.config.engine.name in ALONE for planned in runs)
@@ -61,13 +61,13 @@ def run_planned(
     progress: RunsProgress,
     within: Path | None = None,
 ) -> list[Outcome]:
-    """Run every one and return what became of it, in the order of ``runs``.
+    """Return the outcomes of all runs after running them, in the order of ``runs``.
 
     Args:
-        runs: Their run directories must differ.
-        jobs: Runs at once.
+        runs: The planned runs, with different run directories.
+        jobs: Number of runs at once.
         progress: Is told about runs and rounds.
-        within: Where finished runs of the same configurations are looked for.
+        within: The folder to search for finished runs of the same configurations.
     """
     found = _finished(runs, within)  # all are checked before one starts
     rest = [n for n in range(len(runs)) if n not in found]
@@ -84,7 +84,7 @@ def run_planned(
 
 
 def _finished(runs: Sequence[PlannedRun], within: Path | None) -> dict[int, Outcome]:
-    """Return the runs that have their results, by position.
+    """Return the outcomes of finished runs, by position.
 
     Raises:
         FedltError: If a directory holds another run: another configuration, data or code.
@@ -124,7 +124,7 @@ def _finished(runs: Sequence[PlannedRun], within: Path | None) -> dict[int, Outc
 def _outcomes(
     runs: Sequence[PlannedRun], jobs: int, hear: Callable[[int, int], None]
 ) -> Generator[tuple[int, Outcome]]:
-    """Yield positions and outcomes as they come; ``hear`` gets positions and rounds done."""
+    """Yield (position, outcome) as runs end; ``hear`` gets (position, finished rounds)."""
     if jobs <= 1:
         for number, planned in enumerate(runs):
             yield number, run_one(planned, partial(hear, number))
@@ -137,7 +137,7 @@ def _lost(planned: PlannedRun, code: int) -> Outcome:
 
 
 def run_one(planned: PlannedRun, tell: Callable[[int], None]) -> Outcome:
-    """Make a run, or go on with it, or read its result; ``tell`` gets the rounds done."""
+    """Return the outcome of a run, started, resumed or read; ``tell`` gets finished rounds."""
     from fedlt.comparing.stored import read_finished
     from fedlt.runs.directory import RunDirectory
     from fedlt.simulate import run

@@ -1,10 +1,10 @@
-"""What a search tries: every combination of lists, or what Optuna proposes.
+"""Searches for hyperparameters: every combination of lists, or proposals of Optuna.
 
 A space maps dotted keys to choices: a list of values, or a range such as ``0.1..0.9``,
 ``log:0.003..0.3`` or, between whole numbers, ``1..10``. A search proposes values in batches
-and is told their scores; it draws no numbers but from its seed, and a batch has the same size
-however many runs go at once. So the same command proposes the same values again, and what is
-finished is only read.
+and is told their scores. All random numbers come from the seed, and the size of a batch does not
+depend on the number of parallel runs. So the same command proposes the same values again, and
+finished trials are only read.
 
 The proposals are those of the tree-structured Parzen estimator of Bergstra, Bardenet, Bengio and
 Kégl, "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, by Optuna (Akiba et al., KDD
@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from fedlt.errors import FedltError
 
-BATCH = 4  # proposals that are made before any of them is scored
-DIGITS = 3  # significant ones of a proposed number
+BATCH = 4  # proposals made before a proposal is scored
+DIGITS = 3  # significant digits of a proposed number
 
 _RANGE = re.compile(r"(log:)?\s*(\S+?)\s*\.\.\s*(\S+)")
 _FIXED = (  # sections that say what is measured, or where: no hyperparameter
@@ -35,7 +35,7 @@ _FIXED = (  # sections that say what is measured, or where: no hyperparameter
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``."""
+    """Range of numbers from ``low`` to ``high``."""
 
     low: float
     high: float
@@ -44,38 +44,38 @@ class Range:
 
 
 Choices = Sequence[Any] | Range
-Space = Mapping[str, Choices]  # dotted key -> what it may be
+Space = Mapping[str, Choices]  # dotted key -> choices
 Values = tuple[tuple[str, Any], ...]  # dotted key and value
 
 
 class Search(Protocol):
-    """Proposes values until there are no more."""
+    """Search that proposes values until none are left."""
 
     def ask(self) -> list[Values]:
-        """Return the next values to try; [] is the end."""
+        """Return the next batch of values to try; [] at the end."""
 
     def tell(self, scores: Sequence[float | None]) -> None:
-        """Take the scores of what was asked last, in order; None: it failed."""
+        """Take the scores of the last batch, in order; None: the trial failed."""
 
 
 def check_key(key: str) -> None:
-    """Raise unless a search may change ``key``: it chooses a method, not what it is measured on.
+    """Raise unless a search may change ``key``; data and evaluation are fixed.
 
     Raises:
-        FedltError: If it may not.
+        FedltError: If the key is fixed.
     """
     if key.partition(".")[0] in _FIXED:
         raise FedltError(f"search: {key} is no hyperparameter of a method")
 
 
 def parse_choices(given: object) -> Choices | None:
-    """Return what a file or an option says: a list that is not empty, or the text of a range.
+    """Return the choices of a file or an option: a non-empty list, or a range from text.
 
     Returns:
-        None where it is neither.
+        None if ``given`` is neither.
 
     Raises:
-        FedltError: If it is a range that has no numbers in it.
+        FedltError: If a range is empty.
     """
     if isinstance(given, list):
         return given or None
@@ -96,10 +96,10 @@ def parse_choices(given: object) -> Choices | None:
 
 
 class Grid:
-    """Every combination of lists, in order."""
+    """Search over every combination of lists, in order."""
 
     def __init__(self, space: Space) -> None:
-        """Take the space.
+        """Store the space.
 
         Raises:
             FedltError: If a key has a range.
@@ -113,7 +113,7 @@ class Grid:
         ]
 
     def ask(self) -> list[Values]:
-        """Return all of them, once."""
+        """Return all combinations at the first call, then []."""
         left, self._left = self._left, []
         return left
 
@@ -122,7 +122,7 @@ class Grid:
 
 
 class Optuna:
-    """``trials`` proposals of Optuna's TPE sampler."""
+    """Search by Search by ``trials`` proposals of Optuna's TPE sampler."""
 
     def __init__(self, space: Space, *, trials: int, seed: int) -> None:
         import optuna
@@ -156,7 +156,7 @@ class Optuna:
 
 
 def _suggest(trial: Any, key: str, choices: Choices) -> Any:  # noqa: ANN401 (any option's value)
-    """Return a value; numbers of a range with a few digits, as a person would write them."""
+    """Return a proposed value; numbers of a range are rounded to a few digits."""
     if not isinstance(choices, Range):
         position = trial.suggest_categorical(key, list(range(len(choices))))
         return choices[position]
@@ -168,7 +168,7 @@ def _suggest(trial: Any, key: str, choices: Choices) -> Any:  # noqa: ANN401 (an
 
 
 def described(values: Values) -> str:
-    """Return ``lr=0.1 mu=0.01``: the last word of each key."""
+    """Return values as text such as ``lr=0.1 mu=0.01``, with the last word of each key."""
     words = [f"{key.rpartition('.')[2]}={_text(value)}" for key, value in values]
     return " ".join(words)
 

@@ -1,6 +1,6 @@
-"""A table as a value, and how it is written: terminal, Markdown, LaTeX, CSV and HTML.
+"""Sheet: a table as a value, written for terminal, Markdown, LaTeX, CSV and HTML.
 
-A number in a table is a :class:`Cell`: the text that is shown, and the value that was measured.
+A number in a table is a :class:`Cell`: the shown text, and the measured value.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _LATEX = {
 
 
 class Cell(NamedTuple):
-    """A number in a table."""
+    """Cell: a number in a table."""
 
-    text: str  # as it is shown
-    value: float | None = None  # as it was measured; None: nothing was, or the text holds several
+    text: str  # as shown
+    value: float | None = None  # as measured; None: not measured, or several numbers in the text
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table. Its cells are words (str) or numbers (Cell); for CSV also plain values."""
+    """Sheet: a table whose cells are words (str) or numbers (Cell); for CSV also plain values."""
 
     title: str
     columns: Sequence[str]  # the headings
@@ -52,7 +52,7 @@ class Sheet:
     marks: Collection[int] = ()  # positions of the rows that stand out: bold in the terminal
 
     def part(self, title: str, columns: Mapping[str, str]) -> Sheet:
-        """Return a sheet of the first column, headed ``title``, and some others.
+        """Return a sheet of the first column, headed ``title``, and the columns ``columns``.
 
         Args:
             title: The new heading of the first column.
@@ -71,23 +71,23 @@ def percent(value: float | None, *, signed: bool = False) -> str:
 
 
 def half_width(half: float) -> str:
-    """Return half of an interval of shares in points; one that says nothing is cut to ">100"."""
+    """Return half the width of an interval of shares in percentage points, at most ">100"."""
     return f"{100 * half:z.1f}" if half < 1 else ">100"
 
 
 def share(value: float | None, *, signed: bool = False) -> Cell:
-    """Return a share in per cent with one decimal."""
+    """Return the cell of a share in per cent with one decimal."""
     known = None if value is None or math.isnan(value) else float(value)
     return Cell(percent(known, signed=signed), known)
 
 
 def number(value: float | None, form: str = ",.0f") -> Cell:
-    """Return a number in a format."""
+    """Return the cell of a number in a format."""
     return Cell(DASH) if value is None else Cell(f"{value:{form}}", float(value))
 
 
 def spread(values: Sequence[float], *, signed: bool = False, mark: str = "") -> Cell:
-    """Return mean and 95 % interval of shares over seeds, in per cent; a mark stands before."""
+    """Return the cell of mean and 95 % interval of shares over seeds in per cent, after a mark."""
     if not values or any(map(math.isnan, values)):
         return Cell(DASH)
     found = interval(values)
@@ -97,27 +97,27 @@ def spread(values: Sequence[float], *, signed: bool = False, mark: str = "") -> 
 
 
 def between(values: Sequence[float]) -> Cell:
-    """Return the range of shares over seeds, in per cent."""
+    """Return the cell of the range of shares over seeds, in per cent."""
     return Cell(f"{percent(min(values))} to {percent(max(values))}" if len(values) > 1 else DASH)
 
 
 def text_of(cell: object) -> str:
-    """Return what a cell shows."""
+    """Return the shown text of a cell."""
     return cell.text if isinstance(cell, Cell) else str(cell)
 
 
 def _is_numeric(sheet: Sheet, column: int) -> bool:
-    """Say whether a column holds numbers only."""
+    """Return True if a column holds numbers only."""
     return all(isinstance(row[column], Cell) for row in sheet.rows)
 
 
 def to_terminal(sheet: Sheet, *, first: int | None = 8, least: int | None = None) -> Table:
-    """Return a table for the terminal: words at the left, numbers at the right and in one line.
+    """Return a table for the terminal: words left-aligned, numbers right-aligned and unbroken.
 
     Args:
         sheet: The table; its title and notes are not shown.
-        first: Least width of the first column, in characters; None: as wide as it needs.
-        least: Least width of the others.
+        first: Least width of the first column, in characters; None: as wide as its text.
+        least: Least width of the other columns.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, heading in enumerate(sheet.columns):
@@ -147,12 +147,12 @@ def to_latex(sheet: Sheet) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return a text with LaTeX's own characters escaped."""
+    """Return a text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _latex_cell(cell: object) -> str:
-    """Return a figure in math mode, anything else as text."""
+    """Return a number in math mode, other cells as text."""
     figure = _FIGURE.fullmatch(text_of(cell))
     if figure is None:
         return latex_text(text_of(cell))
@@ -172,9 +172,9 @@ _WORDS = ' class="text"'
 
 
 def to_html(sheet: Sheet) -> str:
-    """Return the table with its title and notes.
+    """Return the table in HTML, with title and notes.
 
-    A number carries what was measured: ``<data value="0.94">94.0</data>``.
+    A number keeps its measured value: ``<data value="0.94">94.0</data>``.
     """
     heads = "".join(
         f'<th scope="col"{"" if _is_numeric(sheet, place) else _WORDS}>{escape(heading)}</th>'

@@ -20,7 +20,7 @@ ROUNDING = 1e-12  # a spread of differences below this is rounding
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % confidence interval ``mean ± half``."""
+    """Mean with its 95 % confidence interval ``mean ± half``."""
 
     mean: float
     half: float | None  # None: one value has no interval
@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A method against a reference, paired by seed."""
+    """Test of a method against a reference, paired by seed."""
 
     seeds: int
     difference: Interval  # method minus reference
@@ -53,13 +53,13 @@ def _deviation(values: Sequence[float], mean: float) -> float:
 
 
 def paired_test(values: Sequence[float], reference: Sequence[float]) -> PairedTest:
-    """Test whether the mean difference over seeds is zero: t = mean sqrt(n) / s, n - 1 degrees.
+    """Return the test of a zero mean difference over seeds: t = mean sqrt(n) / s, n - 1 degrees.
 
-    Differences that are all equal have p 0, or 1 where they are zero; their effect is None.
+    Differences that are all equal have p 0, or p 1 if they are zero; their effect is None.
 
     Args:
-        values: One a seed.
-        reference: The reference's, in the same order.
+        values: The method's values, one per seed.
+        reference: The reference's values, in the same order.
     """
     differences = [a - b for a, b in zip(values, reference, strict=True)]
     size = len(differences)
@@ -79,7 +79,7 @@ def paired_test(values: Sequence[float], reference: Sequence[float]) -> PairedTe
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's corrected p values: the i-th smallest of m times m - i + 1, never falling."""
+    """Return Holm's corrected p values: the i-th smallest of m, times m - i + 1, made monotone."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, position in enumerate(order):

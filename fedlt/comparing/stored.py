@@ -1,4 +1,4 @@
-"""Finished runs on disk: found again by the hash of their configuration, and read for a table."""
+"""Finished runs on disk: found by the hash of their configuration, and read for a table."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ _DEPTHS = ("", "*", "*/*")  # a run, a row's seeds, a comparison's rows
 
 @dataclass(frozen=True)
 class Stored:
-    """Runs on disk."""
+    """Stored runs, as rows of a table."""
 
     rows: Mapping[str, Sequence[RunDirectory]]  # label -> finished runs, by seed
     unfinished: tuple[Path, ...]  # run directories that were left out
 
 
 def finished_below(folder: Path) -> dict[str, Path]:
-    """Return the directories of all finished runs below a folder by configuration hash.
+    """Return the directories of all finished runs below a folder, by configuration hash.
 
-    The last in alphabetical order stands for several; what cannot be read is left out.
+    Of several runs with one hash the last path in alphabetical order is kept; unreadable runs are
+    left out.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("result.json")):
@@ -48,8 +49,8 @@ def read_finished(directory: RunDirectory, config: Config | None = None) -> dict
     """Return a finished run's result with its ``path``, ``conditions`` and digests of ``data``.
 
     Args:
-        directory: The run.
-        config: Its configuration; None: as stored.
+        directory: The run directory.
+        config: The configuration of the run; None: as stored.
     """
     known = conditions(directory.config() if config is None else config)
     named = {"path": str(directory.path), "conditions": known}
@@ -57,16 +58,16 @@ def read_finished(directory: RunDirectory, config: Config | None = None) -> dict
 
 
 def collect(paths: Sequence[Path]) -> Stored:
-    """Return the finished runs that paths stand for, as rows of a table.
+    """Return the finished runs below ``paths``, as rows of a table.
 
-    A row is a folder of runs. It has the name that its comparison's table gives it, and its place
-    there; otherwise the folder's name, with the folder above where two have the same.
+    A row is a folder of runs. Name and order of rows follow the table of their comparison, if there
+    is a table; otherwise a row has the folder's name, with the folder above if two names are equal.
 
     Args:
         paths: Each a run directory, a folder with one per seed, or a folder of such folders.
 
     Raises:
-        FedltError: If one holds no finished run or one that is not whole, or two rows would have
+        FedltError: If a path holds no finished run or an incomplete run, or two rows would have
             one name.
     """
     done: dict[Path, None] = {}
@@ -94,7 +95,7 @@ def collect(paths: Sequence[Path]) -> Stored:
 
 
 def _runs_of(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return the finished and the unfinished run directories that a path stands for."""
+    """Return the finished and the unfinished run directories of a path."""
     if not path.is_dir():
         raise FedltError(f"{path} is not a folder; give a run directory or a comparison's folder")
     folder = path.resolve()
@@ -113,10 +114,10 @@ def _runs_of(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _check_unmixed(path: Path) -> None:
-    """Raise for a folder with runs by seed and with rows: which of them are meant is not clear.
+    """Raise for a folder that holds both runs by seed and rows, which is ambiguous.
 
     Raises:
-        FedltError: It names one of each.
+        FedltError: If the folder holds both; the error names a run and a row.
     """
     if is_run(path):
         return
@@ -133,12 +134,12 @@ def _by_number(path: Path) -> tuple[str, int, str]:
 
 
 def _table_labels(comparison: Path) -> dict[str, str]:
-    """Return folder -> label from the comparison's table, in its order; {} without one."""
+    """Return folder -> label in the order of the comparison's table; {} without a table."""
     for path in sorted(comparison.glob("*.csv")):
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [row.get("method") for row in csv.DictReader(file)]
-        except (OSError, ValueError, csv.Error):  # somebody's own file
+        except (OSError, ValueError, csv.Error):  # a file that is not a table of fedlt
             continue
         labels = [label for label in dict.fromkeys(rows) if label]
         if labels:

@@ -1,4 +1,4 @@
-"""The streams of a comparison's models, each beside the fused prediction; never in a verdict."""
+"""Tables of the streams of a comparison's models beside the fused prediction; not in verdicts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FUSED = "fused"
 
 @dataclass(frozen=True)
 class StreamRow:
-    """The fused prediction of a method's generic model, or one stream of it."""
+    """Row of a table of streams: a generic model's fused prediction, or one of its streams."""
 
     method: str
-    stream: str  # its name, or ``fused``
+    stream: str  # the stream's name, or ``fused``
     runs: Sequence[Mapping[str, Any]]  # results, one a seed
 
     @property
@@ -30,21 +30,21 @@ class StreamRow:
 
     @property
     def words(self) -> dict[str, str]:
-        """Return heading -> last word of a metric: the headline first, then the groups."""
+        """Return the last words of metrics by heading: the headline first, then class groups."""
         return scored_set(self.runs[0]).columns | {name: name for name in GROUPS}
 
     @property
     def metrics(self) -> dict[str, str]:
-        """Return heading -> metric."""
+        """Return the metrics by heading."""
         start = "generic" if self.stream == FUSED else f"generic/{self.stream}"
         return {heading: f"{start}/{word}" for heading, word in self.words.items()}
 
 
 def stream_rows(results: Results, which: str) -> list[StreamRow]:
-    """Return the rows of the methods whose streams were scored, the fused prediction first.
+    """Return the rows of methods whose streams were scored; of each, the fused prediction first.
 
     Args:
-        results: Label -> results, one a seed.
+        results: Label -> results, one per seed.
         which: The moment.
     """
     rows = []
@@ -60,14 +60,14 @@ def _has(run: Mapping[str, Any], which: str, name: str) -> bool:
 
 
 def streams_csv(which: str, tables: Mapping[str, Results]) -> str:
-    """Return every run's figures of its streams, unrounded, one line a run and stream.
+    """Return CSV text of the streams' metrics, unrounded, one line per run and stream.
 
     Args:
-        which: A moment; ``all``: one line a run, stream and moment.
+        which: A moment; ``all``: one line per run, stream and moment.
         tables: Setting -> its finished rows; "" without a grid.
 
     Returns:
-        The text; empty where no model has streams.
+        The text; empty if no model has streams.
     """
     lines = [
         ([setting, row.method, run["seed"], moment, row.stream], _figures(run, moment, row))
@@ -85,6 +85,6 @@ def streams_csv(which: str, tables: Mapping[str, Results]) -> str:
 
 
 def _figures(run: Mapping[str, Any], moment: str, row: StreamRow) -> dict[str, Any]:
-    """Return a run's figures of a stream by the last word of their names."""
+    """Return a run's metrics of a stream by the last word of their names."""
     known = run.get(moment) or {}
     return {row.words[name]: known.get(metric) for name, metric in row.metrics.items()}

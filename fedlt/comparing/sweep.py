@@ -1,8 +1,8 @@
-"""A search for hyperparameters, scored on the validation images of ``data.split: tune``.
+"""Sweep: a search for hyperparameters, scored on the validation images of ``data.split: tune``.
 
-Every row is searched alone, on the first seed: all combinations of its lists, or as many trials as
-wanted, proposed by Optuna. The score is the mean of the headlines that the method has, generic and
-personal, over the last k rounds. A trial that is finished is read, not run again.
+Every row is searched alone, on the first seed: all combinations of the row's lists, or a number of
+trials proposed by Optuna. The score is the mean of the method's headlines, generic and personal,
+over the last k rounds. A finished trial is read, not run again.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from fedlt.rng import key as random_key
 
 @dataclass(frozen=True)
 class Trial:
-    """Values that are tried in one row."""
+    """Trial: values that are tried in one row."""
 
     row: Row
     values: Values
     planned: PlannedRun
 
     def __str__(self) -> str:
-        """Return the values, ``lr=0.1 mu=0.01``; the last word of each key."""
+        """Return the values as text such as ``lr=0.1 mu=0.01``, with the last word of each key."""
         return described(self.values)
 
 
-Found = Mapping[str, Sequence[tuple[Trial, float | None]]]  # label -> trials, None: it failed
+Found = Mapping[str, Sequence[tuple[Trial, float | None]]]  # by label; None: failed
 
 
 def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Search]:
-    """Return each row's search: Optuna's with a number of trials, otherwise every combination.
+    """Return each row's search: Optuna if ``trials`` is set, otherwise every combination.
 
     Raises:
-        FedltError: If a row has nothing to search, or a range without a number of trials.
+        FedltError: If a row has no search, or a range needs a number of trials.
     """
     found: dict[str, Search] = {}
     for row in _rows(comparison):
@@ -59,7 +59,7 @@ def make_searches(comparison: Comparison, trials: int | None) -> dict[str, Searc
 
 
 def _rows(comparison: Comparison) -> list[Row]:
-    """Return the rows that are searched: all but controls."""
+    """Return the rows to search: all rows but controls."""
     return [row for row in comparison.rows if not row.is_control]
 
 
@@ -73,7 +73,7 @@ def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
 def score(result: Mapping[str, Any]) -> float | None:
     """Return the mean of a result's headlines, generic and personal, over the last k rounds.
 
-    None where the result has neither: no client holds a class that was scored.
+    None if the result has no headline, since no client holds a class that was scored.
     """
     views = [result["last_k"].get(metric) for metric in headlines(result).values()]
     known = [value for value in views if value is not None]
@@ -87,16 +87,16 @@ def run_search(
     jobs: int | None,
     progress: RunsProgress,
 ) -> dict[str, list[tuple[Trial, float | None]]]:
-    """Try what the rows' searches propose until they have no more; the batches of all rows at once.
+    """Return all trials with scores, after running the searches; rows advance in parallel.
 
     Args:
-        comparison: The rows.
-        searches: By label, from :func:`make_searches`.
-        jobs: Runs at once; None: one a core.
+        comparison: The comparison with the rows.
+        searches: The searches by label, from :func:`make_searches`.
+        jobs: Number of runs at once; None: one per core.
         progress: Is told about runs and rounds.
 
     Returns:
-        Each row's trials in order, with their scores; None where a run failed.
+        The trials of each row in order, with their scores; None for a failed trial.
     """
     rows = _rows(comparison)
     found: dict[str, list[tuple[Trial, float | None]]] = {row.label: [] for row in rows}
@@ -113,14 +113,14 @@ def run_search(
 
 
 def _place(trial: Trial) -> tuple[str, str]:
-    """Return the run directory of a trial; the same values have the same."""
+    """Return the folder of a trial's run directory; equal values have equal folders."""
     return trial.planned.config.output, trial.planned.config.name
 
 
 def _scores(
     comparison: Comparison, batch: Sequence[Trial], jobs: int | None, progress: RunsProgress
 ) -> dict[tuple[str, str], float | None]:
-    """Run trials, those with equal values once, and return their scores by place."""
+    """Return the scores of trials by place; trials with equal values are run once."""
     runs = {_place(trial): trial.planned for trial in batch}
     every = list(runs.values())
     outcomes = run_planned(
@@ -133,7 +133,7 @@ def _scores(
 
 
 def sweep_markdown(found: Found) -> str:
-    """Return what was tried, a line a row, the best in bold."""
+    """Return the trials in Markdown, one line per trial, the best of a row in bold."""
     rows = []
     for label, trials in found.items():
         best = max((value for _, value in trials if value is not None), default=None)
@@ -146,7 +146,7 @@ def sweep_markdown(found: Found) -> str:
 
 
 def sweep_csv(found: Found) -> str:
-    """Return a line a trial: its values as JSON and its score, unrounded."""
+    """Return CSV text of the trials, one line each: values as JSON and unrounded score."""
     rows = (
         [label, number, value, json.dumps(dict(trial.values))]
         for label, trials in found.items()

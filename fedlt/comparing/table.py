@@ -1,4 +1,4 @@
-"""The tables of a comparison: both views, streams, prices, the four moments; and their notes."""
+"""Tables of a comparison: both views, streams, prices, the four moments; and footnotes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fedlt.evaluation.local_test import REFERENCE_WARNING
 
 
 def figures_sheet(results: Results, which: str) -> Sheet:
-    """Return a row a method: the figures of both views, then its prices.
+    """Return the main table, one row per method: metrics of both views, then prices.
 
     Args:
         results: The rows; at least one result in each.
@@ -46,7 +46,7 @@ def figures_sheet(results: Results, which: str) -> Sheet:
 
 
 def stream_sheets(results: Results, which: str) -> list[Sheet]:
-    """Return the table of the streams; [] where none was scored, and for ``all``."""
+    """Return the table of the streams; [] if no stream was scored, and for ``all``."""
     rows = [] if which == "all" else stream_rows(results, which)
     cells = [
         [row.label, *(accuracy_cell(row.runs, which, metric) for metric in row.metrics.values())]
@@ -59,13 +59,13 @@ def stream_sheets(results: Results, which: str) -> list[Sheet]:
 def metric_sheet(
     results: Results, which: str, columns: Mapping[str, str], *, spread: bool = True
 ) -> Sheet:
-    """Return a table of any shares, in percent.
+    """Return a table of given metrics (shares), in percent.
 
     Args:
         results: The rows.
         which: The moment.
         columns: Heading -> metric.
-        spread: Show intervals too; without them a mark stands before the label, to save space.
+        spread: True to show intervals; without intervals a mark stands before the label.
     """
     sheet = _sheet("method", results, {name: (which, metric) for name, metric in columns.items()})
     if spread:
@@ -80,7 +80,7 @@ def metric_sheet(
 
 
 def _sheet(title: str, results: Results, shown: Mapping[str, tuple[str, str]]) -> Sheet:
-    """Return accuracies by heading -> (moment, metric), a row a method."""
+    """Return a table of accuracies, one row per method; ``shown``: heading -> (moment, metric)."""
     rows = [
         [label, *(accuracy_cell(runs, moment, metric) for moment, metric in shown.values())]
         for label, runs in results.items()
@@ -89,7 +89,7 @@ def _sheet(title: str, results: Results, shown: Mapping[str, tuple[str, str]]) -
 
 
 def terminal_tables(results: Results, which: str) -> RenderableType:
-    """Return :func:`figures_sheet` for the terminal, a table a view, with streams and prices."""
+    """Return :func:`figures_sheet` for the terminal, one table per view, streams and prices."""
     whole, views = figures_sheet(results, which), ("generic", "personal")
     if which == "all":
         parts = [whole.part(view, {f"{view} {m}": m for m in MOMENTS}) for view in views]
@@ -106,7 +106,7 @@ def terminal_tables(results: Results, which: str) -> RenderableType:
 
 
 def footnotes(tables: Mapping[str, Results], which: str) -> list[str]:
-    """Return the lines below the tables: marks, the guess beside the personal view, warnings."""
+    """Return the footnotes of tables: marks, the majority guess of the personal view, warnings."""
     lines = []
     rows = [own for results in tables.values() for own in results.values()]
     if any(map(is_average, rows)):
@@ -126,7 +126,7 @@ def footnotes(tables: Mapping[str, Results], which: str) -> list[str]:
 
 
 def _coverage(results: Results, which: str, where: str) -> list[str]:
-    """Return how much training has seen, where clients were never sampled."""
+    """Return notes about the share of clients and images seen, if clients were never sampled."""
     said: dict[str, list[str]] = {}
     for label, runs in results.items():
         names = ("personal/never", "train/coverage", "train/coverage_few")
@@ -145,7 +145,7 @@ def _coverage(results: Results, which: str, where: str) -> list[str]:
 
 
 def view_notes(run: Mapping[str, Any]) -> list[str]:
-    """Return what is unusual about a run's personal view: another view, or a mask."""
+    """Return notes on an unusual personal view: another local test set, or a mask."""
     known = run.get("conditions", {})
     view, mask = known.get("evaluate.local_test", "exact"), known.get("mask")
     lines = []

@@ -1,8 +1,8 @@
 """Result tables for the terminal: both views, primary heads first and alone in bold.
 
-Numbers are percentages with one decimal; what a run does not have (an absent shot group, a view
-that was not scored) is a dash. Heads other than the primary ones, and the primary generic head's
-streams one by one, are listed for information only.
+Numbers are percentages with one decimal; a missing number (an absent class group, a view that was
+not scored) is a dash. Heads other than the primary heads, and the primary generic head's streams
+one by one, are listed for information only.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _PERSONAL = {
     "held": "accuracy_held",
 }
 
-MetricCell = Callable[[str], Cell]  # metric name -> what a table shows
+MetricCell = Callable[[str], Cell]  # metric name -> cell of a table
 
 
 def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableType:
-    """Return the two views of one run.
+    """Return the table of both views of one run.
 
     Args:
         result: The content of ``result.json``.
@@ -47,12 +47,12 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
-    """Return the two views as mean and 95 % interval over the seeds.
+    """Return the table of both views, as mean and 95 % interval over the seeds.
 
-    A number that one of the runs does not have is a dash.
+    A number that a run lacks is a dash.
 
     Args:
-        results: The contents of ``result.json``, one or more, a seed each, of one configuration.
+        results: The contents of ``result.json``, one per seed, at least one, of one configuration.
         which: As in `result_table`.
     """
     every = [result.get(which) or {} for result in results]
@@ -66,12 +66,12 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
 def comparison_table(
     title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], scored_on: ScoredSet
 ) -> RenderableType:
-    """Return the two views' primary heads, a row each of several models.
+    """Return the table of both views' primary heads, one row per model.
 
     Args:
-        title: What is compared.
-        rows: A label, and the metrics of each seed: mean and 95 % confidence interval over them.
-        scored_on: What all of them are scored on.
+        title: The title of the table.
+        rows: Label and metrics per seed; shown as mean and 95 % confidence interval.
+        scored_on: The test set of all rows.
     """
     cells = {label: _over_seeds(every) for label, every in rows}
     views = []
@@ -82,7 +82,7 @@ def comparison_table(
 
 
 def _both(title: str, views: Sequence[Sheet], notes: Iterable[str]) -> RenderableType:
-    """Return both views below a title, and lines below them."""
+    """Return the tables of both views below a title, with notes below."""
     parts: list[RenderableType] = [Text(f"{title} (accuracies in %)")]
     for sheet in views:
         parts += ["", to_terminal(sheet, first=13, least=8)]
@@ -91,7 +91,7 @@ def _both(title: str, views: Sequence[Sheet], notes: Iterable[str]) -> Renderabl
 
 
 def _notes(results: Sequence[Mapping[str, Any]], which: str) -> list[str]:
-    """Return what is unusual about the images that the runs of a row were scored on."""
+    """Return notes on unusual test images of the runs of a row."""
     return [line for line in (scored_set(results[0]).note(), mass_note(results, which)) if line]
 
 
@@ -115,14 +115,14 @@ def _over_seeds(every: Sequence[Mapping[str, Any]]) -> MetricCell:
 
 
 def faults_text(result: Mapping[str, Any]) -> str:
-    """Return what went wrong in a run and how often; "" where nothing did."""
+    """Return the faults of a run and their numbers as text; "" without faults."""
     faults = result.get("faults") or {}
     return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
 
 
 def _method(result: Mapping[str, Any]) -> str:
     names = (str(result.get(part, DASH)) for part in ("strategy", "client"))
-    words = " + ".join(name.rpartition(":")[2] for name in names)  # of file.py:Class the class
+    words = " + ".join(name.rpartition(":")[2] for name in names)  # for file.py:Class, the class
     reference = result.get("reference")
     return f"{words} (reference, not federated: {reference})" if reference else words
 
@@ -133,7 +133,7 @@ def _moment(result: Mapping[str, Any], which: str) -> str:
 
 
 def _views(names: Sequence[str], cell: MetricCell, result: Mapping[str, Any]) -> list[Sheet]:
-    """Return both views; what was scored on, and which streams there are, a result tells."""
+    """Return the sheets of both views; test set and streams are taken from ``result``."""
     streams = result.get("streams") or ()
     sheets = []
     for view, columns in _columns(scored_set(result)).items():

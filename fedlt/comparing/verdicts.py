@@ -1,8 +1,8 @@
-"""Is the difference real? Every row against a reference row, in words.
+"""Verdicts: is the difference of a row from the reference row real? In words.
 
 Per view the primary head's headline is tested, paired over seeds, and all tests of one command are
-corrected together. Under five seeds there is no verdict but ``undecided``. Clients of a run share a
-model and test images, so what is said about them is a description, never a test.
+corrected together. Under five seeds the verdict is ``undecided``. Clients of a run share a model
+and test images, so shares of clients are a description, never a test.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ VerdictWord = Literal["better", "worse", "not different", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One row against the reference, in one view of one setting."""
+    """Verdict on a row against the reference, in one view of one setting."""
 
     setting: str  # of a grid; "" without one
     row: str
     against: str
     view: str  # generic or personal
-    metric: str  # what was tested: the view's headline
+    metric: str  # the tested metric: the view's headline
     word: VerdictWord
     test: PairedTest
     p: float | None  # corrected by Holm's method; None: undecided
-    average: bool = False  # the generic model of one of them is a mean of personal parts
+    average: bool = False  # a generic model of the two is a mean of personal parts
     clients: tuple[float, float] | None = None  # shares of clients above and below the reference
 
 
 def judge(tests: Sequence[PairedTest]) -> list[tuple[VerdictWord, float | None]]:
-    """Return each test's verdict and corrected p: the whole procedure.
+    """Return each test's verdict and corrected p.
 
-    Holm's correction runs over the tests with enough seeds; the others are ``undecided``.
+    Holm's correction runs over the tests with enough seeds; other tests are ``undecided``.
     """
     enough = [n for n, test in enumerate(tests) if test.seeds >= MIN_SEEDS and test.p is not None]
     corrected = dict(zip(enough, holm([tests[n].p or 0.0 for n in enough]), strict=True))
@@ -61,12 +61,12 @@ def judge(tests: Sequence[PairedTest]) -> list[tuple[VerdictWord, float | None]]
 def pick_reference(
     labels: Sequence[str], against: str = "", *, points: Collection[str] = ()
 ) -> str:
-    """Return the row that the others are compared with: as named, else the first method.
+    """Return the reference row: the row named by ``against``, else the first method.
 
     Args:
-        labels: Of the rows.
-        against: What the user names.
-        points: Those that are reference points, not federated: taken only if nothing else is there.
+        labels: The labels of the rows.
+        against: The label that the user names, if any.
+        points: Labels of rows that are not federated, which are taken only as a last resort.
 
     Raises:
         FedltError: If there is no such row.
@@ -79,12 +79,12 @@ def pick_reference(
 def verdicts(tables: Mapping[str, Results], which: str, against: str) -> list[Verdict]:
     """Return a verdict for each row and view that can be compared with the reference.
 
-    A reference point that is not federated, such as pooled training, gets none.
+    A reference point that is not federated, such as pooled training, gets no verdict.
 
     Args:
-        tables: Of one command by setting; their runs are comparable.
+        tables: The comparable tables of one command, by setting.
         which: ``final``, ``last_k`` or ``selected``.
-        against: The row that the others are compared with.
+        against: The label of the reference row.
     """
     pairs = [
         (setting, label, view, metric)
@@ -122,7 +122,7 @@ def verdicts(tables: Mapping[str, Results], which: str, against: str) -> list[Ve
 
 
 def describe(found: Sequence[Verdict]) -> list[str]:
-    """Return the verdicts in words: what was tested, then a line a comparison."""
+    """Return the verdicts in words: the tested metric, then one line per comparison."""
     if not found:
         return []
     tested = sum(one.p is not None for one in found)
