@@ -49,7 +49,7 @@ class FedLoGe(Strategy):
     profile: Literal["paper", "reference"] = "paper"
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Return a reason where features are normed: a small classifier would cap the logits."""
+        """Return why a plugin is refused: on normed features a small classifier caps logits."""
         if plugin.traits.normed_features and self.etf_scale is None:
             return "its features have norm sqrt(D) already; set strategy.etf_scale, such as 16"
         return super().refuses(plugin)

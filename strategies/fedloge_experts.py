@@ -46,7 +46,7 @@ class FedLoGeExperts(FedLoGe):
     mapping: Literal["aux_experts", "streams"] = "aux_experts"  # which parts are the experts
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Return None for plugins with experts under ``profile: paper``; else as FedLoGe does."""
+        """Return why a plugin is refused: experts under ``profile: reference``, or as FedLoGe."""
         if not plugin.traits.experts:
             return super().refuses(plugin)
         known = "profile: reference knows no experts; take profile: paper"
