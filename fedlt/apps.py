@@ -3,9 +3,9 @@
     server_app, client_app = make_apps(load_config("experiment.yaml"))
     run_simulation(server_app, client_app, num_supernodes=20)
 
-In a deployment the server and every node make both from the same file: nodes need the data set and
-draw the same partition; a node's ``partition-id`` says which client it is. Where a run is stored,
-resumed or refused follows the same rules as under ``fedlt run``; the file's ``engine`` is not used.
+In a deployment the server and every node make both apps from the same file: nodes need the data set
+and draw the same partition; a node's ``partition-id`` is its client id. Runs are stored, resumed or
+refused by the rules of ``fedlt run``; the file's ``engine`` is not used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def make_apps(config: Config) -> tuple[ServerApp, ClientApp]:
     """Return the server app and the client app of one run.
 
-    Both can be pickled; data are loaded where an app runs, once a process.
+    Both apps can be pickled; data are loaded where an app runs, once per process.
 
     Args:
         config: The run; its ``seeds`` must be None.
@@ -61,7 +61,7 @@ def _prepare(config: Config) -> Parties:
 
 @functools.cache
 def _host(text: str) -> Host:
-    """Return this process's host for a configuration in JSON."""
+    """Return this process's host (worker and scorer) for a configuration in JSON."""
     parties = _prepare(Config.model_validate_json(text))
     return Host(parties.shares, parties.observer)
 

@@ -47,12 +47,12 @@ Trainer = Callable[["Client", Phase], dict[str, float]]  # the loop behind Clien
 def batches_with_rows(
     client: Client, epoch: int, data: ClientData
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield an epoch of batches as :meth:`ClientPlugin.batches` makes them, of any images.
+    """Yield an epoch of batches like :meth:`ClientPlugin.batches`, of any images.
 
     Args:
-        client: Its settings and keys are used, not its data.
-        epoch: Of the task.
-        data: The images; ``indices`` may name one several times, or not at all.
+        client: The client, for its settings and random keys; its data are not used.
+        epoch: The epoch of the task.
+        data: The images; ``indices`` may repeat or leave out images.
 
     Yields:
         Images (B, Ch, H, W), and their positions (B,) in ``data.images``.
@@ -70,7 +70,7 @@ def batches_with_rows(
 
 @dataclass
 class Client:
-    """Everything one client task may read, and the scratch model that it may write."""
+    """Client in a task: everything the task may read, and the scratch model to write."""
 
     cid: int
     round: int  # the global round, from 1: the only clock
@@ -85,10 +85,10 @@ class Client:
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     trainer: Trainer  # the loop behind train, which an engine may replace
     epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
-    steps_done: int = 0  # likewise; a loop of a method's own adds the steps that it takes
-    work: tuple[int, int] | None = None  # steps done of the whole task's; None: all of them
+    steps_done: int = 0  # likewise; a method with a loop of its own adds its steps
+    work: tuple[int, int] | None = None  # steps done of the whole task's; None: all steps
     asked: tuple[int, int] = (1, 1)  # clients that a round asks, and clients in the population
-    material: Mapping[str, Tensor] = field(default_factory=dict)  # what the plugin's prepare made
+    material: Mapping[str, Tensor] = field(default_factory=dict)  # result of the plugin's prepare
 
     def train(
         self,
@@ -103,29 +103,29 @@ class Client:
         network: str | None = None,
         optimizer: Literal["sgd", "adamw"] | None = None,
     ) -> dict[str, float]:
-        """Descend ``objective`` over this client's data.
+        """Return the training metrics after minimising ``objective`` on this client's data.
 
-        A backbone none of whose parameters is trained runs in evaluation mode: its BatchNorm
-        statistics stay as they are.
+        A backbone without trained parameters runs in evaluation mode, so its BatchNorm statistics
+        stay unchanged.
 
         Args:
             objective: The mean loss of a batch.
             epochs: Passes over the data; the file's ``local.epochs`` by default.
-            only: Names of the parameters to train, ``heads``, or ``body`` (all others); None: all.
+            only: Names of the parameters to train, ``heads``, or ``body`` (no heads); None: all.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
-            ascent: Take the gradient this far uphill and apply it here: SAM's rho; 0 for plain SGD,
-                the file's ``local.sam_rho`` by default.
-            batches: Train on these instead of epochs of the plugin's batches.
-            network: Train this network of the plugin's own instead of the model.
-            optimizer: The file's ``local.optimizer`` by default.
+            ascent: Rho of SAM, the distance uphill at which the gradient is taken; 0: plain steps;
+                ``local.sam_rho`` by default.
+            batches: Batches to train on instead of epochs of the plugin's batches.
+            network: Name of a network of the plugin to train instead of the model.
+            optimizer: The optimiser; ``local.optimizer`` by default.
 
         Returns:
             Sums over examples: ``loss``, ``examples``; and ``steps``. A task of several phases
             joins them with :func:`add_metrics`.
 
         Raises:
-            ValueError: If ``only`` names what is no parameter, or the loss is no scalar with a
+            ValueError: If ``only`` has a name of no parameter, or the loss is no scalar with a
                 gradient.
         """
         parameters = dict(self.model.named_parameters())
@@ -155,11 +155,11 @@ class Client:
         return metrics
 
     def planned_steps(self, epochs: int) -> int:
-        """Return the steps of some epochs of plain batches: a schedule's second argument."""
+        """Return the steps in ``epochs`` of plain batches: a schedule's second argument."""
         return epochs * len(batch_slices(self.data.num_examples, self.local.batch_size))
 
     def steps_in(self, epochs: int) -> int | None:
-        """Return the steps of some epochs that ``work`` leaves, at least one; None: all of them."""
+        """Return the steps a straggler takes in ``epochs`` passes (at least 1); None: no limit."""
         if self.work is None:
             return None
         done, whole = self.work
@@ -171,29 +171,29 @@ class Client:
         return head_lr if name.startswith("heads.") else self.local.lr
 
     def batches(self, epochs: int | None = None) -> Iterator[Batch]:
-        """Yield the plugin's batches of the next epochs; a client that is cut short gets fewer."""
+        """Yield the plugin's batches of the next epochs; a straggler gets fewer batches."""
         number = self.local.epochs if epochs is None else epochs
         start, self.epochs_done = self.epochs_done, self.epochs_done + number
         every = chain.from_iterable(self.epoch_batches(start + e) for e in range(number))
         return islice(every, self.steps_in(number))
 
     def epoch_batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield an epoch of the plugin's batches, as its loss wants to see them."""
+        """Yield an epoch of the plugin's batches, as views for the plugin's loss."""
         generator = torch_generator(self.seed, "views", self.round, self.cid, epoch)
         return self.plugin.views(self, self.plugin.batches(self, epoch), generator)
 
     def snapshot(self, prefix: str = "") -> Tensors:
-        """Return a copy of everything in the model that is not fixed, by name after ``prefix``."""
+        """Return a copy of all model tensors that are not fixed, by name after ``prefix``."""
         fixed = set(self.model.names("fixed"))
         state = self.model.state().items()
         return {f"{prefix}{name}": value.clone() for name, value in state if name not in fixed}
 
     def frozen_features(self, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Return the features (B, S, D) that another model of this architecture gives.
+        """Return the features (B, S, D) of another model of this architecture.
 
         Args:
-            tensors: Its parameters and buffers by the model's names, such as ``client.broadcast``;
-                of what they lack, this model's own are used.
+            tensors: Parameters and buffers of the other model by name, such as
+                ``client.broadcast``; missing tensors are taken from this model.
             images: (B, Ch, H, W).
 
         Returns:
@@ -204,7 +204,7 @@ class Client:
     def frozen_logits(
         self, tensors: Mapping[str, Tensor], images: Tensor, *, head: str = "head"
     ) -> Tensor:
-        """Return the logits (B, S, C) of another model's head: see :meth:`frozen_features`."""
+        """Return the logits (B, S, C) of another model's head, see :meth:`frozen_features`."""
         features = self.frozen_features(tensors, images)
         with torch.no_grad():
             own = under(f"heads.{head}.", tensors)
@@ -212,13 +212,13 @@ class Client:
             return logits
 
     def frozen_network(self, name: str, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Return what a network of the plugin's own gives, without a gradient, evaluating.
+        """Return the output of a network of the plugin, in evaluation mode without a gradient.
 
-        ``batches`` may call it: with ``{**client.broadcast, **client.personal}`` it is the network
-        as it was received.
+        ``batches`` may call this method: ``{**client.broadcast, **client.personal}`` gives the
+        network as received.
 
         Args:
-            name: The network's.
+            name: The network's name.
             tensors: As in :meth:`frozen_features`.
             images: (B, Ch, H, W).
         """
@@ -228,18 +228,18 @@ class Client:
         return output
 
     def keep_start(self) -> None:
-        """Keep the personal part of the model as it is now, before training: see :meth:`start`."""
+        """Store the model's personal part before training, for :meth:`start`."""
         state = self.model.state()
         self.tensors |= {f"start.{n}": state[n].clone() for n in self.model.names("personal")}
 
     def start(self) -> Tensors:
-        """Return the model as received, with the personal part that :meth:`keep_start` kept."""
+        """Return the model as received, with the personal part stored by :meth:`keep_start`."""
         return {**self.broadcast, **under("start.", self.tensors)}
 
     def inner_product(self, direction: Mapping[str, Tensor]) -> Tensor:
         """Return <w, direction> over the trainable parameters that ``direction`` names.
 
-        Added to a loss it adds ``direction`` to the gradient.
+        As a term of a loss, the product adds ``direction`` to the gradient.
         """
         return torch.stack([(w * direction[n]).sum() for n, w in self._named_in(direction)]).sum()
 
@@ -263,22 +263,22 @@ class Client:
         shared: Mapping[str, Tensor] | None = None,
         is_step: bool = False,
     ) -> Update:
-        """Return this client's answer from the scratch model as it stands.
+        """Return this client's update from the current scratch model.
 
         The tensors are live: the engine copies or reduces them before the next task.
 
         Args:
-            metrics: What :meth:`train` returned, or sums of one's own. ``personal_steps`` says how
-                many of the ``steps`` made the personal part, if not all.
+            metrics: The result of :meth:`train`, or other sums. ``personal_steps`` is the number
+                of ``steps`` that trained the personal part, if not all.
             extras: Further tensors to be summed over the cohort.
             personal: Further tensors that this client keeps, besides the model's personal part.
             plain: Further tensors to be summed over the cohort without the weight.
             weight: The weight in the sums, 1 for plain means; the number of examples by default. A
                 client without images has the weight 0, whatever is given.
-            shared: What to answer instead of the model's shared tensors, by their names: a
-                :meth:`snapshot` from before another phase, or steps. Others are not read.
-            is_step: The shared parameters are answered as steps from the broadcast: ``aggregate``
-                adds them to its state. Faults and diagnostics measure them from zero.
+            shared: Tensors to send instead of the model's shared tensors, by name: a
+                :meth:`snapshot` from before another phase, or steps. Other names are ignored.
+            is_step: True if shared parameters are sent as steps from the broadcast: ``aggregate``
+                adds the steps to its state. Faults and diagnostics measure steps from zero.
 
         Raises:
             ValueError: If a weight is given that is not above 0.
@@ -303,7 +303,7 @@ class Client:
 
 @dataclass(frozen=True)
 class PluginTraits:
-    """What the rest of a run must know about a client plugin: ``traits`` of its class."""
+    """Traits of a client plugin that the rest of a run must know: ``traits`` of its class."""
 
     needs_global_prior: bool = False  # ``prior.source: own`` is refused
     cosine_heads: bool = False  # ``build`` makes every head a cosine head, without a bias
@@ -321,41 +321,41 @@ class PluginTraits:
 class ClientPlugin(Checked):
     """A local-training method. The defaults are plain cross-entropy on plain batches.
 
-    One that overrides ``batches`` is a data plugin, one that overrides ``build``, ``views``,
-    ``loss`` or ``predict`` a loss plugin; a file may name one of each (fedlt.methods.composition).
+    A data plugin overrides ``batches``; a loss plugin overrides ``build``, ``views``, ``loss`` or
+    ``predict``. A file may name one plugin of each kind (fedlt.methods.composition).
     """
 
     traits: ClassVar[PluginTraits] = PluginTraits()
-    reference: ClassVar[str] = ""  # why this reference point is not federated; empty: it is
+    reference: ClassVar[str] = ""  # privileged information of an oracle; empty: federated
 
     @property
     def parts(self) -> tuple[ClientPlugin, ...]:
-        """The plugins that this one is made of."""
+        """Plugins that this plugin is composed of."""
         return (self,)
 
     def prepare(self, preparation: Preparation) -> Mapping[str, NDArray[np.generic]]:
-        """Return what is made once for all clients, before a run: ``client.material``.
+        """Return arrays made once for all clients before a run, read as ``client.material``.
 
         Args:
             preparation: The federation before its first round.
 
         Raises:
-            FedltError: If it cannot be had.
+            FedltError: If the arrays cannot be made.
         """
         return {}
 
     def note(self, config: Config) -> str:
-        """Return a line that is shown when a run starts; empty: none."""
+        """Return a line to show when a run starts; empty for no line."""
         return ""
 
     def build(self, model: Model) -> None:
         """Add experts, tokens or other streams to ``model``, before the strategy's ``build``.
 
-        Another network that the method needs, such as a teacher, comes by ``model.add_network``.
+        A further network, such as a teacher, is added by ``model.add_network``.
         """
 
     def train_networks(self, client: Client) -> dict[str, float]:
-        """Train what ``build`` added by ``add_network``, before the strategy's ``local_update``.
+        """Train networks added by ``build``, before the strategy's ``local_update``.
 
         Returns:
             Further metrics, each a mean over the client's images; every client has the same names.
@@ -373,13 +373,13 @@ class ClientPlugin(Checked):
     def views(
         self, client: Client, batches: Iterator[Batch], generator: torch.Generator
     ) -> Iterator[Batch]:
-        """Yield what the loss sees of each batch: further views, see :meth:`Batch.viewed`.
+        """Yield the views of each batch for the loss, see :meth:`Batch.viewed`.
 
         Args:
             client: The client.
-            batches: One epoch's, from ``batches``, in order; not changed. They are taken one at a
-                time: a curriculum may read the model between two.
-            generator: Keyed by (seed, round, cid, epoch), for every draw.
+            batches: The batches of one epoch from ``batches``, in order; not changed. Batches are
+                taken one at a time, since a curriculum may read the model in between.
+            generator: Generator for every draw, keyed by (seed, round, cid, epoch).
         """
         return batches
 
@@ -390,11 +390,11 @@ class ClientPlugin(Checked):
     def label_weights(self, client: Client) -> Tensor | None:
         """Return the weights w (C,) of a ``per_image`` loss that is divided by their sum.
 
-        Such a loss is ``sum_i w[y_i] l_i / sum_i w[y_i]``; None: it is a plain mean over images. A
-        data plugin that weighs or mixes images needs to know which.
+        Such a loss is ``sum_i w[y_i] l_i / sum_i w[y_i]``; None: the loss is a plain mean over
+        images. A data plugin that weighs or mixes images needs these weights.
         """
         return None
 
     def predict(self, logits: Tensor) -> Tensor:
-        """Fuse the streams: (B, S, C) -> (B, C). The default is their mean."""
+        """Return fused logits (B, C) of the streams' logits (B, S, C): by default their mean."""
         return logits.mean(dim=1)

@@ -5,22 +5,22 @@
 A round, in the order of `Simulation._train` and `Simulation._finish`:
 
     cohort  = server.cohort(round, engine)            # clients sampled by (seed, round)
-    plan    = server.plan(round, cohort)              # which of them answer; faults
-    tasks   = server.tasks(round, plan)               # a message a client: broadcast and settings
-    replies = engine.train(tasks)                     # serial, Ray or stacked; parts are summed
+    plan    = server.plan(round, cohort)              # clients that will answer; faults
+    tasks   = server.tasks(round, plan)               # one message per client: broadcast, settings
+    replies = engine.train(tasks)                     # serial, Ray or stacked; summed in parts
         # on a worker, per client:
         #   load broadcast + personal state into one scratch model
         #   plugin.batches, .views -> strategy.objective -> SGD step, local.epochs times
         #   Update: weighted sums, metrics; personal state apart
     outcome = server.aggregate(round, plan, replies)  # the sum, and the strategy's step
-    server.adopt(outcome)                             # these three together, or none of them:
+    server.adopt(outcome)                             # all three lines take effect, or none:
     engine.commit(outcome.used)                       #   personal states of the clients in the sum
-    ledger.note(outcome)                              #   the books; the round is finished now
+    ledger.note(outcome)                              #   the record; the round is finished now
     evaluate and diagnose; a line in rounds.jsonl     # both views, from integer counts
     checkpoint
 
-Whatever stops a run (Ctrl-C, an error in an evaluation) leaves a checkpoint of its last finished
-round; --resume begins with what of that round was still due.
+A run that stops (Ctrl-C, an error in an evaluation) leaves a checkpoint of its last finished round;
+--resume begins with the evaluation of that round, if still due.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ def run(
 ) -> dict[str, Any]:
     """Run one configuration (one seed) and return the content of its ``result.json``.
 
-    Nothing is written before everything that can be wrong with the configuration was tried.
+    Nothing is written before the configuration and the method were tried.
 
     Args:
         config: The run; its ``seeds`` must be None.
         resume: Go on from the newest checkpoint of an unfinished run.
         overwrite: Start again where a run exists.
         progress: Is told about rounds; silent by default.
-        estimate: Whether to tell before the first round how long the run takes.
+        estimate: True to estimate the time of the run before the first round.
 
     Raises:
         FedltError: If the configuration cannot be run.
@@ -116,7 +116,7 @@ def _carry_out(
     overwrite: bool,
     estimate: bool,
 ) -> dict[str, Any]:
-    """Start a run or go on with it, and return its result; see :func:`run`."""
+    """Return the result of a run, started or resumed; see :func:`run`."""
     check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
     wait = engine_class(name).prepare(config.engine)
@@ -155,28 +155,28 @@ def _carry_out(
 
 @dataclass
 class Simulation:
-    """One run: the loop, and what it drives."""
+    """Simulation of one run: the loop over rounds, with server, scoring and record."""
 
     server: ServerHalf
     parties: Parties
     directory: RunDirectory
     progress: Progress
-    generic: GenericModel = "shared"  # what the generic model is made of
+    generic: GenericModel = "shared"  # kind of generic model
 
     def __post_init__(self) -> None:
-        """Make the evaluator and the books."""
+        """Make the evaluator and the ledger."""
         self.config: Config = self.parties.view.config
         self.evaluator = Evaluator(self.parties.observer, self.server.model, self.generic)
         self.diagnosis = Diagnosis(self.parties.shares, self.evaluator)
         self.trackers = Trackers(self.directory.path / "trackers", self.config)
         self.ledger = Ledger(np.zeros(self.parties.view.num_clients, dtype=np.int64))
         self.stops = Stops()
-        self._is_whole = True  # models, personal states and books are of the same round
-        self._saved: tuple[int, bool] | None = None  # the last checkpoint: round, and no more due
-        self._clock = time.perf_counter()  # up to which the seconds are counted
+        self._is_whole = True  # models, personal states and ledger are of the same round
+        self._saved: tuple[int, bool] | None = None  # last checkpoint: round, no more due
+        self._clock = time.perf_counter()  # time up to which seconds are counted
 
     def main(self, grid: Grid, context: Context) -> None:
-        """Run the rounds that are left on any Flower grid: this is the loop."""
+        """Run the remaining rounds on any Flower grid: the loop over rounds."""
         engine, rounds = as_engine(grid, self.parties), self.config.rounds
         self.progress.start(rounds, self.server.state.round)
         self.trackers.start(self.directory.rounds())
@@ -189,7 +189,7 @@ class Simulation:
                     self._train(engine, round_)
                     self._finish(engine)
             except (Exception, KeyboardInterrupt, SystemExit):
-                if self._is_whole:  # else the last checkpoint is what is left
+                if self._is_whole:  # else the last checkpoint stays
                     self.save(engine)
                 raise
             finally:
@@ -201,9 +201,9 @@ class Simulation:
         self.directory.write_result(result, self.ledger.evaluations)
 
     def _train(self, engine: Engine, round_: int) -> None:
-        """Train a round and enter it in the books; its evaluation is due then.
+        """Train a round and enter the outcome in the ledger; the evaluation is due then.
 
-        Where the server's step fails, nothing has changed.
+        If the server's step fails, nothing has changed.
         """
         server = self.server
         plan = server.plan(round_, server.cohort(round_, engine))
@@ -220,7 +220,7 @@ class Simulation:
             self.progress.note(line)
 
     def _finish(self, engine: Engine) -> None:
-        """Evaluate and diagnose the last round, write its line, and save it if it is its turn."""
+        """Evaluate and diagnose the last round, write its line, and save a checkpoint if due."""
         row: dict[str, Any] = {}
         round_ = self.server.state.round
         generic, personal = self.evaluator.is_due(round_)
@@ -247,7 +247,7 @@ class Simulation:
         self._clock = now
 
     def standing(self, engine: Engine, round_: int) -> Standing:
-        """Return the models after a round, as they are scored."""
+        """Return the models after a round, for scoring."""
         personal = engine.states()
         steps = self.ledger.steps if personal else np.zeros_like(self.ledger.steps)
         state = self.server.state
@@ -262,7 +262,7 @@ class Simulation:
         )
 
     def _evaluate(self, engine: Engine, round_: int, *, personal: bool) -> dict[str, Any]:
-        """Score the models after a round and return what its line says."""
+        """Return the entries of a round's line, after scoring the models."""
         values, evaluation = self.evaluator.evaluate(
             self.standing(engine, round_),
             engine.run_scores,
@@ -276,7 +276,7 @@ class Simulation:
         return values | self.ledger.metrics(late if self.config.faults.is_set else None)
 
     def save(self, engine: Engine) -> None:
-        """Write a checkpoint of the last round, which may still have to be evaluated."""
+        """Write a checkpoint of the last round, which may still await its evaluation."""
         now = (self.server.state.round, self.ledger.due is None)
         if now != self._saved:
             with self.stops.held():
@@ -284,7 +284,7 @@ class Simulation:
                 self._saved = now
 
     def restore(self, engine: Engine) -> None:
-        """Go back to the newest checkpoint; the start of the run where there is none."""
+        """Restore the newest checkpoint; without a checkpoint, the start of the run."""
         self.directory.check_partition(self.parties.observer.data.partition)
         checkpoint = load_run(self.directory)
         if checkpoint is not None:
@@ -292,7 +292,7 @@ class Simulation:
         cut_rounds(self.directory.path / ROUNDS, self.ledger.rounds_length)
 
     def take(self, checkpoint: Checkpoint, engine: Engine) -> None:
-        """Go back to a checkpoint of this run; nothing is written."""
+        """Restore a checkpoint of this run; nothing is written."""
         server, self.ledger, states = unpack(checkpoint, self.parties.view.num_clients)
         self.server.restore(server)
         engine.states().restore(states, round=checkpoint.round)

@@ -6,10 +6,9 @@
     engine   total = sum over the cohort of weight * sums    (fixed order: same bits everywhere)
     server   state = aggregate(state, total)
 
-A strategy keeps nothing between calls: what the server remembers is in :class:`ServerState`, what a
-client remembers is its ``personal`` tensors. The base class is complete: subclass it and override
-what differs. As it stands it is federated averaging (McMahan et al., AISTATS 2017,
-arXiv:1602.05629).
+A strategy keeps no state between calls: the server's memory is :class:`ServerState`, a client's
+memory is its ``personal`` tensors. The base class is complete, and is federated averaging (McMahan
+et al., AISTATS 2017, arXiv:1602.05629). A method is a subclass that overrides some verbs.
 """
 
 from __future__ import annotations
@@ -42,16 +41,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StrategyTraits:
-    """What the rest of a run must know about a strategy: ``traits`` of its class."""
+    """Traits of a strategy that the rest of a run must know: ``traits`` of its class."""
 
     reduces: bool = True  # False: ``aggregate`` gets the ordered single updates instead of sums
     needs_linear_heads: bool = False  # the strategy reads the norms or biases of its heads
-    takes_stream_heads: bool = False  # ... also where every stream has a head of its own
-    needs_sgd: bool = False  # the strategy reads gradients off the way that SGD went
-    with_experts: str = ""  # name of the strategy that does the same for clients with experts
+    takes_stream_heads: bool = False  # ... also if every stream has a head of its own
+    needs_sgd: bool = False  # the strategy computes gradients from the steps of SGD
+    with_experts: str = ""  # name of the same method for clients with experts
     reads_labels: bool = False  # a loss of the strategy's own needs one label for each image
     own_model: str = ""  # prefix of a whole model in a client's personal tensors; empty: none
-    reference: str = ""  # why this reference point is not federated; empty: it is
+    reference: str = ""  # privileged information of an oracle; empty: federated
     pools: bool = False  # a round is one task, on the images of all clients
 
 
@@ -63,11 +62,11 @@ class Strategy(Checked):
 
     @property
     def adapt_epochs(self) -> int:
-        """Passes over a client's data that :meth:`adapt` takes; 0: it is not called."""
+        """Epochs of :meth:`adapt` over a client's data; 0: :meth:`adapt` is not called."""
         return 0
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Return why this strategy cannot run with ``plugin``; None where it can."""
+        """Return why this strategy cannot run with ``plugin``; None if it can."""
         own, other = self.traits, plugin.traits
         if own.needs_linear_heads and other.cosine_heads:
             take = f"; take {own.with_experts}" if own.with_experts and other.experts else ""
@@ -79,7 +78,7 @@ class Strategy(Checked):
         return None
 
     def note(self, plugin: ClientPlugin) -> str:
-        """Return a line that is shown when a run with ``plugin`` starts; empty: none."""
+        """Return a line to show when a run with ``plugin`` starts; empty for no line."""
         return ""
 
     def build(self, model: Model) -> None:
@@ -104,7 +103,7 @@ class Strategy(Checked):
         return {name: state[name].clone() for name in client.model.names("personal")}
 
     def local_update(self, client: Client) -> Update:
-        """Do one client's whole task of a round (client)."""
+        """Return the update of one client's whole task of a round (client)."""
         return client.update(client.train(self.objective))
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
@@ -119,8 +118,8 @@ class Strategy(Checked):
         """Return the generic model's heads by name; the first is the primary head.
 
         Where the model has personal tensors, ``model`` holds their mean over the participants,
-        weighted by examples: for evaluation only. A generic model that depends on them is marked
-        as an average in every result. A method without a generic model returns no head.
+        weighted by examples: for evaluation only. A generic model that depends on personal tensors
+        is marked as an average in every result. A method without a generic model returns no head.
         """
         return dict(model.heads.items())
 
@@ -136,9 +135,9 @@ class Strategy(Checked):
     def personal_weights(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> Tensors:
-        """Return the model tensors in which this client's model differs from the broadcast one.
+        """Return the model tensors in which this client's model differs from the broadcast.
 
-        Where none lies in the backbone, all clients are scored from one pass of the backbone.
+        If no such tensor lies in the backbone, one pass of the backbone scores all clients.
         The default is the model's personal part, or the whole model of ``traits.own_model``.
         """
         if self.traits.own_model:
@@ -146,16 +145,16 @@ class Strategy(Checked):
         return {name: personal[name] for name in model.names("personal")}
 
     def adapt(self, client: Client) -> Tensors:
-        """Make a client's personal model just before it is scored, if ``adapt_epochs`` says so.
+        """Return the personal state to score with, fine-tuned just before scoring.
 
-        Trains ``client.model``, which holds the new broadcast and :meth:`personal_weights`, and
-        returns the personal state to score with. Nothing of it is kept. A client that never took
-        part is tuned, too: from :meth:`init_personal`, with the model as the generic one has it.
+        Called if ``adapt_epochs`` is above 0. Trains ``client.model``, which holds the new
+        broadcast and :meth:`personal_weights`. The result is not kept after scoring. A client that
+        never took part is tuned, too, from :meth:`init_personal` and the generic model.
         """
         raise NotImplementedError(f"{type(self).__name__} has adapt_epochs and no adapt")
 
     def refresh(self, client: Client, *, scope: str, epochs: int) -> Tensors:
-        """Train the personal model in ``client.model`` just before it is scored.
+        """Return the personal state to score with, after training just before scoring.
 
         Args:
             client: The client; its model holds the new broadcast and :meth:`personal_weights`.

@@ -1,4 +1,4 @@
-"""The command line: one verb per file; heavy imports happen inside the verbs.
+"""Command line: one verb per file; heavy imports happen inside the verbs.
 
     fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
@@ -7,7 +7,7 @@
     fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
 
-A mistake of the user's is one line on standard error and exit code 2.
+A user's mistake is one line on standard error and exit code 2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-# Nothing leaves the machine unasked, and offline machines do not wait. Before any flwr or ray.
+# No data leave the machine unasked, and offline machines do not wait. Set before flwr and ray.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -88,7 +88,7 @@ def _fail(message: str, code: int = 2) -> int:
 
 
 def _fail_unforeseen(error: BaseException) -> int:
-    """Say in one line what no command has foreseen, and keep the traceback in a file."""
+    """Return the exit code of an unforeseen error: print one line, keep the traceback in a file."""
     line = f"fedlt itself fails: {described(error)}"
     with suppress(OSError):
         handle, name = tempfile.mkstemp(prefix="fedlt-error-", suffix=".txt")
@@ -99,7 +99,7 @@ def _fail_unforeseen(error: BaseException) -> int:
 
 
 def _once(message: str) -> str:
-    """Return a message without what it says twice: typer and newer clicks add the same hint."""
+    """Return a message without a doubled hint: typer and newer clicks add the same hint."""
     first, mark, hint = message.partition(" Did you mean")
     return f"{first}{mark}{hint.partition(' Did you mean')[0]}"
 
@@ -108,12 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: Instead of ``sys.argv[1:]``.
+        arguments: The arguments; ``sys.argv[1:]`` by default.
 
     Returns:
-        0; 2 after a mistake of the user's and 1 after a run that could not go on (one line on
-        standard error each), 1 as well after a fault of fedlt's own, whose traceback goes to a
-        file; 130 after Ctrl-C or SIGTERM.
+        0; 2 after a user's mistake and 1 after a run that could not go on (one line on standard
+        error each); 1 after a fault of fedlt itself, with a traceback in a file; 130 after
+        Ctrl-C or SIGTERM.
     """
     given = sys.argv[1:] if arguments is None else [*arguments]  # `list` is a verb here
     added = add_import_paths([str(Path.cwd())])  # module:Class may lie in the working directory
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         typer.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of the output has exited
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the interpreter flushes it at its end)
         return 1
     except SystemExit as error:

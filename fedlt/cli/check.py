@@ -1,4 +1,4 @@
-"""``fedlt check``: does a strategy or client plugin keep its contract?"""
+"""``fedlt check``: check the contract of a strategy or client plugin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Check that a strategy or client plugin keeps its contract.
 
-    It is trained for seconds. A check that fails says what to change, and where.
+    The method is trained for seconds. A check that fails says what to change, and where.
     """
     from rich.console import Console
 

@@ -58,7 +58,7 @@ def compare(
 ) -> None:
     """Run every row of a comparison with every seed, print the table and the verdicts.
 
-    Finished runs are read, interrupted ones go on: the same command continues.
+    Finished runs are read, interrupted runs are resumed: repeat the command to continue.
     """
     from fedlt.comparing.comparison import read_comparison
     from fedlt.comparing.grid import make_settings
@@ -81,7 +81,7 @@ def _seeds(given: str | None, overrides: Sequence[str]) -> list[str]:
     """Return ``--seeds`` as an override.
 
     Raises:
-        FedltError: If there is none in it, or the overrides name other seeds.
+        FedltError: If ``--seeds`` holds no seed, or the overrides name other seeds.
     """
     from fedlt.errors import FedltError
 
@@ -147,7 +147,7 @@ def _write_reports(
 
 
 def planned_runs(comparison: Comparison, grid: Sequence[Setting]) -> list[PlannedRun]:
-    """Return the runs of every row in every setting: settings outside, then rows, then seeds."""
+    """Return the runs of every row in every setting, ordered by setting, row, seed."""
     from fedlt.comparing.schedule import PlannedRun
 
     runs = []
@@ -191,7 +191,7 @@ def raise_failed(outcomes: Sequence[Outcome]) -> None:
     """Raise if a run failed.
 
     Raises:
-        RunError: It names them all.
+        RunError: If runs failed; the error names all of them.
     """
     from fedlt.errors import RunError
 
@@ -206,7 +206,7 @@ def _finished(
     places: Sequence[tuple[Setting, Row]],
     outcomes: Sequence[Outcome],
 ) -> dict[str, Results]:
-    """Return each setting's table: the rows all of whose runs are finished.
+    """Return the table of each setting, with the rows whose runs are all finished.
 
     Raises:
         FedltError: If rows of a table differ in more than the method.
@@ -239,13 +239,13 @@ def show(
     """Print tables, footnotes and verdicts, and write them to a folder.
 
     Args:
-        console: Where to print.
-        name: Of the comparison.
+        console: The console to print on.
+        name: The name of the comparison.
         tables: Setting -> its finished rows; "" without a grid.
         which: A moment, or ``all``.
         against: The reference row.
-        folder: Gets ``<which>.md``, ``.tex`` and ``.csv``, and ``<which>_streams.csv`` where models
-            have streams; None writes nothing.
+        folder: Gets ``<which>.md``, ``.tex`` and ``.csv``, and ``<which>_streams.csv`` if models
+            have streams; None writes no files.
     """
     from fedlt.comparing import exports
     from fedlt.comparing.stream_tables import streams_csv
@@ -280,7 +280,7 @@ def show(
 
 
 def teller(console: Console) -> Callable[[str], None]:
-    """Return a function that prints a line as it is."""
+    """Return a function that prints a line without markup."""
 
     def tell(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -292,7 +292,7 @@ def write(path: Path, text: str, console: Console) -> None:
     """Write a file and print its path.
 
     Raises:
-        FedltError: If it cannot be written.
+        FedltError: If the file cannot be written.
     """
     from fedlt.errors import writing
 
@@ -306,7 +306,7 @@ def split(text: str | None, option: str) -> Sequence[str]:
     """Return the words of a list with commas; [] for an option that was not given.
 
     Raises:
-        FedltError: If the list of ``option`` has none.
+        FedltError: If the list of ``option`` is empty.
     """
     from fedlt.errors import FedltError
 
@@ -337,7 +337,7 @@ def _check_selected(which: str, selected: int | None) -> None:
 
 @contextmanager
 def resumable(verb: str, file: Path) -> Iterator[None]:
-    """Say after Ctrl-C or SIGTERM that the same command goes on."""
+    """Print after Ctrl-C or SIGTERM that the same command continues."""
     try:
         with stopped_by_terminate():
             yield

@@ -1,4 +1,4 @@
-"""Places to write to, looked at before anything is computed for them."""
+"""Checks of output paths, before any computation."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fedlt.errors import FedltError, shortened
 
 
 def check_place(path: Path | None, option: str, *, is_folder: bool = False) -> None:
-    """Raise unless a file, or files in a folder, can be written there.
+    """Raise unless a file at ``path``, or files in a folder, can be written.
 
     Args:
-        path: What the option says; None: nothing is written.
-        option: Its name.
-        is_folder: Whether ``path`` is a folder; it and those above it may be missing.
+        path: The value of the option; None: no file is written.
+        option: The name of the option.
+        is_folder: True if ``path`` is a folder; missing folders are allowed.
 
     Raises:
-        FedltError: It names the option, the path and the reason.
+        FedltError: If writing is impossible, with the option, the path and the reason.
     """
     from fedlt.config.paths import absolute
 

@@ -1,4 +1,4 @@
-"""``fedlt generate``: the pool of synthetic images that a file's client plugin asks for."""
+"""``fedlt generate``: make the pool of synthetic images that a file's client plugin needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generate(
 ) -> None:
     """Make the synthetic images that a run would make first; trains no classifier.
 
-    They are kept for every run that asks for the same. A stopped generation goes on.
+    The images are kept for later runs with equal settings. A stopped generation is resumed.
     """
     from fedlt.cli.destinations import check_place
     from fedlt.cli.run import stopped_by_terminate
@@ -52,7 +52,7 @@ def generate(
 
 
 def _pools(file: Path, overrides: list[str]) -> list[Pool]:
-    """Return the pool of every seed."""
+    """Return the image pool of every seed."""
     from rich.console import Console
 
     from fedlt.config import load_config

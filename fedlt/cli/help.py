@@ -1,4 +1,4 @@
-"""How the help is written: verbs by task, and an example below each verb's options."""
+"""Help texts: verbs listed by task, and an example below each verb's options."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _EXAMPLES = {verb: line for verbs in TASKS.values() for verb, line in verbs.item
 
 
 class Verbs(TyperGroup):
-    """The verbs, listed by task; no line of theirs is cut off."""
+    """Group of verbs whose help lists them by task, without cutting lines off."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section a task."""
+        """Write one section per task."""
         width = max(map(len, _EXAMPLES))
         for task, verbs in TASKS.items():
             with formatter.section(task):
@@ -57,18 +57,18 @@ def _first_sentence(command: click.Command) -> str:
 
 
 class Verb(TyperCommand):
-    """A command with a rule for code of a user's, and plain help on every typer and click.
+    """Command with a rule for user code, and plain help for every version of typer and click.
 
     Typer escapes brackets for HTML pages, and newer clicks drop the help of typer's arguments.
     """
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (what a verb returns)
-        """Run the verb; what only reads executes no code of a user's, the others say which."""
+        """Run the verb: read-only verbs execute no user code, other verbs announce the code."""
         with execution_rule(rule_of(self.name)):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write arguments and options, each with its help."""
+        """Write arguments and options with their help."""
         hints: dict[str, Any] = get_type_hints(self.callback, include_extras=True)
         lacking: list[Any] = [p for p in self.params if getattr(p, "help", "") is None]
         for parameter in lacking:

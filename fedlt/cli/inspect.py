@@ -1,4 +1,4 @@
-"""``fedlt inspect``: the partition of a file, drawn and counted; trains and writes nothing."""
+"""``fedlt inspect``: draw and count the partition of a file; trains and writes nothing."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def inspect(
         bool, typer.Option("--trust", help="Execute the Python files that FILE names.")
     ] = False,
 ) -> None:
-    """Show which client has which classes; trains nothing.
+    """Show the class counts of each client; trains nothing.
 
-    Code of FILE's is not executed without --trust; code that the command line names is.
+    Python code named in FILE runs only with --trust; code named on the command line runs.
     """
     from fedlt.config import load_config
     from fedlt.config.loading import execution_rule
@@ -94,7 +94,7 @@ def _view(observer: Observer) -> PartitionView:
 
 
 def _shared_bytes(observer: Observer) -> int:
-    """Return the bytes of the model's shared part: what travels each way for one client."""
+    """Return the bytes of the model's shared part, sent each way per client."""
     model = observer.build_model()
     state = model.state()
     return sum(state[n].numel() * state[n].element_size() for n in model.names("shared"))

@@ -1,4 +1,4 @@
-"""``fedlt list``: the names that a file may use."""
+"""``fedlt list``: list the names that a file may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 
 class Listing(StrEnum):
-    """What can be listed."""
+    """Kind of names to list."""
 
     STRATEGIES = "strategies"
     CLIENTS = "clients"

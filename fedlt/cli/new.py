@@ -1,4 +1,4 @@
-"""``fedlt new``: a class of one's own, its test and a file that runs it."""
+"""``fedlt new``: write a new method's class, its test and an experiment file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATTERNS = ("{}.py", "test_{}.py", "{}.yaml")
 
 
 class Made(StrEnum):
-    """What can be made."""
+    """Kind of method to make."""
 
     STRATEGY = "strategy"
     CLIENT = "client"
@@ -47,7 +47,7 @@ def new(
 
 
 def _texts(what: Made, name: str) -> dict[str, str]:
-    """Return the text of every file by its name."""
+    """Return the text of every file by file name."""
     old = f"new_{what.value}"
     _check_name(name, (_TEMPLATES / f"{old}.py").read_text(encoding="utf-8"))
     texts = {}
@@ -66,7 +66,7 @@ def _check_name(name: str, template: str) -> None:
     """Raise unless files and a class may have this name.
 
     Raises:
-        FedltError: If it is no identifier, or hides a module or a name that the file imports.
+        FedltError: If the name is no identifier, or hides a module or an imported name.
     """
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
         raise FedltError(f"NAME: {name!r} is no name of a Python module, such as my_method")
@@ -84,7 +84,7 @@ def _check_name(name: str, template: str) -> None:
 
 
 def _is_installed(name: str) -> bool:
-    """Say whether a module of this name is found outside of the working directory."""
+    """Return True if a module of this name exists outside the working directory."""
     try:
         spec = find_spec(name)
     except (ImportError, ValueError):
@@ -94,10 +94,10 @@ def _is_installed(name: str) -> bool:
 
 
 def _write_all(texts: dict[Path, str]) -> None:
-    """Write every file or none.
+    """Write all files, or no file after an error.
 
     Raises:
-        FedltError: If one is there already, or cannot be written.
+        FedltError: If a file exists already or cannot be written.
     """
     for path in texts:
         if path.exists() or path.is_symlink():
@@ -122,7 +122,7 @@ def _write_all(texts: dict[Path, str]) -> None:
 
 
 def _make_folder(folder: Path, made: list[Path]) -> None:
-    """Make a folder and those above it; put them into ``made``, the deepest first."""
+    """Make a folder and its missing parents; add them to ``made``, the deepest first."""
     if not folder.exists():
         _make_folder(folder.parent, made)
         folder.mkdir()

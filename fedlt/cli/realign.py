@@ -1,4 +1,4 @@
-"""``fedlt realign``: the generic head of a run, changed after training."""
+"""``fedlt realign``: change the generic head of a run after training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedlt.realigning.session import DataPolicy, Plan
     from fedlt.runs.directory import RunDirectory
 
-_ROUNDS = 10  # of a method that learns in rounds
+_ROUNDS = 10  # default for a method that learns in rounds
 Given = Mapping[str, Any]  # constants by name
 
 
@@ -53,7 +53,7 @@ def realign(
 ) -> None:
     """Change the generic linear head of a run's last checkpoint and score it before and after.
 
-    The outcome is written beside the run, in realign/; nothing else there is touched.
+    The outcome is written to the folder realign/ beside the run; the run itself is only read.
     """
     from rich.console import Console
 
@@ -73,7 +73,7 @@ def realign(
     directories = run_directories(run)
     _check_split(directories, sweep)
     outcomes, paths = [], []
-    for one in directories:  # each is on disk before the next begins
+    for one in directories:  # each outcome is on disk before the next run begins
         outcomes.append(session.realign(one, plans, engine=engine))
         for plan, outcome in zip(plans, outcomes[-1], strict=True):
             paths.append(session.outcome_path(one, plan))
@@ -89,7 +89,7 @@ def realign(
 def _plans(
     method: str, given: Given, data: str | None, rounds: int | None, sweep: str | None
 ) -> list[Plan]:
-    """Return one plan, or one a value of the sweep.
+    """Return one plan, or one plan per value of the sweep.
 
     Raises:
         FedltError: If an option is wrong, or does not belong to the method.
@@ -158,7 +158,7 @@ def _parse_sweep(sweep: str, cls: type[Realignment], given: Given) -> tuple[str,
 
 
 def _check_split(directories: Sequence[RunDirectory], sweep: str | None) -> None:
-    """Refuse to choose a constant on the test set."""
+    """Raise if a sweep would choose a constant on the test set."""
     from fedlt.errors import FedltError
 
     if sweep is None:
@@ -178,7 +178,7 @@ def _show(
     outcomes: Sequence[Sequence[Mapping[str, Any]]],
     swept: str,
 ) -> None:
-    """Print both views before and after, and what it cost."""
+    """Print both views before and after the change, and the cost."""
     from fedlt.comparing.terminal import comparison_table
     from fedlt.evaluation.headline import scored_set
     from fedlt.realigning.changes import spelt
@@ -203,9 +203,9 @@ def _show(
 
 
 def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
-    """Return one line: the value with the highest mean of each view, the first of equals.
+    """Return a line with the best value of the sweep for each view, the first of equals.
 
-    The mean is of the view's headline, over the seeds; a view without one is left out.
+    Best is the highest mean over seeds of the view's headline; views without one are left out.
     """
     from fedlt.evaluation.headline import headlines
     from fedlt.realigning.changes import spelt
@@ -223,7 +223,7 @@ def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:
 
 
 def _cost(outcome: Mapping[str, Any], swept: str) -> str:
-    """Return one line: the constants, what the method needed, and which head it has changed."""
+    """Return a line with the constants, the cost of the method, and the changed head."""
     from fedlt.realigning.changes import spelt
 
     constants = {n: value for n, value in outcome["constants"].items() if n != swept}

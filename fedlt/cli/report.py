@@ -1,4 +1,4 @@
-"""``fedlt report``: finished runs as one HTML page and as figures."""
+"""``fedlt report``: write one HTML page and figures about finished runs."""
 
 from __future__ import annotations
 

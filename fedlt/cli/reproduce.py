@@ -1,4 +1,4 @@
-"""``fedlt reproduce``: the figures of a paper or its logs beside ours."""
+"""``fedlt reproduce``: compare the figures of a paper or its logs with new runs."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def reproduce(
     rows: RowsOption = None,
     jobs: Jobs = None,
 ) -> None:
-    """Run a recipe and say of every reference figure whether ours is within its tolerance.
+    """Run a recipe and compare the results with its reference figures, within tolerances.
 
-    Finished runs are read, interrupted ones go on: the same command continues. At another scale
-    than full, and with other values than the recipe's, numbers are shown and not judged.
+    Finished runs are read, interrupted runs are resumed: repeat the command to continue. At another
+    scale than full, and with other values than the recipe's, numbers are shown and not judged.
     """
     from dataclasses import replace
 
@@ -76,7 +76,7 @@ def _check_overrides(given: Sequence[str]) -> None:
 def _is_changed(
     recipe: Recipe, grid: Sequence[RecipeSetting], plain: Sequence[RecipeSetting], seeds: str
 ) -> bool:
-    """Say whether the command line changes what a result depends on."""
+    """Return True if the command line changes a value that a result depends on."""
     from dataclasses import replace
 
     from fedlt.config import config_hash

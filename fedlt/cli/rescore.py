@@ -1,4 +1,4 @@
-"""``fedlt rescore``: the numbers of finished runs cut otherwise, without training."""
+"""``fedlt rescore``: recompute the metrics of finished runs, without training."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def rescore(
         Path | None, typer.Option(help="Write Markdown, LaTeX and CSV into this folder.")
     ] = None,
 ) -> None:
-    """Cut every number of finished runs anew from their saved evaluations, without training.
+    """Recompute all metrics of finished runs from saved evaluations, without training.
 
-    Beside the table: calibration per shot group, and accuracies under long-tailed test priors.
+    Also shows calibration per class group, and accuracies under long-tailed test priors.
     """
     from rich.console import Console
 

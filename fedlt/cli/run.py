@@ -1,4 +1,4 @@
-"""``fedlt run``: one run, or one per seed, from a file."""
+"""``fedlt run``: do one run, or one run per seed, from a file."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(
 
 
 def _going_on(config: Config | None) -> str:
-    """Return where the first run that is not finished goes on."""
+    """Return words for the round where the first unfinished run goes on."""
     from fedlt.runs.directory import RunDirectory
     from fedlt.runs.endings import going_on
 
@@ -73,7 +73,7 @@ def _run(config: Config, *, resume: bool, overwrite: bool) -> None:
 
 @contextmanager
 def stopped_by_terminate() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does."""
+    """Make SIGTERM act like Ctrl-C inside the block."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -82,7 +82,7 @@ def stopped_by_terminate() -> Iterator[None]:
 
 
 def _check(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Find every mistake that can be found before the first of several runs starts."""
+    """Raise for all mistakes that can be found before the first of several runs starts."""
     from fedlt.engines import check_engine
     from fedlt.methods.lookup import resolve_client, resolve_strategy
     from fedlt.runs.directory import RunDirectory

@@ -1,4 +1,4 @@
-"""``fedlt sweep``: a search for hyperparameters, on validation images."""
+"""``fedlt sweep``: search for hyperparameters on validation images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sweep(
 ) -> None:
     """Try the values that a comparison file lists under search, on data.split: tune.
 
-    Finished trials are read, interrupted ones go on: the same command continues.
+    Finished trials are read, interrupted trials are resumed: repeat the command to continue.
     """
     from fedlt.comparing.comparison import read_comparison
 
@@ -70,7 +70,7 @@ def _sweep(comparison: Comparison, trials: int | None, jobs: int | None) -> None
 
 
 def _check_split(overrides: list[str]) -> None:
-    """Raise where another split is asked for."""
+    """Raise if the overrides ask for another split."""
     from fedlt.errors import FedltError
 
     for override in overrides:
@@ -80,7 +80,7 @@ def _check_split(overrides: list[str]) -> None:
 
 
 def _space(given: list[str]) -> dict[str, Choices]:
-    """Return what ``--search`` gives: a list or a range a key."""
+    """Return the choices of ``--search``: a list or a range per key."""
     from fedlt.comparing.grid import read_values
     from fedlt.comparing.search import check_key, parse_choices
     from fedlt.errors import FedltError

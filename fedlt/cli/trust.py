@@ -1,4 +1,4 @@
-"""Trust in users' code: a command that only reads executes none, the others name it first."""
+"""Rules for user code: read-only commands execute none, other commands name the code first."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fedlt.errors import FedltError, shortened
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-# These train, so that they execute the classes and functions that a file names.
+# Verbs that train, and so execute the classes and functions that a file names.
 EXECUTING = ("run", "generate", "compare", "sweep", "reproduce", "realign")
 
 
 @dataclass
 class Announcer:
-    """Says on standard error which code is executed, once and before it is."""
+    """Rule that names user code on standard error, once and before the code is executed."""
 
     told: set[str] = field(default_factory=set)
 
     def __call__(self, spec: str, where: str) -> None:
-        """Say so of the code of ``spec``, which stands under the key ``where``."""
+        """Print the user code ``spec`` of the key ``where``."""
         source = absolute_spec(spec).rpartition(":")[0]
         if source.endswith(".py") and not Path(source).is_file():
             return  # an error follows
@@ -37,7 +37,7 @@ class Announcer:
 
 
 def _refuse(spec: str, where: str) -> None:
-    """Refuse the code of ``spec``.
+    """Refuse the user code ``spec``.
 
     Raises:
         FedltError: Always.
@@ -46,9 +46,9 @@ def _refuse(spec: str, where: str) -> None:
 
 
 def rule_of(verb: str | None) -> Rule:
-    """Return what a command does before code of a user's is executed.
+    """Return the rule of a verb for user code.
 
-    The code that ``check`` executes is named on its command line: there is nothing to say.
+    ``check`` prints nothing, since its command line names the code.
     """
     if verb == "check":
         return lambda spec, where: None
@@ -56,12 +56,12 @@ def rule_of(verb: str | None) -> Rule:
 
 
 def check_trusted(config: Config, file: Path, overrides: Sequence[str], *, trust: bool) -> None:
-    """Refuse code that ``file`` names, unless its user trusts the file.
+    """Raise if ``file`` names user code, unless ``trust`` is set.
 
-    What the command line names is the user's own.
+    Code that the command line names is always allowed.
 
     Raises:
-        FedltError: It names the code and the key.
+        FedltError: If code is refused, with the code and the key.
     """
     from fedlt.config import user_code
 

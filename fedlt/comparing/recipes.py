@@ -86,11 +86,11 @@ class RecipeSetting(Setting):
     given: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return its name."""
+        """Return the name of the setting."""
         return self.name
 
     def overrides_of(self, row: str) -> list[str]:
-        """Return the setting's values, the scale's, the scale's for a row, and what is given."""
+        """Return the overrides of a row: setting, scale, row of the scale, command line."""
         parts = (self.values, self.scale.values, self.scale.rows.get(row, {}))
         words = [f"{key}={json.dumps(value)}" for part in parts for key, value in part.items()]
         return [*words, *self.given]

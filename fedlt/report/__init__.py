@@ -1,1 +1,1 @@
-"""What a person sees: tables, progress, and drawings of partitions."""
+"""Reports for readers: pages, tables, and pictures of runs and partitions."""

@@ -1,4 +1,4 @@
-"""``fedlt report``: from run directories to one page, and to figures beside it."""
+"""Report from run directories: one page, and picture files beside the page (``fedlt report``)."""
 
 from __future__ import annotations
 
@@ -87,15 +87,15 @@ def write_report(
     against: str = "",
     found: Sequence[Verdict] | None = None,
 ) -> list[Path]:
-    """Write the page, and with ``figures`` every picture as PNG and SVG; return what was written.
+    """Return the written files: the page and, with ``figures``, all pictures as PNG and SVG.
 
     Args:
-        paths: Run directories, folders of seeds, or folders of a comparison; or each method's
-            run directories by its label.
-        output: The page, replaced if it is there.
+        paths: Run directories, folders of seeds, or folders of a comparison; or run directories
+            by method label.
+        output: The file of the page; an existing page is replaced.
         figures: A folder for the pictures.
-        against: The method that the others are compared with; the first by default.
-        found: The verdicts of a command that compared more than these runs; None: made here.
+        against: The reference method of the verdicts; the first method by default.
+        found: The verdicts of a command that compared more runs; None: judge these runs.
 
     Raises:
         FedltError: If the runs cannot be read or compared, or a file cannot be written.

@@ -1,4 +1,4 @@
-"""What was held equal between the runs of a report and what was not; what went wrong in them."""
+"""Facts about the runs of a report: equal and different values of the configurations, warnings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fedlt.comparing.verdicts import MIN_SEEDS
 from fedlt.report.finished import MOMENT, Method, Reading, RunRecord
 
 _ASIDE = ("name", "output", "seed", "seeds", "checkpoint.every", "trackers")
-_MACHINERY = ("engine.", "diagnostics.")  # never changes a figure on one kind of machine
-_METHOD = ("strategy.", "client.")  # what a comparison is about
-_MOVED = ("clients_per_round", "batchnorm", "rounds")  # named in the warnings where they differ
+_MACHINERY = ("engine.", "diagnostics.")  # keys that never change a figure on one kind of machine
+_METHOD = ("strategy.", "client.")  # keys of the compared methods
+_MOVED = ("clients_per_round", "batchnorm", "rounds")  # keys named in the warnings if they differ
 _MOVED_SECTIONS = ("data.", "partition.", "model.", "prior.", "evaluate.", "personal.", "faults.")
 
 Keys = Sequence[str]
@@ -27,7 +27,7 @@ def _compared(run: RunRecord) -> dict[str, Any]:
 
 
 def _split(methods: Sequence[Method]) -> tuple[Keys, Keys]:
-    """Return the keys that are equal in all runs, and those that are not."""
+    """Return the keys with equal values in all runs, and the other keys."""
     known = [_compared(run) for method in methods for run in method.runs]
     keys = sorted({key for one in known for key in one})
     missing = object()
@@ -44,14 +44,14 @@ def _text(value: object) -> str:
 
 
 def equal_sheet(methods: Sequence[Method]) -> Sheet:
-    """Return every value of the configurations that all runs share."""
+    """Return a table of the configuration values that all runs share."""
     values = _compared(methods[0].runs[0])
     rows = [[key, _text(values[key])] for key in _split(methods)[0]]
     return Sheet("Held equal", ["setting", "value in every run"], rows)
 
 
 def differences_sheet(methods: Sequence[Method]) -> Sheet | None:
-    """Return what each method does not share with the others; None if nothing differs."""
+    """Return a table of the configuration values that differ, by method; None if all are equal."""
     differ = _split(methods)[1]
     if not differ:
         return None
@@ -76,7 +76,7 @@ def _said(method: Method, keys: Keys) -> str:
 
 
 def versions_sheet(reading: Reading) -> Sheet:
-    """Return versions and hardware; more than one value where runs differ."""
+    """Return a table of versions and hardware, with all values where runs differ."""
     keys = dict.fromkeys(key for run in reading.runs for key in run.environment if key != "files")
     rows = [[key, _values(run.environment.get(key) for run in reading.runs)] for key in keys]
     engines = _values(run.config.get("engine.name") for run in reading.runs)
@@ -90,7 +90,7 @@ def _values(found: Iterable[object]) -> str:
 
 
 def runs_sheet(reading: Reading) -> Sheet:
-    """Return one row a run: its partition, its configuration, what was left out of it."""
+    """Return a table with one row per run: hashes of partition and configuration, faults."""
     rows = [
         [
             method.label,
@@ -116,7 +116,7 @@ def runs_sheet(reading: Reading) -> Sheet:
 
 
 def warnings(reading: Reading) -> list[str]:
-    """Return in plain words what a reader should know before trusting a difference."""
+    """Return warnings in plain words that matter before a reader trusts a difference."""
     lines = [
         *_seed_lines(reading.methods),
         *_difference_lines(reading.methods),

@@ -1,4 +1,4 @@
-"""Finished runs, read back for a report: nothing is trained, and no data set is needed.
+"""Finished runs, read for a report: nothing is trained, and no data set is needed.
 
 paths -> stored runs -> RunRecord (one seed) -> Method (its seeds) -> figures, facts, page
 """
@@ -28,62 +28,62 @@ from fedlt.evaluation.personal_metrics import client_accuracies, client_recalls
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.evaluations import Evaluation
 
-MOMENT = "last_k"  # what pages and pictures show, if they do not say another
+MOMENT = "last_k"  # moment of pages and pictures, unless they name another
 
 
 @dataclass(frozen=True)
 class ClientFigures:
-    """The scored clients of a run's last round: E of them."""
+    """Figures of the E scored clients in a run's last round."""
 
     cids: IntArray  # (E,)
     sizes: IntArray  # (E,) training images
     accuracy: FloatArray  # (E,) of the client's own model on its own class mix
-    generic: FloatArray | None  # (E,) of the generic model on the same; None: there is none
+    generic: FloatArray | None  # (E,) of the generic model on the same; None: no generic model
     gain: FloatArray | None  # (E,) the difference
     owns_few: BoolArray | None  # (E,) holds an image of a few-class; None: no groups
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What one run directory holds."""
+    """Content of a run directory."""
 
     path: Path
-    result: Mapping[str, Any]  # with its path and conditions
+    result: Mapping[str, Any]  # with path and conditions
     rounds: Sequence[Mapping[str, Any]]  # rows of rounds.jsonl
     config: Mapping[str, Any]  # dotted key -> value
     environment: Mapping[str, Any]
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
+        """Seed of the run."""
         return int(self.result["seed"])
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """What the last round counted, without logits: those of many runs fill the memory."""
+        """Counts of the last evaluation, without logits, which take too much memory."""
         found = RunDirectory(self.path).evaluation(int(self.result["rounds"]))
         return replace(found, generic=replace(found.generic, logits=None), labels=None)
 
     @cached_property
     def shots(self) -> ShotGroups:
-        """The run's class groups."""
+        """Class groups of the run."""
         return ShotGroups.from_json(self.result["shots"])
 
     @property
     def class_counts(self) -> IntArray:
-        """(C,) training images per class, of all clients together."""
+        """Training images per class (C,), over all clients."""
         counts: IntArray = self.evaluation.client_counts.sum(axis=0)
         return counts
 
     @cached_property
     def generic_recalls(self) -> FloatArray | None:
-        """(C,) recall of the primary generic model by class; None: there is no such model."""
+        """Recalls (C,) of the primary generic head by class; None: no generic model."""
         confusion = self.evaluation.generic.confusion
         return recalls(confusion[0]) if len(confusion) else None
 
     @cached_property
     def personal_recalls(self) -> FloatArray | None:
-        """(C,) mean over the clients that hold a class of their own model's recall on it."""
+        """Recalls (C,) of personal models by class, averaged over the clients holding the class."""
         evaluation = self.evaluation
         if evaluation.personal is None:
             return None
@@ -96,7 +96,7 @@ class RunRecord:
 
     @cached_property
     def clients(self) -> ClientFigures | None:
-        """The clients' figures; None where the last round has no personal view."""
+        """Figures per client; None if the last round has no personal view."""
         scores = self.evaluation.personal
         if scores is None:
             return None
@@ -119,57 +119,57 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a comparison: its runs, a seed each."""
+    """Method of a report: its runs, one per seed."""
 
     label: str
     runs: tuple[RunRecord, ...]  # by seed, at least one
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
-        """The runs' results."""
+        """Results of the runs."""
         return [run.result for run in self.runs]
 
     @property
     def scored_on(self) -> ScoredSet:
-        """The images that the runs are scored on: the same in all runs of a report."""
+        """Test images, which are the same in all runs of a report."""
         return scored_set(self.runs[0].result)
 
     def values(self, metric: str, which: str) -> list[float]:
-        """Return a metric over the seeds; [] where a run does not have it."""
+        """Return a metric over the seeds; [] if a run lacks the metric."""
         return values(self.results, which, metric)
 
     def cell(self, metric: str) -> Cell:
-        """Return a metric's mean and interval over the seeds, marked as in every table."""
+        """Return the cell of a metric's mean and interval over the seeds, with the usual mark."""
         own, is_signed = self.values(metric, MOMENT), spec_of(metric).signed
         return spread(own, signed=is_signed, mark=mark(self.results, metric))
 
     def known(self, metric: str, which: str) -> list[float]:
-        """Return a metric over the seeds that have it."""
+        """Return a metric over the seeds that have the metric."""
         return [value for one in self.results for value in values([one], which, metric)]
 
     def numbers(self, key: str) -> list[float]:
-        """Return a number that stands in ``result.json`` itself, over the seeds."""
+        """Return a number at the top level of ``result.json``, over the seeds."""
         return [float(one[key]) for one in self.results if one.get(key) is not None]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Everything that a report is made of."""
+    """Runs of a report, by method."""
 
     methods: tuple[Method, ...]
     unfinished: tuple[str, ...]  # folders that were left out
 
     @property
     def runs(self) -> list[RunRecord]:
-        """All runs."""
+        """All runs of all methods."""
         return [run for method in self.methods for run in method.runs]
 
 
 def read_runs(paths: Sequence[Path] | Mapping[str, Sequence[Path]]) -> Reading:
-    """Read runs, methods (folders of seeds) and comparisons (folders of methods).
+    """Return the runs of run directories, methods (folders of seeds) and comparisons.
 
     Args:
-        paths: Folders of any of these; or each method's finished run directories by its label.
+        paths: Folders of any of these kinds; or finished run directories by method label.
 
     Raises:
         FedltError: If a path holds no finished run, a run cannot be read, or runs cannot stand

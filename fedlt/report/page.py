@@ -1,6 +1,6 @@
-"""A report as one HTML page: nothing is loaded from anywhere, it opens from disk.
+"""Report as one HTML page that opens from disk and loads no other file.
 
-The page is well-formed XML too.
+The page is also well-formed XML.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STYLE = Path(__file__).with_name("page.css")
 
 @dataclass(frozen=True)
 class PageSection:
-    """A part of the page that is not a picture."""
+    """Section of the page that is not a picture."""
 
     slug: str
     heading: str
@@ -31,7 +31,7 @@ class PageSection:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything that the page says, in order."""
+    """Content of the page, in order."""
 
     title: str
     introduction: str
@@ -39,7 +39,7 @@ class Content:
     warnings: Sequence[str]
     table: Sheet
     moments: Sheet
-    beside: Sheet  # what the personal view is read against
+    beside: Sheet  # references beside the personal view
     verdicts: PageSection | None  # None: nothing to compare
     pictures: Sequence[Picture]
     sections: Sequence[PageSection]
@@ -47,7 +47,7 @@ class Content:
 
 
 def render(content: Content) -> str:
-    """Return the page."""
+    """Return the HTML text of the page."""
     verdicts = [] if content.verdicts is None else [content.verdicts]
     links = [("table", "Table"), *((one.slug, one.heading) for one in verdicts)]
     links += [(p.slug, p.title.partition(":")[0]) for p in content.pictures]

@@ -1,4 +1,4 @@
-"""A partition drawn: which client holds how many images of which class, and what a round costs.
+"""Drawing of a partition: images by client and class; and the cost of a round.
 
 The heat map uses cividis, which keeps its order for every kind of colour vision and in grey (Nuñez,
 Anderton and Renslow, PLOS ONE 2018, doi:10.1371/journal.pone.0199239); empty cells are white, and
@@ -35,7 +35,7 @@ _HATCHES = {"many": "", "medium": "//", "few": "xx"}
 
 @dataclass(frozen=True)
 class PartitionView:
-    """What is drawn of a partition."""
+    """Content of the drawing of a partition."""
 
     counts: IntArray  # (K, C) training images by client and class
     class_names: Sequence[str]  # (C,)
@@ -48,14 +48,14 @@ class PartitionView:
         return next((name for name, classes in self.groups.items() if label in classes), DASH)
 
     def majority_shares(self) -> FloatArray:
-        """Return (K,) the share of each client's largest class; 0 for an empty client."""
+        """Return the share (K,) of each client's largest class; 0 for an empty client."""
         shares: FloatArray = self.counts.max(axis=1) / np.maximum(self.counts.sum(axis=1), 1)
         return shares
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one round moves, in the mean over cohorts."""
+    """Cost of one round, averaged over cohorts."""
 
     images: float  # images through forward and backward passes, all clients of a cohort together
     bytes_down: int | None  # server to clients, all together; None: unknown model
@@ -69,7 +69,7 @@ def estimate_cost(
     epochs: int,
     model_bytes: int | None = None,
 ) -> Cost:
-    """Estimate a round's cost.
+    """Return the estimated cost of a round.
 
     Args:
         counts: (K, C) training images.
@@ -85,7 +85,7 @@ def estimate_cost(
 
 
 def cost_text(cost: Cost, rounds: int) -> str:
-    """Return ``cost`` as one line."""
+    """Return ``cost`` as one line of text."""
     line = f"per round {cost.images:,.0f} images; in {rounds} rounds {cost.images * rounds:,.0f}"
     if cost.bytes_down is None or cost.bytes_up is None:
         return line
@@ -131,7 +131,7 @@ def _count(number: int) -> str:
 
 
 def _shades(row: IntArray, peak: int) -> str:
-    """Return one character per class, darker for more images, on a logarithmic scale."""
+    """Return one character per class; on a logarithmic scale, darker means more images."""
     level = np.ceil(np.log1p(row) / np.log1p(peak) * (len(_SHADES) - 1)).astype(int)
     return "".join(_SHADES[i] for i in level)
 

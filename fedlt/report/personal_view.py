@@ -1,4 +1,4 @@
-"""What stands beside the personal view: references, masks, groups, and whom the figures are about.
+"""Table beside the personal view: references, masks, groups, and the clients behind the figures.
 
 docs/metrics.md defines every number.
 """
@@ -34,7 +34,7 @@ _NOTE = (
 
 
 def beside_sheet(methods: Sequence[Method]) -> Sheet:
-    """Return references, masked figures, groups with their clients, steps and coverage."""
+    """Return the table of references, masked figures, groups and clients, steps, coverage."""
     rows = []
     for method in methods:
         shares = [method.cell(metric) for metric in _SHARES.values()]

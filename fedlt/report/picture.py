@@ -1,4 +1,4 @@
-"""A picture of a report, with the numbers that it shows."""
+"""Picture of a report, with a table of its numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, its numbers, and how to read it."""
+    """Picture: a figure, its numbers, and a reading help."""
 
     slug: str  # file name without its ending
     title: str

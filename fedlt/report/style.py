@@ -1,8 +1,8 @@
-"""How figures look: one look for a method everywhere, told apart without colour too.
+"""Style of figures: one look per method everywhere, distinguishable without colour too.
 
 Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), chosen for every kind of colour
-vision; yellow is left out, it vanishes on white. Each method has a marker and a line of its own,
-each class group a hatch, so that a print in black and white says the same.
+vision; yellow is left out, since yellow vanishes on white. Each method has its own marker and line
+style, each class group a hatch, so that a print in black and white shows the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn."""
+    """Look of a method: colour, marker, line."""
 
     color: str
     marker: str
@@ -108,7 +108,7 @@ def grid_of(panels: int, *, columns: int = 4, height: float = 1.9) -> tuple[Figu
 
 
 def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Name the lines below the panels: those of the panel that has the most of them."""
+    """Draw one legend below the panels, for the panel with the most lines."""
     found = (axes.get_legend_handles_labels() for axes in panels)
     handles, labels = max(found, key=lambda pair: len(pair[1]))
     where: dict[str, Any] = {"loc": "outside lower center", "ncols": min(5, len(labels))}
@@ -116,9 +116,9 @@ def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
 
 
 def whiskers(found: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
-    """Return the means of shares over seeds, and their 95 % intervals downwards and upwards.
+    """Return means of shares over seeds, and the 95 % intervals downwards and upwards.
 
-    Intervals are cut to 0 and 1; a single seed has one of no width.
+    Intervals are cut to 0 and 1; for a single seed the interval has no width.
     """
     means = [statistics.fmean(values) for values in found]
     widths = [interval(values).half or 0.0 for values in found]
@@ -151,24 +151,24 @@ def round_axis(axis: Any) -> None:  # noqa: ANN401 (a matplotlib axis)
 
 
 def styled() -> Any:  # noqa: ANN401 (a context manager of matplotlib's)
-    """Return the context in which figures are made and written."""
+    """Return the matplotlib context in which figures are made and written."""
     import matplotlib as mpl
 
     return mpl.rc_context(_RC)
 
 
 def data_uri(figure: Figure) -> str:
-    """Return a figure as SVG inside an address, its text as outlines: the same on every machine."""
+    """Return a figure as SVG in a data URI; text becomes outlines, equal on every machine."""
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Date": None}, dpi=150)
     return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
 def save(figure: Figure, folder: Path, slug: str, endings: Iterable[str]) -> Sequence[Path]:
-    """Write a figure as ``folder/slug.png`` and the like.
+    """Write a figure as ``folder/slug.<ending>`` for each ending; return the paths.
 
     Raises:
-        FedltError: If one cannot be written.
+        FedltError: If a file cannot be written.
     """
     paths = [folder / f"{slug}.{ending}" for ending in endings]
     with writing(folder):

@@ -1,4 +1,4 @@
-"""The top of a report: the question, the answer in a few sentences, and the table."""
+"""Top of a report: the question, the answer in a few sentences, and the table."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _is_reference(method: Method) -> bool:
 
 
 def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Method]]:
-    """Return the methods that can be the best at a metric, best first."""
+    """Return the federated methods that have a metric, with its mean, best first."""
     which = MOMENT
     found = [
         (statistics.fmean(values), method)
@@ -72,7 +72,7 @@ def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Met
 
 
 def summary(reading: Reading, found: Sequence[Verdict] = ()) -> list[str]:
-    """Return the findings, a sentence or two each; ``found`` are the verdicts."""
+    """Return the findings as sentences; ``found`` are the verdicts."""
     methods = reading.methods
     views = methods[0].scored_on.headlines
     lines = [_view_line(methods, view, metric, found) for view, metric in views.items()]
@@ -114,7 +114,7 @@ def _view_line(methods: Sequence[Method], view: str, metric: str, found: Sequenc
 
 
 def _number_of(ranked: Sequence[tuple[float, Method]], methods: Sequence[Method]) -> str:
-    """Return how many are ranked, and who is not."""
+    """Return the number of ranked methods, with the names of unranked methods."""
     names = {method.label for _, method in ranked}
     rest = [m.label for m in methods if m.label not in names and not _is_reference(m)]
     without = f" ({', '.join(rest)} left out: no such model)" if rest else ""
@@ -122,7 +122,7 @@ def _number_of(ranked: Sequence[tuple[float, Method]], methods: Sequence[Method]
 
 
 def _doubt(best: Method, second: Method, view: str, found: Sequence[Verdict]) -> str:
-    """Say what the verdicts know about the two that lead."""
+    """Return the verdict on the best and the second method, in words."""
     if min(len(best.runs), len(second.runs)) < MIN_SEEDS:
         return "With so few seeds the order may be chance."
     pair = {best.label, second.label}
@@ -179,7 +179,7 @@ def _gain_line(methods: Sequence[Method]) -> str:
 
 
 def main_sheet(methods: Sequence[Method]) -> Sheet:
-    """Return both views, the primary heads alone, mean and 95 % interval over the seeds."""
+    """Return the table of the primary heads in both views: mean and 95 % interval over seeds."""
     rows = []
     scored_on = methods[0].scored_on
     columns = {f"generic {n}": f"generic/{word}" for n, word in scored_on.columns.items()} | _REST
@@ -205,7 +205,7 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
 
 
 def moments_sheet(methods: Sequence[Method]) -> Sheet:
-    """Return both headlines at every moment side by side."""
+    """Return the table of both headlines at every moment side by side."""
     columns = {
         f"{view} {which}": (metric, which)
         for which in MOMENTS

@@ -1,4 +1,4 @@
-"""Is the difference real? Every method of a report against one, as ``fedlt compare`` judges it."""
+"""Verdicts of a report: every method against a reference, judged as in ``fedlt compare``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WORDS = {"better": "better", "worse": "worse", "not different": "no difference 
 
 
 def judged(methods: Sequence[Method], against: str = "") -> tuple[list[Verdict], str]:
-    """Return the verdicts over the seeds that all methods have, and why there are none.
+    """Return the verdicts over the seeds that all methods have, and the reason if none exist.
 
     Args:
-        methods: Of the report.
-        against: The method that the others are compared with; the first federated one by default.
+        methods: The methods of the report.
+        against: The reference method; the first federated method by default.
 
     Raises:
         FedltError: If there is no such method.
@@ -41,7 +41,7 @@ def judged(methods: Sequence[Method], against: str = "") -> tuple[list[Verdict],
 
 
 def verdict_lines(found: Sequence[Verdict]) -> list[str]:
-    """Return the verdicts in a sentence a view; [] where all are undecided."""
+    """Return the verdicts, one sentence per view; [] if all are undecided."""
     lines = []
     for view, words in _VIEWS.items():
         mine = [one for one in found if one.view == view]
@@ -62,7 +62,7 @@ def _named(one: Verdict) -> str:
 
 
 def verdict_sheet(found: Sequence[Verdict]) -> Sheet:
-    """Return every verdict with what it rests on."""
+    """Return a table of the verdicts with tests and effect sizes."""
     rows = [
         [
             one.row,

@@ -1,1 +1,1 @@
-"""What ``fedlt new`` writes: whole files that run as they are, with names to be replaced."""
+"""Templates of ``fedlt new``: complete files that run unchanged, with names to be replaced."""

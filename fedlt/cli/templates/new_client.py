@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 class NewClient(ClientPlugin):
     """Cross-entropy times (1 - p)^gamma (Lin et al., ICCV 2017, eq. 5).
 
-    The object holds hyperparameters and nothing else: it is frozen. Verbs that are not here are
-    those of plain cross-entropy; all of them are in fedlt/client.py: ``build`` adds streams to the
-    model, ``batches`` yields the data, ``predict`` fuses the streams.
+    The object is frozen and holds only hyperparameters. Verbs that are not overridden here are
+    plain cross-entropy. All verbs are in fedlt/client.py: ``build`` adds streams to the model,
+    ``batches`` yields the data, ``predict`` fuses the streams.
     """
 
-    gamma: NotNegative = 2.0  # a hyperparameter: its type says its range
+    gamma: NotNegative = 2.0  # a hyperparameter: the type gives the range
 
     def setup(self, client: Client) -> None:
-        """Put what the loss reads of a client into ``client.tensors``, before its task.
+        """Put the client's values for the loss into ``client.tensors``, before the client's task.
 
-        ``class_counts`` (C,) and ``log_prior`` (C,) are there already. Of the client itself a loss
-        reads nothing else, so that the stacked engine can call it once for all clients.
+        ``class_counts`` (C,) and ``log_prior`` (C,) are there already. A loss reads no other values
+        of the client, so that the stacked engine can call the loss once for all clients.
         """
         counts = client.tensors["class_counts"]
-        client.tensors["held"] = (counts > 0).float()  # (C,): 1 where this client has images
+        client.tensors["held"] = (counts > 0).float()  # (C,): 1 if the client has images
 
     def loss(self, logits: Tensor, batch: Batch, client: Client) -> Tensor:
-        """Return the mean loss of ``logits`` (B, S, C), over the classes that the client has.
+        """Return the mean loss of ``logits`` (B, S, C), over the classes that the client holds.
 
         No ``item()``, no branch on data, no boolean mask as an index.
         """

@@ -8,11 +8,11 @@ from fedlt.check import conformance, frozen, subject_of
 
 NAME = f"{Path(__file__).with_name('new_strategy.py')}:NewStrategy"
 
-test_contract = conformance(NAME, mu=0.1)  # one case a promise; the same as `fedlt check`
+test_contract = conformance(NAME, mu=0.1)  # one case per promise, as in `fedlt check`
 
 
 def test_no_pull_is_federated_averaging() -> None:
-    """With mu = 0 the term adds zero to loss and gradient: the same bits as fedavg."""
+    """With mu = 0 the term adds zero to loss and gradient: equal bits to fedavg."""
     mine = subject_of(NAME, {"mu": 0.0}).bench().task(1)
     assert frozen(mine) == frozen(subject_of("fedavg", {}).bench().task(1))
 

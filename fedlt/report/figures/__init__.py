@@ -1,16 +1,16 @@
-"""The pictures of a report, one file per question.
+"""Pictures of a report, one file per question.
 
-curves.py    how both views grow with the rounds
+curves.py    both views over the rounds
 classes.py   accuracy per class, the frequent classes first
 groups.py    many / medium / few
-per_stream.py   the same of every expert or token alone
-per_client.py   which client holds what, how the clients fare
-gains.py     who gains by a model of its own
+per_stream.py   many / medium / few for every expert or token alone
+per_client.py   the clients' class counts and accuracies
+gains.py     gain of personal models by kind of client
 price.py     seconds and bytes per round
-ranks.py     how many directions the features of every block use
-diagnostics.py   what happened inside the models, where the runs looked
+ranks.py     number of directions that the features of every block use
+diagnostics.py   diagnostics of the models, if the runs measured them
 
-Each function takes the methods in order and returns pictures: none where the runs lack the numbers.
+Each function takes the methods in order and returns pictures: none if the runs lack the numbers.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ _ORDER = (
 
 
 def all_pictures(methods: Sequence[Method]) -> list[Picture]:
-    """Return every picture that the runs have numbers for, in reading order."""
+    """Return all pictures for which the runs have numbers, in reading order."""
     return [picture for draw in _ORDER for picture in draw(methods)]

@@ -1,4 +1,4 @@
-"""Accuracy by class, frequent classes first: lines for a few methods, a map for many."""
+"""Pictures of accuracy by class, frequent classes first: lines for few methods, a map for many."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _WRITTEN = 400  # cells of a map that carry their number
 
 
 def _by_rank(run: RunRecord, view: str) -> FloatArray | None:
-    """Return (C,) recalls, the most frequent class first."""
+    """Return the recalls (C,) of a run, the most frequent class first."""
     recalls = run.generic_recalls if view == "generic" else run.personal_recalls
     return None if recalls is None else recalls[_order(run)]
 
 
 def _order(run: RunRecord) -> IntArray:
-    """Return the class ids by falling count, ties by class id."""
+    """Return the class ids by decreasing count, ties by class id."""
     return np.argsort(-run.class_counts, kind="stable")
 
 
 def class_accuracy(methods: Sequence[Method]) -> list[Picture]:
-    """Return recall by class: lines for a few methods, a map for many."""
+    """Return the picture of recall by class: lines for few methods, a map for many."""
     pictures = []
     found: dict[str, dict[str, list[FloatArray]]] = {}
     for view in _VIEWS:
@@ -57,7 +57,7 @@ def _whole(rows: Sequence[FloatArray | None]) -> bool:
 
 
 def _names(methods: Sequence[Method]) -> list[str]:
-    """Name the classes by rank: the class id where every run has the same order."""
+    """Return names of classes by rank: the class id if all runs have the same order."""
     orders = {tuple(_order(run).tolist()) for m in methods for run in m.runs}
     size = len(next(iter(orders)))
     if len(orders) == 1:
@@ -78,7 +78,7 @@ def _untested(run: RunRecord) -> list[int]:
 
 
 def _counts(methods: Sequence[Method]) -> FloatArray:
-    """Return (C,) training images by rank, the mean over seeds."""
+    """Return the training images (C,) by rank, averaged over seeds."""
     runs = methods[0].runs
     mean: FloatArray = np.mean([run.class_counts[_order(run)] for run in runs], axis=0)
     return mean
@@ -92,7 +92,7 @@ _HOW = (
 
 
 def _how(methods: Sequence[Method]) -> str:
-    """Return how the picture is read, with a sentence about classes without test images."""
+    """Return the reading help of the picture, with a sentence on classes without test images."""
     without = methods[0].scored_on.without
     words = f"{len(without)} class{'es' if len(without) > 1 else ''}"
     return f"{_HOW} Without test images, hence without a point: {words}." if without else _HOW

@@ -1,4 +1,4 @@
-"""Numbers over rounds: the mean over seeds as a line, the lowest to the highest seed as a band."""
+"""Pictures of metrics over rounds: mean over seeds as a line, range of seeds as a band."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _HOW = (
     "the highest seed. Curves that still rise say that more rounds would change the figures."
 )
 
-Series = dict[int, list[float]]  # round -> one value a seed
+Series = dict[int, list[float]]  # round -> one value per seed
 
 
 def by_round(method: Method, metric: str) -> Series:
-    """Return a metric of the rounds in which every seed has it."""
+    """Return a metric in all rounds in which every seed has the metric."""
     rows = [
         {int(row["round"]): row[metric] for row in run.rounds if row.get(metric) is not None}
         for run in method.runs
@@ -43,7 +43,7 @@ def by_round(method: Method, metric: str) -> Series:
 
 
 def draw_lines(axes: Axes, series: Series, style: dict[str, Any], label: str = "") -> None:
-    """Draw one method's line, and its band where there are several seeds."""
+    """Draw the line of a method, with a band for several seeds."""
     rounds = list(series)
     axes.plot(rounds, [statistics.fmean(v) for v in series.values()], label=label, **style)
     if any(len(values) > 1 for values in series.values()):
@@ -52,7 +52,7 @@ def draw_lines(axes: Axes, series: Series, style: dict[str, Any], label: str = "
 
 
 def learning_curves(methods: Sequence[Method]) -> list[Picture]:
-    """Return the accuracies of both views over the rounds."""
+    """Return the pictures of both views' accuracies over the rounds."""
     series = {
         view: {m.label: series for m in methods if (series := by_round(m, metric))}
         for view, metric in methods[0].scored_on.headlines.items()
@@ -106,7 +106,7 @@ def _panels(view: str, methods: Sequence[Method], found: dict[str, Series], name
 
 
 def rounds_sheet(title: str, found: dict[str, Series], cell: Callable[[float], Cell]) -> Sheet:
-    """Return method and round against mean and range over seeds."""
+    """Return a table of mean and range over seeds, by method and round."""
     rows = [
         [label, str(number), cell(statistics.fmean(values)), between(values)]
         for label, series in found.items()

@@ -1,4 +1,4 @@
-"""What happened inside the models: diagnostics over rounds, and class vectors per head."""
+"""Pictures of the models' diagnostics over rounds, and of class vectors per head."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HOW = (
 
 
 def diagnostics(methods: Sequence[Method]) -> list[Picture]:
-    """Return every diagnostic over the rounds, or of the last round where methods are many."""
+    """Return the pictures of all diagnostics over rounds, or in the last round for many methods."""
     found = {
         metric: {m.label: s for m in methods if (s := by_round(m, f"{_PREFIX}{metric}"))}
         for metric in _SHOWN
@@ -104,7 +104,7 @@ def _sheet(found: dict[str, dict[str, Series]]) -> Sheet:
 
 
 def class_vectors(methods: Sequence[Method]) -> list[Picture]:
-    """Return norm and nearest angle of the class vectors of every head, by class group."""
+    """Return the pictures of class vectors' norm and nearest angle, by head and class group."""
     rows = [(m.label, head, m) for m in methods for head in _heads(m)]
     if not rows:
         return []

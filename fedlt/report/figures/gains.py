@@ -1,4 +1,4 @@
-"""Who gains by a model of its own: small or large clients, owners of rare classes or others."""
+"""Pictures of the gain by personal models: by client size, and for owners of rare classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedlt.report.style import grid_of, new_figure, points_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_OWNERS: tuple[dict[str, Any], dict[str, Any]] = (  # of rare classes, and the others
+_OWNERS: tuple[dict[str, Any], dict[str, Any]] = (  # owners of rare classes, and other clients
     {"marker": "^", "facecolor": "#E69F00", "edgecolor": "black", "label": "holds rare classes"},
     {"marker": "o", "facecolor": "white", "edgecolor": "#0072B2", "label": "holds none"},
 )
@@ -37,7 +37,7 @@ _BY_SIZE = (
 
 
 def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
-    """Return a client's gain over the generic model against its size, a panel per method."""
+    """Return the picture of clients' gain over the generic model by size, a panel per method."""
     known = [m for _, m in with_clients(methods) if _has_gains(m)]
     if not known:
         return []
@@ -64,7 +64,7 @@ def _has_gains(method: Method) -> bool:
 
 
 def _draw_sizes(axes: Axes, method: Method) -> list[list[object]]:
-    """Draw a method's clients and return their rows of the table."""
+    """Draw a method's clients and return the rows of the table for them."""
     figures = [clients_of(run) for run in method.runs]
     sizes = np.concatenate([one.sizes for one in figures])
     gains = np.concatenate([np.asarray(one.gain) for one in figures])
@@ -74,7 +74,7 @@ def _draw_sizes(axes: Axes, method: Method) -> list[list[object]]:
         for mask, style in zip((owns, ~owns), _OWNERS, strict=True):
             if mask.any():
                 axes.scatter(sizes[mask], gains[mask], s=22, linewidths=0.8, **style)
-    else:  # no class groups: nobody owns a rare class
+    else:  # no class groups: no client owns a rare class
         style = {**_OWNERS[1], "label": "client"}
         axes.scatter(sizes, gains, s=22, linewidths=0.8, **style)
     axes.axhline(0, color="black", linewidth=1)
@@ -86,7 +86,7 @@ def _draw_sizes(axes: Axes, method: Method) -> list[list[object]]:
 
 
 def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[object]]:
-    """Return the smallest, middle and largest third of the clients."""
+    """Return the table rows of the smallest, middle and largest third of the clients."""
     rows: list[list[object]] = []
     parts = np.array_split(np.argsort(sizes, kind="stable"), min(3, sizes.size))
     names = ("smallest", "middle", "largest") if len(parts) == 3 else ("smallest", "largest")
@@ -99,7 +99,7 @@ def _size_rows(label: str, sizes: np.ndarray, gains: np.ndarray) -> list[list[ob
 
 
 def tail_owners(methods: Sequence[Method]) -> list[Picture]:
-    """Return the gain of clients that hold rare classes beside that of the others."""
+    """Return the picture of the gain of clients with rare classes beside other clients' gain."""
     which = MOMENT
     known = [m for m in methods if any(any(m.known(metric, which)) for metric in _KINDS.values())]
     if not known:

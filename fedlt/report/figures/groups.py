@@ -1,4 +1,4 @@
-"""Accuracy over all, many, medium and few classes: bars for some methods, points for many."""
+"""Picture of accuracy over all, many, medium and few classes: bars, or points for many methods."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fedlt.report.style import GROUP_LOOKS, MARKERS, new_figure, percent_axis, w
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BARS = 12  # methods with bars of their own; more get a row of points each
+_BARS = 12  # most methods with bars; more methods get a row of points each
 
 
 def group_bars(methods: Sequence[Method]) -> list[Picture]:
-    """Return all, many, medium and few of both views, a row of bars per method."""
+    """Return the picture of accuracy by class group in both views, a row of bars per method."""
     which = MOMENT
     names = _groups(methods, which)
     views = {
@@ -56,7 +56,7 @@ _HOW = (
 
 
 def _groups(methods: Sequence[Method], which: str) -> list[str]:
-    """Return the class groups that a method has numbers for."""
+    """Return the class groups for which a method has numbers."""
     views = ("generic", "personal")
     return [
         group
@@ -78,7 +78,7 @@ def _draw(
     height: float,
     are_bars: bool,
 ) -> None:
-    """Draw one group of every method: bars below each other, or points on a row."""
+    """Draw one class group of every method: bars below each other, or points in a row."""
     word = metric.rpartition("/")[2]
     group = word if word in MARKERS else "all"
     color, hatch = GROUP_LOOKS[group]
@@ -99,7 +99,7 @@ def _draw(
 def groups_sheet(
     methods: Sequence[Method], views: Mapping[str, Sequence[str]], which: str
 ) -> Sheet:
-    """Return accuracy and groups of the given views."""
+    """Return a table of accuracy, overall and by class group, in the given views."""
     metrics = [f"{view}/{metric}" for view, words in views.items() for metric in words]
     rows = [[m.label, *(spread(m.values(metric, which)) for metric in metrics)] for m in methods]
     headings = [metric.replace("/accuracy", " all").replace("/", " ") for metric in metrics]

@@ -1,4 +1,4 @@
-"""The clients: what each holds, and how well its own model serves it."""
+"""Pictures of the clients: class counts, and accuracy of the personal model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fedlt.report.style import LOOKS, look, new_figure, percent_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_ROWS = 500  # of a table of clients
+_MOST_ROWS = 500  # most rows of a table of clients
 
 
 def with_clients(methods: Sequence[Method]) -> list[tuple[int, Method]]:
-    """Return the methods whose runs have clients' figures, with their positions."""
+    """Return the methods whose runs have figures per client, with their positions."""
     return [
         (n, method)
         for n, method in enumerate(methods)
@@ -30,13 +30,13 @@ def with_clients(methods: Sequence[Method]) -> list[tuple[int, Method]]:
 
 
 def clients_of(run: RunRecord) -> ClientFigures:
-    """Return the clients' figures of a run of :func:`with_clients`."""
+    """Return the figures per client of a run of :func:`with_clients`."""
     assert run.clients is not None  # by with_clients
     return run.clients
 
 
 def partition_and_accuracy(methods: Sequence[Method]) -> list[Picture]:
-    """Return client x class counts of the first seed, beside each client's personal accuracy."""
+    """Return the picture of class counts in the first seed, beside personal accuracies."""
     seed = min(run.seed for method in methods for run in method.runs)
     pictures: list[Picture] = []
     seen: dict[str, list[tuple[Method, RunRecord]]] = {}
@@ -129,7 +129,7 @@ def _clients_sheet(counts: np.ndarray, known: Sequence[tuple[Method, RunRecord]]
 
 
 def client_distribution(methods: Sequence[Method]) -> list[Picture]:
-    """Return each client's personal accuracy, a row of points per method, all seeds together."""
+    """Return the picture of clients' personal accuracies, a row of points per method, all seeds."""
     known = with_clients(methods)
     if not known:
         return []

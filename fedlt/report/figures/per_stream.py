@@ -1,4 +1,4 @@
-"""Experts and tokens: every stream of a generic model alone, beside the fused prediction."""
+"""Picture of streams (experts, tokens): each stream alone, beside the fused prediction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HOW = (
 
 
 def stream_accuracy(methods: Sequence[Method]) -> list[Picture]:
-    """Return all, many, medium and few of every stream, a row each below the fused prediction."""
+    """Return the picture of accuracy by class group: fused prediction, then a row per stream."""
     rows = stream_rows({method.label: method.results for method in methods}, MOMENT)
     if not rows:
         return []
@@ -52,7 +52,7 @@ def stream_accuracy(methods: Sequence[Method]) -> list[Picture]:
 
 
 def _draw(axes: Axes, rows: Sequence[StreamRow], heading: str, shift: float) -> None:
-    """Draw one class group of every row: a mark, and a whisker where there are several seeds."""
+    """Draw one class group of every row: a mark, and a whisker for several seeds."""
     found = [values(row.runs, MOMENT, row.metrics[heading]) for row in rows]
     places = [place + shift for place, own in enumerate(found) if own]
     known = [own for own in found if own]

@@ -1,4 +1,4 @@
-"""What a round costs: seconds, and bytes between the server and a client."""
+"""Picture of the price of a round: seconds, and bytes between the server and a client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BARS = (  # heading, unit, fill, hatch
 
 
 def price(methods: Sequence[Method]) -> list[Picture]:
-    """Return seconds per round, and KiB down and up per client and round."""
+    """Return the picture of seconds per round, and KiB down and up per client and round."""
     table = {method.label: _prices(method) for method in methods}
     if not any(any(v is not None for v in row) for row in table.values()):
         return []

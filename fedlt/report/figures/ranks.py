@@ -1,4 +1,4 @@
-"""How many directions the features of every block spread over, stream by stream."""
+"""Picture of the number of directions that features spread over, by block and stream."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VarianceShares = dict[tuple[str, str], dict[int, dict[int, float]]]  # method, s
 
 
 def token_ranks(methods: Sequence[Method]) -> list[Picture]:
-    """Return the shares by block in the last round with diagnostics, a panel a stream."""
+    """Return the picture of variance shares by block, in the last diagnosed round, by stream."""
     found = _shares(methods)
     if not found:
         return []
@@ -63,7 +63,7 @@ def token_ranks(methods: Sequence[Method]) -> list[Picture]:
 
 
 def _shares(methods: Sequence[Method]) -> VarianceShares:
-    """Return the means over seeds in each method's last round with diagnostics."""
+    """Return the variance shares, means over seeds, in each method's last diagnosed round."""
     found: VarianceShares = {}
     for method in methods:
         names = dict.fromkeys(name for run in method.runs for row in run.rounds for name in row)
