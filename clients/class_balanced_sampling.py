@@ -28,7 +28,7 @@ class ClassBalancedSampling(ClientPlugin):
     power: ClassVar[float] = 0.0  # q of p_c ~ n_c^q
 
     def batches(self, client: Client, epoch: int) -> Iterator[Batch]:
-        """Yield one epoch of batches of drawn images, with ``own`` weights of the true mix."""
+        """Yield one epoch of drawn images; ``own`` is a class's true share over its drawn share."""
         data = client.data
         labels = data.labels.index_select(0, data.indices.to(data.labels.device)).cpu()
         counts = labels.bincount(minlength=len(data.class_counts))

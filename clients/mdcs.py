@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mdcs(ClientPlugin):
-    """Experts for frequent, all and rare classes; each learns its strong from its weak views.
+    """Experts for frequent, all and rare classes; weak views teach strong views in each expert.
 
     Experts are streams with their own last blocks and cosine head. Their logits are shifted by the
     class counts of the file's ``prior``; predictions use the mean of the plain logits. A batch
@@ -76,7 +76,7 @@ class Mdcs(ClientPlugin):
         model.name_streams(*self._names())
 
     def _names(self) -> tuple[str, ...]:
-        """Return names: many_, medium_, few_expert by exponent for two or three; else numbers."""
+        """Return the experts' names: by exponent for two or three experts, else numbered."""
         groups = {2: ("many", "few"), 3: GROUPS}.get(len(set(self.lambdas)), ())
         if len(groups) < len(self.lambdas):
             return tuple(f"expert_{k}" for k in range(1, len(self.lambdas) + 1))

@@ -42,7 +42,7 @@ class Mixup(ClientPlugin):
 
 
 def _mixed(batch: Batch, share: float, generator: torch.Generator) -> Batch:
-    """Return the batch mixed with a random order of itself, ``share`` of the original."""
+    """Return share * batch + (1 - share) * the same batch in a random order."""
     order = torch.randperm(len(batch.labels), generator=generator).to(batch.labels.device)
     images = share * batch.images + (1 - share) * batch.images[order]
     shares = torch.full_like(batch.images[:, 0, 0, 0], share)  # (B,)

@@ -110,7 +110,7 @@ def _slope(v: Tensors, w: Tensors, mixed: Tensors) -> Tensor:
 
 
 def _sgd(client: Client, phase: Phase, tensors: Tensors) -> Sgd:
-    """Return SGD over ``tensors``, with the rates and decays of the parameters so named."""
+    """Return SGD over ``tensors``; rate and decay are those of the parameter of that name."""
     groups = [
         ParameterGroup([tensors[name] for name in names], lr=lr, weight_decay=decay)
         for (lr, decay), names in parameter_groups(client, phase).items()

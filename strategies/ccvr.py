@@ -60,7 +60,7 @@ class CCVR(FedAvg):
         return client.update(metrics, plain=sums.tensors("features/"))
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Return FedAvg's mean; in the last round, the same model with a retrained head."""
+        """Return FedAvg's mean; in the last round, the old model with a retrained head."""
         if not total.plain:
             return super().aggregate(state, total)
         sums = ClassSums.from_tensors(total.plain, "features/")

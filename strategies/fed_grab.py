@@ -45,7 +45,7 @@ class FedGraB(FedAvg):
     covered: ShareBelowOne = 0.95  # estimated prior of all classes not rare; 0: all are rare
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
-        """Return why a plugin is refused, such as one with a loss of its own; None: it is not."""
+        """Return why ``plugin`` cannot run, such as a loss of its own; None where it can."""
         if not is_plain(plugin):
             return "the strategy has a loss of its own, one-vs-all cross-entropy"
         return super().refuses(plugin)

@@ -30,7 +30,7 @@ class FedAvgFT(FedAvg):
 
     @property
     def adapt_epochs(self) -> int:
-        """Passes over a client's data before it is scored."""
+        """Passes over a client's data just before scoring."""
         return self.epochs
 
     def adapt(self, client: Client) -> Tensors:

@@ -106,7 +106,7 @@ class FedLoGe(Strategy):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return LA-FR's heads (V1: paper, V2: public code), then local and auxiliary head."""
+        """Return LA-FR's heads (V1: paper, V2: public code), then the heads as trained."""
         psi, psi_bias = broadcast["heads.auxiliary.weight"], broadcast["heads.auxiliary.bias"]
         phi, phi_bias = personal["heads.local.weight"], personal["heads.local.bias"]
         v1 = local_realign(psi, phi)  # (C, D): psi_c * |phi_c|

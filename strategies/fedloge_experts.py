@@ -93,7 +93,7 @@ class FedLoGeExperts(FedLoGe):
     def personal(
         self, model: Model, broadcast: Mapping[str, Tensor], personal: Mapping[str, Tensor]
     ) -> dict[str, HeadFunction]:
-        """Return LA-FR of every expert (V1, and V2), then local and auxiliary heads as trained."""
+        """Return LA-FR of every expert (V1; V2 adds local logits), then the heads as trained."""
         if not isinstance(model.heads["auxiliary"], CosineHead):
             return super().personal(model, broadcast, personal)
         phi, own = personal["heads.local.weight"], model.heads["local"]

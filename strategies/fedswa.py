@@ -38,7 +38,7 @@ class FedSWA(Strategy):
 
     @property
     def schedule(self) -> Schedule:
-        """The factors of the learning rate: eta_k = eta (1 - k/K) + (k/K) rho eta."""
+        """Factors of the learning rate: eta_k = eta (1 - k/K) + (k/K) rho eta."""
         return partial(falling, end=self.rho)
 
     def local_update(self, client: Client) -> Update:

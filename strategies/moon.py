@@ -23,7 +23,7 @@ PREVIOUS = "previous/"  # prefix of the names of the client's last trained model
 
 @dataclass(frozen=True)
 class MOON(FedAvg):
-    """FedAvg; a contrastive term pulls features to the global model's, off the last local model's.
+    """FedAvg; features are pulled to the global model's and pushed off the client's last model's.
 
     The features are the backbone's. In a client's first round the last local model is the global
     one, and the term is the constant log 2. With mu = 0 the method is FedAvg, bit for bit.

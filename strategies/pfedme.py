@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PFedMe(Strategy):
-    """Personal models held near a copy of the global model; each copy slowly follows its model.
+    """Personal model held near a copy of the global model; the copy follows the personal model.
 
     theta is the personal model of client k, w_k the client's copy of the global model.
     ``local.lr`` is the learning rate of the inner steps, which diverge if it is too large for

@@ -103,11 +103,11 @@ class SCAFFOLD(Strategy):
         return client.update(metrics, weight=1.0, extras=sent, personal=own)
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
-        """Return the loss with c - c_k added to its gradient, (3)."""
+        """Return the loss with c - c_k added to its gradient, eq. 3."""
         return with_drift(super().objective(client, batch), client, under(DRIFT, client.tensors))
 
     def aggregate(self, state: ServerState, total: Total) -> ServerState:
-        """Return the next x and c, (5)."""
+        """Return the next x and c, eq. 5."""
         moved = {}
         for name, mean in total.mean().items():
             old = state.broadcast[name]
