@@ -78,13 +78,13 @@ class Client:
     seed: int
     model: Model  # scratch: fixed, broadcast and personal part are loaded
     broadcast: Mapping[str, Tensor]  # as received; never written: the anchor of proximal terms
-    personal: Tensors  # as this client stored it; never written
+    personal: Tensors  # as stored by this client; never written
     data: ClientData
-    local: LocalConfig  # epochs, batch_size, lr, ...; the learning rates are those of this round
+    local: LocalConfig  # epochs, batch_size, lr, ...; with the learning rates of this round
     plugin: ClientPlugin
     tensors: Tensors  # per-client tensors that an objective reads: class_counts, log_prior, ...
     trainer: Trainer  # the loop behind train, which an engine may replace
-    epochs_done: int = 0  # of this task, over all calls of train: each has its own batches
+    epochs_done: int = 0  # of this task, over all calls of train: each epoch has its own batches
     steps_done: int = 0  # likewise; a method with a loop of its own adds its steps
     work: tuple[int, int] | None = None  # steps done of the whole task's; None: all steps
     asked: tuple[int, int] = (1, 1)  # clients that a round asks, and clients in the population

@@ -106,7 +106,7 @@ def draws_nothing_global(subject: Subject) -> str:
     states = {"Python's random": random.getstate, "NumPy's global generator": _numpy_state}
     with _generators_kept():
         for number, step in enumerate(_steps(subject)):
-            random.seed(number)  # a method may seed them alike each time
+            random.seed(number)  # a method may seed the generators alike each time
             np.random.seed(number)
             before = {name: state() for name, state in states.items()}
             step.call()
@@ -143,7 +143,7 @@ class _Watch:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self.seen: dict[str, str] = {}  # place -> what is read there
+        self.seen: dict[str, str] = {}  # place -> function that is read there
 
     def __call__(self, frame: FrameType, event: str, called: Any) -> None:  # noqa: ANN401
         if event != "c_call":

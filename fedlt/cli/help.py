@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from fedlt.cli.trust import rule_of
 from fedlt.config.loading import execution_rule
 
-# Task -> verb -> an example; every one of them is a line of a page of docs/, where a test runs it.
+# Task -> verb -> example; every example is a line of a page of docs/, where a test runs the line.
 TASKS = {
     "Run an experiment": {
         "inspect": "fedlt inspect experiments/quickstart.yaml",
@@ -74,7 +74,7 @@ class Verb(TyperCommand):
         for parameter in lacking:
             parameter.help = hints[parameter.name].__metadata__[0].help
         super().format_options(ctx, formatter)
-        for parameter in lacking:  # else click would write them once more
+        for parameter in lacking:  # else click would write the options again
             parameter.help = None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

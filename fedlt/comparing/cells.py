@@ -16,7 +16,7 @@ from fedlt.evaluation.metrics import by_heading, spec_of
 Runs = Sequence[Mapping[str, Any]]  # results of one row, one per seed
 
 MOMENTS = ("final", "last_k", "selected", "best_on_test")
-_REST = by_heading(  # after what sums up all classes
+_REST = by_heading(  # after the columns over all classes
     *(f"generic/{group}" for group in GROUPS),
     *(f"personal/{word}" for word in ("accuracy", "p10", "worst", "gain")),
 )

@@ -43,7 +43,7 @@ class Row:
     """Row of a comparison: one method."""
 
     label: str  # name in the table
-    slug: str  # the folder of its runs
+    slug: str  # the folder of the row's runs
     tree: Mapping[str, Any]  # the common part with this row's changes
     search: Space  # dotted key -> values or range that a sweep tries
     is_control: bool = False  # a control run that its row's client plugin asks for
@@ -77,7 +77,7 @@ class Comparison:
         config = build_config(tree, self.path, [*self.overrides, *more], what=f"row {row.label!r}")
         output = str(Path(config.output) / self.name / folder)
         config = config.model_copy(update={"output": output, "name": row.slug})
-        for key, spec in user_code(config).items():  # also what its processes execute
+        for key, spec in user_code(config).items():  # also code that its processes execute
             announce(spec, key)
         check_engine(config.engine.name)
         resolve_strategy(config)

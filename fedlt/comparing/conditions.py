@@ -11,7 +11,7 @@ from fedlt.evaluation.headline import scored_set
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-Results = Mapping[str, Sequence[Mapping[str, Any]]]  # label -> results, one a seed
+Results = Mapping[str, Sequence[Mapping[str, Any]]]  # label -> results, one per seed
 
 _DATA = ("dataset", "imbalance_factor", "profile", "class_order", "options")
 _VIEW = ("local_test", "clients")  # which masks and which clients

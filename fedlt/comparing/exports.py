@@ -10,7 +10,7 @@ from fedlt.comparing.sheet import latex_text, to_csv, to_latex, to_markdown
 from fedlt.comparing.table import figures_sheet, stream_sheets
 from fedlt.comparing.verdicts import Verdict
 
-Tables = Mapping[str, Results]  # setting -> its finished rows; "" where there is no grid
+Tables = Mapping[str, Results]  # setting -> finished rows; "" without a grid
 
 _BESIDE = (  # in the CSV only: the masked view, the references, and the clients behind the figures
     "personal/accuracy_held", "personal/generic", "personal/generic_held", "personal/gain_held",

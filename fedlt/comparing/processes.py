@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Product = TypeVar("Product")
 Work = Callable[[Item, Callable[[Any], None]], Product]  # (task, function that sends a message)
 
-PATIENCE = 20.0  # seconds that a process has to save its state its state
+PATIENCE = 20.0  # seconds that a process has to save its state
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _start(work: Work[Item, Product]) -> _Worker:
 
 def _serve(work: Work[Item, Product], connection: Connection) -> None:
     """Do tasks until the parent closes the connection."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the caller passes it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C for all
     with contextlib.suppress(KeyboardInterrupt):  # SIGTERM may come in the last line, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:

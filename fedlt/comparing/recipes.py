@@ -186,7 +186,7 @@ def read_recipe(
         only: Labels of the rows to keep.
 
     Raises:
-        FedltError: One line that says what is wrong.
+        FedltError: If the recipe is not valid; one line names the mistake.
     """
     path = Path(path)
     tree = read_mapping(path)

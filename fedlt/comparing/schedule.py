@@ -69,7 +69,7 @@ def run_planned(
         progress: Is told about runs and rounds.
         within: The folder to search for finished runs of the same configurations.
     """
-    found = _finished(runs, within)  # all are checked before one starts
+    found = _finished(runs, within)  # all runs are checked before a run starts
     rest = [n for n in range(len(runs)) if n not in found]
     left = [runs[n] for n in rest]
     progress.begin(list(map(str, left)), [planned.config.rounds for planned in left], len(found))

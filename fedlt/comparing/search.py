@@ -27,7 +27,7 @@ BATCH = 4  # proposals made before a proposal is scored
 DIGITS = 3  # significant digits of a proposed number
 
 _RANGE = re.compile(r"(log:)?\s*(\S+?)\s*\.\.\s*(\S+)")
-_FIXED = (  # sections that say what is measured, or where: no hyperparameter
+_FIXED = (  # sections of data, evaluation and machine, which hold no hyperparameters
     "data", "partition", "evaluate", "seed", "seeds", "rng_salt", "faults", "engine", "checkpoint",
     "name", "output", "personal",
 )  # fmt: skip
@@ -122,7 +122,7 @@ class Grid:
 
 
 class Optuna:
-    """Search by Search by ``trials`` proposals of Optuna's TPE sampler."""
+    """Search by ``trials`` proposals of Optuna's TPE sampler."""
 
     def __init__(self, space: Space, *, trials: int, seed: int) -> None:
         import optuna

@@ -71,7 +71,7 @@ def percent(value: float | None, *, signed: bool = False) -> str:
 
 
 def half_width(half: float) -> str:
-    """Return half the width of an interval of shares in percentage points, at most ">100"."""
+    """Return half the width of an interval of shares, as text in points, at most ">100"."""
     return f"{100 * half:z.1f}" if half < 1 else ">100"
 
 

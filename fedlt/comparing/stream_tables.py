@@ -21,7 +21,7 @@ class StreamRow:
 
     method: str
     stream: str  # the stream's name, or ``fused``
-    runs: Sequence[Mapping[str, Any]]  # results, one a seed
+    runs: Sequence[Mapping[str, Any]]  # results, one per seed
 
     @property
     def label(self) -> str:

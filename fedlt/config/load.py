@@ -71,8 +71,8 @@ def parse_options(given: Sequence[str]) -> dict[str, object]:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Return the validated configuration of an experiment file with overrides.
 
-    Paths are absolute in the result: those of the file lie beside it, those of overrides and
-    ``output`` in the working directory (:mod:`fedlt.config.paths`).
+    Paths are absolute in the result: paths of the file start at its folder, paths of overrides and
+    ``output`` at the working directory (:mod:`fedlt.config.paths`).
 
     Args:
         path: The YAML file.

@@ -22,7 +22,7 @@ T = TypeVar("T")
 _USER_PREFIX = "fedlt_user_"
 _MANY = 40  # names of a module that an error line lists
 Rule = Callable[[str, str], None]
-_rules: list[Rule] = []  # of the command at work, the last one in force
+_rules: list[Rule] = []  # of the running command; the last rule is in force
 
 
 class Table(Mapping[str, T]):

@@ -58,7 +58,7 @@ class PartitionConfig(_Section):
     num_clients: Count = 10
     min_samples: Whole = 2  # images that every client has at least
     shards_per_client: Count = 2  # scheme shards only
-    file: StrictStr | None = None  # a saved partition.json to use instead of drawing one
+    file: StrictStr | None = None  # a saved partition.json to use instead of a drawn partition
 
 
 class ModelConfig(_Section):
@@ -134,7 +134,7 @@ class ScheduleConfig(_Section):
     """Schedule of the learning rates over the rounds of a run, in shares of the rounds."""
 
     warmup: Share = 0.0  # in which the rates grow linearly to their values
-    drops: tuple[Share, ...] = ()  # after each of them the rates are multiplied by `factor`
+    drops: tuple[Share, ...] = ()  # after each share the rates are multiplied by `factor`
     factor: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.1
 
     def at(self, round: int, rounds: int) -> float:
@@ -154,7 +154,7 @@ class LocalConfig(_Section):
     head_lr: Positive | None = None  # of every head; None: lr
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     weight_decay: NotNegative = 0.0
-    sam_rho: NotNegative = 0.0  # sharpness-aware steps: how far uphill; 0: plain ones
+    sam_rho: NotNegative = 0.0  # sharpness-aware steps: distance uphill; 0: plain steps
     augment: Literal["none", "crop_flip", "crop"] = "none"
     precision: Literal["float32", "bfloat16"] = "float32"  # of activations; weights stay float32
     schedule: ScheduleConfig = ScheduleConfig()  # of both learning rates
@@ -247,7 +247,7 @@ class EngineConfig(_Section):
     gpus_per_worker: NotNegative = 0  # GPUs set aside for a worker; a share, or whole ones
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
-    personal_memory: Memory = 1024  # MiB of personal states in the driver; more of them go to disk
+    personal_memory: Memory = 1024  # MiB of personal states in the driver; more states go to disk
 
     @field_validator("cpus_per_worker", "gpus_per_worker")
     @classmethod

@@ -21,7 +21,7 @@ from fedlt.errors import FedltError, shortened
 from fedlt.machine.reading import read_text
 
 MOST_BYTES = 1 << 20  # of a YAML file; the longest file of fedlt has a hundredth of that
-MOST_VALUES = 20_000  # keys, values, lists and mappings, with what aliases stand for
+MOST_VALUES = 20_000  # keys, values, lists and mappings, with the values of aliases
 MOST_DEPTH = 50  # of nested lists and mappings
 _MOST_INTEGER = 2**63 - 1  # largest whole number of the libraries below
 _TAG = "tag:yaml.org,2002:"
@@ -127,8 +127,8 @@ def _check_limits(text: str) -> None:
     Raises:
         ValueError: With the limit that is exceeded.
     """
-    sizes: dict[str | None, int] = {}  # anchor -> values that it stands for
-    opened: list[tuple[str | None, int]] = []  # anchor, and the values before it
+    sizes: dict[str | None, int] = {}  # anchor -> number of values
+    opened: list[tuple[str | None, int]] = []  # anchor, and number of values before
     total = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionEndEvent):

@@ -57,8 +57,8 @@ class Job:
 class JobResult:
     """Result of a job: replies and contexts."""
 
-    replies: list[Message]  # one a message, or one sum of them
-    contexts: list[Context]  # as the app left them
+    replies: list[Message]  # one per message, or their sum
+    contexts: list[Context]  # after the app's answers
 
 
 def run_job(app: ClientApp, job: Job, *, live: bool = False) -> JobResult:

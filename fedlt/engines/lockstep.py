@@ -30,7 +30,7 @@ class TrainRequest:
 
     client: Client
     phase: Phase
-    draws: list[Tensor]  # state of torch's global generator, as the client's task left it
+    draws: list[Tensor]  # state of torch's global generator after the client's task
     metrics: dict[str, float] | None = None  # the answer
 
 
@@ -38,10 +38,10 @@ class Task(Generic[Answer]):
     """Task of one client, which runs only during a call of :meth:`resume`."""
 
     def __init__(self, work: Callable[[Trainer], Answer]) -> None:
-        self._work = work  # its client gets the trainer
+        self._work = work  # the client of the work gets the trainer
         self._greenlet = greenlet(self._run)
         self._results: list[Answer] = []
-        self.request: TrainRequest | None = None  # what it waits for; None before it asked
+        self.request: TrainRequest | None = None  # the pending request; None before the first
 
     @property
     def result(self) -> Answer:

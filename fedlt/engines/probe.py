@@ -108,7 +108,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
 
     per_batch = measure_seconds(train) / max(batches(len(indices)), 1)
     work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
-    if shares.strategy.traits.pools:  # one task does what the cohort would
+    if shares.strategy.traits.pools:  # one task stands for the whole cohort
         work = shares.cohort_size * work.mean(keepdims=True)
     generic, personal = rounds_to_evaluate(
         config.rounds, every=config.evaluate.every, personal_every=config.evaluate.personal_every
@@ -204,12 +204,12 @@ def personal_seconds(
     evaluated = shares.config.evaluate.clients
     scored = population if evaluated == "all" else min(evaluated, population)
     models = float(scored * len(rounds))
-    if alone and has_generic and not tunes:  # only who took part has a model of its own
+    if alone and has_generic and not tunes:  # only participants have a personal model
         models = sum(scored * (1 - (1 - cohort / population) ** round_) for round_ in rounds)
     return models * (tuning + score * _blocks(host))
 
 
 def _relative_work(shares: ClientShares, cid: int) -> float:
-    """Return the batches of an average client relative to those of a client."""
+    """Return the number of batches of an average client relative to client ``cid``."""
     batches = -(-shares.sizes // shares.config.local.batch_size)
     return float(batches.mean()) / max(1, int(batches[cid]))

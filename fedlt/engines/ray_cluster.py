@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from fedlt.config import EngineConfig
 
 CONNECT_SECONDS = 3.0
-END_SECONDS = 3.0  # for Ray to come up that is to be ended; else it dies with the process
+END_SECONDS = 3.0  # to wait for a starting Ray before ending Ray; else Ray dies with the process
 NOTICE_SECONDS = 10.0  # for a run to see that Ray has stopped
-CONTROL = "control service"  # what Ray calls GCS
-_STARTED: list[Start] = []  # by this process; the last one runs
+CONTROL = "control service"  # GCS in Ray's words
+_STARTED: list[Start] = []  # by this process; the last start runs
 
 
 @dataclass
@@ -43,10 +43,10 @@ class Start:
     home: Path | None = None  # where the process stood before
     errors: list[BaseException] = field(default_factory=list)
     keep_logs: bool = False  # something went wrong: Ray's session folder stays
-    folder: RayHome | None = None  # where its sockets and logs are
-    servers: dict[int, str] = field(default_factory=dict)  # local ones: their names by process
+    folder: RayHome | None = None  # folder of Ray's sockets and logs
+    servers: dict[int, str] = field(default_factory=dict)  # local servers: names by process
     broken: str = ""  # the server that has ended
-    ending: bool = False  # they are to end
+    ending: bool = False  # True while the servers are being ended
     noticed: threading.Event = field(default_factory=threading.Event)  # by the run
     crew: Crew = field(default_factory=Crew)  # actors for the next run
 
@@ -74,7 +74,7 @@ class Start:
             self.servers = _find_servers()
             threading.Thread(target=self._watch, daemon=True).start()
         if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGTERM)  # Ray has put its own in front, which aborts
+            handler = signal.getsignal(signal.SIGTERM)  # Ray's own handler aborts the process
             signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
     def check(self) -> None:
@@ -97,14 +97,14 @@ class Start:
         found = select.poll()
         names: dict[int, str] = {}
         for pid, name in self.servers.items():
-            with suppress(OSError, AttributeError):  # it has ended; no Linux
+            with suppress(OSError, AttributeError):  # the server has ended; or not on Linux
                 number = os.pidfd_open(pid)
                 names[number] = name
                 found.register(number, select.POLLIN)
         number = found.poll()[0][0] if names else -1
         if names and not self.ending:
             self.broken = names[number]
-            if self.broken != CONTROL:  # else the others do not know yet
+            if self.broken != CONTROL:  # else other servers have not noticed yet
                 self._send(signal.SIGSTOP)
             if not self.noticed.wait(NOTICE_SECONDS):
                 self._send(signal.SIGKILL)
@@ -164,7 +164,7 @@ def _init(start: Start, options: dict[str, Any]) -> None:
     except BaseException as error:
         start.errors.append(error)
     start.done.set()
-    threading.Event().wait()  # Ray's client hangs once the thread that made it has ended
+    threading.Event().wait()  # Ray's client hangs once its thread has ended
 
 
 def start_ray(config: EngineConfig) -> Start:

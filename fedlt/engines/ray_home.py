@@ -29,7 +29,7 @@ from fedlt.errors import FedltError
 PREFIX = "fedlt-ray-"
 SOCKET_BYTES = 107  # of a Unix socket's path, by the kernel
 SESSION = "/session_2026-01-01_00-00-00_000000_/sockets/plasma_store"  # and the process's id
-YOUNG = 5.0  # seconds in which an owner file may still be without its lock
+YOUNG = 5.0  # seconds in which an owner file may still lack a lock
 
 
 @dataclass
@@ -100,9 +100,9 @@ def _is_dead(owner: BinaryIO) -> bool:
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False  # it lives
+        return False  # the process lives
     words = owner.read().split()
-    if len(words) != 2:  # its process may be about to lock it
+    if len(words) != 2:  # the process may be about to lock the file
         return time.time() - os.fstat(owner.fileno()).st_mtime > YOUNG
     return words[1] == b"-" or _start_of(int(words[0])) != words[1].decode()
 

@@ -23,14 +23,14 @@ from fedlt.errors import RunError
 MAX_DEATHS = 3  # dead workers after which a job, or the set-up, is given up
 PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
 LOOK = 0.5  # seconds after which a pool that waits looks whether Ray is there
-GRACE = 5.0  # seconds for answers that nothing depends on, or that a dead worker has left behind
+GRACE = 5.0  # seconds for answers that are optional, or that a dead worker has left behind
 
 _LOST = (
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
     exceptions.NodeDiedError,
     exceptions.OutOfMemoryError,
-    exceptions.ObjectLostError,  # the answer's node has left with it
+    exceptions.ObjectLostError,  # the answer was lost with its node
 )
 _LOG = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ class Member:
     """Actor of the pool."""
 
     actor: Any
-    setup: Any  # reference of the call that makes it ready
+    setup: Any  # reference of the set-up call
     ready: bool = False
-    told: Any = None  # reference of the last call that every member got, until it is checked
-    held: int = 0  # jobs that it has
+    told: Any = None  # reference of the last call to every member, until checked
+    held: int = 0  # jobs at this member
 
 
 class ActorPool:
@@ -147,7 +147,7 @@ class ActorPool:
 
     def replace(self, member: Member) -> None:
         """Put a new actor in a member's place."""
-        self.check()  # else it has died with Ray
+        self.check()  # raises if the member has died with Ray
         ray.kill(member.actor)
         self.members[self.members.index(member)] = Member(*self._hire())
 
@@ -245,7 +245,7 @@ class _Work:
             except (*_LOST, exceptions.GetTimeoutError):
                 again.append(position)
         self.waiting.extendleft(reversed(again))
-        for position in again[:1]:  # the one that it was at
+        for position in again[:1]:  # the job at work when the member died
             self.deaths[position] += 1
             if self.deaths[position] == MAX_DEATHS:
                 times = f"its worker died {MAX_DEATHS} times"

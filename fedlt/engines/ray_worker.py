@@ -36,8 +36,8 @@ class RayWorker:
         check_packages()
         add_import_paths(paths)  # where the driver has found the classes of the run
         keep_freed_memory()
-        self._generator = torch.get_rng_state()  # as every process has it in the beginning
-        self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, what it says)
+        self._generator = torch.get_rng_state()  # state in a new process
+        self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, record)
 
     def setup(self, held: tuple[ClientShares, Observer]) -> None:
         """Build the scratch model; the worker gets the shares, the scorer the observer."""

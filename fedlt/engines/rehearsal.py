@@ -34,7 +34,7 @@ class Rehearsal:
     """Findings of a rehearsal."""
 
     host: Host  # the process that tried
-    generic: GenericModel  # what the generic model is: see :func:`rehearse`
+    generic: GenericModel  # kind of generic model, see :func:`rehearse`
     alone: int = 0  # clients of one image, where BatchNorm trains by its running statistics
 
     def notes(self) -> list[str]:

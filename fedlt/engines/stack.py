@@ -36,11 +36,11 @@ class Rows:
 
     index: Tensor  # (k,) their positions
     values: list[Tensor]  # (k, ...) each, in the template's order
-    leaves: dict[str, Tensor]  # those among them that are trained
+    leaves: dict[str, Tensor]  # the trained values
     momentum: dict[str, Tensor | None]  # (k, ...) of the leaves
     squares: Tensors  # likewise: AdamW's second moments
     tensors: list[Tensor]  # (k, ...) the clients' own tensors
-    is_copy: bool  # the rows do not lie together: they are written back after the step
+    is_copy: bool  # the rows are copies, written back after the step
 
 
 class Stack:

@@ -26,7 +26,7 @@ class Stream:
         self._factors = step_factors(request.client, request.phase)
         self.factor = 1.0  # of the learning rate, for the batch that was taken last
         self._drawn: deque[Batch] = deque()
-        self.kind: Hashable = None  # what the next batch looks like; None after the last
+        self.kind: Hashable = None  # key of the next batch; None after the last batch
         self._look()
 
     def take(self) -> Batch:

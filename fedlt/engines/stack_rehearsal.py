@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fedlt.worker.worker import Worker
 
 IMAGES = 4  # a client: BatchNorm needs some
-TRIALS = 3  # an activation that rounding takes across zero may spoil one, hardly three
+TRIALS = 3  # rounding may push an activation across zero in one trial, hardly in three
 TOLERANCE = 0.05  # of the way that training moves the clients; rounding takes far less
 
 

@@ -57,7 +57,7 @@ class BatchClient:
         if name == "model":
             raise UnstackableError("batches reads client.model, which changes between its batches")
         method = inspect.getattr_static(Client, name, None)
-        if inspect.isfunction(method) and name != "frozen_network":  # reads what it is given
+        if inspect.isfunction(method) and name != "frozen_network":  # reads its arguments only
             return method.__get__(self, Client)
         return getattr(self._client, name)
 

@@ -64,7 +64,7 @@ def weighted(
         logits: (B, S, C).
         batch: ``weights``, ``mixed`` and ``share`` of its extra are read; without them the result
             is that of ``loss``, bit for bit.
-        own: True to read ``own`` of the extra, too, which masks images that are not the client's.
+        own: True to multiply by the extra ``own``, too: factors that restore the client's own mix.
         label_weights: w (C,) of :meth:`ClientPlugin.label_weights`; None: 1 for every class.
 
     Returns:
@@ -102,9 +102,9 @@ def weighted(
 
 
 def own_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the cross-entropy on the client's own images, without a data plugin's changes.
+    """Return the cross-entropy on the client's own images, in the client's own class mix.
 
-    For parts of a strategy that learn the client's own class mix, whatever a data plugin draws.
+    For parts of a strategy that learn that mix, whichever images a data plugin draws.
     """
     return weighted(lambda z, b: cross_entropy(z, b.labels), logits, batch, own=True)
 

@@ -118,7 +118,7 @@ def client_control(name: object) -> dict[str, object]:
 
 
 def _find_class(section: str, name: str, where: str) -> Any:  # noqa: ANN401 (checked by the caller)
-    check_packages()  # a user's file imports them, too
+    check_packages()  # a user's file imports these packages, too
     if is_spec(name):
         return load_users_object(name, where)
     loaders = _loaders(section)

@@ -66,7 +66,7 @@ class Realigned(Strategy):
 
     base: Strategy
     head: LinearNames
-    local: LinearNames | None = None  # the clients' own linear head, where its norms are wanted
+    local: LinearNames | None = None  # the clients' own linear head, if the method uses its norms
     learner: Learner | None = None  # the task of :meth:`local_update`
 
     refuses = _asked(Strategy.refuses)

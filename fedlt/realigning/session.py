@@ -136,8 +136,8 @@ def realign(
 
 
 def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
-    """Return a run as opened, with its head found."""
-    directory.recorded()  # whole, and of one run
+    """Return the run of a directory with its models loaded and its linear head found."""
+    directory.recorded()  # raises unless all files are present and of one run
     config = directory.config()
     checkpoint = _newest(directory, config)
     settings = config.engine.model_copy(update={"name": engine})

@@ -8,7 +8,7 @@
     checkpoints/personal/      personal tensors, written when they change: state_files.py
 
 A folder is written under a temporary name, synced to disk and renamed; the last two are kept, and
-of the state files those that they name. When the newest checkpoint or a state file of it is
+with the state files that they name. When the newest checkpoint or one of its state files is
 damaged, or of another run, the checkpoint before is used, with a warning. Nothing is unpickled.
 """
 
@@ -32,7 +32,7 @@ from fedlt.machine.durable import pack_tensors, sha256, sync_folder, write_synce
 from fedlt.runs.files import HELP
 from fedlt.runs.state_files import StateFile, check_states
 
-FORMAT = 4  # to be raised with every change of what a run saves
+FORMAT = 4  # raise with every change of the saved content
 _KEPT = 2
 _TENSORS, _META, _SUMS = "tensors.safetensors", "checkpoint.json", "SHA256SUMS"
 _LOG = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The run directory ``output/name/seed``: what it holds, and when it may be written.
+"""The run directory ``output/name/seed``: its files, and when a command may write there.
 
     config.yaml        the resolved configuration      environment.json   versions and machine
     partition.json     which client has which images   fingerprint.json   all the result depends on

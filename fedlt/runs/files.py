@@ -26,7 +26,7 @@ CONFIG, FINGERPRINT, RESULT = "config.yaml", "fingerprint.json", "result.json"
 ROUNDS, PARTITION, ENVIRONMENT = "rounds.jsonl", "partition.json", "environment.json"
 _WHOLE = (CONFIG, FINGERPRINT, ROUNDS, PARTITION, ENVIRONMENT)  # of every run, finished or not
 _SIGNS = (CONFIG, FINGERPRINT, ROUNDS, RESULT, "evaluations")  # of a run, though it is not whole
-HELP = "put back a copy of it, or use name=... for a new run"  # nothing else is lost
+HELP = "put back a copy of it, or use name=... for a new run"  # other files are not lost
 
 
 def is_run(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Fingerprint of a run: everything that the result of the run depends on.
 
     settings    every key of the configuration that changes a result, the seed among them
-    files       the user's Python files with what they import, and data named by hyperparameters
+    files       the user's Python files with their imports, and data named by hyperparameters
     data        the arrays that the run trains and scores on
     partition   which client has which images
     results version of fedlt
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from fedlt.data import FederatedData
     from fedlt.data.dataset import Dataset
 
-RESULTS_VERSION = 2  # to be raised with every change of a number that a run gives
+RESULTS_VERSION = 2  # raise with every change of a number that a run gives
 
-# Fields of the data that follow from the others, or that no number depends on.
+# Fields of the data that follow from other fields, or that no number depends on.
 _DERIVED = ("name", "class_names", "split", "partition", "class_counts", "client_counts")
-_WORDS = {  # field of the data -> what a message calls it
+_WORDS = {  # field of the data -> words in messages
     "num_classes": "numbers of classes",
     "mean": "channel means",
     "std": "channel deviations",
@@ -141,7 +141,7 @@ def fingerprints(configs: Iterable[Config]) -> list[Fingerprint]:
     from fedlt.data.datasets import load_dataset
 
     found: list[Fingerprint] = []
-    loaded: dict[str, Dataset] = {}  # the last one
+    loaded: dict[str, Dataset] = {}  # the last data set
     for config in configs:
         data = config.data
         key = data.model_dump_json(include={"dataset", "root", "options"})

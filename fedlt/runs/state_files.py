@@ -28,7 +28,7 @@ class StateFile:
 
     name: str
     sha256: str
-    clients: int  # whose states it holds
+    clients: int  # number of states in the file
 
 
 def write_states(
