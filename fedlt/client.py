@@ -1,4 +1,4 @@
-"""One client's scratch objects, and the contract of a local-training method (client plugin)."""
+"""Client in a task, and the contract of a local-training method (client plugin)."""
 
 from __future__ import annotations
 

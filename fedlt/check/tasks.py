@@ -85,7 +85,7 @@ def _check_loose(subject: Subject, model: Model, before: Tensors) -> None:
 
 
 def answers(subject: Subject) -> str:
-    """Check that updates hold the shared float tensors, and clients keep the personal tensors."""
+    """Check that updates hold the shared float and personal tensors, alike for every client."""
     bench = subject.bench()
     update, model = bench.task(1), bench.worker.model
     state, known = model.state(), set(model.names())

@@ -87,7 +87,7 @@ def _first_line(of: object) -> str:
 
 
 def _experiments() -> dict[str, str]:
-    """Return the YAML files in ``experiments/``, here or beside the package, by first line."""
+    """Return first lines of YAML files in ``experiments/``, here or beside the package, by path."""
     beside = Path(__file__).parents[2] / "experiments"
     folder = Path("experiments") if Path("experiments").is_dir() else beside
     found = {}

@@ -100,7 +100,7 @@ def read_comparison(
     search: Space | None = None,
     content: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Return the comparison of a comparison file, or of an experiment file with one row.
+    """Return the comparison of a comparison file, or of an experiment file with given rows.
 
     Args:
         path: The YAML file.

@@ -37,7 +37,7 @@ class RunsProgress:
         self._console = console
 
     def begin(self, labels: Sequence[str], rounds: Sequence[int], finished: int = 0) -> None:
-        """Begin runs named ``labels`` with ``rounds`` each; ``finished`` more runs need no run."""
+        """Begin with runs ``labels`` of ``rounds`` each; ``finished`` further runs are done."""
         self._labels, self._finished = list(labels), finished
         self._runs = finished + len(labels)
         self._left = list(rounds)  # rounds left, per run

@@ -30,7 +30,7 @@ class StreamRow:
 
     @property
     def words(self) -> dict[str, str]:
-        """Return the last words of metrics by heading: the headline first, then class groups."""
+        """Return heading -> last word of a metric's name: the headline first, then class groups."""
         return scored_set(self.runs[0]).columns | {name: name for name in GROUPS}
 
     @property

@@ -126,7 +126,7 @@ def footnotes(tables: Mapping[str, Results], which: str) -> list[str]:
 
 
 def _coverage(results: Results, which: str, where: str) -> list[str]:
-    """Return notes about the share of clients and images seen, if clients were never sampled."""
+    """Return notes on clients never sampled, with the shares of clients and images seen."""
     said: dict[str, list[str]] = {}
     for label, runs in results.items():
         names = ("personal/never", "train/coverage", "train/coverage_few")

@@ -90,7 +90,7 @@ def _values(found: Iterable[object]) -> str:
 
 
 def runs_sheet(reading: Reading) -> Sheet:
-    """Return a table with one row per run: hashes of partition and configuration, faults."""
+    """Return a table with one row per run: hashes, class prior, excluded updates, faults, time."""
     rows = [
         [
             method.label,

@@ -44,7 +44,7 @@ class PartitionView:
     scored_on: ScoredSet = field(default_factory=lambda: ScoredSet(()))  # no counts: not shown
 
     def group_of(self, label: int) -> str:
-        """Return the shot group of a class, or a dash."""
+        """Return the name of a class's group (many, medium, few), or a dash."""
         return next((name for name, classes in self.groups.items() if label in classes), DASH)
 
     def majority_shares(self) -> FloatArray:
