@@ -251,7 +251,8 @@ def test_what_modules_export_exists():
 def unknown_exports(tree: ast.Module) -> set[str]:
     """Return the names in ``__all__`` that a module does not define, or that stand there twice."""
     known, exported = set(), []
-    for node in tree.body:
+    lazy = [one for node in tree.body if isinstance(node, ast.If) for one in node.body]
+    for node in [*tree.body, *lazy]:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             known.add(node.name)
         elif isinstance(node, ast.ImportFrom | ast.Import):

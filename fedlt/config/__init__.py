@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from fedlt.config.faults_section import FaultsConfig
-from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
-from fedlt.config.load import build_config, load_config, to_yaml
-from fedlt.config.schema import (
-    CheckpointConfig,
-    ClientConfig,
-    Config,
-    DataConfig,
-    DiagnosticsConfig,
-    EngineConfig,
-    EvaluateConfig,
-    LocalConfig,
-    ModelConfig,
-    PartitionConfig,
-    PersonalConfig,
-    PluginConfig,
-    PriorConfig,
-    RefreshConfig,
-    ScheduleConfig,
-)
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedlt.config.faults_section import FaultsConfig
+    from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
+    from fedlt.config.load import build_config, load_config, to_yaml
+    from fedlt.config.schema import (
+        CheckpointConfig,
+        ClientConfig,
+        Config,
+        DataConfig,
+        DiagnosticsConfig,
+        EngineConfig,
+        EvaluateConfig,
+        LocalConfig,
+        ModelConfig,
+        PartitionConfig,
+        PersonalConfig,
+        PluginConfig,
+        PriorConfig,
+        RefreshConfig,
+        ScheduleConfig,
+    )
 
 __all__ = [
     "CheckpointConfig",
@@ -48,3 +52,17 @@ __all__ = [
     "to_yaml",
     "user_code",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a name of ``__all__``, imported when asked for: `fedlt --help` needs no schema.
+
+    Raises:
+        AttributeError: For every other name.
+    """
+    if name in __all__:
+        for module in ("identity", "load", "schema"):
+            found = vars(importlib.import_module(f"fedlt.config.{module}"))
+            if name in found:
+                return found[name]
+    raise AttributeError(f"module 'fedlt.config' has no attribute {name!r}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import fedlt.config
 from fedlt.config import (
     Config,
     PluginConfig,
@@ -209,3 +210,8 @@ def test_partition_file_leaves_the_number_of_clients_to_the_file():
 def test_overrides_can_be_wrong_and_say_so():
     with pytest.raises(FedltError, match="expected key=value"):
         load(BASE, "rounds")
+
+
+def test_every_name_of_the_face_is_there():
+    assert all(hasattr(fedlt.config, name) for name in fedlt.config.__all__)
+    assert not hasattr(fedlt.config, "Confg")
