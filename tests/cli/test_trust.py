@@ -137,7 +137,7 @@ def test_compare_says_what_its_rows_and_their_processes_execute(capsys, monkeypa
     from fedlt.comparing import schedule
 
     order = []
-    monkeypatch.setattr(schedule, "run_cells", lambda *_, **__: order.append("ran") or [])
+    monkeypatch.setattr(schedule, "run_planned", lambda *_, **__: order.append("ran") or [])
     text = "name: a\n" + TINY.replace("engine: {name: serial}", "data: {dataset: 'theirs.py:load'}")
     Path("a.yaml").write_text(f"{text}compare: {{rows: {{A: {{}}, B: {{client: 'theirs.py:C'}}}}}}")
     main(["compare", "a.yaml", "--no-report"])

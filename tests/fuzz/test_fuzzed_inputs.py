@@ -109,9 +109,9 @@ def stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(simulate, "run", run)
     monkeypatch.setattr(simulate, "engine_class", serial)  # no Ray for an input
     monkeypatch.setattr(simulate, "choose_engine", lambda name, *_: (name, []))  # times real steps
-    monkeypatch.setattr(simulate.RunDirectory, "create", stop)
-    monkeypatch.setattr(schedule, "run_cells", stop)
-    monkeypatch.setattr(sweep, "run_cells", stop)
+    monkeypatch.setattr(simulate, "create_run", stop)
+    monkeypatch.setattr(schedule, "run_planned", stop)
+    monkeypatch.setattr(sweep, "run_planned", stop)
     monkeypatch.setattr(session, "realign", stop)
     monkeypatch.setattr(fedlt.generators.generator, "find_pool_maker", stop)
     monkeypatch.setattr(fedlt.check, "run_checks", stop)
