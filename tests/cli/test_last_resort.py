@@ -115,7 +115,7 @@ def test_ctrl_c_inside_a_user_s_file_is_ctrl_c(capsys):
         (["run", "a.yaml", "rounds=1000001"], "at most 1,000,000"),
         (["run", "a.yaml", "partition.num_clients=1000001"], "at most 1,000,000"),
         (["run", "a.yaml", "model.width=8193"], "at most 8192"),
-        (["run", "a.yaml", "client={name: deit_lt, depth: 101}"], "above 100"),
+        (["run", "a.yaml", "client={name: deit_lt, depth: 101}"], "at most 100"),
         (["run", "a.yaml", "strategy={name: fedrep, head_epochs: 1000001}"], "at most 1,000,000"),
         (["run", "a.yaml", "strategy={name: fedadam, eta: -1}"], "strategy.eta is -1"),
         (["run", "a.yaml", "strategy={name: fedadam, beta_1: 1}"], "less than 1"),
