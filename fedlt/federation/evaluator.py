@@ -130,7 +130,7 @@ class Evaluator:
     def _requests(
         self, standing: Standing, personal: bool, keep_logits: bool
     ) -> Sequence[ScoreRequest]:
-        """Yield requests: a piece of the test set with clients, or single clients where needed."""
+        """Return requests: a piece of the test set with clients, or single clients where needed."""
         images, block = len(self.observer.data.eval_labels), self.observer.config.evaluate
         cids = self._cids if personal else []
         alone = bool(cids) and (self.observer.tunes or self._has_own_backbone(standing))

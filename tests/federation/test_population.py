@@ -67,14 +67,14 @@ def test_checkpoints_do_not_grow_with_idle_clients(lab, crowd):
 def test_chunks_of_clients_give_the_same_scores(lab, reference, monkeypatch):
     """Five clients in requests of two, and of one by the size of their states."""
     asked = []
-    requests = evaluator.Lazy.__getitem__
+    make = evaluator._request
 
-    def watch(self, index):
-        request = requests(self, index)
+    def watch(*arguments):
+        request = make(*arguments)
         asked.append([client.cid for client in request.clients])
         return request
 
-    monkeypatch.setattr(evaluator.Lazy, "__getitem__", watch)
+    monkeypatch.setattr(evaluator, "_request", watch)
     changes = {"strategy": "fedloge", "evaluate": {"batch_size": 20}}
     whole = lab.run(**changes)
     assert asked[:2] == [[0, 1, 2, 3, 4]] * 2  # 40 test images in two pieces
