@@ -36,9 +36,11 @@ def compare(
     file: FileArgument,
     overrides: Overrides = None,
     strategies: Annotated[
-        str | None, typer.Option(help="Rows are these instead, as fedavg,ditto.")
+        str | None, typer.Option(help="Compare these strategies instead, such as fedavg,ditto.")
     ] = None,
-    clients: Annotated[str | None, typer.Option(help="... each with these client plugins.")] = None,
+    clients: Annotated[
+        str | None, typer.Option(help="Compare these client plugins with each of the strategies.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as 1,2,3.")] = None,
     rows: RowsOption = None,
     settings: Annotated[

@@ -37,7 +37,9 @@ def realign(
     epochs: Annotated[int | None, typer.Option(help="lws, crt, ccvr: passes a round.")] = None,
     lr: Annotated[float | None, typer.Option(help="lws, crt, ccvr: learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="lws, crt, ccvr: features a step.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="ccvr: of the training.")] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="ccvr: momentum of the head's training.")
+    ] = None,
     per_class: Annotated[
         int | None, typer.Option(help="ccvr: features drawn of each class, on average.")
     ] = None,

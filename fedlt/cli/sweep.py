@@ -30,7 +30,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             metavar="KEY=CHOICES",
-            help="Instead of the file's: A,B,C or a range as log:0.003..0.3; repeatable.",
+            help="Choices in place of the file's: A,B,C or a range as log:0.003..0.3; repeatable.",
         ),
     ] = None,
     trials: Annotated[

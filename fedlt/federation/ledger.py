@@ -1,4 +1,4 @@
-"""The outcome of a round, and the books: counts over all rounds of a run."""
+"""Outcome of a round, and the ledger: counts over all rounds of a run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RoundOutcome:
 
 @dataclass
 class Ledger:
-    """The books of a run. A round is entered once its models are in force."""
+    """Ledger of a run. A round is entered once its models are in force."""
 
     steps: npt.NDArray[np.int64]  # (K,) of each client's last round that was stored
     seconds: float = 0.0  # of training and evaluation, over all sessions of the run

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the server's knowledge, the books and the personal states, packed."""
+"""Checkpoints of a run: the server's knowledge, the ledger and the personal states, packed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def load_run(directory: RunDirectory) -> Checkpoint | None:
 
 
 def unpack(checkpoint: Checkpoint, num_clients: int) -> tuple[ServerSnapshot, Ledger, Snapshot]:
-    """Return server, books and personal states of a checkpoint, of ``num_clients`` clients."""
+    """Return server, ledger and personal states of a checkpoint, of ``num_clients`` clients."""
     meta, groups = checkpoint.meta, dict(checkpoint.tensors)
     states = Snapshot(checkpoint.files, groups.pop("personal"))
     who = {name: tensor.numpy() for name, tensor in groups.pop("participants").items()}

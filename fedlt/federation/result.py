@@ -22,7 +22,7 @@ def make_result(
 
     Args:
         evaluator: The evaluator of the run; it knows data, method and generic model.
-        ledger: The books after the last round.
+        ledger: The ledger after the last round.
         state: The server's state after the last round.
         rows: The lines of ``rounds.jsonl``.
     """
