@@ -92,8 +92,8 @@ def imported_files(name: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names} & known
         elif isinstance(node, ast.ImportFrom):
-            own = {f"{node.module}.{alias.name}" for alias in node.names} & known
-            found |= own or {str(node.module)} & known
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= ({str(node.module)} | names) & known
     return found - {module_of(name)}
 
 

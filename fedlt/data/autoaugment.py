@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from fedlt.data import pixels
+import fedlt.data.pixels as pixels
 
 _FILL = 128  # grey value of pixels that come from outside the image
 _Step = tuple[str, float, int]  # operation, probability, magnitude 0 .. 9

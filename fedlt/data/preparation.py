@@ -15,7 +15,7 @@ from fedlt.machine.devices import find_device
 
 if TYPE_CHECKING:
     from fedlt.config import Config
-    from fedlt.data import FederatedData
+    from fedlt.data.federated import FederatedData
     from fedlt.progress import Progress
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fedlt.data import pixels
+import fedlt.data.pixels as pixels
 from fedlt.data.augment import augment as augment_images
 from fedlt.data.augment import normalize
 from fedlt.data.autoaugment import autoaugment

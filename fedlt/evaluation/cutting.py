@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy.typing as npt
 
+import fedlt.evaluation.personal_metrics as personal
 from fedlt.data.shots import ShotGroups
-from fedlt.evaluation import personal_metrics as personal
 from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.local_test import LocalTest
 from fedlt.evaluation.metrics import expand

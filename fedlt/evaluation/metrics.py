@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import fedlt.evaluation.personal_metrics as own
 from fedlt.data.shots import GROUPS
-from fedlt.evaluation import personal_metrics as own
 from fedlt.evaluation.collapse import class_vectors, neural_collapse, pruned_energy
 from fedlt.evaluation.drift import agreement, tail_gradient, update_drift
 from fedlt.evaluation.generic import (

@@ -29,7 +29,7 @@ from fedlt.rng import numpy_generator, uniform
 
 if TYPE_CHECKING:
     from fedlt.config import FaultsConfig
-    from fedlt.federation import Observer
+    from fedlt.federation.observer import Observer
 
 
 KINDS = ("lost", "dropped", "partial", "corrupt", "stale", "nonfinite", "huge")  # in the log
