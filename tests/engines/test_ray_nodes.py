@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from fedlt.config import Config
 from fedlt.engines.ray_cluster import count_places, count_workers
-from fedlt.engines.ray_pool import Pool
+from fedlt.engines.ray_pool import ActorPool
 from fedlt.progress import Progress
 from fedlt.simulate import run
 
@@ -31,7 +31,7 @@ cluster.wait_for_nodes()
 config["engine"]["address"] = cluster.address
 config = Config.model_validate(config)
 seen = {"replaced": 0}
-replace = Pool.replace
+replace = ActorPool.replace
 
 
 def counted(pool, member):
@@ -39,7 +39,7 @@ def counted(pool, member):
     replace(pool, member)
 
 
-Pool.replace = counted
+ActorPool.replace = counted
 
 
 class Disturbed(Progress):

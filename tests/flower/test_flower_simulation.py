@@ -48,8 +48,15 @@ def simulate(config, folder):
     return RunDirectory.of(config)
 
 
+STRATEGIES = [  # with faults, the test below runs fedloge in the fast tier
+    pytest.param("fedavg", marks=pytest.mark.slow),
+    pytest.param("fedloge", marks=pytest.mark.slow),
+    "flwr.serverapp.strategy:FedAdam",
+]
+
+
 @pytest.mark.flower
-@pytest.mark.parametrize("strategy", ["fedavg", "fedloge", "flwr.serverapp.strategy:FedAdam"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_flowers_simulation_equals_the_serial_engine(lab, reference, tmp_path, strategy):
     """Same client tasks, same order of sums: equal up to rounding, and equal hits."""
     directory = simulate(lab.fresh(strategy=strategy), tmp_path)

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -252,10 +253,14 @@ class Prox(Strategy):
 ENTRY_POINTS = "[fedlt.strategies]\nother_prox = prox_module:Prox\n"
 
 
-@pytest.fixture
-def packages(tmp_path, monkeypatch):
-    """A working directory with modules, and an installed package with an entry point."""
-    here, site = tmp_path / "here", tmp_path / "site"
+@pytest.fixture(scope="module")
+def rows_of(tmp_path_factory):
+    """Return a function: the lines of the rounds of a command, by engine and name of the class.
+
+    The working directory has modules, and an installed package has an entry point.
+    """
+    folder = tmp_path_factory.mktemp("packages")
+    here, site = folder / "here", folder / "site"
     for folder in (here, site, site / "prox-1.0.dist-info"):
         folder.mkdir()
     for name in ("strategies", "clients"):
@@ -273,17 +278,12 @@ def packages(tmp_path, monkeypatch):
         "data: {dataset: synthetic, options: {num_classes: 4, train_per_class: 40}}\n"
         "model: {width: 4}\nlocal: {batch_size: 8}\n"
     )
-    return here, site
-
-
-def rows_of(packages, engine, *names):
-    """Run the command with each name of the strategy and return the lines of their rounds."""
-    here, site = packages
-    code = "import sys; from fedlt.cli import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}{os.pathsep}{site}"}
-    found = []
-    for name in names:
-        run = f"run{len(found)}-{engine}"
+    code = "import sys; from fedlt.cli import main; sys.exit(main(sys.argv[1:]))"
+
+    @cache
+    def rows(engine, name):
+        run = f"{name.partition(':')[0]}-{engine}"
         changes = [f"strategy={{name: '{name}', mu: 0.2}}", f"engine.name={engine}", f"name={run}"]
         plugin = "client={name: 'clients/focal.py:Focal', focus: 1.0}"
         done = subprocess.run(
@@ -291,28 +291,26 @@ def rows_of(packages, engine, *names):
             cwd=here, env=environment, text=True, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        lines = (here / "runs" / run / "1" / "rounds.jsonl").read_text()
-        rows = [json.loads(line) for line in lines.splitlines()]
-        found.append([{k: row[k] for k in row if k not in ("seconds", "run")} for row in rows])
-    return found
+        lines = (here / "runs" / run / "1" / "rounds.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        return [{k: row[k] for k in row if k not in ("seconds", "run")} for row in rows]
+
+    return rows
 
 
-def test_a_class_is_found_by_file_module_and_entry_point(packages):
+def test_a_class_is_found_by_file_module_and_entry_point(rows_of):
     """All three, beside folders called strategies and clients that would break: the same run."""
-    one, two = rows_of(packages, "serial", "my_module:Prox", "other_prox")
-    assert one == two
+    assert rows_of("serial", "my_module:Prox") == rows_of("serial", "other_prox")
 
 
 @pytest.mark.ray
-def test_ray_workers_find_what_the_driver_finds(packages):
+def test_ray_workers_find_what_the_driver_finds(rows_of):
     """The module of the working directory and its helper travel by the driver's import path."""
-    names = ("my_module:Prox", "other_prox")
-    one, two = rows_of(packages, "ray", *names)
-    assert one == two == rows_of(packages, "serial", names[0])[0]
+    one, two = rows_of("ray", "my_module:Prox"), rows_of("ray", "other_prox")
+    assert one == two == rows_of("serial", "my_module:Prox")
 
 
 @pytest.mark.parametrize("engine", ["stacked", "auto"])
-def test_other_engines_run_a_class_of_ones_own(packages, engine):
-    one = rows_of(packages, engine, "my_module:Prox")[0]
-    other = rows_of(packages, "serial", "my_module:Prox")[0]
+def test_other_engines_run_a_class_of_ones_own(rows_of, engine):
+    one, other = rows_of(engine, "my_module:Prox"), rows_of("serial", "my_module:Prox")
     assert one[0]["train/loss"] == pytest.approx(other[0]["train/loss"], rel=1e-4)
