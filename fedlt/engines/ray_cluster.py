@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -281,4 +282,7 @@ def _cores() -> int:
 def _leave(start: Start) -> None:
     """End Ray with the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is saved, and this takes a moment
+    if start.broken:  # the error line is printed; Ray would add a line for its lost objects
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     start.end()
