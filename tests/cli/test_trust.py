@@ -1,4 +1,4 @@
-"""Whose code is executed: what only reads executes nobody's, what trains says whose before."""
+"""User code and commands: reading commands execute none, training commands name it first."""
 
 from __future__ import annotations
 

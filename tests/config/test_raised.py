@@ -1,4 +1,4 @@
-"""Whose code a file is: an error line names places in a user's code only."""
+"""Owner of a file: an error line names places in a user's code only."""
 
 from __future__ import annotations
 
