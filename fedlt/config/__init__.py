@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fedlt.config.faults_section import FaultsConfig
     from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
     from fedlt.config.load import build_config, load_config, to_yaml
+    from fedlt.config.local_section import LocalConfig, ScheduleConfig
     from fedlt.config.schema import (
         CheckpointConfig,
         ClientConfig,
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
         DiagnosticsConfig,
         EngineConfig,
         EvaluateConfig,
-        LocalConfig,
         ModelConfig,
         PartitionConfig,
         PersonalConfig,
         PluginConfig,
         PriorConfig,
         RefreshConfig,
-        ScheduleConfig,
     )
 
 __all__ = [
@@ -61,7 +60,7 @@ def __getattr__(name: str) -> object:
         AttributeError: For every other name.
     """
     if name in __all__:
-        for module in ("identity", "load", "schema"):
+        for module in ("identity", "load", "local_section", "schema"):
             found = vars(importlib.import_module(f"fedlt.config.{module}"))
             if name in found:
                 return found[name]
