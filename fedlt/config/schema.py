@@ -21,6 +21,7 @@ from pydantic import (
 
 from fedlt.config.faults_section import FaultsConfig
 from fedlt.config.local_section import LocalConfig
+from fedlt.config.partition_section import PartitionConfig
 from fedlt.config.ranges import (
     Count,
     Epochs,
@@ -48,18 +49,6 @@ class DataConfig(_Section):
     split: Literal["final", "tune"] = "final"  # tune: score on a held-out part of the pool
     class_order: Literal["natural", "shuffled"] = "natural"  # which classes become rare
     options: dict[StrictStr, Any] = Field(default_factory=dict)  # the data set's own arguments
-
-
-class PartitionConfig(_Section):
-    """Partition of the training images among the clients."""
-
-    scheme: Literal["dirichlet", "iid", "shards"] = "dirichlet"
-    variant: Literal["default", "reference"] = "default"  # reference: the papers' own code
-    dirichlet_alpha: Positive = 0.5  # concentration; small: few classes per client
-    num_clients: Count = 10
-    min_samples: Whole = 2  # images that every client has at least
-    shards_per_client: Count = 2  # scheme shards only
-    file: StrictStr | None = None  # a saved partition.json to use instead of a drawn partition
 
 
 class ModelConfig(_Section):
