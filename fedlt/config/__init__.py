@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedlt.config.data_section import DataConfig
+    from fedlt.config.evaluate_section import EvaluateConfig
     from fedlt.config.faults_section import FaultsConfig
     from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
     from fedlt.config.load import build_config, load_config, to_yaml
@@ -15,10 +17,8 @@ if TYPE_CHECKING:
         CheckpointConfig,
         ClientConfig,
         Config,
-        DataConfig,
         DiagnosticsConfig,
         EngineConfig,
-        EvaluateConfig,
         ModelConfig,
         PersonalConfig,
         PluginConfig,

@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from fedlt.config.data_section import DataConfig
+from fedlt.config.evaluate_section import EvaluateConfig
 from fedlt.config.faults_section import FaultsConfig
 from fedlt.config.local_section import LocalConfig
 from fedlt.config.partition_section import PartitionConfig
@@ -31,24 +33,11 @@ from fedlt.config.ranges import (
     Positive,
     Seed,
     Share,
-    Whole,
     Width,
 )  # fmt: skip
 from fedlt.config.section import Section as _Section
 
 _DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
-
-
-class DataConfig(_Section):
-    """Images to train and score on."""
-
-    dataset: StrictStr = "digits"  # built-in name, or file.py:function, package.module:function
-    root: StrictStr | None = None  # folder of downloaded data; None: the data set's default
-    imbalance_factor: Annotated[float, Field(strict=True, ge=1)] = 1.0  # largest / smallest class
-    profile: Literal["exponential", "step"] = "exponential"  # how class sizes fall off
-    split: Literal["final", "tune"] = "final"  # tune: score on a held-out part of the pool
-    class_order: Literal["natural", "shuffled"] = "natural"  # which classes become rare
-    options: dict[StrictStr, Any] = Field(default_factory=dict)  # the data set's own arguments
 
 
 class ModelConfig(_Section):
@@ -133,37 +122,6 @@ class PriorConfig(_Section):
             raise ValueError(f"use: {self.use} needs source: oracle or secure_sum, not own")
         if self.use.startswith("local_") and self.source != "own":
             raise ValueError(f"use: {self.use} needs source: own, not {self.source}")
-        return self
-
-
-class ShotClassesConfig(_Section):
-    """Groups of classes by class id; a class in no list is in no group."""
-
-    many: tuple[Whole, ...] = ()
-    medium: tuple[Whole, ...] = ()
-    few: tuple[Whole, ...] = ()
-
-
-class EvaluateConfig(_Section):
-    """Evaluation: rounds, class groups, test views."""
-
-    every: Count = 1  # rounds between generic evaluations; the last round always has one
-    personal_every: Count | None = None  # rounds between personal evaluations; None: as `every`
-    shots: Literal["auto", "count", "rank", "cumulative", "given"] = (
-        "auto"  # how many / medium / few are cut
-    )
-    shot_classes: ShotClassesConfig | None = None  # the groups themselves, for shots: given
-    local_test: Literal["exact", "sampled", "reference"] = "exact"  # each client's test view
-    clients: Literal["all"] | Count = "all"  # clients in the personal view
-    selected_round: Count | None = None  # a round fixed on data.split: tune, reported as `selected`
-    batch_size: Count = 500  # images per forward pass
-
-    @model_validator(mode="after")
-    def _lists_fit(self) -> Self:
-        if self.shots == "given" and self.shot_classes is None:
-            raise ValueError("shots: given needs shot_classes: {many: [...], few: [...]}")
-        if self.shots != "given" and self.shot_classes is not None:
-            raise ValueError(f"shot_classes: needs shots: given, not {self.shots}")
         return self
 
 
