@@ -98,21 +98,22 @@ def test_damaged_files_are_named(tmp_path):
 def test_the_real_images_give_the_published_statistics_and_lists(tmp_path):
     """Constants in common use to the digits printed; LDAM's index lists exactly."""
     subprocess.run([sys.executable, SHARED / "unpack.py", tmp_path], check=True)
-    for name, classes in (("fashion_mnist", "T-shirt/top"), ("cifar10", "airplane")):
+    lists = np.load(SHARED / "splits/cifar_lt_indices.npz")
+    named = {"fashion_mnist": "T-shirt/top", "cifar10": "airplane", "cifar100": "apple"}
+    for name, first in named.items():
         data = load_dataset(name, root=str(tmp_path))
         mean = data.train_images.mean((0, 2, 3)) / 255
         np.testing.assert_allclose(mean, data.mean, atol=2e-4)
         assert np.unique(np.bincount(data.train_labels)).size == 1
-        assert np.unique(np.bincount(data.test_labels)).tolist() == [1000]
-        assert data.class_names[0] == classes
-    lists = np.load(SHARED / "splits/cifar_lt_indices.npz")
-    for factor in (10, 50, 100, 200):
-        drawn = long_tail(
-            data.train_labels,
-            10,
-            imbalance_factor=factor,
-            profile="exponential",
-            class_order="natural",
-            seed=3,
-        )
-        np.testing.assert_array_equal(drawn, lists[f"cifar10_if{factor}"])
+        assert np.unique(np.bincount(data.test_labels)).tolist() == [10_000 // data.num_classes]
+        assert data.class_names[0] == first
+        for factor in (10, 50, 100, 200) if name.startswith("cifar") else ():
+            drawn = long_tail(
+                data.train_labels,
+                data.num_classes,
+                imbalance_factor=factor,
+                profile="exponential",
+                class_order="natural",
+                seed=3,
+            )
+            np.testing.assert_array_equal(drawn, lists[f"{name}_if{factor}"])
