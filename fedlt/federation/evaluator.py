@@ -172,22 +172,11 @@ class Evaluator:
         return self.observer.tunes or not self._has_generic or bool(standing.participated[cid])
 
     def _private_mean(self, standing: Standing) -> dict[str, Tensor]:
-        """Average the participants' personal parts of the model, weighted by examples.
-
-        A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows
-        this mean, for evaluation only. States are read one after another.
-        """
-        sizes = self.observer.data.client_sizes
-        lends = self.generic == "average"
-        total = float(sum(sizes[cid] for cid in standing.personal)) if lends else 0.0
-        if total == 0:
+        """Return the mean of personal parts that the generic model borrows; {}: it borrows none."""
+        if self.generic != "average":
             return {}
-        means: dict[str, Any] = {}
-        for cid, own in standing.personal.items():
-            for name in self.model.names("personal"):
-                if name in own and own[name].is_floating_point():
-                    means[name] = means.get(name, 0) + own[name] * (sizes[cid] / total)
-        return means
+        names = self.model.names("personal")
+        return private_mean(standing.personal, names, self.observer.data.client_sizes)
 
     def _stack(
         self, own: Mapping[int, ClientHits | None], bases: Mapping[int, ClientHits | None]
@@ -233,6 +222,30 @@ class Evaluator:
             labels=None if generic.logits is None else self.observer.data.eval_labels,
             seed=self.view.seed,
         )
+
+
+def private_mean(
+    personal: Mapping[int, Mapping[str, Tensor]], names: Sequence[str], sizes: IntArray
+) -> dict[str, Tensor]:
+    """Average the participants' personal parts of the model, weighted by examples.
+
+    A generic model that lacks a shared part (``batchnorm: local``, a personal head) borrows this
+    mean, for evaluation only. States are read one after another.
+
+    Args:
+        personal: Personal tensors of the participants by cid.
+        names: The model's personal tensors.
+        sizes: (K,) training images of each client.
+    """
+    total = float(sum(sizes[cid] for cid in personal))
+    if total == 0:
+        return {}
+    means: dict[str, Any] = {}
+    for cid, own in personal.items():
+        for name in names:
+            if name in own and own[name].is_floating_point():
+                means[name] = means.get(name, 0) + own[name] * (sizes[cid] / total)
+    return means
 
 
 def touches_backbone(names: Iterable[str]) -> bool:

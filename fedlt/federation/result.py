@@ -9,6 +9,7 @@ from fedlt.config import config_hash
 from fedlt.evaluation import summarise
 
 if TYPE_CHECKING:
+    from fedlt.data import FederatedData
     from fedlt.evaluation.rounds import RoundRecord
     from fedlt.federation.evaluator import Evaluator
     from fedlt.federation.ledger import Ledger
@@ -42,6 +43,8 @@ def make_result(
         "generic_model": evaluator.generic,
         "streams": list(evaluator.model.stream_names),
         "shots": evaluator.shots.to_json(),
+        "class_names": list(observer.data.class_names),
+        "images": _images(observer.data),
         "scored_on": evaluator.scored_on.to_json(),
         "prior": config.prior.model_dump(),
         "batchnorm": config.batchnorm,
@@ -54,4 +57,14 @@ def make_result(
         "seconds": ledger.seconds,
         "partition_hash": observer.data.partition.hash(),
         "config_hash": config_hash(config),
+    }
+
+
+def _images(data: FederatedData) -> dict[str, Any]:
+    """Return what a model must know of the images: shape, type, and normalisation by channel."""
+    return {
+        "shape": list(data.eval_images.shape[1:]),  # (Ch, H, W)
+        "dtype": str(data.eval_images.dtype),
+        "mean": list(data.mean),
+        "std": list(data.std),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from fedlt.evaluation.local_test import draw_images, local_test
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits
 from fedlt.federation.evaluator import touches_backbone
-from fedlt.machine.devices import SharedCopies
 from fedlt.machine.memory import as_tensor
 from fedlt.strategy import HeadFunction
+from fedlt.worker.model_loader import ModelLoader
 from fedlt.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ class Scorer:
         self.images, self._labels = images.to(device), labels.to(device)
         self._mean = torch.as_tensor(data.mean, device=device)
         self._std = torch.as_tensor(data.std, device=device)
-        self._shared = SharedCopies(device)
-        self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
+        self.loader = ModelLoader(observer.strategy, model)
         self._view = local_test(
             data.client_counts,
             np.bincount(data.eval_labels, minlength=data.num_classes),
@@ -73,9 +71,8 @@ class Scorer:
 
         A method without a generic model has no generic scores.
         """
-        request = self._placed(request)
-        self._load_generic(request)
-        heads = self.observer.strategy.generic(self.model, request.broadcast)
+        request = self.loader.placed(request)
+        heads = self.loader.load_generic(request)
         asked = request.generic or any(client.base for client in request.clients)
         needs_generic = asked and bool(heads)
         features = self._features(request) if needs_generic else None
@@ -97,15 +94,13 @@ class Scorer:
 
     def load_generic(self, request: ScoreRequest) -> dict[str, HeadFunction]:
         """Load the generic model into the scratch model and return its heads; {}: there is none."""
-        request = self._placed(request)
-        self._load_generic(request)
-        return self.observer.strategy.generic(self.model, request.broadcast)
+        return self.loader.load_generic(self.loader.placed(request))
 
     @torch.no_grad()
     def predict(self, request: ScoreRequest) -> tuple[Tensor | None, dict[int, Tensor]]:
         """Return the classes (B,) of the primary heads: the generic model's, each client's."""
-        request = self._placed(request)
-        heads = self.load_generic(request)
+        request = self.loader.placed(request)
+        heads = self.loader.load_generic(request)
         features = self._features(request) if heads else None
         own = {}
         for client in request.clients:
@@ -130,33 +125,6 @@ class Scorer:
             for client in request.clients
             if client.base
         }
-
-    def _placed(self, request: ScoreRequest) -> ScoreRequest:
-        """Return the request with its models on this process's device."""
-        shared = self._shared
-        clients = tuple(
-            client
-            if client.personal is None
-            else replace(
-                client,
-                personal=shared.moved(client.personal),
-                refreshed=shared.moved(client.refreshed),
-            )
-            for client in request.clients
-        )
-        return replace(
-            request,
-            broadcast=shared.of("broadcast", request.broadcast),
-            fixed=shared.of("fixed", request.fixed),
-            private_mean=shared.of("private mean", request.private_mean),
-            clients=clients,
-        )
-
-    def _load_generic(self, request: ScoreRequest) -> None:
-        model = self.model
-        model.load(request.fixed, model.names("fixed"))
-        model.load(request.broadcast, model.names("shared"))
-        model.load({**self._initial, **request.private_mean}, model.names("personal"))
 
     @torch.no_grad()
     def _features(self, request: ScoreRequest) -> Tensor:
@@ -190,16 +158,10 @@ class Scorer:
         self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
     ) -> Iterator[tuple[Tensor, dict[str, HeadFunction]]]:
         """Load a client's model; return features of the request's images, and the heads."""
-        personal = client.personal or {}
-        strategy, broadcast = self.observer.strategy, {**request.broadcast, **client.refreshed}
-        own_weights = strategy.personal_weights(self.model, broadcast, personal)
-        weights = {**client.refreshed, **own_weights}
-        before = {name: self.model.state()[name].clone() for name in weights}
-        self.model.load(weights, weights)
-        if features is None or touches_backbone(weights):
-            features = self._features(request)
-        yield features, strategy.personal(self.model, broadcast, personal)
-        self.model.load(before, before)
+        with self.loader.own_model(request, client) as (replaced, heads):
+            if features is None or touches_backbone(replaced):
+                features = self._features(request)
+            yield features, heads
 
     def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
         """Return the classes and images of the request that count for a client."""
