@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fedlt.config.identity import config_hash, file_digests, settings_of, user_code
     from fedlt.config.load import build_config, load_config, to_yaml
     from fedlt.config.local_section import LocalConfig, ScheduleConfig
+    from fedlt.config.model_section import ModelConfig
     from fedlt.config.partition_section import PartitionConfig
     from fedlt.config.schema import (
         CheckpointConfig,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         Config,
         DiagnosticsConfig,
         EngineConfig,
-        ModelConfig,
         PersonalConfig,
         PluginConfig,
         PriorConfig,

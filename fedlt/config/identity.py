@@ -18,10 +18,32 @@ if TYPE_CHECKING:
 
 Digests = dict[str, dict[str, str]]  # dotted key -> name of a file -> its digest
 
-# Keys that a result does not depend on. Every other key counts, also a new key.
+# Keys that a result does not depend on. Every other key counts, also a new key: a new key counts
+# where its value is not the default, so that runs made before the key existed keep their hash.
 NEUTRAL = (
     "name", "output", "engine", "checkpoint", "deployment", "diagnostics", "trackers", "seeds",
     "data.root",
+)  # fmt: skip
+
+# Keys that count at their default, too: they are as old as the fingerprint.
+_OLD = (
+    "seed", "rng_salt", "rounds", "clients_per_round", "batchnorm",
+    "data.dataset", "data.imbalance_factor", "data.profile", "data.split", "data.class_order",
+    "data.options", "partition.scheme", "partition.variant", "partition.dirichlet_alpha",
+    "partition.num_clients", "partition.min_samples", "partition.shards_per_client",
+    "partition.file", "model.name", "model.width", "model.norm", "strategy.name", "client.name",
+    "local.epochs", "local.batch_size", "local.optimizer", "local.lr", "local.head_lr",
+    "local.momentum", "local.weight_decay", "local.sam_rho", "local.augment", "local.precision",
+    "local.schedule.warmup", "local.schedule.drops", "local.schedule.factor",
+    "prior.use", "prior.gamma", "prior.source",
+    "evaluate.every", "evaluate.personal_every", "evaluate.shots", "evaluate.shot_classes",
+    "evaluate.local_test", "evaluate.clients", "evaluate.selected_round", "evaluate.batch_size",
+    "personal.refresh.scope", "personal.refresh.epochs",
+    "faults.lost.rate", "faults.lost.aim", "faults.straggler.deadline", "faults.straggler.spread",
+    "faults.straggler.jitter", "faults.straggler.action", "faults.late.share",
+    "faults.late.first", "faults.late.last", "faults.corrupt.share", "faults.corrupt.rate",
+    "faults.corrupt.kind", "faults.corrupt.factor", "faults.stale.rate", "faults.stale.rounds",
+    "faults.detect.max_norm", "faults.detect.max_ratio",
 )  # fmt: skip
 
 
@@ -37,12 +59,21 @@ def settings_of(config: Config) -> dict[str, str]:
     for key in [*flat]:
         if any(key == name or key.startswith(f"{name}.") for name in NEUTRAL):
             del flat[key]
+    for key, value in _new_defaults(config).items():
+        if flat.get(key) == value:
+            del flat[key]
     for key, source in _specs(config).items():
         if source.rpartition(":")[0].endswith(".py"):
             flat[key] = json.dumps(source.rpartition(":")[2])
     for key in {**_places(config), **_data_places(config)}:
         flat[key] = json.dumps("by content")
     return flat
+
+
+def _new_defaults(config: Config) -> dict[str, str]:
+    """Return the defaults, as JSON, of the keys that are younger than the fingerprint."""
+    tree = flatten(type(config)(name=config.name, rounds=1).model_dump(mode="json"))
+    return {key: json.dumps(tree[key], sort_keys=True) for key in tree if key not in _OLD}
 
 
 def file_digests(config: Config) -> Digests:

@@ -22,6 +22,7 @@ Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]  # clients, round
 Whole = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 Epochs = Annotated[int, Field(strict=True, ge=0, le=10_000)]  # passes a round
 Width = Annotated[int, Field(strict=True, ge=1, le=8192)]  # channels, or hidden units
+Depth = Annotated[int, Field(strict=True, ge=1, le=1000)]  # layers
 Memory = Annotated[int, Field(strict=True, ge=0, le=1 << 30)]  # MiB
 Seed = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 Positive = Annotated[float, Field(strict=True, gt=0)]

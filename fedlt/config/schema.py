@@ -23,6 +23,7 @@ from fedlt.config.data_section import DataConfig
 from fedlt.config.evaluate_section import EvaluateConfig
 from fedlt.config.faults_section import FaultsConfig
 from fedlt.config.local_section import LocalConfig
+from fedlt.config.model_section import ModelConfig
 from fedlt.config.partition_section import PartitionConfig
 from fedlt.config.ranges import (
     Count,
@@ -33,19 +34,10 @@ from fedlt.config.ranges import (
     Positive,
     Seed,
     Share,
-    Width,
 )  # fmt: skip
 from fedlt.config.section import Section as _Section
 
 _DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
-
-
-class ModelConfig(_Section):
-    """The backbone."""
-
-    name: StrictStr = "cnn"  # built-in name, or file.py:function, package.module:function
-    width: Width | None = None  # channels of the first stage; None: the published width
-    norm: Literal["batch", "group"] = "batch"
 
 
 class PluginConfig(_Section):

@@ -52,6 +52,7 @@ class Terms:
             num_classes=self.num_classes,
             width=settings.width,
             norm=settings.norm,
+            depth=settings.depth,
             seed=self.seed,
         )
         seed_torch(self.seed, "plugin parts")

@@ -41,6 +41,7 @@ def confidences(preparation: Preparation, folder: str) -> NDArray[np.float32]:
         num_classes=data.num_classes,
         width=model.width,
         norm=model.norm,
+        depth=model.depth,
         seed=preparation.seed,
     ).backbone
     classifier = Teacher(backbone, data.num_classes)

@@ -12,6 +12,8 @@ from fedlt.config.loading import is_spec, load_users_object
 from fedlt.config.raised import users_code
 from fedlt.errors import FedltError, nearest
 from fedlt.models.cnn import Cnn
+from fedlt.models.fedavg_cnn import FedAvgCnn
+from fedlt.models.layers import NORMS
 from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import ResNet
 
@@ -20,32 +22,43 @@ from fedlt.models.resnet import ResNet
 class BackboneSpec:
     """Maker and limits of a named backbone."""
 
-    make: Callable[[int, int, int, str], nn.Module]  # (in_channels, image_size, width, norm)
+    make: Callable[[int, int, int, str, int], nn.Module]  # channels, side, width, norm, depth
     width: int  # channels of the first stage in the published network; an MLP's hidden units
     min_size: int  # smallest image side that the backbone takes, pixels
     summary: str  # one line for ``fedlt list models``
+    norms: tuple[str, ...] = ("batch", "group")  # values of ``model.norm`` that it takes
+    takes_depth: bool = False  # ``model.depth`` may be above 1
 
 
 def _resnet(depths: tuple[int, ...], width: int, summary: str) -> BackboneSpec:
     projects = len(depths) == 4
 
-    def make(in_channels: int, image_size: int, width: int, norm: str) -> nn.Module:
-        return ResNet(in_channels, depths, width=width, norm=norm, projects=projects)
+    def make(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
+        return ResNet(channels, depths, width=width, norm=norm, projects=projects)
 
     return BackboneSpec(make, width, 2 ** (len(depths) - 1), summary)
 
 
-def _cnn(in_channels: int, image_size: int, width: int, norm: str) -> nn.Module:
-    return Cnn(in_channels, width=width, norm=norm)
+def _cnn(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
+    return Cnn(channels, width=width, norm=norm)
 
 
-def _mlp(in_channels: int, image_size: int, width: int, norm: str) -> nn.Module:
-    return Mlp(in_channels, image_size, width=width, norm=norm)
+def _fedavg_cnn(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
+    return FedAvgCnn(channels, side, width=width, norm=norm)
+
+
+def _mlp(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
+    return Mlp(channels, side, width=width, norm=norm, depth=depth)
 
 
 BACKBONES: Final[dict[str, BackboneSpec]] = {
     "cnn": BackboneSpec(_cnn, 16, 4, "3 convolutions, D = 4 * width: for CPUs"),
-    "mlp": BackboneSpec(_mlp, 200, 1, "1 hidden layer, D = width: for tiny images"),
+    "fedavg_cnn": BackboneSpec(
+        _fedavg_cnn, 32, 4, "FedAvg's CNN: 5x5 convolutions of 32 and 64, D = 512, no norm", NORMS
+    ),
+    "mlp": BackboneSpec(
+        _mlp, 200, 1, "depth hidden layers (1), D = width: for tiny images", NORMS, takes_depth=True
+    ),
     "resnet8": _resnet((1, 1, 1), 16, "CIFAR ResNet-8, D = 4 * width"),
     "resnet20": _resnet((3, 3, 3), 16, "CIFAR ResNet-20, D = 4 * width, 0.27 M parameters"),
     "resnet32": _resnet((5, 5, 5), 16, "CIFAR ResNet-32, D = 4 * width, 0.46 M parameters"),
@@ -61,6 +74,7 @@ def build_backbone(
     image_size: int,
     width: int | None = None,
     norm: str = "batch",
+    depth: int = 1,
 ) -> nn.Module:
     """Return a backbone, initialised from torch's global generator.
 
@@ -70,7 +84,8 @@ def build_backbone(
         in_channels: Image channels Ch.
         image_size: Image side, pixels.
         width: Channels of the first stage; ``None`` for the published network's width.
-        norm: ``batch`` or ``group``.
+        norm: ``batch`` or ``group``; ``none`` for the networks that take it.
+        depth: Hidden layers of ``mlp``; 1 for every other network.
 
     Returns:
         A module ``(B, Ch, H, W) -> (B, S, D)``.
@@ -96,4 +111,9 @@ def build_backbone(
             f"model.name: {name} needs images of at least {spec.min_size} pixels a side, "
             f"got {image_size}"
         )
-    return spec.make(in_channels, image_size, chosen, norm)
+    if norm not in spec.norms:
+        raise FedltError(f"model.norm: {name} takes no norm {norm!r}{nearest(norm, spec.norms)}")
+    if depth != 1 and not spec.takes_depth:
+        deep = ", ".join(other for other, one in BACKBONES.items() if one.takes_depth)
+        raise FedltError(f"model.depth: is for {deep}, {name} has the depth of its name")
+    return spec.make(in_channels, image_size, chosen, norm, depth)

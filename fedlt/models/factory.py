@@ -15,6 +15,7 @@ def build_model(
     num_classes: int,
     width: int | None = None,
     norm: str = "batch",
+    depth: int = 1,
     seed: int,
 ) -> Model:
     """Return a model without heads; the client plugin and the strategy add heads afterwards.
@@ -28,7 +29,8 @@ def build_model(
         image_size: Image side, pixels.
         num_classes: Number of classes C.
         width: Channels of the first stage; ``None`` for the published network's width.
-        norm: ``batch`` or ``group``.
+        norm: ``batch`` or ``group``; ``none`` for the networks that take it.
+        depth: Hidden layers of ``mlp``; 1 for every other network.
         seed: The run's seed.
 
     Raises:
@@ -36,6 +38,11 @@ def build_model(
     """
     seed_torch(seed, "model")
     backbone = build_backbone(
-        name, in_channels=in_channels, image_size=image_size, width=width, norm=norm
+        name,
+        in_channels=in_channels,
+        image_size=image_size,
+        width=width,
+        norm=norm,
+        depth=depth,
     )
     return Model(backbone, num_classes, image_shape=(in_channels, image_size, image_size))

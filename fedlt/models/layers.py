@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fedlt.errors import FedltError, nearest
 
-Norm = Literal["batch", "group"]
-NORMS: Final[tuple[Norm, ...]] = ("batch", "group")
+Norm = Literal["batch", "group", "none"]
+NORMS: Final[tuple[Norm, ...]] = ("batch", "group", "none")
 
 
 class Backbone(nn.Module):
@@ -100,15 +100,17 @@ def group_count(channels: int) -> int:
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:
-    """Return BatchNorm or GroupNorm over ``channels``.
+    """Return BatchNorm or GroupNorm over ``channels``, or a module that changes nothing.
 
     Raises:
-        FedltError: If ``norm`` is neither ``batch`` nor ``group``.
+        FedltError: If ``norm`` is neither ``batch``, ``group`` nor ``none``.
     """
     if norm not in NORMS:
         raise FedltError(f"model.norm: unknown norm {norm!r}{nearest(norm, NORMS)}")
     if norm == "batch":
         return nn.BatchNorm2d(channels)
+    if norm == "none":
+        return nn.Identity()
     return nn.GroupNorm(group_count(channels), channels)
 
 

@@ -39,17 +39,56 @@ def test_parameter_counts(name: str, published: int) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == published
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "published"),
+    [
+        # FedNTD's CIFAR-10 network: 5x5 convolutions with biases, padding 2, a head of 512 x 10
+        ("fedavg_cnn", {}, (3, 32), 2_432 + 51_264 + (64 * 8**2 + 1) * 512 + 5_130),
+        ("fedavg_cnn", {}, (3, 32), 2_156_490),
+        ("fedavg_cnn", {}, (1, 28), 1_663_370),  # the paper's MNIST CNN, section 3
+        ("mlp", {"depth": 2}, (1, 28), 199_210),  # the paper's 2NN
+    ],
+)
+def test_parameter_counts_of_networks_without_norm(name, options, shape, published):
+    channels, size = shape
+    model = build_model(
+        name, in_channels=channels, image_size=size, num_classes=10, norm="none", seed=1, **options
+    )
+    model.add_head("main", LinearHead(model.num_features, 10))
+    assert sum(parameter.numel() for parameter in model.parameters()) == published
+
+
+def test_fedavg_cnn_is_its_plain_torch_network() -> None:
+    ours = make("fedavg_cnn", channels=1, size=11, width=2, norm="none")
+    theirs = nn.Sequential(
+        *(nn.Conv2d(1, 2, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(2, 4, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(16, 32), nn.ReLU()),
+    )
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    images = torch.randn(3, 1, 11, 11)
+    torch.testing.assert_close(ours(images)[:, 0], theirs(images))
+
+
+def test_two_hidden_layers_are_their_formula() -> None:
+    backbone = make("mlp", channels=2, size=3, width=5, norm="none", depth=2)
+    first, c1, second, c2 = backbone.state_dict().values()
+    images = torch.randn(4, 2, 3, 3)
+    units = (images.reshape(4, 18) @ first.T + c1).clamp(min=0)
+    torch.testing.assert_close(backbone(images)[:, 0], (units @ second.T + c2).clamp(min=0))
+
+
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_takes_every_image_size(name: str, norm: str) -> None:
     width = 6
     backbone = make(name, width=width, norm=norm)
-    published = {"cnn": 4, "mlp": 1, "resnet18": 8, "resnet34": 8}
+    published = {"cnn": 4, "mlp": 1, "resnet18": 8, "resnet34": 8, "fedavg_cnn": 16}
     published |= {"resnet8": 4, "resnet20": 4, "resnet32": 4}
     features = published[name] * width if name in published else backbone.num_features
     assert backbone.num_features == features
     assert backbone.num_streams == 1
-    for size in (32,) if name == "mlp" else (8, 28, 32):
+    for size in (32,) if name in ("mlp", "fedavg_cnn") else (8, 28, 32):
         found = backbone(torch.rand(2, 3, size, size))
         assert found.shape == (2, 1, features)
         assert found.isfinite().all()
@@ -156,8 +195,12 @@ def test_a_backbone_from_a_file(tmp_path) -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(FedltError, match=r"unknown backbone 'resnet19'; nearest: 'resnet18'"):
         make("resnet19")
-    with pytest.raises(FedltError, match=r"unknown norm 'layer'.*known: batch, group"):
+    with pytest.raises(FedltError, match=r"cnn takes no norm 'layer'.*known: batch, group"):
         make("cnn", norm="layer")
+    with pytest.raises(FedltError, match=r"resnet8 takes no norm 'none'.*known: batch, group"):
+        make("resnet8", norm="none")
+    with pytest.raises(FedltError, match=r"model.depth: is for mlp, cnn has the depth of its name"):
+        make("cnn", depth=2)
     with pytest.raises(FedltError, match="at least 4 pixels a side, got 2"):
         make("cnn", size=2)
     with pytest.raises(FedltError, match="width 0"):

@@ -114,7 +114,7 @@ class Unsplit(Backbone):
 @pytest.mark.parametrize(
     ("backbone", "reason"),
     [
-        (build_backbone("mlp", in_channels=1, image_size=8, width=4), "mlp .* has one layer"),
+        (build_backbone("mlp", in_channels=1, image_size=8, width=4), "mlp .* layers are not cut"),
         (Unsplit(), r"Unsplit .* has no split\(\)"),
         (nn.Linear(3, 3), "Linear .* derive it from fedlt.models.layers.Backbone"),
     ],
