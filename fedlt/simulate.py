@@ -68,6 +68,24 @@ if TYPE_CHECKING:
     from fedlt.strategy import Strategy
 
 
+def check_runs(config: Config, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raise for all mistakes that can be found before the first of several runs starts.
+
+    Args:
+        config: The runs; one per seed of its ``seeds``.
+        resume: As in :func:`run`.
+        overwrite: As in :func:`run`.
+
+    Raises:
+        FedltError: If a run cannot be started, resumed or shown, or its method cannot be made.
+    """
+    check_engine(config.engine.name)
+    for one in config.runs():
+        RunDirectory.of(one).decide(one, resume=resume, overwrite=overwrite)
+    resolve_strategy(config)
+    resolve_client(config)
+
+
 def run(
     config: Config,
     *,

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,9 @@ from fedlt.cli.run import stopped_by_terminate
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedlt.comparing.comparison import Comparison, Row
+    from fedlt.comparing.comparison import Comparison
     from fedlt.comparing.conditions import Results
-    from fedlt.comparing.display import RunsProgress
     from fedlt.comparing.grid import Setting
-    from fedlt.comparing.schedule import Outcome, PlannedRun
 
 FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
 Overrides = Annotated[
@@ -108,6 +106,7 @@ def _compare(
     from rich.console import Console
 
     from fedlt.comparing.display import make_runs_progress
+    from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
     from fedlt.comparing.verdicts import pick_reference
 
     console = Console()
@@ -148,87 +147,6 @@ def _write_reports(
                 teller(console)(str(path))
 
 
-def planned_runs(comparison: Comparison, grid: Sequence[Setting]) -> list[PlannedRun]:
-    """Return the runs of every row in every setting, ordered by setting, row, seed."""
-    from fedlt.comparing.schedule import PlannedRun
-
-    runs = []
-    for setting in grid:
-        for row in comparison.rows:
-            words = f"{row.label}, {setting}" if str(setting) else row.label
-            given = setting.overrides_of(row.label)
-            own = comparison.configs(row, *given, folder=setting.folder)
-            runs += [PlannedRun(words, config) for config in own]
-    return runs
-
-
-def run_grid(
-    comparison: Comparison,
-    grid: Sequence[Setting],
-    runs: Sequence[PlannedRun],
-    *,
-    jobs: int | None,
-    progress: RunsProgress,
-) -> tuple[dict[str, Results], list[Outcome]]:
-    """Run :func:`planned_runs`; return each setting's finished rows, and all outcomes.
-
-    Raises:
-        FedltError: If rows of a table differ in more than the method.
-    """
-    from fedlt.comparing.conditions import check_alike
-    from fedlt.comparing.schedule import jobs_for, run_planned
-
-    folder = comparison.folder()
-    places = [(setting, row) for setting in grid for row in comparison.rows]
-    seeds = len(runs) // len(places)
-    each = [place for place in places for _ in range(seeds)]
-    for setting in grid:
-        pairs = zip(each, runs, strict=True)
-        check_alike({row.label: run.config for (of, row), run in pairs if of == setting})
-    outcomes = run_planned(runs, jobs=jobs_for(runs, jobs), progress=progress, within=folder)
-    return _finished(comparison.rows, grid, each, outcomes), outcomes
-
-
-def raise_failed(outcomes: Sequence[Outcome]) -> None:
-    """Raise if a run failed.
-
-    Raises:
-        RunError: If runs failed; the error names all of them.
-    """
-    from fedlt.errors import RunError
-
-    failed = [f"{o.planned}: {o.reason}" for o in outcomes if o.result is None]
-    if failed:
-        raise RunError(f"{len(failed)} of {len(outcomes)} runs failed: {'; '.join(failed)}")
-
-
-def _finished(
-    rows: Sequence[Row],
-    grid: Sequence[Setting],
-    places: Sequence[tuple[Setting, Row]],
-    outcomes: Sequence[Outcome],
-) -> dict[str, Results]:
-    """Return the table of each setting, with the rows whose runs are all finished.
-
-    Raises:
-        FedltError: If rows of a table differ in more than the method.
-    """
-    from fedlt.comparing.conditions import check_comparable
-
-    found: dict[str, Results] = {}
-    for setting in grid:
-        table: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            own = [o for o, place in zip(outcomes, places, strict=True) if place == (setting, row)]
-            results = [o.result for o in own if o.result is not None]
-            if len(results) == len(own):
-                table[row.label] = results
-        check_comparable(table)
-        if table:
-            found[str(setting)] = table
-    return found
-
-
 def show(
     console: Console,
     name: str,
@@ -250,9 +168,7 @@ def show(
             have streams; None writes no files.
     """
     from fedlt.comparing import exports
-    from fedlt.comparing.stream_tables import streams_csv
-    from fedlt.comparing.table import footnotes, terminal_tables
-    from fedlt.comparing.verdicts import describe, verdicts
+    from fedlt.comparing.table import terminal_tables
 
     if not tables:
         return
@@ -262,23 +178,13 @@ def show(
         tell(f"\n{setting}" if setting else "")
         tell(title)
         console.print(terminal_tables(results, which))
-    tested = which not in ("all", "best_on_test")
-    found = verdicts(tables, which, against) if tested else []
-    notes = [*footnotes(tables, which), *describe(found)]
-    if tested and not all(against in results for results in tables.values()):
-        notes.append(f"no verdicts where {against} has not finished")
+    found, notes = exports.conclusions(tables, which, against)
     tell("")
     for note in notes:
         tell(note)
-    if folder is None:
-        return
-    write(folder / f"{which}.md", exports.markdown(name, which, tables, notes), console)
-    write(folder / f"{which}.tex", exports.latex(name, which, tables, notes), console)
-    write(folder / f"{which}.csv", exports.csv_text(which, tables), console)
-    if text := streams_csv(which, tables):
-        write(folder / f"{which}_streams.csv", text, console)
-    if found:
-        write(folder / f"{which}_verdicts.csv", exports.verdicts_csv(found), console)
+    if folder is not None:
+        for path in exports.write_tables(folder, name, which, tables, notes, found):
+            tell(str(path))
 
 
 def teller(console: Console) -> Callable[[str], None]:

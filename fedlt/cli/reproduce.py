@@ -12,10 +12,7 @@ from fedlt.cli.compare import (
     Jobs,
     Overrides,
     RowsOption,
-    planned_runs,
-    raise_failed,
     resumable,
-    run_grid,
     split,
     teller,
     write,
@@ -79,6 +76,7 @@ def _is_changed(
     """Return True if the command line changes a value that a result depends on."""
     from dataclasses import replace
 
+    from fedlt.comparing.grid_runs import planned_runs
     from fedlt.config import config_hash
 
     if not any(setting.given for setting in grid):
@@ -97,6 +95,7 @@ def _reproduce(
     from fedlt.comparing import reproduction
     from fedlt.comparing.cells import notes_of
     from fedlt.comparing.display import make_runs_progress
+    from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
 
     console, scale = Console(), grid[0].scale
     tell = teller(console)

@@ -65,7 +65,9 @@ def _going_on(config: Config | None) -> str:
 def _run(config: Config, *, resume: bool, overwrite: bool) -> None:
     from rich.console import Console
 
-    _check(config, resume=resume, overwrite=overwrite)
+    from fedlt.simulate import check_runs
+
+    check_runs(config, resume=resume, overwrite=overwrite)
     console = Console()
     results = _run_all(config, console, resume=resume, overwrite=overwrite)
     _report(config, results, console)
@@ -79,19 +81,6 @@ def stopped_by_terminate() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _check(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Raise for all mistakes that can be found before the first of several runs starts."""
-    from fedlt.engines import check_engine
-    from fedlt.methods.lookup import resolve_client, resolve_strategy
-    from fedlt.runs.directory import RunDirectory
-
-    check_engine(config.engine.name)
-    for one in config.runs():
-        RunDirectory.of(one).decide(one, resume=resume, overwrite=overwrite)
-    resolve_strategy(config)
-    resolve_client(config)
 
 
 def _run_all(

@@ -2,6 +2,7 @@
 
 comparison.py   the file: a base, rows of changes, seeds -> one configuration a run
 grid.py         --set key=a,b,c: the rows once more for every value
+grid_runs.py    runs of all rows, settings and seeds -> tables of results
 schedule.py     planned runs that are not finished, several at once, each resumable
 processes.py    processes of the runs
 display.py      progress: finished runs and rounds, time left

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fedlt.comparing.cells import MOMENTS, SPREAD, columns
 from fedlt.comparing.conditions import Results
 from fedlt.comparing.sheet import latex_text, to_csv, to_latex, to_markdown
-from fedlt.comparing.table import figures_sheet, stream_sheets
-from fedlt.comparing.verdicts import Verdict
+from fedlt.comparing.stream_tables import streams_csv
+from fedlt.comparing.table import figures_sheet, footnotes, stream_sheets
+from fedlt.comparing.verdicts import Verdict, describe, verdicts
+from fedlt.errors import writing
 
 Tables = Mapping[str, Results]  # setting -> finished rows; "" without a grid
 
@@ -107,3 +110,57 @@ def verdicts_csv(found: Sequence[Verdict]) -> str:
         whose = [one.setting, one.view, one.row, one.against, one.word]
         rows.append([*whose, *figures, *(one.clients or (None, None)), one.metric])
     return to_csv([*head, "p_holm", "effect", "clients_higher", "clients_lower", "metric"], rows)
+
+
+def conclusions(tables: Tables, which: str, against: str) -> tuple[list[Verdict], list[str]]:
+    """Return the verdicts of a command, and the lines below its tables: footnotes and verdicts.
+
+    Args:
+        tables: The finished rows by setting.
+        which: A moment, or ``all``; ``all`` and ``best_on_test`` get no verdicts.
+        against: The label of the reference row.
+    """
+    tested = which not in ("all", "best_on_test")
+    found = verdicts(tables, which, against) if tested else []
+    notes = [*footnotes(tables, which), *describe(found)]
+    if tested and not all(against in results for results in tables.values()):
+        notes.append(f"no verdicts where {against} has not finished")
+    return found, notes
+
+
+def write_tables(
+    folder: Path,
+    name: str,
+    which: str,
+    tables: Tables,
+    notes: Sequence[str],
+    found: Sequence[Verdict],
+) -> list[Path]:
+    """Write ``<which>.md``, ``.tex`` and ``.csv`` to a folder, and return the written files.
+
+    Models with streams add ``<which>_streams.csv``, verdicts add ``<which>_verdicts.csv``.
+
+    Args:
+        folder: The folder; a missing folder is made.
+        name: The name of the comparison.
+        which: A moment, or ``all``.
+        tables: The finished rows by setting.
+        notes: The lines below the tables, from :func:`conclusions`.
+        found: The verdicts.
+
+    Raises:
+        FedltError: If a file cannot be written.
+    """
+    texts = {
+        ".md": markdown(name, which, tables, notes),
+        ".tex": latex(name, which, tables, notes),
+        ".csv": csv_text(which, tables),
+        "_streams.csv": streams_csv(which, tables),
+        "_verdicts.csv": verdicts_csv(found) if found else "",
+    }
+    paths = {folder / f"{which}{end}": text for end, text in texts.items() if text}
+    for path, text in paths.items():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return list(paths)
