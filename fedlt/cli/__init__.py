@@ -1,5 +1,6 @@
 """Command line: one verb per file; heavy imports happen inside the verbs.
 
+    fedlt copy NAME [FOLDER]
     fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
     fedlt reproduce RECIPE [key=value ...]
@@ -30,6 +31,7 @@ import typer
 import fedlt
 from fedlt.cli.check import check
 from fedlt.cli.compare import compare
+from fedlt.cli.copy import copy
 from fedlt.cli.generate import generate
 from fedlt.cli.help import Verb, Verbs
 from fedlt.cli.inspect import inspect
@@ -62,7 +64,19 @@ app = typer.Typer(
 
 
 app.command("list", cls=Verb)(list_names)
-for verb in (run, inspect, generate, compare, sweep, reproduce, report, rescore, realign, new):
+for verb in (
+    copy,
+    run,
+    inspect,
+    generate,
+    compare,
+    sweep,
+    reproduce,
+    report,
+    rescore,
+    realign,
+    new,
+):
     app.command(verb.__name__, cls=Verb)(verb)
 app.command("check", cls=Verb)(check)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlt.cli.arguments import FileArgument
 from fedlt.cli.run import stopped_by_terminate
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from fedlt.comparing.conditions import Results
     from fedlt.comparing.grid import Setting
 
-FileArgument = Annotated[Path, typer.Argument(help="A comparison or experiment file (YAML).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Values to use in every run."),
@@ -62,11 +62,12 @@ def compare(
     """
     from fedlt.comparing.comparison import read_comparison
     from fedlt.comparing.grid import make_settings
+    from fedlt.config.experiments import find_experiment
 
     check_moment(which)
     given = [*(overrides or []), *_seeds(seeds, overrides or [])]
     comparison = read_comparison(
-        file,
+        find_experiment(file),
         given,
         strategies=split(strategies, "--strategies"),
         clients=split(clients, "--clients"),
@@ -244,12 +245,12 @@ def _check_selected(which: str, selected: int | None) -> None:
 
 
 @contextmanager
-def resumable(verb: str, file: Path) -> Iterator[None]:
+def resumable(verb: str, file: str) -> Iterator[None]:
     """Print after Ctrl-C or SIGTERM that the same command continues."""
     try:
         with stopped_by_terminate():
             yield
     except KeyboardInterrupt:
-        command = shlex.join(["fedlt", verb, str(file)])
+        command = shlex.join(["fedlt", verb, file])
         typer.echo(f"interrupted; the same command goes on: {command} ...", err=True)
         raise typer.Exit(130) from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlt.cli.arguments import FileArgument
 from fedlt.errors import FedltError, writing
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def generate(
-    file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],
+    file: FileArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as seed=2."),
@@ -31,14 +32,15 @@ def generate(
     """
     from fedlt.cli.destinations import check_place
     from fedlt.cli.run import stopped_by_terminate
+    from fedlt.config.experiments import find_experiment
     from fedlt.generators.pool import save_pool
 
     check_place(output, "--output")
     try:
         with stopped_by_terminate():
-            pools = _pools(file, overrides or [])
+            pools = _pools(find_experiment(file), overrides or [])
     except KeyboardInterrupt:
-        command = shlex.join(["fedlt", "generate", str(file), *(overrides or [])])
+        command = shlex.join(["fedlt", "generate", file, *(overrides or [])])
         typer.echo(f"interrupted; to go on: {command}", err=True)
         raise typer.Exit(130) from None
     if output is None:

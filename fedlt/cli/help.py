@@ -13,6 +13,7 @@ from fedlt.config.loading import execution_rule
 # Task -> verb -> example; every example is a line of a page of docs/, where a test runs the line.
 TASKS = {
     "Run an experiment": {
+        "copy": "fedlt copy tables/digits mine",
         "inspect": "fedlt inspect experiments/quickstart.yaml",
         "generate": "fedlt generate experiments/digits_discl.yaml",
         "run": "fedlt run experiments/quickstart.yaml strategy=fedavg name=plain",

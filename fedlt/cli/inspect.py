@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlt.cli.arguments import FileArgument
 from fedlt.cli.destinations import check_place
 from fedlt.cli.trust import Announcer, check_trusted
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],
+    file: FileArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as data.split=tune."),
@@ -35,11 +36,13 @@ def inspect(
     Python code named in FILE runs only with --trust; code named on the command line runs.
     """
     from fedlt.config import load_config
+    from fedlt.config.experiments import find_experiment
     from fedlt.config.loading import execution_rule
 
-    config = load_config(file, overrides or []).runs()[0]
+    path = find_experiment(file)
+    config = load_config(path, overrides or []).runs()[0]
     check_place(png, "--png")
-    check_trusted(config, file, overrides or [], trust=trust)
+    check_trusted(config, path, overrides or [], trust=trust)
     with execution_rule(Announcer()):
         _inspect(config, png)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,7 +43,7 @@ def list_names(
         table.add_row(name, *([kinds[name]] if kinds else []), line)
     console = Console(markup=False, highlight=False)
     if table.row_count and what is Listing.EXPERIMENTS:
-        for name, line in _names(what).items():  # paths are for copying: whole, on a line
+        for name, line in _names(what).items():  # whole, on a line
             console.print(f"{name}  {line}".rstrip(), soft_wrap=True)
     elif table.row_count:
         console.print(table)
@@ -75,9 +74,10 @@ def _names(what: Listing) -> dict[str, str]:
         case Listing.EXPERIMENTS:
             return _experiments()
         case Listing.RECIPES:
-            from fedlt.comparing.recipes import about_of, recipe_paths
+            from fedlt.comparing.recipes import about_of
+            from fedlt.config.experiments import recipes
 
-            return {name: about_of(path) for name, path in recipe_paths().items()}
+            return {name: about_of(path) for name, path in recipes().items()}
 
 
 def _first_line(of: object) -> str:
@@ -87,12 +87,12 @@ def _first_line(of: object) -> str:
 
 
 def _experiments() -> dict[str, str]:
-    """Return first lines of YAML files in ``experiments/``, here or beside the package, by path."""
-    beside = Path(__file__).parents[2] / "experiments"
-    folder = Path("experiments") if Path("experiments").is_dir() else beside
+    """Return the first lines of the experiments that come with fedlt, by name."""
+    from fedlt.config.experiments import experiments
+
     found = {}
-    for path in sorted(folder.rglob("*.yaml")):
+    for name, path in experiments().items():
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline(500).rstrip("\n")
-        found[str(path)] = first.lstrip("# ") if first.startswith("#") else ""
+        found[name] = first.lstrip("# ") if first.startswith("#") else ""
     return found

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from fedlt.cli.destinations import write_new
 from fedlt.errors import FedltError
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -39,7 +40,7 @@ def new(
     """
     texts = _texts(what, name)
     paths = {folder / file: text for file, text in texts.items()}
-    _write_all(paths)
+    write_new({path: text.encode() for path, text in paths.items()})
     for path in paths:
         typer.echo(str(path))
     script, test, file = paths
@@ -91,39 +92,3 @@ def _is_installed(name: str) -> bool:
         return False
     places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
     return any(p is not None and Path.cwd() not in Path(p).absolute().parents for p in places)
-
-
-def _write_all(texts: dict[Path, str]) -> None:
-    """Write all files, or no file after an error.
-
-    Raises:
-        FedltError: If a file exists already or cannot be written.
-    """
-    for path in texts:
-        if path.exists() or path.is_symlink():
-            raise FedltError(f"{path} is there already; nothing was written")
-    made: list[Path] = []
-    folders: list[Path] = []
-    try:
-        for path, text in texts.items():
-            _make_folder(path.parent, folders)
-            with path.open("x", encoding="utf-8") as file:
-                made.append(path)
-                file.write(text)
-    except BaseException as error:
-        for written in made:
-            written.unlink(missing_ok=True)
-        for empty in folders:
-            empty.rmdir()
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise FedltError(f"{path} cannot be written: {reason}; nothing was") from error
-        raise
-
-
-def _make_folder(folder: Path, made: list[Path]) -> None:
-    """Make a folder and its missing parents; add them to ``made``, the deepest first."""
-    if not folder.exists():
-        _make_folder(folder.parent, made)
-        folder.mkdir()
-        made.insert(0, folder)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def reproduce(
     recipe: Annotated[
-        str, typer.Argument(help="A name of 'fedlt list recipes', or a recipe (YAML).")
+        str, typer.Argument(help="A recipe of 'fedlt list recipes', or a file (YAML).")
     ],
     overrides: Overrides = None,
     seeds: Annotated[
@@ -46,19 +46,19 @@ def reproduce(
     """
     from dataclasses import replace
 
-    from fedlt.comparing.recipes import find_recipe, read_recipe, seeds_of
+    from fedlt.comparing.recipes import read_recipe, seeds_of
+    from fedlt.config.experiments import find_experiment
 
     given = list(overrides or ())
     _check_overrides(given)
-    path = find_recipe(recipe)
-    read = read_recipe(path, given, only=split(rows, "--rows"))
+    read = read_recipe(find_experiment(recipe), given, only=split(rows, "--rows"))
     chosen = split(settings, "--settings")
     grid = read.grid(scale, chosen, given)
     wanted = f"seeds={seeds_of(read, seeds or grid[0].scale.seeds)}"
     comparison = replace(read.comparison, overrides=(*given, wanted))
     read = replace(read, comparison=comparison)
     plain = read.grid(scale, chosen)
-    with resumable("reproduce", path):
+    with resumable("reproduce", recipe):
         _reproduce(read, grid, is_changed=_is_changed(read, grid, plain, wanted), jobs=jobs)
 
 

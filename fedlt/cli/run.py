@@ -6,10 +6,11 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from fedlt.cli.arguments import FileArgument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The experiment file (YAML).")],
+    file: FileArgument,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as local.lr=0.1."),
@@ -35,13 +36,14 @@ def run(
     A finished run of the same configuration is not repeated unless --overwrite is given.
     """
     from fedlt.config import load_config
+    from fedlt.config.experiments import find_experiment
     from fedlt.errors import StoppedError
 
-    command = shlex.join(["fedlt", "run", str(file), *(overrides or []), "--resume"])
+    command = shlex.join(["fedlt", "run", file, *(overrides or []), "--resume"])
     config: Config | None = None
     try:
         with stopped_by_terminate():
-            config = load_config(file, overrides or [])
+            config = load_config(find_experiment(file), overrides or [])
             _run(config, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {_going_on(config)}: {command}", err=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedlt.cli.arguments import FileArgument
 from fedlt.cli.compare import (
-    FileArgument,
     Jobs,
     Overrides,
     RowsOption,
@@ -44,10 +44,14 @@ def sweep(
     Finished trials are read, interrupted trials are resumed: repeat the command to continue.
     """
     from fedlt.comparing.comparison import read_comparison
+    from fedlt.config.experiments import find_experiment
 
     _check_split(overrides or [])
     comparison = read_comparison(
-        file, overrides or [], only=split(rows, "--rows"), search=_space(search or [])
+        find_experiment(file),
+        overrides or [],
+        only=split(rows, "--rows"),
+        search=_space(search or []),
     )
     with resumable("sweep", file):
         _sweep(comparison, trials, jobs)

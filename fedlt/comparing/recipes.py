@@ -338,24 +338,3 @@ def seeds_of(recipe: Recipe, wanted: int | None) -> list[int]:
         return own
     last = max(own)
     return [*own, *range(last + 1, last + 1 + wanted)][:wanted]
-
-
-def recipe_paths() -> dict[str, Path]:
-    """Return the recipes in ``experiments/paper``, here or beside the package, by name."""
-    beside = Path(__file__).parents[2] / "experiments/paper"
-    folder = Path("experiments/paper") if Path("experiments/paper").is_dir() else beside
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def find_recipe(given: str) -> Path:
-    """Return the file of a recipe, given by its name or its path.
-
-    Raises:
-        FedltError: If there is no such recipe.
-    """
-    path, known = Path(given), recipe_paths()
-    if path.suffix or path.is_file():
-        return path
-    if given not in known:
-        raise FedltError(f"no recipe {given!r}{nearest(given, known)}; or give a file")
-    return known[given]

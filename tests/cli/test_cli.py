@@ -13,6 +13,7 @@ import pytest
 import fedlt
 from fedlt.cli import main
 from fedlt.config import load_config
+from fedlt.config.experiments import experiments
 from fedlt.errors import FedltError, RunError
 from fedlt.runs import checkpoints
 from fedlt.runs.creation import create_run
@@ -278,16 +279,15 @@ def test_list(capsys, what, name):
     assert name in capsys.readouterr().out.split()
 
 
-def test_list_experiments_with_their_first_line(capsys):
-    Path("experiments/paper").mkdir(parents=True)
-    Path("experiments/paper/a.yaml").write_text("# 10 min on 2 cores\nname: a\n")
+def test_list_experiments_by_name_with_their_first_line(capsys):
+    """Whole lines, for copying, whatever lies in the working directory."""
+    Path("experiments").mkdir()
     Path("experiments/b.yaml").write_text("name: b\n")
     assert main(["list", "experiments"]) == 0
-    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    assert lines == [["experiments/b.yaml"], ["experiments/paper/a.yaml", "10 min on 2 cores"]] or (
-        [[part.strip() for part in line] for line in lines]
-        == [["experiments/b.yaml"], ["experiments/paper/a.yaml", "10 min on 2 cores"]]
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(experiments())
+    first = experiments()["quickstart"].read_text().split("\n")[0]
+    assert f"quickstart  {first.removeprefix('# ')}" in lines
 
 
 def test_version_and_help(capsys):

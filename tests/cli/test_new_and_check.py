@@ -174,8 +174,8 @@ def test_check_of_bad_input(capsys, arguments, words):
 
 
 HELP = {
-    "run": "The experiment file (YAML).",
-    "inspect": "The experiment file (YAML).",
+    "run": "An experiment of 'fedlt list experiments', or a file (YAML).",
+    "inspect": "An experiment of 'fedlt list experiments', or a file (YAML).",
     "list": "strategies, clients, models, datasets, engines, experiments or recipes.",
     "new": "Names the files; a Python identifier.",
     "check": "path/to/mine.py:Class, package.module:Class or a built-in name.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedlt.cli import main
+from fedlt.comparing.recipes import about_of
 
 CODE = """
 from pathlib import Path
@@ -118,18 +119,26 @@ def test_a_stranger_s_run_folder_is_read_without_its_code(capsys):
         assert Path("MARK").exists()
 
 
-def test_recipes_of_a_stranger_s_folder_are_listed_without_their_code(capsys):
+def test_recipes_of_a_stranger_s_folder_are_not_looked_at(capsys):
     forget()
     folder = Path("experiments/paper")
     folder.mkdir(parents=True)
-    text = "compare: {rows: {A: {client: '../../theirs.py:C'}}}\nreproduce: {about: Mine, 2026}\n"
-    (folder / "one.yaml").write_text("name: a\nrounds: 1\n" + text.replace("Mine, ", "'Mine, '#"))
-    (folder / "two.yaml").write_text("name: [")
-    (folder / "three.yaml").write_text("name: a\nrounds: 1\n" + text.replace("Mine, 2026", "Mine"))
+    text = "name: a\nrounds: 1\ncompare: {rows: {A: {client: '../../theirs.py:C'}}}\n"
+    (folder / "fedloge.yaml").write_text(f"{text}reproduce: {{about: Mine}}\n")
     assert main(["list", "recipes"]) == 0
-    out = capsys.readouterr().out
-    assert "Mine" in out
-    assert "two.yaml: not valid YAML" in out
+    assert "Mine" not in capsys.readouterr().out
+    assert not Path("MARK").exists()
+
+
+def test_a_recipe_is_listed_without_its_code(capsys):
+    forget()
+    text = "name: a\nrounds: 1\ncompare: {rows: {A: {client: 'theirs.py:C'}}}\n"
+    Path("one.yaml").write_text(f"{text}reproduce: {{about: Mine}}\n")
+    Path("two.yaml").write_text("name: [")
+    Path("three.yaml").write_text(f"{text}reproduce: {{}}\n")
+    assert about_of(Path("one.yaml")) == "Mine"
+    assert "two.yaml: not valid YAML" in about_of(Path("two.yaml"))
+    assert "has no section 'reproduce'" in about_of(Path("three.yaml"))
     assert not Path("MARK").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedlt.cli import main
 from fedlt.comparing.comparison import read_comparison
-from fedlt.comparing.recipes import Figure, find_recipe, read_recipe, seeds_of
+from fedlt.comparing.recipes import Figure, read_recipe, seeds_of
 from fedlt.comparing.reproduction import (
     figures_csv,
     judge,
@@ -181,9 +181,6 @@ def test_other_verbs_say_where_a_recipe_belongs(file):
     for read in (read_comparison, load_config):
         with pytest.raises(FedltError, match="it is for fedlt reproduce"):
             read(file())
-    with pytest.raises(FedltError, match="no recipe 'fedlgoe'; nearest: 'fedloge'"):
-        find_recipe("fedlgoe")
-    assert find_recipe("fedloge").name == "fedloge.yaml"
 
 
 # ---- verdicts
