@@ -53,7 +53,7 @@ class PlainLoop:
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
         loss = torch.zeros(())
-        for epoch in range(self.federation.view.config.local.epochs):
+        for epoch in range(self.federation.view.config.local.epochs or 1):
             for images, labels in self._batches(cid, round_, epoch):
                 optimizer.zero_grad()
                 loss = functional.cross_entropy(model(images)[:, 0], labels)

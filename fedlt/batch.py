@@ -69,7 +69,7 @@ class Phase:
     """Arguments of one training phase: one call of ``Client.train``."""
 
     objective: Callable[..., Tensor]  # (client, batch) -> mean loss of the batch
-    epochs: int  # passes over the client's data
+    epochs: int | None  # passes over the client's data; None: the whole task, as the file says
     trained: tuple[str, ...]  # names of the parameters to train, in the model's order
     no_decay: tuple[str, ...] = ()  # prefixes of parameters that get no weight decay
     schedule: Schedule | None = None  # factor of every learning rate; None: always 1

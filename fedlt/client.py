@@ -14,10 +14,9 @@ from torch.func import functional_call
 from fedlt.batch import Batch, ClientData, Phase, Schedule, add_metrics
 from fedlt.config.ranges import Checked
 from fedlt.data.batches import batch_slices, make_batches
-from fedlt.errors import nearest
 from fedlt.losses import cross_entropy
 from fedlt.models.frozen import frozen_features
-from fedlt.models.modes import evaluating, set_training_modes
+from fedlt.models.modes import chosen_names, evaluating, set_training_modes
 from fedlt.rng import torch_generator
 from fedlt.update import Tensors, Update, under
 
@@ -110,7 +109,7 @@ class Client:
 
         Args:
             objective: The mean loss of a batch.
-            epochs: Passes over the data; the file's ``local.epochs`` by default.
+            epochs: Passes over the data; None: the file's ``local.epochs`` or ``local.steps``.
             only: Names of the parameters to train, ``heads``, or ``body`` (no heads); None: all.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
@@ -125,24 +124,12 @@ class Client:
             joins them with :func:`add_metrics`.
 
         Raises:
-            ValueError: If ``only`` has a name of no parameter, or the loss is no scalar with a
-                gradient.
+            ValueError: If a name of ``only`` is unknown, or the loss is no scalar with a gradient.
         """
-        parameters = dict(self.model.named_parameters())
-        if only in ("heads", "body"):
-            only = [n for n in parameters if n.startswith("heads.") == (only == "heads")]
-        chosen = set(parameters) if only is None else set(only)
-        for name in chosen - set(parameters):
-            raise ValueError(f"only: no parameter {name!r}{nearest(name, parameters)}")
-        wanted = {n for n, p in parameters.items() if p.requires_grad}
-        if network is not None:
-            group = self.model.group_of
-            own = (n for n in parameters if n.startswith(f"networks.{network}."))
-            wanted = {name for name in own if group(name) != "fixed"}
         phase = Phase(
             objective=objective,
-            epochs=self.local.epochs if epochs is None else epochs,
-            trained=tuple(n for n in parameters if n in chosen & wanted),
+            epochs=epochs,
+            trained=chosen_names(self.model, only, network),
             no_decay=no_decay,
             schedule=schedule,
             ascent=self.local.sam_rho if ascent is None else ascent,
@@ -154,11 +141,12 @@ class Client:
         self.steps_done += int(metrics["steps"])
         return metrics
 
-    def planned_steps(self, epochs: int) -> int:
-        """Return the steps in ``epochs`` of plain batches: a schedule's second argument."""
-        return epochs * len(batch_slices(self.data.num_examples, self.local.batch_size))
+    def planned_steps(self, epochs: int | None = None) -> int:
+        """Return the steps in ``epochs`` of plain batches, or in the whole task."""
+        batches = len(batch_slices(self.data.num_examples, self.local.batch_size))
+        return self.local.task_steps(batches) if epochs is None else epochs * batches
 
-    def steps_in(self, epochs: int) -> int | None:
+    def steps_in(self, epochs: int | None = None) -> int | None:
         """Return the steps a straggler takes in ``epochs`` passes (at least 1); None: no limit."""
         if self.work is None:
             return None
@@ -171,11 +159,23 @@ class Client:
         return head_lr if name.startswith("heads.") else self.local.lr
 
     def batches(self, epochs: int | None = None) -> Iterator[Batch]:
-        """Yield the plugin's batches of the next epochs; a straggler gets fewer batches."""
+        """Yield the plugin's batches of epochs, or of the whole task; fewer for a straggler."""
         number = self.local.epochs if epochs is None else epochs
+        if number is None:
+            limit = self.steps_in() or self.local.steps
+            return islice(chain.from_iterable(self._endless_epochs()), limit)
         start, self.epochs_done = self.epochs_done, self.epochs_done + number
         every = chain.from_iterable(self.epoch_batches(start + e) for e in range(number))
         return islice(every, self.steps_in(number))
+
+    def _endless_epochs(self) -> Iterator[Iterator[Batch]]:
+        """Yield epochs of batches, up to an epoch without a batch."""
+        while True:
+            self.epochs_done += 1
+            epoch = self.epoch_batches(self.epochs_done - 1)
+            if (first := next(epoch, None)) is None:
+                return
+            yield chain((first,), epoch)
 
     def epoch_batches(self, epoch: int) -> Iterator[Batch]:
         """Yield an epoch of the plugin's batches, as views for the plugin's loss."""

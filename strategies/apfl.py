@@ -16,9 +16,8 @@ from torch.func import functional_call
 from fedlt.batch import Phase
 from fedlt.config.ranges import Share
 from fedlt.models.modes import set_training_modes
-from fedlt.optim.sgd import ParameterGroup, Sgd
 from fedlt.strategy import StrategyTraits, Tensors, Update, prefixed, under
-from fedlt.worker.training import parameter_groups, precision_of
+from fedlt.worker.training import make_optimizer, precision_of
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class APFL(FedAvg):
     round.
     """
 
-    traits = StrategyTraits(needs_sgd=True, own_model="mixed.")
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov", "clip"), own_model="mixed.")
 
     alpha: Share = 0.5  # share of v in the mixture; its first value if it is adaptive
     adaptive: bool = True  # alpha takes a gradient step at the first batch of each round
@@ -78,9 +77,9 @@ class APFL(FedAvg):
             alpha: Share of v, shape ().
         """
         model, precision = client.model, precision_of(client)
-        phase = Phase(self.objective, client.local.epochs, tuple(w))
+        phase = Phase(self.objective, None, tuple(w))
         set_training_modes(model, phase.trained)
-        optimizers = [_sgd(client, phase, tensors) for tensors in (w, v)]
+        optimizers = [make_optimizer(client, phase, tensors) for tensors in (w, v)]
         loss_sum, examples, steps = torch.zeros_like(alpha), 0, 0
         for batch in client.batches():
             mixed = mix(alpha, v, {name: p.detach() for name, p in w.items()})
@@ -107,12 +106,3 @@ def _slope(v: Tensors, w: Tensors, mixed: Tensors) -> Tensor:
     """Return <v - w, gradient at the mixture>, shape (): d loss(mixture) / d alpha."""
     terms = [((v[n] - w[n]) * t.grad).sum() for n, t in mixed.items() if t.grad is not None]
     return torch.stack(terms).sum()
-
-
-def _sgd(client: Client, phase: Phase, tensors: Tensors) -> Sgd:
-    """Return SGD over ``tensors``; rate and decay are those of the parameter of that name."""
-    groups = [
-        ParameterGroup([tensors[name] for name in names], lr=lr, weight_decay=decay)
-        for (lr, decay), names in parameter_groups(client, phase).items()
-    ]
-    return Sgd(groups, momentum=client.local.momentum)

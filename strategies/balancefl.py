@@ -31,7 +31,7 @@ class BalanceFL(FedAvg):
     """FedAvg on class-balanced batches; classes a client lacks are distilled from the global model.
 
     Features of rarer classes get Gaussian noise with the covariance within the classes. All batches
-    of a task are made before training: memory for ``local.epochs`` times its images as floats.
+    of a task are made before training: memory for the floats of all their images.
     """
 
     traits = StrategyTraits(reads_labels=True)
@@ -50,12 +50,19 @@ class BalanceFL(FedAvg):
             rows = self._deviations(client, draws)
             counts = data.class_counts.cpu()
             rarity = 1 / counts[data.labels[data.indices.to(data.labels.device)].cpu()].double()
-            for _ in range(client.local.epochs):
+            for _ in range(self._passes(client)):
                 drawn = torch.multinomial(rarity, len(rarity), replacement=True, generator=draws)
                 client.data = replace(data, indices=data.indices[drawn])
                 batches += [_with_noise(b, counts, rows, draws) for b in client.batches(1)]
             client.data = data
+            if client.local.steps is not None:
+                batches = batches[: client.steps_in() or client.local.steps]
         return client.update(client.train(self.objective, batches=batches))
+
+    @staticmethod
+    def _passes(client: Client) -> int:
+        """Return the passes over the client's images that the task begins."""
+        return -(-client.planned_steps() // client.planned_steps(1))
 
     def _deviations(self, client: Client, draws: torch.Generator) -> Tensor:
         """Return ``noise`` times the deviations (n, D) of the received model's features."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Centralised(Strategy):
     """Reference, not federated: one model trained by SGD on the pooled images of all clients.
 
-    By default a round makes ``local.epochs * cohort / population`` passes over all images: as many
-    images as a cohort would see. Each round starts with a new pass and zero momentum. The personal
-    model is the generic one.
+    By default a round makes ``local.epochs * cohort / population`` passes over all images, or
+    ``local.steps * cohort`` steps: as many as a cohort would. Each round starts with a new pass and
+    zero momentum. The personal model is the generic one.
     """
 
     traits = StrategyTraits(reference="pooled data", pools=True)
@@ -31,7 +31,11 @@ class Centralised(Strategy):
 
     def local_update(self, client: Client) -> Update:
         """Train on the pooled images for the passes of one round."""
-        passes = Fraction(*client.asked) * client.local.epochs
+        epochs, steps = client.local.epochs, client.local.steps
+        if self.epochs is None and steps is not None:
+            client.local = client.local.model_copy(update={"steps": steps * client.asked[0]})
+            return client.update(client.train(self.objective))
+        passes = Fraction(*client.asked) * (epochs or 1)
         if self.epochs is not None:
             passes = Fraction(str(self.epochs))
         whole = math.ceil(passes)

@@ -72,10 +72,10 @@ class FedALA(FedAvg):
         """Return the weights after gradient steps on the loss of the mixture, clipped to [0, 1].
 
         The model stays as it is, with BatchNorm's statistics as received. The batches have random
-        numbers of their own: those of an epoch after the last epoch of training.
+        numbers of their own: those of an epoch that training does not reach.
         """
         received = dict(client.broadcast)
-        batches = list(client.epoch_batches(client.local.epochs))
+        batches = list(client.epoch_batches(client.local.epochs or client.planned_steps()))
         batches = batches[: math.ceil(self.share * len(batches))]
         client.model.eval()
         for _ in range(epochs):

@@ -86,6 +86,8 @@ class FedETF(Strategy):
                 batch_size=local.batch_size,
                 epochs=self.tune_epochs,
                 generator=generator,
+                nesterov=local.nesterov,
+                clip=local.clip,
             )
         client.tensors["classes"] = classes.detach()  # for personal.refresh, which goes on
         return {**client.personal, "classes": classes.detach()}

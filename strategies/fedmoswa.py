@@ -40,7 +40,7 @@ class FedMoSWA(FedSWA):
     weighted by examples.
     """
 
-    traits = StrategyTraits(needs_sgd=True)
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",))
     gamma: ShareAboveZero = 0.2  # how fast m follows the clients' gradients
 
     def init(self, model: Model) -> ServerState:
@@ -62,9 +62,9 @@ class FedMoSWA(FedSWA):
         metrics = client.train(self.objective, schedule=self.schedule)
         new = own
         if steps := int(metrics["steps"]):
-            planned = client.planned_steps(client.local.epochs)
+            planned, local = client.planned_steps(), client.local
             factors = [self.schedule(min(k, planned - 1), planned) for k in range(steps)]
-            weight = gradient_weight(factors, client.local.momentum)
+            weight = gradient_weight(factors, local.momentum, nesterov=local.nesterov)
             stepped = mean_gradients(client, common, weight)
             new = {name: stepped[name] - drift[name] for name in common}
         metrics["personal_steps"] = 0.0  # no personal model

@@ -26,8 +26,8 @@ class FedNova(Strategy):
     """FedAvg of mean local steps, so that clients with more steps do not dominate the model.
 
     Client k sends its mean step d_k = (x_k - x) / a_k. a_k is the client's number of steps; under
-    momentum, the number of gradients in these steps. The server takes tau mean steps, with
-    tau = sum p_k a_k and p_k = n_k / n:
+    momentum, the number of gradients in these steps. A clipped gradient counts as one. The server
+    takes tau mean steps, with tau = sum p_k a_k and p_k = n_k / n:
 
         x <- x + tau sum p_k d_k
 
@@ -35,12 +35,13 @@ class FedNova(Strategy):
     of steps the method is FedAvg, up to rounding.
     """
 
-    traits = StrategyTraits(needs_sgd=True)
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov", "clip"))
 
     def local_update(self, client: Client) -> Update:
         """Train; the update holds the mean step d_k and a_k."""
         metrics = client.train(self.objective)
-        weight = gradient_weight(repeat(1.0, int(metrics["steps"])), client.local.momentum)
+        factors, local = repeat(1.0, int(metrics["steps"])), client.local
+        weight = gradient_weight(factors, local.momentum, nesterov=local.nesterov)
         # A client without images took no step, and counts with weight 0.
         steps = torch.tensor(weight or 1.0, device=client.data.images.device)
         state, names = client.model.state(), client.model.parameter_names("shared")

@@ -79,9 +79,14 @@ class PFedMe(Strategy):
         return replace(state, broadcast={**state.broadcast, **moved})
 
     def _check_rate(self, client: Client, names: Tensors) -> None:
-        """Refuse rates at which SGD diverges on the proximal term: rate * lambda > 2 (1 + m)."""
+        """Refuse rates at which SGD diverges on the proximal term.
+
+        rate * lambda > 2 (1 + m), or 2 (1 + m) / (1 + 2 m) with Nesterov's momentum: then an
+        eigenvalue of the step of (theta, buffer) on lambda/2 theta^2 lies below -1.
+        """
         rate = max((client.learning_rate(name) for name in names), default=0.0)
-        bound = 2 * (1 + client.local.momentum)
+        m, is_nesterov = client.local.momentum, client.local.nesterov
+        bound = 2 * (1 + m) / (1 + 2 * m if is_nesterov else 1)
         if rate * self.lam > bound:
             product = rate * self.lam
             raise ValueError(f"lam: times local.lr it is {product:g}, above {bound:g}: it diverges")

@@ -71,7 +71,7 @@ class SCAFFOLD(Strategy):
     means.
     """
 
-    traits = StrategyTraits(needs_sgd=True)
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",))
     server_lr: Positive = 1.0  # eta_g
 
     def init(self, model: Model) -> ServerState:
@@ -94,7 +94,8 @@ class SCAFFOLD(Strategy):
         steps = int(metrics["steps"])
         new = own
         if steps:
-            weight = gradient_weight(repeat(1.0, steps), client.local.momentum)
+            factors, local = repeat(1.0, steps), client.local
+            weight = gradient_weight(factors, local.momentum, nesterov=local.nesterov)
             stepped = mean_gradients(client, common, weight)
             new = {name: stepped[name] - drift[name] for name in common}  # (4)
         change = {name: new[name] - own[name] for name in common}

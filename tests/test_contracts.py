@@ -33,6 +33,7 @@ SETTINGS = {
     **METHODS,
     "group-norm": {"model": {"norm": "group"}},
     "adamw": {"local": {"optimizer": "adamw", "lr": 0.01}},
+    "knobs": {"local": {"steps": 5, "clip": 0.5, "momentum": 0.5, "nesterov": True}},
     "pooled": {"strategy": "fedloge", "batchnorm": "pooled"},
     "fedavg-local": {"batchnorm": "local"},
     "fedloge-local": {"strategy": "fedloge", "batchnorm": "local"},
@@ -107,9 +108,11 @@ COVER = sorted(
 )
 ON_RAY = (
     "scaffold", "fedproto", "creff", "fedavg_ft", "fedavg+deit_lt", "fedloge_experts+mdcs",
-    "secure-sum",
+    "secure-sum", "knobs",
 )  # fmt: skip
-RAY_METHODS = METHODS | {name: SETTINGS[name] for name in ("refresh", "adamw", "secure-sum")}
+RAY_METHODS = METHODS | {
+    name: SETTINGS[name] for name in ("refresh", "adamw", "knobs", "secure-sum")
+}
 
 
 def test_the_cover_is_pairwise():

@@ -51,6 +51,7 @@ def _inspect(config: Config, png: Path | None) -> None:
     from rich.console import Console
 
     from fedlt.data import prepare_data
+    from fedlt.data.batches import passes_of
     from fedlt.data.shots import groups_note
     from fedlt.report.partition_plot import cost_text, draw_partition, estimate_cost, show_partition
 
@@ -59,15 +60,14 @@ def _inspect(config: Config, png: Path | None) -> None:
     cost = estimate_cost(
         data.client_counts,
         clients_per_round=config.clients_per_round,
-        epochs=config.local.epochs,
+        passes=passes_of(data.client_sizes, config.local),
         model_bytes=_shared_bytes(observer),
     )
     view = _view(observer)
     console = Console()
     console.print(show_partition(view))
     groups = groups_note(observer.shots, data.class_counts)
-    lines = (groups, data.note(), *data.partition_notes, cost_text(cost, config.rounds))
-    for line in filter(None, lines):
+    for line in filter(None, (groups, data.note(), cost_text(cost, config.rounds))):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if png is not None:
         png.parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,6 @@ def user_code(config: Config) -> dict[str, str]:
     """Return the user code of a run, as ``file.py:Name`` or ``module:Name``, by dotted key."""
     named = {
         "data.dataset": config.data.dataset,
-        "partition.scheme": config.partition.scheme,
         "model.name": config.model.name,
         "engine.name": config.engine.name,
         **{f"{section}.name": plugin.name for section, plugin in _plugins(config).items()},
@@ -146,9 +145,8 @@ def _places(config: Config) -> dict[str, str]:
 
 
 def _data_places(config: Config) -> dict[str, str]:
-    """Return the path arguments of the functions that make data and partition, by dotted key."""
-    made = _paths("data.options", config.data.options)
-    return made | _paths("partition.options", config.partition.options)
+    """Return the path arguments of a data set's function."""
+    return _paths("data.options", config.data.options)
 
 
 def _paths(section: str, options: Mapping[str, Any]) -> dict[str, str]:

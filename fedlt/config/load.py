@@ -15,6 +15,8 @@ from fedlt.config.yaml12 import dump, parse_value, read_mapping
 from fedlt.errors import FedltError, shortened
 
 _PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
+_EITHER = (("seed", "seeds"), ("local.epochs", "local.steps"))  # a file gives one key of each pair
+_INSTEAD = (*_EITHER, *((other, one) for one, other in _EITHER))
 
 
 def _assign(tree: dict[str, Any], key: str, value: object) -> None:
@@ -51,9 +53,10 @@ def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
         value = parse_value(text, f"override {shortened(override)!r}")
         _assign(tree, key, with_paths(value, Path.cwd(), key))
     # `seed=2` on a file with seeds (or the reverse) replaces the file's key.
-    for one, other in (("seed", "seeds"), ("seeds", "seed")):
+    for one, other in _INSTEAD:
         if one in given and other not in given:
-            tree.pop(other, None)
+            section, _, leaf = other.rpartition(".")
+            (tree[section] if section else tree).pop(leaf, None)
     return given
 
 
@@ -77,8 +80,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Args:
         path: The YAML file.
         overrides: ``key.sub=value`` strings, applied in order; values are YAML. ``seed=`` replaces
-            the file's ``seeds`` and the reverse; ``strategy=fedavg`` replaces the whole section,
-            ``strategy.name=fedavg`` keeps its other keys.
+            the file's ``seeds`` and the reverse, as do ``local.epochs`` and ``local.steps``;
+            ``strategy=fedavg`` replaces the whole section, ``strategy.name=fedavg`` keeps its other
+            keys.
 
     Raises:
         FedltError: One line that names the file or override, the key, its value, and what is valid.

@@ -218,7 +218,7 @@ class Config(_Section):
             name = "first" if late.last is None else "last"
             last = late.last or late.first
             raise ValueError(f"faults.late.{name}: {last} is more than rounds: {self.rounds}")
-        if not self.partition.follows:
+        if self.partition.file is None:
             self._check_cohort(self.partition.num_clients)
         return self
 

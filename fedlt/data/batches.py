@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.data.augment import augment as augment_images
 from fedlt.data.augment import normalize
+
+if TYPE_CHECKING:
+    from fedlt.config import LocalConfig
 
 _BLOCK = 2**16  # pixel values normalised by one call, if batches are smaller
 
@@ -34,6 +40,17 @@ def batch_slices(n: int, batch_size: int) -> list[slice]:
     if batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], n], strict=False)]
+
+
+def passes_of(sizes: IntArray, local: LocalConfig) -> FloatArray:
+    """Return the passes over each client's images in its task of a round (K,), in plain batches.
+
+    Args:
+        sizes: (K,) training images.
+        local: How a client trains.
+    """
+    batches = [len(batch_slices(int(size), local.batch_size)) for size in sizes]
+    return np.array([local.task_steps(number) / max(1, number) for number in batches])
 
 
 def make_batches(

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.data.dataset import Dataset, read_only
 from fedlt.data.datasets import load_dataset
-from fedlt.data.dealing import deal
 from fedlt.data.longtail import long_tail
 from fedlt.data.partition import Partition
+from fedlt.data.partition_schemes import draw_partition
 from fedlt.data.splits import hold_out, validation_sizes
 from fedlt.errors import FedltError, nearest
 
@@ -45,9 +45,6 @@ class FederatedData:
     partition: Partition  # rows of each client in the N training images
     class_counts: NDArray[np.int64]  # (C,), class counts over all clients
     client_counts: NDArray[np.int64]  # (K, C), class counts of each client
-    eval_clients: NDArray[np.int64] | None = None  # (M,), cid whose own test image it is; -1: none
-    client_names: tuple[str, ...] = ()  # (K,) where clients are those of the data set, else ()
-    partition_notes: tuple[str, ...] = ()  # lines about images without a client, users, the file
 
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
@@ -96,13 +93,10 @@ def prepare_data(
     """
     if source is None:
         source = load_dataset(data.dataset, root=data.root, options=data.options)
-    pool, eval_images, eval_labels, eval_users = _split(source, data.split)
+    pool, eval_images, eval_labels = _split(source, data.split)
     chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
     labels = source.train_labels[chosen]
-    numbers = _clients(source, "train")
-    users = None if numbers is None else numbers[chosen]
-    dealt = deal(labels, source.num_classes, partition, seed=seed, users=users)
-    natural, counts = dealt.natural, dealt.partition.counts(labels)
+    drawn = draw_partition(labels, source.num_classes, partition, seed=seed)
     return FederatedData(
         name=source.name,
         num_classes=source.num_classes,
@@ -116,44 +110,27 @@ def prepare_data(
         eval_labels=eval_labels,
         pool_indices=chosen,
         pool_counts=np.bincount(source.train_labels[pool], minlength=source.num_classes),
-        partition=dealt.partition,
-        class_counts=counts.sum(axis=0),
-        client_counts=counts,
-        eval_clients=natural.cids_of(eval_users) if natural and eval_users is not None else None,
-        client_names=natural.names(getattr(source, "client_names", ())) if natural else (),
-        partition_notes=dealt.notes,
+        partition=drawn,
+        class_counts=np.bincount(labels, minlength=source.num_classes),
+        client_counts=drawn.counts(labels),
     )
 
 
-def _clients(source: Dataset, part: str) -> NDArray[np.int64] | None:
-    """Return the client numbers of a part of the data set; None: unknown."""
-    return getattr(source, f"{part}_clients", None)
-
-
-class _Split(NamedTuple):
-    """The training pool and the evaluation part of a data set."""
-
-    pool: NDArray[np.int64]  # rows of the data set's training part
-    images: NDArray[np.uint8]  # (M, Ch, H, W), to evaluate on
-    labels: NDArray[np.int64]  # (M,)
-    users: NDArray[np.int64] | None  # (M,) client number in the data set; None: unknown
-
-
-def _split(source: Dataset, split: str) -> _Split:
+def _split(
+    source: Dataset, split: str
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the rows of the training pool to train on, the evaluation images and their labels."""
     if split not in SPLITS:
         raise FedltError(f"data.split: unknown {split!r}{nearest(split, SPLITS)}")
-    labels, everything = source.train_labels, np.arange(len(source.train_labels))
+    labels = source.train_labels
     if split == "final":
-        return _Split(everything, source.test_images, source.test_labels, _clients(source, "test"))
-    images, own = source.validation_images, source.validation_labels
-    if images is not None and own is not None:
-        return _Split(everything, images, own, _clients(source, "validation"))
+        return np.arange(len(labels)), source.test_images, source.test_labels
+    if source.validation_images is not None and source.validation_labels is not None:
+        return np.arange(len(labels)), source.validation_images, source.validation_labels
     counts = np.bincount(labels, minlength=source.num_classes)
     sizes = validation_sizes(counts, source.validation_per_class, long_tailed=source.long_tailed)
     held, rest = hold_out(labels, source.num_classes, sizes)
-    numbers = _clients(source, "train")
-    users = None if numbers is None else numbers[held]
-    return _Split(rest, source.train_images[held], labels[held], users)
+    return rest, source.train_images[held], labels[held]
 
 
 def _long_tail(

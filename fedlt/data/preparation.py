@@ -42,7 +42,7 @@ class Preparation:
     def clients(self) -> tuple[NDArray[np.int64], ...]:
         """Rows of each client in the training images."""
         if self.pooled:
-            return (self.data.partition.covered(),)
+            return (np.arange(len(self.data.train_labels)),)
         clients = self.data.partition.clients
         return tuple(clients[cid] for cid in range(len(clients)))
 

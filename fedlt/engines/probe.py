@@ -95,7 +95,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
     def few() -> Client:
         client = worker.first_client(state, cid, server.prior_counts([cid]))
         client.data = replace(client.data, indices=indices)
-        client.local = config.local.model_copy(update={"epochs": 1})
+        client.local = config.local.of_one_epoch()
         return client
 
     def batches(images: int) -> int:
@@ -107,7 +107,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
         own.update({n: t.detach().clone() for n, t in worker.train(few()).personal.items()})
 
     per_batch = measure_seconds(train) / max(batches(len(indices)), 1)
-    work = np.array([config.local.epochs * batches(int(size)) for size in sizes])
+    work = np.array([config.local.task_steps(batches(int(size))) for size in sizes])
     if shares.strategy.traits.pools:  # one task stands for the whole cohort
         work = shares.cohort_size * work.mean(keepdims=True)
     generic, personal = rounds_to_evaluate(

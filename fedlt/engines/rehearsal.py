@@ -121,7 +121,7 @@ def _train_alone(server: ServerHalf, host: Host, cid: int) -> None:
     """Train a client of one image, and score the client's model."""
     state, counts, worker = server.state, server.prior_counts([cid]), host.worker
     client = worker.first_client(state, cid, counts)
-    client.local = client.local.model_copy(update={"epochs": 1})
+    client.local = client.local.of_one_epoch()
     try:
         update = worker.train(client)
         own = {name: tensor.detach().clone() for name, tensor in update.personal.items()}

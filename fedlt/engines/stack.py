@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -25,9 +25,16 @@ from fedlt.engines.template import TemplateClient, TemplateModel
 from fedlt.losses import under_vmap
 from fedlt.models.modes import set_training_modes
 from fedlt.optim.adamw import AdamMoments, adamw
-from fedlt.optim.sgd import climb, descend, descend_rows
+from fedlt.optim.sgd import climb, clipped, descend, descend_rows
 from fedlt.update import Tensors
 from fedlt.worker.training import check_loss, parameter_groups, precision_of
+
+
+class Momentum(TypedDict):
+    """Arguments of :func:`fedlt.optim.sgd.descend` about momentum."""
+
+    momentum: float
+    nesterov: bool
 
 
 @dataclass
@@ -61,13 +68,14 @@ class Stack:
         self._tensors = [torch.stack([c.tensors[name] for c in clients]) for name in first.tensors]
         self._names = tuple(first.tensors)
         self._groups = parameter_groups(first, self._phase)
-        self._factor, is_adam = first.local.momentum, self._phase.optimizer == "adamw"
+        self._local, is_adam = first.local, self._phase.optimizer == "adamw"
         self._momentum: dict[str, Tensor | None] = {
-            name: torch.zeros_like(self._values[name]) if self._factor or is_adam else None
+            name: torch.zeros_like(self._values[name]) if self._local.momentum or is_adam else None
             for name in self._phase.trained
         }
         self._squares = {n: torch.zeros_like(self._values[n]) for n in self._momentum if is_adam}
         self._is_trained = [name in self._momentum for name in template.names]
+        self._rule = Momentum(momentum=first.local.momentum, nesterov=first.local.nesterov)
         self._precision = precision_of(first)
         self._client = TemplateClient(first, template.model)
         self._losses = torch.zeros(len(clients), device=next(iter(states[0].values())).device)
@@ -105,6 +113,8 @@ class Stack:
             rows_apart = len(batches) > 1
             with climb(list(leaves.values()), uphill, kept, rho, rows=rows_apart):
                 _, gradients = self._backward(rows, batches)
+        if self._local.clip is not None:
+            gradients = self._clipped(gradients, self._local.clip, rows_apart=len(batches) > 1)
         if self._squares:
             self._adapt(rows, gradients, factors, chosen)
         else:
@@ -156,6 +166,15 @@ class Stack:
         )
         return losses, dict(zip(rows.leaves, found, strict=True))
 
+    @staticmethod
+    def _clipped(
+        gradients: dict[str, Tensor | None], longest: float, *, rows_apart: bool
+    ) -> dict[str, Tensor | None]:
+        """Return the gradients, those of every client shortened to a norm of ``longest``."""
+        given = {name: grad for name, grad in gradients.items() if grad is not None}
+        short = clipped([*given.values()], longest, rows=rows_apart)
+        return {**gradients, **dict(zip(given, short, strict=True))}
+
     def _descend(
         self, rows: Rows, gradients: dict[str, Tensor | None], factors: list[float]
     ) -> None:
@@ -170,10 +189,10 @@ class Stack:
             )
             if same:
                 rate = lr * factors[0]
-                descend(*lists, lr=rate, weight_decay=decay, momentum=self._factor)
+                descend(*lists, lr=rate, weight_decay=decay, **self._rule)
             else:
                 rates = lr * torch.tensor(factors, device=self._losses.device)
-                descend_rows(*lists, rates=rates, weight_decay=decay, momentum=self._factor)
+                descend_rows(*lists, rates=rates, weight_decay=decay, **self._rule)
 
     def _adapt(
         self,

@@ -51,7 +51,8 @@ class _Trial:
         """Return the change of all tensors in the task's reply, as one flat tensor."""
 
         def train(client: Client, phase: Phase) -> dict[str, float]:
-            return trainer(client, replace(phase, epochs=min(1, phase.epochs)))
+            epochs = 1 if phase.epochs is None else min(1, phase.epochs)
+            return trainer(client, replace(phase, epochs=epochs))
 
         self.worker.trainer = train
         counts = self.server.prior_counts([self.cid])

@@ -238,7 +238,7 @@ def _full_steps(observer: Observer) -> IntArray:
     """Return the local steps of each client's whole task (K,), counted in plain batches."""
     local = observer.config.local
     sizes = observer.data.client_counts.sum(axis=1).tolist()
-    known = {n: local.epochs * len(batch_slices(n, local.batch_size)) for n in set(sizes)}
+    known = {n: local.task_steps(len(batch_slices(n, local.batch_size))) for n in set(sizes)}
     return np.array([known[n] for n in sizes], dtype=np.int64)
 
 

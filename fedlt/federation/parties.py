@@ -90,11 +90,8 @@ def prepare_parties(
     if reason is not None:
         names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
         raise FedltError(f"{names}: {reason}")
-    if strategy.traits.needs_sgd and config.local.optimizer != "sgd":
-        raise FedltError(
-            f"local.optimizer: strategy {config.strategy.name!r} needs sgd, not "
-            f"{config.local.optimizer}: it reads mean gradients off the steps"
-        )
+    if strategy.traits.needs_sgd:
+        _check_steps(config, strategy)
     if strategy.traits.pools:
         _check_pooled(config)
     if plugin.traits.needs_global_prior and config.prior.source == "own":
@@ -116,6 +113,22 @@ def prepare_parties(
         made = plugin.prepare(parties.observer.preparation(progress))
     material = {name: read_only(array) for name, array in made.items()}
     return parties._replace(shares=replace(parties.shares, material=material))
+
+
+def _check_steps(config: Config, strategy: Strategy) -> None:
+    """Refuse steps from which a strategy cannot compute gradients."""
+    local, name = config.local, config.strategy.name
+    if local.optimizer != "sgd":
+        raise FedltError(
+            f"local.optimizer: strategy {name!r} needs sgd, not {local.optimizer}: it reads mean "
+            "gradients off the steps"
+        )
+    for knob, is_set in (("nesterov", local.nesterov), ("clip", local.clip is not None)):
+        if is_set and knob not in strategy.traits.knows:
+            raise FedltError(
+                f"local.{knob}: strategy {name!r} reads mean gradients off the steps, and cannot "
+                f"off steps with {knob}; leave it out"
+            )
 
 
 def _check_pooled(config: Config) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedlt.data.batches import batch_slices
 from fedlt.losses import cross_entropy
 from fedlt.models.etf import dense_etf
-from fedlt.optim.sgd import descend
+from fedlt.optim.sgd import clipped, descend
 
 
 class EtfHead(nn.Module):
@@ -57,6 +57,8 @@ def descend_on(
     batch_size: int,
     epochs: int,
     generator: torch.Generator,
+    nesterov: bool = False,
+    clip: float | None = None,
 ) -> int:
     """Train some tensors of a head in place by cross-entropy on given features, with SGD.
 
@@ -72,6 +74,8 @@ def descend_on(
         batch_size: Rows per step.
         epochs: Passes over the rows.
         generator: CPU generator of the order of the rows.
+        nesterov: Nesterov's momentum.
+        clip: Longest gradient over the trained tensors; None: any.
 
     Returns:
         Number of steps.
@@ -84,7 +88,9 @@ def descend_on(
             rows = order[part]
             loss = cross_entropy(head(features[rows, None], classes), labels[rows])
             gradients = list(torch.autograd.grad(loss, trained))
+            if clip is not None:
+                gradients = clipped(gradients, clip)
             rule = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
-            descend(trained, gradients, buffers, **rule)
+            descend(trained, gradients, buffers, **rule, nesterov=nesterov)
             steps += 1
     return steps

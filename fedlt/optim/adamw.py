@@ -64,14 +64,13 @@ def adamw(
 
 
 class AdamW(Optimizer):
-    """AdamW over groups of parameters."""
+    """AdamW over groups of parameters; ``clip`` as in :class:`fedlt.optim.sgd.Optimizer`."""
 
-    def __init__(self, groups: Iterable[ParameterGroup]) -> None:
-        super().__init__(groups)
+    def __init__(self, groups: Iterable[ParameterGroup], *, clip: float | None = None) -> None:
+        super().__init__(groups, clip=clip)
         self.moments: dict[int, tuple[AdamMoments, int]] = {}  # id -> moments and steps taken
 
-    def step(self, factor: float = 1.0) -> None:
-        """Update every parameter that has a gradient, at ``factor`` times the learning rate."""
+    def _step(self, factor: float) -> None:
         for group in self.groups:
             rates = torch.tensor(group.lr * factor, dtype=torch.float64)
             for parameter in group.parameters:

@@ -66,7 +66,7 @@ def estimate_cost(
     counts: IntArray,
     *,
     clients_per_round: int | None,
-    epochs: int,
+    passes: FloatArray,
     model_bytes: int | None = None,
 ) -> Cost:
     """Return the estimated cost of a round.
@@ -74,12 +74,12 @@ def estimate_cost(
     Args:
         counts: (K, C) training images.
         clients_per_round: Size of a cohort; None: all clients.
-        epochs: Passes over a client's images.
+        passes: (K,) passes over each client's images.
         model_bytes: Size of the shared part of the model.
     """
     clients = len(counts)
     cohort = clients if clients_per_round is None else clients_per_round
-    images = float(counts.sum()) * epochs * cohort / clients
+    images = float(counts.sum(axis=1) @ passes) * cohort / clients
     moved = None if model_bytes is None else model_bytes * cohort
     return Cost(images, moved, moved)
 

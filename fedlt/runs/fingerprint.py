@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 RESULTS_VERSION = 2  # raise with every change of a number that a run gives
 
 # Fields of the data that follow from other fields, or that no number depends on.
-_DERIVED = (
-    "name", "class_names", "split", "partition", "class_counts", "client_counts", "client_names",
-    "partition_notes",
-)  # fmt: skip
+_DERIVED = ("name", "class_names", "split", "partition", "class_counts", "client_counts")
 _WORDS = {  # field of the data -> words in messages
     "num_classes": "numbers of classes",
     "mean": "channel means",
@@ -44,7 +41,6 @@ _WORDS = {  # field of the data -> words in messages
     "train_labels": "training labels",
     "eval_images": "{part} images",
     "eval_labels": "{part} labels",
-    "eval_clients": "clients of the {part} images",
     "pool_indices": "places of the training images in the data set",
 }
 _PARTS = {"final": "test", "tune": "validation"}
@@ -161,9 +157,9 @@ def _data_digests(data: FederatedData) -> dict[str, str]:
     """Return the digests of the data fields that a result depends on, by field in words."""
     found = {}
     for one in fields(data):
-        value = getattr(data, one.name)
-        if one.name not in _DERIVED and value is not None:
+        if one.name not in _DERIVED:
             words = _WORDS.get(one.name, one.name.replace("_", " "))
+            value = getattr(data, one.name)
             is_array = isinstance(value, np.ndarray)
             digest = array_digest(value) if is_array else json.dumps(value)
             found[words.format(part=_PARTS.get(data.split, data.split))] = digest

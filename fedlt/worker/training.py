@@ -6,7 +6,7 @@ which must do the same arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count, repeat
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedlt.batch import Phase
 from fedlt.optim.adamw import AdamW
-from fedlt.optim.sgd import ParameterGroup, Sgd, climb
+from fedlt.optim.sgd import Optimizer, ParameterGroup, Sgd, climb
 
 if TYPE_CHECKING:
     from fedlt.batch import Batch
@@ -74,19 +74,31 @@ def parameter_groups(client: Client, phase: Phase) -> dict[tuple[float, float], 
     return groups
 
 
+def make_optimizer(client: Client, phase: Phase, parameters: Mapping[str, Tensor]) -> Optimizer:
+    """Return the optimiser of a phase over its trained parameters, or over others of their names.
+
+    Args:
+        client: The client, for its settings.
+        phase: The phase.
+        parameters: The parameters by name.
+    """
+    local = client.local
+    groups = [
+        ParameterGroup([parameters[name] for name in names], lr=lr, weight_decay=decay)
+        for (lr, decay), names in parameter_groups(client, phase).items()
+    ]
+    if phase.optimizer == "adamw":
+        return AdamW(groups, clip=local.clip)
+    return Sgd(groups, momentum=local.momentum, nesterov=local.nesterov, clip=local.clip)
+
+
 def train_alone(client: Client, phase: Phase) -> dict[str, float]:
     """Train one client's model and return its metrics."""
     parameters = dict(client.model.named_parameters())
     trained = set(phase.trained)
     frozen = [p for n, p in parameters.items() if n not in trained and p.requires_grad]
     thawed = [parameters[n] for n in phase.trained if not parameters[n].requires_grad]
-    groups = [
-        ParameterGroup([parameters[name] for name in names], lr=lr, weight_decay=decay)
-        for (lr, decay), names in parameter_groups(client, phase).items()
-    ]
-    is_adam = phase.optimizer == "adamw"
-    optimizer = AdamW(groups) if is_adam else Sgd(groups, momentum=client.local.momentum)
-    precision = precision_of(client)
+    optimizer, precision = make_optimizer(client, phase, parameters), precision_of(client)
 
     def backward(batch: Batch) -> Tensor:
         optimizer.zero_grad()

@@ -190,6 +190,11 @@ SETTINGS = {
         "strategy": "fedloge",
         "local": {"epochs": 3, "momentum": 0.9, "weight_decay": 0.1, "head_lr": 0.02, "lr": 0.05},
     },
+    "knobs": {
+        "strategy": "fedloge",
+        "local": {"steps": 7, "momentum": 0.5, "nesterov": True, "clip": 0.5, "lr": 0.05},
+    },
+    "clipped-sam": {"local": {"steps": 3, "clip": 0.2, "sam_rho": 0.1, "momentum": 0.0}},
     "phases-decay": {
         "strategy": f"{__file__}:Phases",
         "local": {"momentum": 0.0, "weight_decay": 0.1},

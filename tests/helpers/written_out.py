@@ -46,6 +46,9 @@ def gradients(client, batch):
 def train(client, direction, *, factor=lambda k, steps: 1.0):
     """Train by hand: buffer <- momentum buffer + d, w <- w - factor lr buffer.
 
+    Under Nesterov's momentum w moves along d + momentum buffer. With a clip, d is shortened first:
+    times min(1, clip / (|d| + 1e-6)), d of all parameters as one vector.
+
     Args:
         client: Its model is trained.
         direction: ``(name, gradient, w) -> d``.
@@ -60,10 +63,16 @@ def train(client, direction, *, factor=lambda k, steps: 1.0):
     for k, batch in enumerate(batches):
         seen.append(gradients(client, batch))
         with torch.no_grad():
+            along = {name: direction(name, seen[-1][name], w) for name, w in named.items()}
+            if local.clip is not None:
+                length = sum(float(d.double().square().sum()) for d in along.values()) ** 0.5
+                along = {n: d * min(1.0, local.clip / (length + 1e-6)) for n, d in along.items()}
             for name, w in named.items():
                 own = local.head_lr if name.startswith("heads.") and local.head_lr else local.lr
-                buffers[name] = local.momentum * buffers[name] + direction(name, seen[-1][name], w)
-                w -= factor(k, len(batches)) * own * buffers[name]
+                buffers[name] = local.momentum * buffers[name] + along[name]
+                d = along[name] + local.momentum * buffers[name]
+                step = d if local.nesterov else buffers[name]
+                w -= factor(k, len(batches)) * own * step
     return seen
 
 

@@ -100,11 +100,13 @@ def test_png_of_nothing_and_its_place(tmp_path):
 
 def test_cost():
     # 45 images, 3 clients, 2 a round: 30 images a pass in the mean, 2 passes
-    cost = estimate_cost(COUNTS, clients_per_round=2, epochs=2, model_bytes=2**19)
+    cost = estimate_cost(
+        COUNTS, clients_per_round=2, passes=np.full(len(COUNTS), 2.0), model_bytes=2**19
+    )
     assert cost == Cost(images=60.0, bytes_down=2**20, bytes_up=2**20)
     assert cost_text(cost, 10) == (
         "per round 60 images; in 10 rounds 600; per round 1.00 MiB down, 1.00 MiB up"
     )
-    everyone = estimate_cost(COUNTS, clients_per_round=None, epochs=1)
+    everyone = estimate_cost(COUNTS, clients_per_round=None, passes=np.ones(len(COUNTS)))
     assert everyone == Cost(images=45.0, bytes_down=None, bytes_up=None)
     assert cost_text(everyone, 2) == "per round 45 images; in 2 rounds 90"
