@@ -31,7 +31,7 @@ def build(backbone: str, width: int) -> nn.Module:
     from fedlt.models import LinearHead, build_model
 
     model = build_model(
-        backbone, in_channels=3, image_size=32, num_classes=10, width=width, norm="batch", seed=1
+        backbone, image_shape=(3, 32, 32), num_classes=10, width=width, norm="batch", seed=1
     )
     model.add_head("head", LinearHead(model.num_features, 10))
     return model

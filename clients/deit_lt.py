@@ -63,9 +63,9 @@ class DeitLT(TaughtPlugin):
         """Replace the model's backbone by the student; the old backbone becomes the teacher."""
         if model.image_shape is None:
             raise FedltError("client deit_lt: the model says no image_shape to size a student for")
-        cnn, (channels, side, _) = model.backbone, model.image_shape
+        cnn, shape = model.backbone, model.image_shape
         sizes = ("patch", "width", "depth", "heads", "mlp_ratio", "drop_path")
-        model.backbone = DistilledViT(channels, side, **{n: getattr(self, n) for n in sizes})
+        model.backbone = DistilledViT(shape, **{n: getattr(self, n) for n in sizes})
         model.name_streams("cls", "dist")
         model.use_stream_heads()
         self.add_teacher(model, cnn)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from fedlt.machine.maps import MappedTensor
 from fedlt.update import Tensors
+
+ImageTensor = Tensor | MappedTensor  # images[rows] is a tensor; a memory map offers little more
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class Batch:
     images: Tensor  # (B, Ch, H, W) float32, normalised
     labels: Tensor  # (B,) int64
     extra: Tensors = field(default_factory=dict)  # further views or weights, first dimension B
-    origin: tuple[Tensor, Tensor] | None = None  # uint8 images (N, Ch, H, W), and row numbers (B,)
+    origin: tuple[ImageTensor, Tensor] | None = None  # images (N, Ch, H, W), and rows (B,)
 
     @property
     def pixels(self) -> Tensor | None:
-        """The images before ``local.augment``, uint8 (B, Ch, H, W); None without an ``origin``."""
+        """The images before ``local.augment``, (B, Ch, H, W); None without an ``origin``."""
         if self.origin is None:
             return None
         images, rows = self.origin
@@ -51,11 +54,11 @@ class Batch:
 class ClientData:
     """One client's share of the data set. All clients share the memory of ``images``."""
 
-    images: Tensor  # (N, Ch, H, W) uint8: the whole training set; never written
+    images: ImageTensor  # (N, Ch, H, W) uint8 or float32: the whole training set; never written
     labels: Tensor  # (N,) int64; never written
     indices: Tensor  # (n,) int64: rows of this client in images and labels
     class_counts: Tensor  # (C,) int64
-    mean: Tensor  # (Ch,) of pixels / 255
+    mean: Tensor  # (Ch,) of pixels / 255; of floats, of the value itself
     std: Tensor  # (Ch,)
 
     @property

@@ -21,6 +21,7 @@ from fedlt.check.findings import Violation
 from fedlt.check.server import COHORT, total_of, updates_of
 from fedlt.check.source_lines import Places, own_verbs, place, shorten
 from fedlt.check.tiny_federation import Subject, frozen, raw
+from fedlt.data.augment import unit_range
 from fedlt.flower.server_half import make_server_half
 from fedlt.flower.stock import StockStrategy
 from fedlt.rng import set_torch_state, torch_state
@@ -60,7 +61,7 @@ def _steps(subject: Subject) -> Iterator[Step]:
     def score() -> object:
         client, model = bench.client(1), bench.worker.model.eval()
         with torch.no_grad():
-            features = model.features(client.data.images[:2].float() / 255)
+            features = model.features(unit_range(client.data.images[:2]))
             heads = strategy.generic(model, client.broadcast)
             own = strategy.personal(model, client.broadcast, client.personal)
             logits = [head(features) for head in (*heads.values(), *own.values())]

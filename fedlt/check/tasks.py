@@ -178,7 +178,8 @@ def writes_nothing(subject: Subject) -> str:
     before = raw(given)
     client = bench.client(1, personal=personal)
     data, own = client.data, client.tensors
-    common = {"images": data.images, "labels": data.labels, "indices": data.indices}
+    images = data.images[:]
+    common = {"images": images, "labels": data.labels, "indices": data.indices}
     counts = {n: tensor for n, tensor in own.items() if n in ("class_counts", "log_prior")}
     read = {**prefixed("client.data: ", common), **prefixed("client.tensors: ", counts)}
     before |= raw(read)

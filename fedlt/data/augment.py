@@ -27,12 +27,12 @@ def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
     image. ``none`` draws no random number and returns the batch itself.
 
     Args:
-        images: uint8 (B, Ch, H, W) on any device; not changed.
+        images: uint8 or float32 (B, Ch, H, W) on any device; not changed.
         scheme: One of :data:`SCHEMES`.
         generator: CPU generator, so that the random numbers are the same on every device.
 
     Returns:
-        uint8 (B, Ch, H, W) on the same device.
+        Images of the same type and shape on the same device.
 
     Raises:
         FedltError: If the scheme is unknown.
@@ -53,12 +53,12 @@ def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
 def _crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
     """Return crops (H, W) of the zero-padded images at ``offsets`` (2, B), copied row by row.
 
-    Every row of a crop is a window of W bytes in the flat padded batch. The overlapping windows
+    Every row of a crop is a window of W values in the flat padded batch. The overlapping windows
     form a strided view, from which one index_select copies all rows.
     """
     count, channels, height, width = images.shape
     padded = functional.pad(images, (padding,) * 4).contiguous().view(-1)
-    row = width + 2 * padding  # bytes from one padded row to the next
+    row = width + 2 * padding  # values from one padded row to the next
     plane = row * (height + 2 * padding)
     windows = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
     first = torch.arange(count) * (channels * plane) + offsets[0] * row + offsets[1]  # (B,)
@@ -76,14 +76,24 @@ def _flip(images: Tensor, flips: Tensor) -> Tensor:
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return (images / 255 - mean) / std as float32, computed as images * scale - shift.
 
+    Float images are not divided by 255.
+
     Args:
-        images: uint8 (B, Ch, H, W); the memory format (such as channels_last) is kept.
+        images: uint8 or float32 (B, Ch, H, W), not changed; the memory format (such as
+            channels_last) is kept.
         mean: float32 (Ch,), mean of pixel / 255, on the same device.
         std: float32 (Ch,), standard deviation of pixel / 255, on the same device.
 
     Returns:
         float32 (B, Ch, H, W).
     """
-    scale = (1 / (255 * std)).view(-1, 1, 1)
     shift = (mean / std).view(-1, 1, 1)
-    return images.to(torch.float32).mul_(scale).sub_(shift)
+    if images.dtype == torch.uint8:
+        scale = (1 / (255 * std)).view(-1, 1, 1)
+        return images.to(torch.float32).mul_(scale).sub_(shift)
+    return images.to(torch.float32, copy=True).mul_((1 / std).view(-1, 1, 1)).sub_(shift)
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """Return uint8 images as floats in [0, 1]; float images come back as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.data.augment import augment as augment_images
 from fedlt.data.augment import normalize
+from fedlt.machine.maps import MappedTensor
 
 if TYPE_CHECKING:
     from fedlt.config import LocalConfig
@@ -54,7 +55,7 @@ def passes_of(sizes: IntArray, local: LocalConfig) -> FloatArray:
 
 
 def make_batches(
-    images: Tensor,
+    images: Tensor | MappedTensor,
     indices: Tensor,
     *,
     batch_size: int,
@@ -69,7 +70,7 @@ def make_batches(
     :func:`fedlt.data.augment.augment`. Floats in memory at a time: one batch, or up to 256 KiB.
 
     Args:
-        images: uint8 (N, Ch, H, W), shared and never written, on any device.
+        images: uint8 or float32 (N, Ch, H, W), shared and never written, on any device.
         indices: int64 (n,), rows of the client's images, on the CPU.
         batch_size: Images per batch.
         augment: Scheme, see :func:`fedlt.data.augment.augment`.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlt.data.dataset import Dataset, channel_moments, dataset_from_arrays
+from fedlt.data.dataset import Dataset, dataset_from_arrays
+from fedlt.data.moments import channel_moments
 from fedlt.data.splits import hold_out
 from fedlt.errors import FedltError
 from fedlt.rng import numpy_generator

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlt.data.dataset import Dataset, read_only
+from fedlt.data.arrays import Images, IntArray, Pixels, chosen_rows, read_only
+from fedlt.data.dataset import Dataset, holds_features
 from fedlt.data.datasets import load_dataset
 from fedlt.data.longtail import long_tail
 from fedlt.data.partition import Partition
@@ -24,32 +25,50 @@ if TYPE_CHECKING:
     from fedlt.config import DataConfig, PartitionConfig
 
 SPLITS = ("final", "tune")
+_NAMED = 10  # largest number of classes that a line names
 
 
 @dataclass(frozen=True, eq=False)
 class FederatedData:
-    """Training and evaluation data of a run; read-only NumPy arrays, shared without copies."""
+    """Training and evaluation data of a run; read-only arrays, shared without copies.
+
+    Images of a data set in memory are NumPy arrays. Images of a memory map stay in the map: they
+    are :class:`fedlt.machine.maps.MappedRows`, of which ``images[rows]`` is an array.
+    """
 
     name: str  # name of the data set
     num_classes: int  # C
-    mean: tuple[float, ...]  # (Ch,), mean of pixel / 255
-    std: tuple[float, ...]  # (Ch,), standard deviation of pixel / 255
+    mean: tuple[float, ...]  # (Ch,), mean of pixel / 255; of floats, of the value itself
+    std: tuple[float, ...]  # (Ch,), standard deviation likewise
     class_names: tuple[str, ...]  # (C,)
     split: str  # final: scored on the test set; tune: on the validation set
-    train_images: NDArray[np.uint8]  # (N, Ch, H, W), training images after the long-tail draw
+    train_images: Images  # (N, Ch, H, W), training images after the long-tail draw
     train_labels: NDArray[np.int64]  # (N,)
-    eval_images: NDArray[np.uint8]  # (M, Ch, H, W), test or validation images
+    eval_images: Images  # (M, Ch, H, W), test or validation images
     eval_labels: NDArray[np.int64]  # (M,)
     pool_indices: NDArray[np.int64]  # (N,), rows in the data set's training pool
     pool_counts: NDArray[np.int64]  # (C,), class counts of the pool before the long-tail draw
     partition: Partition  # rows of each client in the N training images
     class_counts: NDArray[np.int64]  # (C,), class counts over all clients
     client_counts: NDArray[np.int64]  # (K, C), class counts of each client
+    eval_clients: NDArray[np.int64] | None = None  # (M,) cid whose own image it is; -1: nobody's
+    client_names: tuple[str, ...] = ()  # (K,) names of natural clients; () for drawn clients
 
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
             if isinstance(value, np.ndarray):
                 object.__setattr__(self, name, read_only(value))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape (Ch, H, W) of an image; (d, 1, 1) of a feature vector."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    @property
+    def is_features(self) -> bool:
+        """Whether the images are feature vectors."""
+        return holds_features(self.train_images)
 
     @cached_property
     def client_sizes(self) -> NDArray[np.int64]:
@@ -62,7 +81,8 @@ class FederatedData:
         The line is "" if the pool is used as it stands, or if its largest class has less than 1.5
         times the images of its smallest class.
         """
-        low, high = int(self.pool_counts.min()), int(self.pool_counts.max())
+        known_counts = self.pool_counts[self.pool_counts > 0]
+        low, high = int(known_counts.min()), int(known_counts.max())
         used, known = len(self.train_labels), int(self.pool_counts.sum())
         if used == known or 2 * high < 3 * low:
             return ""
@@ -70,6 +90,19 @@ class FederatedData:
             f"the pool of {self.name} has {low} to {high} images a class; the long tail is drawn "
             f"from {low} of each, and {used:,} of {known:,} images are used (a data set made with "
             "long_tailed=True is used as it stands)"
+        )
+
+    def missing_note(self) -> str:
+        """Return one line that names the classes without a training image; "" if there is none."""
+        missing = np.flatnonzero(self.class_counts == 0)
+        if not len(missing):
+            return ""
+        names = ", ".join(self.class_names[label] for label in missing[:_NAMED])
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        has, weighs = ("has", "weighs") if len(missing) == 1 else ("have", "weigh")
+        return (
+            f"{len(missing)} of {self.num_classes} classes {has} no training image ({names}{more})"
+            f" and {weighs} nothing: no client holds one, and no shot group has one"
         )
 
 
@@ -93,7 +126,7 @@ def prepare_data(
     """
     if source is None:
         source = load_dataset(data.dataset, root=data.root, options=data.options)
-    pool, eval_images, eval_labels = _split(source, data.split)
+    pool, scored = _split(source, data.split)
     chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
     labels = source.train_labels[chosen]
     drawn = draw_partition(labels, source.num_classes, partition, seed=seed)
@@ -104,10 +137,10 @@ def prepare_data(
         std=source.std,
         class_names=source.class_names,
         split=data.split,
-        train_images=source.train_images[chosen],
+        train_images=chosen_rows(source.train_images, chosen),
         train_labels=labels,
-        eval_images=eval_images,
-        eval_labels=eval_labels,
+        eval_images=scored.images,
+        eval_labels=scored.labels,
         pool_indices=chosen,
         pool_counts=np.bincount(source.train_labels[pool], minlength=source.num_classes),
         partition=drawn,
@@ -116,21 +149,35 @@ def prepare_data(
     )
 
 
-def _split(
-    source: Dataset, split: str
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the rows of the training pool to train on, the evaluation images and their labels."""
+class _Scored(NamedTuple):
+    """Images that a run is scored on."""
+
+    images: Images  # (M, Ch, H, W)
+    labels: IntArray  # (M,)
+    clients: IntArray | None  # (M,) natural clients, where the data set says them
+
+
+def _split(source: Dataset, split: str) -> tuple[IntArray, _Scored]:
+    """Return the rows of the training pool to train on, and the images to score on."""
     if split not in SPLITS:
         raise FedltError(f"data.split: unknown {split!r}{nearest(split, SPLITS)}")
-    labels = source.train_labels
+    labels, clients = source.train_labels, source.train_clients
+    everything = np.arange(len(labels))
     if split == "final":
-        return np.arange(len(labels)), source.test_images, source.test_labels
+        tests = _all_rows(source.test_images)
+        return everything, _Scored(tests, source.test_labels, source.test_clients)
     if source.validation_images is not None and source.validation_labels is not None:
-        return np.arange(len(labels)), source.validation_images, source.validation_labels
+        own = _all_rows(source.validation_images)
+        return everything, _Scored(own, source.validation_labels, source.validation_clients)
     counts = np.bincount(labels, minlength=source.num_classes)
     sizes = validation_sizes(counts, source.validation_per_class, long_tailed=source.long_tailed)
     held, rest = hold_out(labels, source.num_classes, sizes)
-    return rest, source.train_images[held], labels[held]
+    owners = None if clients is None else clients[held]
+    return rest, _Scored(chosen_rows(source.train_images, held), labels[held], owners)
+
+
+def _all_rows(images: Pixels) -> Images:
+    return chosen_rows(images, np.arange(len(images)))
 
 
 def _long_tail(

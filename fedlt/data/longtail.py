@@ -117,10 +117,10 @@ def long_tail(
 
     The largest class of the subset is as large as the smallest class of the pool, so every profile
     fits every class order (CIFAR-10: 5,000 images; digits, slightly unbalanced: 124). An imbalance
-    factor of 1 hence gives a balanced set.
+    factor of 1 hence gives a balanced set. Classes without an image stay without and have no rank.
 
     Args:
-        labels: (N,) classes of the pool.
+        labels: (N,) classes of the pool; at least two of them.
         num_classes: C.
         imbalance_factor: Largest / smallest class, at least 1.
         profile: ``exponential`` or ``step``.
@@ -133,6 +133,9 @@ def long_tail(
     Raises:
         FedltError: See :func:`class_sizes` and :func:`class_ranks`.
     """
-    n_max = int(np.bincount(labels, minlength=num_classes).min())
-    sizes = class_sizes(profile, n_max, imbalance_factor, num_classes)
-    return canonical_subset(labels, sizes[class_ranks(num_classes, class_order, seed)])
+    counts = np.bincount(labels, minlength=num_classes)
+    held = np.flatnonzero(counts)
+    sizes = class_sizes(profile, int(counts[held].min()), imbalance_factor, len(held))
+    wanted = np.zeros(num_classes, np.int64)
+    wanted[held] = sizes[class_ranks(len(held), class_order, seed)]
+    return canonical_subset(labels, wanted)

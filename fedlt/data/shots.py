@@ -113,7 +113,7 @@ def shot_groups(
     scheme: str = "auto",
     given: Mapping[str, Sequence[int]] | None = None,
 ) -> ShotGroups:
-    """Return the many, medium and few classes.
+    """Return the many, medium and few classes; a class without an image is in no group.
 
     * ``count``: many > 100 images, medium 20 to 100, few < 20.
     * ``rank``: classes sorted by falling count, ties by class id; the first round(0.3 C) classes
@@ -143,10 +143,18 @@ def shot_groups(
     rules = {"auto": _auto, "count": _by_count, "rank": _by_rank, "cumulative": cumulative_groups}
     if scheme not in rules:
         raise FedltError(f"evaluate.shots: unknown scheme {scheme!r}{nearest(scheme, SCHEMES)}")
-    groups = rules[scheme](counts)
+    held = np.flatnonzero(counts)
+    groups = rules[scheme](counts[held] if len(held) else counts)
+    groups = _renumbered(groups, held) if len(held) else groups
     if scheme in ("rank", "cumulative"):
         _check_order(groups, counts)
     return groups
+
+
+def _renumbered(groups: ShotGroups, held: IntArray) -> ShotGroups:
+    """Return groups of the classes 0, 1, ... as groups of the classes ``held``."""
+    own = {name: tuple(held[list(classes)].tolist()) for name, classes in groups.items()}
+    return ShotGroups(groups.scheme, **own)
 
 
 def _check_order(groups: ShotGroups, counts: IntArray) -> None:

@@ -54,9 +54,9 @@ def validation_sizes(
     """Return the number of images of each class that ``tune`` holds out (C,).
 
     All classes get the same number: ``per_class`` if given, else a tenth of the smallest class, at
-    least 1. Exception: in a pool that is long-tailed already, without ``per_class``, each class of
-    at least 5 images gets a tenth of its size, at least 1; smaller classes get 0 and are not
-    scored.
+    least 1; classes without an image get 0. Exception: in a pool that is long-tailed already,
+    without ``per_class``, each class of at least 5 images gets a tenth of its size, at least 1;
+    smaller classes get 0 and are not scored.
 
     Args:
         class_counts: (C,) images per class of the pool.
@@ -75,5 +75,5 @@ def validation_sizes(
             )
         return sizes
     if per_class is None:
-        per_class = max(1, int(class_counts.min()) // 10)
-    return np.full(len(class_counts), per_class)
+        per_class = max(1, int(class_counts[class_counts > 0].min()) // 10)
+    return np.where(class_counts > 0, per_class, 0)

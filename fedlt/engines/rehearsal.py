@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedlt.config.raised import described
+from fedlt.data.augment import unit_range
 from fedlt.errors import FedltError
 from fedlt.evaluation.counting import check_names
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
@@ -66,7 +67,7 @@ def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
         step = "init or init_personal"
         client = host.worker.first_client(state, 0, server.prior_counts([0]))
         model = host.worker.model.eval()
-        images = client.data.images[:2].float() / 255
+        images = unit_range(client.data.images[:2])
         with torch.no_grad():
             step = "features"
             features = model.features(images)  # (2, S, D)
@@ -104,7 +105,7 @@ def _try_alone(server: ServerHalf, host: Host) -> int:
     if not len(alone) and local.batch_size > 1:
         return 0
     cid = int(alone[0]) if len(alone) else int(np.flatnonzero(sizes)[0])
-    image = worker.client_data(cid).images[:1].float() / 255
+    image = unit_range(worker.client_data(cid).images[:1])
     layers = single_value_layers(worker.model.backbone, image)
     if layers and (local.batch_size == 1 or len(alone) == np.count_nonzero(sizes)):
         key = "local.batch_size" if local.batch_size == 1 else "partition.min_samples"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedlt.config.raised import users_code
 from fedlt.data import FederatedData, prepare_data
-from fedlt.data.dataset import read_only
+from fedlt.data.arrays import read_only
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.federation.observer import Observer
@@ -34,9 +34,8 @@ class Parties(NamedTuple):
         cls, config: Config, strategy: Strategy, plugin: ClientPlugin, data: FederatedData
     ) -> Parties:
         """Return the parties of a method on data; without the material of ``plugin.prepare``."""
-        channels, height, width = data.train_images.shape[1:]
         clients = data.partition.num_clients
-        terms = (config, strategy, plugin, data.num_classes, (channels, height, width), clients)
+        terms = (config, strategy, plugin, data.num_classes, data.image_shape, clients)
         shares = ClientShares(
             *terms,
             mean=data.mean,

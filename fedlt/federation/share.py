@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedlt.federation.terms import Terms
 
 if TYPE_CHECKING:
+    from fedlt.data.arrays import Images
     from fedlt.data.partition import Partition
 
 
@@ -29,7 +30,7 @@ class ClientShares(Terms):
 
     mean: tuple[float, ...]  # (Ch,), of pixel / 255
     std: tuple[float, ...]  # (Ch,), of pixel / 255
-    images: NDArray[np.uint8]  # (N, Ch, H, W), of all these clients
+    images: Images  # (N, Ch, H, W), of all these clients
     labels: NDArray[np.int64]  # (N,)
     partition: Partition  # positions in the N images, by client
     client_counts: NDArray[np.int64]  # (K, C)

@@ -47,8 +47,7 @@ class Terms:
         settings = self.config.model
         model = build_model(
             settings.name,
-            in_channels=self.image_shape[0],
-            image_size=self.image_shape[1],
+            image_shape=self.image_shape,
             num_classes=self.num_classes,
             width=settings.width,
             norm=settings.norm,

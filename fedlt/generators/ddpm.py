@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedlt.batch import ImageTensor
 from fedlt.config.ranges import Count, NotNegative, Positive, ShareBelowOne
 from fedlt.data.prior import ABSENT
 from fedlt.errors import FedltError
@@ -28,6 +29,7 @@ from fedlt.generators.extra import diffusion_extra
 from fedlt.generators.fitting import Fit, fit
 from fedlt.generators.generator import ClientGroup, Generator, Items, Maker, PoolRequest, TimesEight
 from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
+from fedlt.machine.maps import placed
 from fedlt.progress import round_time
 from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
 
@@ -108,19 +110,19 @@ class _Learner:
         """Return a maker that uses the two networks, after training them."""
         data, preparation = self.request.preparation.data, self.request.preparation
         device = preparation.device
-        images = torch.from_numpy(data.train_images.copy()).to(device).float() / 127.5 - 1
+        pixels = placed(data.train_images, device)
         labels = torch.from_numpy(data.train_labels.copy())
         classes, kept = data.num_classes, alpha_bars(self.of.times)
-        _, channels, height, width = images.shape
+        channels, height, width = data.image_shape
         before = torch_state()
         seed_torch(preparation.seed, "generator networks")
         unet = make_unet(channels, (height, width), classes, self.of.width, self.of.stages)
         rater = make_classifier(channels, classes)
         torch.set_rng_state(before[0])
-        placed = labels.to(device)
+        known = labels.to(device)
 
         def denoising(rows: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
-            clean, given = images[rows], placed[rows].clone()
+            clean, given = scaled(pixels[rows]), known[rows].clone()
             noise = torch.randn(clean.shape, generator=generator).to(device)
             times = torch.randint(self.of.times, (len(rows),), generator=generator)
             dropped = torch.rand(len(rows), generator=generator) < self.of.drop_class
@@ -132,11 +134,11 @@ class _Learner:
         def rating(rows: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
             # The rows were drawn with these class shares; balanced softmax corrects for them.
             prior = share.log().clamp(min=ABSENT).float().to(device)
-            return functional.cross_entropy(rater(images[rows]) + prior, placed[rows])
+            return functional.cross_entropy(rater(scaled(pixels[rows])) + prior, known[rows])
 
         self._fit(unet.to(device), denoising, labels, "generator")
         self._fit(rater.to(device), rating, labels, "rater")
-        return _DdpmSampler(self.of, unet, rater, images, placed, kept, preparation.seed)
+        return _DdpmSampler(self.of, unet, rater, pixels, known, kept, preparation.seed)
 
     def _fit(self, network: nn.Module, loss: Any, labels: Tensor, purpose: str) -> None:  # noqa: ANN401
         clients = [torch.from_numpy(own.copy()) for own in self.group.clients if len(own)]
@@ -171,7 +173,7 @@ class _DdpmSampler:
     of: Ddpm
     unet: Any
     rater: nn.Module
-    images: Tensor  # (N, Ch, H, W) in [-1, 1]
+    pixels: ImageTensor  # (N, Ch, H, W) uint8
     labels: Tensor  # (N,)
     kept: Tensor  # (times,)
     seed: int
@@ -179,8 +181,8 @@ class _DdpmSampler:
     @torch.no_grad()
     def __call__(self, items: Items) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Return the images, and as scores the probabilities of their classes."""
-        rows = torch.from_numpy(items.sources).to(self.images.device)
-        sources, labels = self.images[rows], self.labels[rows]
+        rows = torch.from_numpy(items.sources).to(self.labels.device)
+        sources, labels = scaled(self.pixels[rows]), self.labels[rows]
         noise = torch.stack(
             [
                 torch.randn(
@@ -214,6 +216,11 @@ class _DdpmSampler:
         return pixels.cpu().numpy(), own.double().cpu().numpy()
 
 
+def scaled(pixels: Tensor) -> Tensor:
+    """Return uint8 images as floats in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
 def trial(of: Ddpm, request: PoolRequest) -> tuple[float, float]:
     """Return measured seconds: of a training step of both networks, of a denoising step per image.
 
@@ -221,7 +228,7 @@ def trial(of: Ddpm, request: PoolRequest) -> tuple[float, float]:
     global generators unchanged.
     """
     data, device = request.preparation.data, request.preparation.device
-    _, channels, height, width = data.train_images.shape
+    channels, height, width = data.image_shape
     before = torch_state()
     unet = make_unet(channels, (height, width), data.num_classes, of.width, of.stages).to(device)
     rater = make_classifier(channels, data.num_classes).to(device)

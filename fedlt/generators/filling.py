@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlt.data.arrays import Images, IntArray
 from fedlt.errors import FedltError
 from fedlt.generators.generator import ClientGroup, Generator, Items, PoolRequest
 from fedlt.generators.measures import level_lines
 from fedlt.generators.pool import Pool, load_pool, save_pool
 from fedlt.machine.cache import cache_directory
 
+_AT_ONCE = 4096  # rows of an array digested at a time
 VERSION = 1  # raise it when a generator's recipe changes
 
 
@@ -76,10 +78,11 @@ def pool_place(generator: Generator, request: PoolRequest) -> Path:
         "versions": [VERSION, torch.__version__],
     }
     found.update(json.dumps(settings, sort_keys=True).encode())
-    arrays: list[NDArray[Any]] = [data.train_images, data.train_labels, data.pool_indices]
+    arrays: list[Images | IntArray] = [data.train_images, data.train_labels, data.pool_indices]
     for array in [*arrays, *preparation.clients, *request.sources]:
         found.update(str(array.shape).encode())
-        found.update(np.ascontiguousarray(array).tobytes())
+        for start in range(0, len(array), _AT_ONCE):
+            found.update(np.ascontiguousarray(array[start : start + _AT_ONCE]).tobytes())
     return cache_directory() / f"{generator.name}-{found.hexdigest()}.npz"
 
 

@@ -32,12 +32,10 @@ def confidences(preparation: Preparation, folder: str) -> NDArray[np.float32]:
         FedltError: If there is no checkpoint, or the checkpoint has another model.
     """
     data, model = preparation.data, preparation.config.model
-    channels, side, _ = data.train_images.shape[1:]
     before = torch.get_rng_state()
     backbone = build_model(
         model.name,
-        in_channels=channels,
-        image_size=side,
+        image_shape=data.image_shape,
         num_classes=data.num_classes,
         width=model.width,
         norm=model.norm,

@@ -155,7 +155,7 @@ class _StableSampler:
 
     def __call__(self, items: Items) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """Return images and their cosines; a rejected image is made again, and the best is kept."""
-        images = self.data.train_images[items.sources]
+        images = np.asarray(self.data.train_images[items.sources], np.uint8)
         scores = np.full(len(images), -np.inf)
         best, open_ = images.copy(), np.arange(len(images))
         if steps_of(items.level, self.of.sample_steps) == 0:  # no step: copies of the sources
@@ -180,7 +180,7 @@ class _StableSampler:
             seeds.append(torch.Generator().manual_seed(key(self.seed, "synthesis", *keys)))
             choice = numpy_generator(self.seed, "prompt", *keys).integers(len(self.prompts[label]))
             prompts.append(self.prompts[label][choice])
-        sources = _as_rgb(self.data.train_images[items.sources])
+        sources = _as_rgb(np.asarray(self.data.train_images[items.sources], np.uint8))
         size = (of.side, of.side)
         shown = functional.interpolate(sources, size, mode="bicubic", antialias=True).clamp(0, 1)
         made = self.pipeline(

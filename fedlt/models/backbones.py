@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -17,14 +18,16 @@ from fedlt.models.layers import NORMS
 from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import ResNet
 
+ImageShape = tuple[int, int, int]  # (Ch, H, W)
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """Maker and limits of a named backbone."""
 
-    make: Callable[[int, int, int, str, int], nn.Module]  # channels, side, width, norm, depth
+    make: Callable[[ImageShape, int, str, int], nn.Module]  # image_shape, width, norm, depth
     width: int  # channels of the first stage in the published network; an MLP's hidden units
-    min_size: int  # smallest image side that the backbone takes, pixels
+    min_size: int  # smallest height and width that the backbone takes, pixels
     summary: str  # one line for ``fedlt list models``
     norms: tuple[str, ...] = ("batch", "group")  # values of ``model.norm`` that it takes
     takes_depth: bool = False  # ``model.depth`` may be above 1
@@ -33,22 +36,22 @@ class BackboneSpec:
 def _resnet(depths: tuple[int, ...], width: int, summary: str) -> BackboneSpec:
     projects = len(depths) == 4
 
-    def make(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
-        return ResNet(channels, depths, width=width, norm=norm, projects=projects)
+    def make(image_shape: ImageShape, width: int, norm: str, depth: int) -> nn.Module:
+        return ResNet(image_shape[0], depths, width=width, norm=norm, projects=projects)
 
     return BackboneSpec(make, width, 2 ** (len(depths) - 1), summary)
 
 
-def _cnn(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
-    return Cnn(channels, width=width, norm=norm)
+def _cnn(image_shape: ImageShape, width: int, norm: str, depth: int) -> nn.Module:
+    return Cnn(image_shape[0], width=width, norm=norm)
 
 
-def _fedavg_cnn(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
-    return FedAvgCnn(channels, side, width=width, norm=norm)
+def _fedavg_cnn(image_shape: ImageShape, width: int, norm: str, depth: int) -> nn.Module:
+    return FedAvgCnn(image_shape, width=width, norm=norm)
 
 
-def _mlp(channels: int, side: int, width: int, norm: str, depth: int) -> nn.Module:
-    return Mlp(channels, side, width=width, norm=norm, depth=depth)
+def _mlp(image_shape: ImageShape, width: int, norm: str, depth: int) -> nn.Module:
+    return Mlp(image_shape, width=width, norm=norm, depth=depth)
 
 
 BACKBONES: Final[dict[str, BackboneSpec]] = {
@@ -70,8 +73,7 @@ BACKBONES: Final[dict[str, BackboneSpec]] = {
 def build_backbone(
     name: str,
     *,
-    in_channels: int,
-    image_size: int,
+    image_shape: ImageShape,
     width: int | None = None,
     norm: str = "batch",
     depth: int = 1,
@@ -80,9 +82,10 @@ def build_backbone(
 
     Args:
         name: A key of ``BACKBONES``, or ``file.py:Name`` / ``module:Name`` of a callable that
-            takes the same keywords and returns a module with ``num_features``, ``num_streams``.
-        in_channels: Image channels Ch.
-        image_size: Image side, pixels.
+            takes the same keywords and returns a module with ``num_features``, ``num_streams``. A
+            callable may take ``in_channels`` and ``image_size`` (the side of a square image)
+            instead of ``image_shape``.
+        image_shape: (Ch, H, W) of the images; (d, 1, 1) of features.
         width: Channels of the first stage; ``None`` for the published network's width.
         norm: ``batch`` or ``group``; ``none`` for the networks that take it.
         depth: Hidden layers of ``mlp``; 1 for every other network.
@@ -94,26 +97,49 @@ def build_backbone(
         FedltError: If the name or norm is unknown, or a size is too small.
     """
     if is_spec(name):
-        make = load_users_object(name, "model.name")
-        with users_code(f"model.name: {name!r} fails"):
-            built: nn.Module = make(
-                in_channels=in_channels, image_size=image_size, width=width, norm=norm
-            )
-        return built
+        return _users_backbone(name, image_shape, width=width, norm=norm)
     if name not in BACKBONES:
         raise FedltError(f"model.name: unknown backbone {name!r}{nearest(name, BACKBONES)}")
     spec = BACKBONES[name]
     chosen = spec.width if width is None else width
-    if chosen < 1 or in_channels < 1:
-        raise FedltError(f"model: width {chosen} and in_channels {in_channels} must be at least 1")
-    if image_size < spec.min_size:
+    channels, height, wide = image_shape
+    if chosen < 1 or channels < 1:
+        raise FedltError(f"model: width {chosen} and channels {channels} must be at least 1")
+    if min(height, wide) < spec.min_size:
         raise FedltError(
             f"model.name: {name} needs images of at least {spec.min_size} pixels a side, "
-            f"got {image_size}"
+            f"got {height} x {wide}"
         )
     if norm not in spec.norms:
         raise FedltError(f"model.norm: {name} takes no norm {norm!r}{nearest(norm, spec.norms)}")
     if depth != 1 and not spec.takes_depth:
         deep = ", ".join(other for other, one in BACKBONES.items() if one.takes_depth)
         raise FedltError(f"model.depth: is for {deep}, {name} has the depth of its name")
-    return spec.make(in_channels, image_size, chosen, norm, depth)
+    return spec.make(image_shape, chosen, norm, depth)
+
+
+def _users_backbone(
+    name: str, image_shape: ImageShape, *, width: int | None, norm: str
+) -> nn.Module:
+    """Return a backbone made by a user's callable."""
+    make = load_users_object(name, "model.name")
+    channels, height, wide = image_shape
+    sizes: dict[str, object] = {"image_shape": image_shape}
+    if "image_shape" not in _parameters(make):
+        if height != wide:
+            raise FedltError(
+                f"model.name: {name!r} takes the side of square images, and the images are "
+                f"{height} x {wide}; give it a parameter image_shape, which is (Ch, H, W)"
+            )
+        sizes = {"in_channels": channels, "image_size": height}
+    with users_code(f"model.name: {name!r} fails"):
+        built: nn.Module = make(**sizes, width=width, norm=norm)
+    return built
+
+
+def _parameters(make: Callable[..., object]) -> tuple[str, ...]:
+    """Return the names of a callable's parameters; () if it does not tell them."""
+    try:
+        return tuple(inspect.signature(make).parameters)
+    except (TypeError, ValueError):
+        return ()

@@ -10,8 +10,7 @@ from fedlt.rng import seed_torch
 def build_model(
     name: str,
     *,
-    in_channels: int,
-    image_size: int,
+    image_shape: tuple[int, int, int],
     num_classes: int,
     width: int | None = None,
     norm: str = "batch",
@@ -25,8 +24,7 @@ def build_model(
 
     Args:
         name: Backbone name, see ``fedlt.models.backbones.BACKBONES``.
-        in_channels: Image channels Ch.
-        image_size: Image side, pixels.
+        image_shape: (Ch, H, W) of the images; (d, 1, 1) of features.
         num_classes: Number of classes C.
         width: Channels of the first stage; ``None`` for the published network's width.
         norm: ``batch`` or ``group``; ``none`` for the networks that take it.
@@ -37,12 +35,5 @@ def build_model(
         FedltError: If a name is unknown or a size does not fit.
     """
     seed_torch(seed, "model")
-    backbone = build_backbone(
-        name,
-        in_channels=in_channels,
-        image_size=image_size,
-        width=width,
-        norm=norm,
-        depth=depth,
-    )
-    return Model(backbone, num_classes, image_shape=(in_channels, image_size, image_size))
+    backbone = build_backbone(name, image_shape=image_shape, width=width, norm=norm, depth=depth)
+    return Model(backbone, num_classes, image_shape=image_shape)

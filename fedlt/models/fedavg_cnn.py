@@ -23,21 +23,21 @@ class FedAvgCnn(Backbone):
     The weights start as torch starts them. A layer has a bias if it has no norm.
 
     Args:
-        in_channels: Image channels Ch.
-        image_size: Image side, pixels.
+        image_shape: (Ch, H, W) of the images.
         width: Channels of the first convolution, w; the second has 2w, the hidden layer D = 16w.
         norm: ``none``, as published; or ``batch`` or ``group``, before every ReLU.
     """
 
-    def __init__(self, in_channels: int, image_size: int, *, width: int, norm: str) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], *, width: int, norm: str) -> None:
         super().__init__()
         self.num_features = 16 * width
+        channels, height, wide = image_shape
         has_bias = norm == "none"
-        self.conv1 = nn.Conv2d(in_channels, width, 5, padding=2, bias=has_bias)
+        self.conv1 = nn.Conv2d(channels, width, 5, padding=2, bias=has_bias)
         self.norm1 = make_norm(norm, width)
         self.conv2 = nn.Conv2d(width, 2 * width, 5, padding=2, bias=has_bias)
         self.norm2 = make_norm(norm, 2 * width)
-        pixels = (image_size // 4) ** 2
+        pixels = (height // 4) * (wide // 4)
         self.hidden = nn.Linear(2 * width * pixels, self.num_features, bias=has_bias)
         self.norm3 = make_norm(norm, self.num_features)
 

@@ -7,6 +7,8 @@ with 10 classes, 199,210 parameters.
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -20,20 +22,19 @@ class Mlp(Backbone):
     A layer has a bias if it has no norm.
 
     Args:
-        in_channels: Image channels Ch.
-        image_size: Image side, pixels.
+        image_shape: (Ch, H, W) of the images.
         width: Units of every hidden layer, D.
         norm: ``batch`` or ``group``, over the hidden units, or ``none``.
         depth: Number of hidden layers.
     """
 
     def __init__(
-        self, in_channels: int, image_size: int, *, width: int, norm: str, depth: int = 1
+        self, image_shape: tuple[int, int, int], *, width: int, norm: str, depth: int = 1
     ) -> None:
         super().__init__()
         self.num_features = width
         has_bias = norm == "none"
-        self.hidden = nn.Linear(in_channels * image_size**2, width, bias=has_bias)
+        self.hidden = nn.Linear(math.prod(image_shape), width, bias=has_bias)
         self.norm = make_norm(norm, width)
         more = range(depth - 1)
         self.deeper = nn.ModuleList(nn.Linear(width, width, bias=has_bias) for _ in more)

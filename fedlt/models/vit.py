@@ -19,21 +19,29 @@ NO_DECAY: Final = tuple(f"backbone.vit.{n}" for n in ("pos_embed", "cls_token", 
 _MOST_PATCHES = 8  # largest number of patches along a side, if no patch size is given
 
 
-def patch_side(image_size: int) -> int:
-    """Return the smallest divisor of the image side that is a patch side of at least 2 pixels.
+def patch_side(height: int, width: int) -> int:
+    """Return the smallest divisor of both image sides that is a patch side of at least 2 pixels.
 
-    The image then has at most 8 patches along each side.
+    A square image then has at most 8 patches along each side, any other along its shorter side.
+
+    Raises:
+        FedltError: If the sides have no such divisor.
     """
-    smallest = max(2, -(-image_size // _MOST_PATCHES))
-    return next(s for s in range(smallest, max(smallest, image_size) + 1) if not image_size % s)
+    smallest = max(2, -(-min(height, width) // _MOST_PATCHES))
+    for side in range(smallest, min(height, width) + 1):
+        if height % side == width % side == 0:
+            return side
+    raise FedltError(
+        f"the vision transformer cuts images into squares of at least {smallest} pixels a side, "
+        f"and images of {height} x {width} do not divide so"
+    )
 
 
 class DistilledViT(Backbone):
     """Pre-norm transformer whose streams are the normalised CLS (0) and DIST (1) tokens.
 
     Args:
-        in_channels: Image channels Ch.
-        image_size: Image side, pixels.
+        image_shape: (Ch, H, W) of the images.
         patch: Side of a patch, pixels; None: :func:`patch_side`.
         width: Features of a token, D.
         depth: Number of blocks.
@@ -49,8 +57,7 @@ class DistilledViT(Backbone):
 
     def __init__(
         self,
-        in_channels: int,
-        image_size: int,
+        image_shape: tuple[int, int, int],
         *,
         patch: int | None = None,
         width: int = 64,
@@ -60,11 +67,11 @@ class DistilledViT(Backbone):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        if patch is None and image_size < 2:
-            raise FedltError(f"the vision transformer needs images of 2 pixels, got {image_size}")
-        side = patch_side(image_size) if patch is None else patch
-        if image_size % side:
-            raise FedltError(f"patch: {side} does not divide the image side {image_size}")
+        channels, *sides = image_shape
+        side = patch_side(*sides) if patch is None else patch
+        for length in sides:
+            if length % side:
+                raise FedltError(f"patch: {side} does not divide the image side {length}")
         if width % heads:
             raise FedltError(f"heads: {heads} does not divide width {width}")
         self.num_features, self.num_blocks = width, depth
@@ -75,9 +82,9 @@ class DistilledViT(Backbone):
                 f"the vision transformer needs timm ({error}): pip install 'fedlt[vit]'"
             ) from error
         self.vit: Any = VisionTransformerDistilled(
-            img_size=image_size,
+            img_size=tuple(sides),
             patch_size=side,
-            in_chans=in_channels,
+            in_chans=channels,
             num_classes=0,  # no heads from timm: the strategy adds its own
             embed_dim=width,
             depth=depth,

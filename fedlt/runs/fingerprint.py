@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fedlt.config.identity import Digests, contents, file_digests, settings_of
-from fedlt.machine.digests import array_digest
+from fedlt.machine.array_digests import array_digest
+from fedlt.machine.maps import MappedRows
 
 if TYPE_CHECKING:
     from fedlt.config import Config
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 RESULTS_VERSION = 2  # raise with every change of a number that a run gives
 
 # Fields of the data that follow from other fields, or that no number depends on.
-_DERIVED = ("name", "class_names", "split", "partition", "class_counts", "client_counts")
+_DERIVED = ("name", "class_names", "client_names", "split", "partition", "class_counts",
+            "client_counts")  # fmt: skip
 _WORDS = {  # field of the data -> words in messages
     "num_classes": "numbers of classes",
     "mean": "channel means",
@@ -41,6 +43,7 @@ _WORDS = {  # field of the data -> words in messages
     "train_labels": "training labels",
     "eval_images": "{part} images",
     "eval_labels": "{part} labels",
+    "eval_clients": "clients of the {part} images",
     "pool_indices": "places of the training images in the data set",
 }
 _PARTS = {"final": "test", "tune": "validation"}
@@ -157,10 +160,10 @@ def _data_digests(data: FederatedData) -> dict[str, str]:
     """Return the digests of the data fields that a result depends on, by field in words."""
     found = {}
     for one in fields(data):
-        if one.name not in _DERIVED:
+        value = getattr(data, one.name)
+        if one.name not in _DERIVED and value is not None:
             words = _WORDS.get(one.name, one.name.replace("_", " "))
-            value = getattr(data, one.name)
-            is_array = isinstance(value, np.ndarray)
+            is_array = isinstance(value, np.ndarray | MappedRows)
             digest = array_digest(value) if is_array else json.dumps(value)
             found[words.format(part=_PARTS.get(data.split, data.split))] = digest
     return found

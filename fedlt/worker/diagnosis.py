@@ -26,7 +26,7 @@ from fedlt.evaluation.counting import fused_logits
 from fedlt.evaluation.drift import agreement, tail_gradient, update_drift
 from fedlt.evaluation.local_test import cap_images
 from fedlt.evaluation.rank import rank_metrics
-from fedlt.machine.memory import as_tensor
+from fedlt.machine.maps import placed
 from fedlt.rng import numpy_generator, set_torch_state, torch_state
 from fedlt.worker.scorer import Host
 
@@ -111,7 +111,7 @@ class Diagnosis:
     def _features(self, extract: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return the outputs of a function for the training images; None: the model's features."""
         worker, data = self._host.worker, self._observer.data
-        images = as_tensor(data.train_images)
+        images = placed(data.train_images, torch.device("cpu"))
         mean, std = (torch.as_tensor(v, device=worker.device) for v in (data.mean, data.std))
         blocks = np.array_split(
             self._positions, -(-len(self._positions) // self._observer.config.evaluate.batch_size)

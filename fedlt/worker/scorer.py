@@ -16,6 +16,7 @@ from fedlt.evaluation.local_test import draw_images, local_test
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits
 from fedlt.federation.evaluator import touches_backbone
+from fedlt.machine.maps import placed
 from fedlt.machine.memory import as_tensor
 from fedlt.strategy import HeadFunction
 from fedlt.worker.model_loader import ModelLoader
@@ -53,8 +54,8 @@ class Scorer:
         data, config = observer.data, observer.config
         self.observer, self.model = observer, model
         device = next(model.parameters()).device
-        images, labels = as_tensor(data.eval_images), as_tensor(data.eval_labels)
-        self.images, self._labels = images.to(device), labels.to(device)
+        self.images = placed(data.eval_images, device)
+        self._labels = as_tensor(data.eval_labels).to(device)
         self._mean = torch.as_tensor(data.mean, device=device)
         self._std = torch.as_tensor(data.std, device=device)
         self.loader = ModelLoader(observer.strategy, model)
@@ -130,12 +131,11 @@ class Scorer:
     def _features(self, request: ScoreRequest) -> Tensor:
         """Return the features (B, S, D) of the request's images, in blocks of a fixed size."""
         self.model.eval()
-        images = self.images[request.start : request.stop]
-        blocks = [
-            self.model.features(normalize(block, self._mean, self._std))
-            for block in torch.split(images, self._block)
-        ]
-        return torch.cat(blocks)
+        starts, stop = range(request.start, request.stop, self._block), request.stop
+        blocks = (self.images[start : min(start + self._block, stop)] for start in starts)
+        return torch.cat(
+            [self.model.features(normalize(block, self._mean, self._std)) for block in blocks]
+        )
 
     def _own(
         self, features: Tensor | None, request: ScoreRequest, client: ClientRequest

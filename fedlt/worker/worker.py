@@ -21,6 +21,7 @@ from fedlt.client import Client, ClientData, Trainer
 from fedlt.data.prior import log_prior
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
 from fedlt.machine.devices import SharedCopies, find_device
+from fedlt.machine.maps import placed
 from fedlt.machine.memory import as_tensor
 from fedlt.models.batchnorm import batchnorm_statistics, to_moments
 from fedlt.rng import seed_torch
@@ -51,8 +52,8 @@ class Worker:
         self.trainer: Trainer = train_alone
         model.pack()
         self._shared = SharedCopies(self.device)
-        images, labels = as_tensor(shares.images), as_tensor(shares.labels)
-        self._images, self._labels = images.to(self.device), labels.to(self.device)
+        self._images = placed(shares.images, self.device)
+        self._labels = as_tensor(shares.labels).to(self.device)
         self._mean, self._std = self._placed(shares.mean), self._placed(shares.std)
         self._material = {n: as_tensor(a).to(self.device) for n, a in shares.material.items()}
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}

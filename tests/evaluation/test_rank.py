@@ -66,7 +66,7 @@ def test_names_of_blocks_and_streams():
 def test_block_features_are_the_blocks_outputs():
     """The network's parts called one after another; the last block, normalised, is the output."""
     torch.manual_seed(0)
-    network = DistilledViT(1, 8, width=16, depth=3, heads=2).eval()
+    network = DistilledViT((1, 8, 8), width=16, depth=3, heads=2).eval()
     images = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         found = network.block_features(images)

@@ -12,7 +12,7 @@ from fedlt.models.resnet import PadShortcut
 
 
 def make(name: str, channels: int = 3, size: int = 32, **options) -> nn.Module:
-    return build_backbone(name, in_channels=channels, image_size=size, **options)
+    return build_backbone(name, image_shape=(channels, size, size), **options)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def make(name: str, channels: int = 3, size: int = 32, **options) -> nn.Module:
     ],
 )
 def test_parameter_counts(name: str, published: int) -> None:
-    model = build_model(name, in_channels=3, image_size=32, num_classes=10, seed=1)
+    model = build_model(name, image_shape=(3, 32, 32), num_classes=10, seed=1)
     model.add_head("main", LinearHead(model.num_features, 10))
     assert sum(parameter.numel() for parameter in model.parameters()) == published
 
@@ -52,7 +52,7 @@ def test_parameter_counts(name: str, published: int) -> None:
 def test_parameter_counts_of_networks_without_norm(name, options, shape, published):
     channels, size = shape
     model = build_model(
-        name, in_channels=channels, image_size=size, num_classes=10, norm="none", seed=1, **options
+        name, image_shape=(channels, size, size), num_classes=10, norm="none", seed=1, **options
     )
     model.add_head("main", LinearHead(model.num_features, 10))
     assert sum(parameter.numel() for parameter in model.parameters()) == published
@@ -162,7 +162,7 @@ def test_channels_last_changes_layout_only(channels: int) -> None:
 def test_weights_depend_on_the_seed_only() -> None:
     def draw(seed: int) -> torch.Tensor:
         torch.rand(3)
-        model = build_model("resnet8", in_channels=1, image_size=8, num_classes=4, seed=seed)
+        model = build_model("resnet8", image_shape=(1, 8, 8), num_classes=4, seed=seed)
         model.add_head("main", LinearHead(model.num_features, 4))
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
@@ -188,7 +188,7 @@ def test_a_backbone_from_a_file(tmp_path) -> None:
         "    def forward(self, x):\n"
         "        return x.mean(3).flatten(1).unsqueeze(1)\n"
     )
-    model = build_model(f"{source}:Mine", in_channels=2, image_size=5, num_classes=3, seed=1)
+    model = build_model(f"{source}:Mine", image_shape=(2, 5, 5), num_classes=3, seed=1)
     assert model.features(torch.rand(4, 2, 5, 5)).shape == (4, 1, 10)
 
 

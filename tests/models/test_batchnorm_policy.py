@@ -10,9 +10,7 @@ from fedlt.models.batchnorm import apply_policy, batchnorm_statistics, from_mome
 
 
 def make(name: str = "resnet18", norm: str = "batch") -> Model:
-    model = build_model(
-        name, in_channels=3, image_size=8, num_classes=3, width=2, norm=norm, seed=1
-    )
+    model = build_model(name, image_shape=(3, 8, 8), num_classes=3, width=2, norm=norm, seed=1)
     model.add_head("main", LinearHead(model.num_features, 3))
     return model
 

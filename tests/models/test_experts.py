@@ -23,7 +23,7 @@ from fedlt.models.layers import Backbone
 
 
 def experts(name="cnn", *, size=8, width=None, channels=1, own_stages=2, norm="batch"):
-    backbone = build_backbone(name, in_channels=channels, image_size=size, width=width, norm=norm)
+    backbone = build_backbone(name, image_shape=(channels, size, size), width=width, norm=norm)
     return make_experts(backbone, count=3, width=0.75, own_stages=own_stages)
 
 
@@ -38,7 +38,7 @@ def test_parameter_counts_of_the_papers_network():
     16 * 24 * 9 + 24 * 24 * 9 + 4 * (24 * 24 * 18) + 5 * 96 and 24 * 48 * 9 + 48 * 48 * 9 +
     4 * (48 * 48 * 18) + 5 * 192.
     """
-    model = build_model("resnet32", in_channels=3, image_size=32, num_classes=100, seed=1)
+    model = build_model("resnet32", image_shape=(3, 32, 32), num_classes=100, seed=1)
     model.backbone = make_experts(model.backbone, count=3, width=0.75, own_stages=2)
     model.use_cosine_heads(30.0, by_stream=True)
     model.add_head("head", LinearHead(model.num_features, 100))
@@ -67,7 +67,7 @@ def test_streams_are_the_branches_in_order(name, factor, norm):
 @pytest.mark.parametrize("name", ["cnn", "resnet8"])
 def test_whole_width_experts_are_the_network_itself(name, own_stages):
     """With the network's own last blocks in every branch, every stream has its features."""
-    whole = build_backbone(name, in_channels=1, image_size=8, width=4).eval()
+    whole = build_backbone(name, image_shape=(1, 8, 8), width=4).eval()
     images = torch.rand(2, 1, 8, 8)
     expected = whole(images)
     split = make_experts(whole, count=2, width=1.0, own_stages=own_stages).eval()
@@ -93,9 +93,7 @@ def test_folded_experts_share_one_whole_network():
     backbone = experts("resnet8", width=4)
     folded = backbone.folded().eval()
     assert (folded.num_streams, folded.num_features) == (3, 16)
-    assert size_of(folded) == size_of(
-        build_backbone("resnet8", in_channels=1, image_size=8, width=4)
-    )
+    assert size_of(folded) == size_of(build_backbone("resnet8", image_shape=(1, 8, 8), width=4))
     assert folded.shared is backbone.shared
     features = folded(torch.rand(2, 1, 8, 8))
     assert torch.equal(features[:, 0], features[:, 2])
@@ -114,7 +112,7 @@ class Unsplit(Backbone):
 @pytest.mark.parametrize(
     ("backbone", "reason"),
     [
-        (build_backbone("mlp", in_channels=1, image_size=8, width=4), "mlp .* layers are not cut"),
+        (build_backbone("mlp", image_shape=(1, 8, 8), width=4), "mlp .* layers are not cut"),
         (Unsplit(), r"Unsplit .* has no split\(\)"),
         (nn.Linear(3, 3), "Linear .* derive it from fedlt.models.layers.Backbone"),
     ],
@@ -156,7 +154,7 @@ def test_linear_heads_by_stream_by_hand():
 
 
 def test_linear_heads_become_cosine_heads_by_stream():
-    model = build_model("cnn", in_channels=1, image_size=8, num_classes=4, seed=1)
+    model = build_model("cnn", image_shape=(1, 8, 8), num_classes=4, seed=1)
     model.backbone = make_experts(model.backbone, count=3, width=0.75, own_stages=2)
     model.use_cosine_heads(12.0, by_stream=True)
     model.add_head("head", LinearHead(model.num_features, 4), group="personal")

@@ -30,7 +30,7 @@ class Streams(nn.Module):
 
 @pytest.fixture
 def model() -> Model:
-    made = build_model("cnn", in_channels=1, image_size=8, num_classes=4, width=2, seed=3)
+    made = build_model("cnn", image_shape=(1, 8, 8), num_classes=4, width=2, seed=3)
     made.add_head("main", LinearHead(8, 4))
     made.add_head("frame", FixedHead(torch.eye(8)[:4]))
     made.add_head("own", LinearHead(8, 4, bias=False), group="personal")

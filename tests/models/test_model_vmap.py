@@ -12,9 +12,7 @@ from fedlt.models import LinearHead, Model, build_model
 
 
 def make(name: str, norm: str) -> Model:
-    model = build_model(
-        name, in_channels=2, image_size=8, num_classes=3, width=4, norm=norm, seed=1
-    )
+    model = build_model(name, image_shape=(2, 8, 8), num_classes=3, width=4, norm=norm, seed=1)
     model.add_head("main", LinearHead(model.num_features, 3))
     return model.train()
 

@@ -19,7 +19,7 @@ from fedlt.models.vit import DistilledViT, fuse, patch_side
 def test_the_published_network_has_its_number_of_parameters():
     """ViT-B/16 with two tokens and two heads of 10 classes: 85,815,572."""
     with torch.device("meta"):
-        vit = DistilledViT(3, 224, patch=16, width=768, depth=12, heads=12, mlp_ratio=4.0)
+        vit = DistilledViT((3, 224, 224), patch=16, width=768, depth=12, heads=12, mlp_ratio=4.0)
     head = StreamHead(2, 768, 10)
     assert sum(p.numel() for p in [*vit.parameters(), *head.parameters()]) == 85_815_572
     assert vit.vit.pos_embed.shape == (1, 14 * 14 + 2, 768)
@@ -30,8 +30,8 @@ def test_the_published_network_has_its_number_of_parameters():
     ("side", "patch", "tokens"), [(8, 2, 18), (28, 4, 51), (32, 4, 66), (2, 2, 3), (13, 13, 3)]
 )
 def test_it_is_sized_to_the_image(side, patch, tokens):
-    assert patch_side(side) == patch
-    vit = DistilledViT(1, side, width=8, depth=1, heads=2)
+    assert patch_side(side, side) == patch
+    vit = DistilledViT((1, side, side), width=8, depth=1, heads=2)
     assert vit.vit.pos_embed.shape == (1, tokens, 8)
     assert vit(torch.zeros(3, 1, side, side)).shape == (3, 2, 8)
 
@@ -39,7 +39,7 @@ def test_it_is_sized_to_the_image(side, patch, tokens):
 @WITH_TIMM
 def test_the_streams_are_cls_and_dist():
     """Only the token itself reads its own starting value directly: the streams differ by it."""
-    vit = DistilledViT(1, 8, width=8, depth=0, heads=2).eval()
+    vit = DistilledViT((1, 8, 8), width=8, depth=0, heads=2).eval()
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     before = vit(images)
     with torch.no_grad():
@@ -56,13 +56,13 @@ def test_the_streams_are_cls_and_dist():
 )
 def test_sizes_that_do_not_fit(options, reason):
     with pytest.raises(FedltError, match=reason):
-        DistilledViT(1, 8, **{"width": 8, "heads": 2, **options})
+        DistilledViT((1, 8, 8), **{"width": 8, "heads": 2, **options})
 
 
 def test_without_timm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.models.deit", None)
     with pytest.raises(FedltError, match=r"needs timm .*pip install 'fedlt\[vit\]'"):
-        DistilledViT(1, 8, width=8, heads=2)
+        DistilledViT((1, 8, 8), width=8, heads=2)
 
 
 # ---- heads
