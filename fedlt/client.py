@@ -86,6 +86,7 @@ class Client:
     epochs_done: int = 0  # of this task, over all calls of train: each epoch has its own batches
     steps_done: int = 0  # likewise; a method with a loop of its own adds its steps
     work: tuple[int, int] | None = None  # steps done of the whole task's; None: all steps
+    draws: int | None = None  # times that `sampling: by_size` drew this client; None: uniform
     asked: tuple[int, int] = (1, 1)  # clients that a round asks, and clients in the population
     material: Mapping[str, Tensor] = field(default_factory=dict)  # result of the plugin's prepare
 
@@ -285,8 +286,7 @@ class Client:
         """
         if weight is not None and weight <= 0:
             raise ValueError(f"update: weight {weight} is not above 0")
-        state = self.model.state()
-        integers = set(self.model.integer_names())
+        state, integers = self.model.state(), set(self.model.integer_names())
         answer = state if shared is None else shared
         sums = {n: answer[n] for n in self.model.names("shared") if n not in integers}
         own = {n: state[n] for n in self.model.names("personal")}

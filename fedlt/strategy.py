@@ -48,6 +48,7 @@ class StrategyTraits:
     takes_stream_heads: bool = False  # ... also if every stream has a head of its own
     needs_sgd: bool = False  # the strategy computes gradients from the steps of SGD
     knows: tuple[str, ...] = ()  # ... also from those of local.nesterov, local.clip: nesterov, clip
+    own_weights: bool = False  # the strategy weighs its clients itself, not by their images
     with_experts: str = ""  # name of the same method for clients with experts
     reads_labels: bool = False  # a loss of the strategy's own needs one label for each image
     own_model: str = ""  # prefix of a whole model in a client's personal tensors; empty: none

@@ -19,7 +19,16 @@ import torch
 from torch import Tensor
 
 from fedlt.config.ranges import Positive
-from fedlt.strategy import ServerState, Strategy, Tensors, Total, Update, prefixed, under
+from fedlt.strategy import (
+    ServerState,
+    Strategy,
+    StrategyTraits,
+    Tensors,
+    Total,
+    Update,
+    prefixed,
+    under,
+)
 from strategies.scaffold import with_drift
 
 if TYPE_CHECKING:
@@ -36,6 +45,8 @@ class FedDyn(Strategy):
     FedDyn does not become FedAvg for a small alpha. h / alpha is the sum of all past steps over N,
     so the first round takes the plain mean step 1 + |cohort| / N times.
     """
+
+    traits = StrategyTraits(own_weights=True)
 
     alpha: Positive = 0.1  # weight of the regulariser
 

@@ -15,7 +15,7 @@ from fedlt.config.ranges import Positive, Share
 from fedlt.models import Model
 from fedlt.models.class_statistics import ClassSums, client_features
 from fedlt.models.prototype_head import PrototypeHead, PrototypeStart, move_prototypes
-from fedlt.strategy import ServerState, Strategy, Total, Update
+from fedlt.strategy import ServerState, Strategy, StrategyTraits, Total, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -31,6 +31,8 @@ class FedNH(Strategy):
     After training, a client sums the unit features of its images by class, in evaluation mode, and
     sends these sums beside the model. SGD does not change the prototypes.
     """
+
+    traits = StrategyTraits(own_weights=True)
 
     momentum: Share = 0.9  # rho: share of the old prototype
     scale: Positive = 20.0  # first value of the learnable scale of the cosines

@@ -71,7 +71,7 @@ class SCAFFOLD(Strategy):
     means.
     """
 
-    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",))
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",), own_weights=True)
     server_lr: Positive = 1.0  # eta_g
 
     def init(self, model: Model) -> ServerState:

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedlt.config.cohort import cohort_size
 from fedlt.config.data_section import DataConfig
 from fedlt.config.evaluate_section import EvaluateConfig
 from fedlt.config.faults_section import FaultsConfig
@@ -31,6 +32,7 @@ from fedlt.config.ranges import (
     Memory,
     Name,
     NotNegative,
+    PartShare,
     Positive,
     Seed,
     Share,
@@ -176,7 +178,8 @@ class Config(_Section):
         0  # an independent repeat under the same seed
     )
     rounds: Count
-    clients_per_round: Count | None = None  # None: all clients
+    clients_per_round: Count | PartShare | None = None  # a number or a share; None: all clients
+    sampling: Literal["uniform", "by_size"] = "uniform"  # by_size: drawn by images, with repeats
     data: DataConfig = DataConfig()
     partition: PartitionConfig = PartitionConfig()
     model: ModelConfig = ModelConfig()
@@ -218,12 +221,23 @@ class Config(_Section):
             name = "first" if late.last is None else "last"
             last = late.last or late.first
             raise ValueError(f"faults.late.{name}: {last} is more than rounds: {self.rounds}")
+        if self.sampling == "by_size":
+            self._check_by_size()
         if self.partition.file is None:
             self._check_cohort(self.partition.num_clients)
         return self
 
+    def _check_by_size(self) -> None:
+        if self.clients_per_round is None:
+            raise ValueError("sampling: by_size needs clients_per_round: without it all take part")
+        if self.prior.source == "secure_sum":
+            raise ValueError(
+                "sampling: by_size may draw one client alone, whose class counts "
+                "prior.source: secure_sum would tell; take uniform"
+            )
+
     def _check_cohort(self, num_clients: int) -> None:
-        cohort = num_clients if self.clients_per_round is None else self.clients_per_round
+        cohort = cohort_size(self.clients_per_round, num_clients)
         if cohort > num_clients:
             raise ValueError(
                 f"clients_per_round: {cohort} is more than partition.num_clients: {num_clients}"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlt.config.cohort import cohort_size
 from fedlt.data.prior import log_prior
 from fedlt.machine.devices import find_device
 
@@ -49,7 +50,7 @@ class Preparation:
     @property
     def cohort(self) -> int:
         """Number of clients in a round's cohort."""
-        return min(self.config.clients_per_round or len(self.clients), len(self.clients))
+        return min(cohort_size(self.config.clients_per_round, len(self.clients)), len(self.clients))
 
     @cached_property
     def shares(self) -> NDArray[np.float32]:

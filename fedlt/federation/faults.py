@@ -47,6 +47,7 @@ class RoundFaults:
     corrupt: tuple[int, ...] = ()
     stale: tuple[int, ...] = ()
     sent: Mapping[str, str | float] = field(default_factory=dict)  # what a corrupt client is told
+    draws: Mapping[int, int] = field(default_factory=dict)  # cid: how often; {}: each client once
 
     def settings(self, cid: int) -> dict[str, Any]:
         """Return the settings for client ``cid`` beside the round's settings; mostly empty."""
@@ -57,6 +58,8 @@ class RoundFaults:
             own |= self.sent
         if cid in self.stale:
             own["stale"] = True
+        if cid in self.draws:
+            own["draws"] = self.draws[cid]
         return own
 
     def by_kind(self) -> dict[str, list[int]]:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fedlt.config.cohort import cohort_size
 from fedlt.config.raised import users_code
 from fedlt.data import FederatedData, prepare_data
 from fedlt.data.arrays import read_only
@@ -46,7 +47,8 @@ class Parties(NamedTuple):
             client_counts=data.client_counts,
             pooled=strategy.traits.pools,
         )
-        view = ServerView(*terms, ask_counts=_ask_counts(config, data))
+        sizes = data.client_sizes if config.sampling == "by_size" else None
+        view = ServerView(*terms, ask_counts=_ask_counts(config, data), sizes=sizes)
         return cls(view, shares, Observer(*terms, data=data))
 
     def changed(self, **terms: Any) -> Parties:  # noqa: ANN401 (each as its field has it)
@@ -93,17 +95,25 @@ def prepare_parties(
         _check_steps(config, strategy)
     if strategy.traits.pools:
         _check_pooled(config)
+    if config.sampling == "by_size" and strategy.traits.own_weights:
+        raise FedltError(
+            f"sampling: strategy {config.strategy.name!r} weighs its clients itself, as drawn "
+            "uniformly; by_size would weigh them twice"
+        )
     if plugin.traits.needs_global_prior and config.prior.source == "own":
         raise FedltError(
             f"client {config.client.label!r} needs the class mix of all clients: set prior.use to "
             "global (or mix) and prior.source to secure_sum or oracle"
         )
     data = prepare_data(config.data, config.partition, seed=config.seed)
-    clients, cohort = data.partition.num_clients, config.clients_per_round
-    if cohort is not None and cohort > clients:
+    clients, cohort = (
+        data.partition.num_clients,
+        cohort_size(config.clients_per_round, data.partition.num_clients),
+    )
+    if cohort > clients:
         raise FedltError(f"clients_per_round: {cohort} exceeds the {clients} clients")
     if config.prior.source == "secure_sum":
-        _check_secure_sum(strategy, cohort or clients)
+        _check_secure_sum(strategy, cohort)
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     parties = Parties.of(config, strategy, plugin, data)
@@ -132,7 +142,11 @@ def _check_steps(config: Config, strategy: Strategy) -> None:
 
 def _check_pooled(config: Config) -> None:
     """Refuse settings without a meaning where no client takes part."""
-    asked = [("batchnorm: local", config.batchnorm == "local"), ("faults", config.faults.is_set)]
+    asked = [
+        ("batchnorm: local", config.batchnorm == "local"),
+        ("faults", config.faults.is_set),
+        ("sampling: by_size", config.sampling == "by_size"),
+    ]
     for what, is_set in asked:
         if is_set:
             raise FedltError(

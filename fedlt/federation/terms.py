@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedlt.config.cohort import cohort_size
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
 from fedlt.rng import key, seed_torch
@@ -29,7 +30,7 @@ class Terms:
     @property
     def cohort_size(self) -> int:
         """The number of clients that a round asks."""
-        return self.config.clients_per_round or self.num_clients
+        return cohort_size(self.config.clients_per_round, self.num_clients)
 
     @property
     def seed(self) -> int:

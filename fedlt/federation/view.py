@@ -19,6 +19,7 @@ class ServerView(Terms):
     """The server's knowledge: no image, and no class counts of a single client."""
 
     ask_counts: AskCounts  # by ``prior.source``: :func:`no_counts`, or one of the classes below
+    sizes: IntArray | None = None  # (K,) images of each client, told for ``sampling: by_size`` only
 
 
 def no_counts(clients: NDArray[np.bool_]) -> IntArray | None:

@@ -8,6 +8,7 @@ policy, and clients whose update is not finite or too large are left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType
 from flwr.serverapp import Grid
 
+from fedlt.data.arrays import IntArray
 from fedlt.errors import RunError
 from fedlt.federation.faults import Faults, NormRule, RoundFaults
 from fedlt.federation.ledger import RoundOutcome
@@ -71,13 +73,16 @@ class ServerHalf:
     def sample(self, round_: int, node_ids: Sequence[int]) -> list[int]:
         """Return the cohort of a round: sorted, a function of (seed, round) and the nodes.
 
-        Where all images are one task, the first node does the task.
+        Where all images are one task, the first node does the task. With ``sampling: by_size`` a
+        node that is drawn several times is named as often.
         """
         if self.view.strategy.traits.pools:
             return list(node_ids[:1])
         if self.faults is not None:
             node_ids = self.faults.joined(round_, node_ids)
-        size = self.view.config.clients_per_round or len(node_ids)
+        size, sizes = self.view.cohort_size, self.view.sizes
+        if sizes is not None and self.view.config.clients_per_round is not None:
+            return drawn_by_size(self.view.seed, round_, node_ids, sizes, size)
         generator = numpy_generator(self.view.seed, "cohort", round_)
         chosen = generator.choice(len(node_ids), size=min(size, len(node_ids)), replace=False)
         return [node_ids[position] for position in sorted(chosen.tolist())]
@@ -108,9 +113,11 @@ class ServerHalf:
 
     def plan(self, round_: int, cohort: Sequence[int]) -> RoundFaults:
         """Return the clients of a cohort that will answer, and the faults of the others."""
-        if self.faults is None:
-            return RoundFaults(tuple(cohort))
-        return self.faults.of_round(round_, cohort, stored=self.trained)
+        draws = Counter(cohort)
+        plan = RoundFaults(tuple(draws))
+        if self.faults is not None:
+            plan = self.faults.of_round(round_, [*draws], stored=self.trained)
+        return plan if self.view.sizes is None else replace(plan, draws=draws)
 
     def tasks(self, round_: int, plan: RoundFaults) -> list[Message]:
         """Return one message per client that will answer; they share their array records."""
@@ -286,6 +293,30 @@ class ServerHalf:
         self.heard, self.trained = saved.heard, saved.trained
         if self.rule is not None:
             self.rule = replace(self.rule, medians=saved.norms)
+
+
+def drawn_by_size(
+    seed: int, round_: int, node_ids: Sequence[int], sizes: IntArray, draws: int
+) -> list[int]:
+    """Return clients drawn with replacement, client k with probability n_k / n, sorted.
+
+    With equal weights of all draws, the mean of the clients' models is then on average the mean of
+    all clients' models weighted by n_k: Li et al., On the convergence of FedAvg on non-IID data,
+    ICLR 2020, https://arxiv.org/abs/1907.02189, scheme I, which is the sampling of FedProx (Li et
+    al., MLSys 2020, https://arxiv.org/abs/1812.06127, algorithm 2).
+
+    Args:
+        seed: Of the run.
+        round_: The round.
+        node_ids: The clients to draw from.
+        sizes: (K,) n_k, images of every client of the population.
+        draws: Number of draws.
+    """
+    listed = np.asarray(node_ids)
+    images = sizes[listed].astype(np.float64)
+    generator = numpy_generator(seed, "cohort by size", round_)
+    chosen = generator.choice(listed, size=draws, replace=True, p=images / images.sum())
+    return sorted(chosen.tolist())
 
 
 def _told(settings: ConfigRecord, plan: RoundFaults, cid: int) -> ConfigRecord:

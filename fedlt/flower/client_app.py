@@ -69,6 +69,7 @@ def _client(worker: Worker, message: Message, context: Context) -> Client:
         global_counts=cast("list[int] | None", counts),
     )
     client.work = None if work is None else (work[0], work[1])
+    client.draws = int(cast(int, config["draws"])) if "draws" in config else None
     return client
 
 

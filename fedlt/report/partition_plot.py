@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedlt.comparing.sheet import DASH, percent
+from fedlt.config.cohort import cohort_size
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.errors import writing
 from fedlt.evaluation.headline import ScoredSet
@@ -65,7 +66,7 @@ class Cost:
 def estimate_cost(
     counts: IntArray,
     *,
-    clients_per_round: int | None,
+    clients_per_round: float | None,
     passes: FloatArray,
     model_bytes: int | None = None,
 ) -> Cost:
@@ -73,12 +74,12 @@ def estimate_cost(
 
     Args:
         counts: (K, C) training images.
-        clients_per_round: Size of a cohort; None: all clients.
+        clients_per_round: Size of a cohort, or its share of the clients; None: all clients.
         passes: (K,) passes over each client's images.
         model_bytes: Size of the shared part of the model.
     """
     clients = len(counts)
-    cohort = clients if clients_per_round is None else clients_per_round
+    cohort = cohort_size(clients_per_round, clients)
     images = float(counts.sum(axis=1) @ passes) * cohort / clients
     moved = None if model_bytes is None else model_bytes * cohort
     return Cost(images, moved, moved)

@@ -9,6 +9,7 @@ from fedlt.comparing.cells import is_average, majority_guess
 from fedlt.comparing.sheet import DASH, Sheet, percent, share
 from fedlt.comparing.statistics import interval
 from fedlt.comparing.verdicts import MIN_SEEDS, Verdict
+from fedlt.config.cohort import cohort_size
 from fedlt.data.shots import GROUPS
 from fedlt.evaluation.generic import mean
 from fedlt.evaluation.metrics import by_heading
@@ -43,7 +44,7 @@ def introduction(reading: Reading) -> str:
     tail = ", balanced" if ratio == "1" else f", the largest class {ratio} times the smallest"
     rounds = sorted({int(one.result["rounds"]) for one in reading.runs})
     seeds = sorted({one.seed for one in reading.runs})
-    size = config.get("clients_per_round") or len(counts)
+    size = cohort_size(config.get("clients_per_round"), len(counts))
     cohort = "all" if size == len(counts) else f"{size} of them"
     return (
         f"{len(reading.methods)} method{'s' if len(reading.methods) > 1 else ''} on "

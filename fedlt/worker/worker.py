@@ -182,6 +182,8 @@ class Worker:
             examples = update.metrics.get("examples", 0.0)
             sums = {name: mean * examples for name, mean in further.items()}
             update = replace(update, metrics={**update.metrics, **sums})
+        if client.draws is not None:
+            update = _by_draws(update, client)
         if self.shares.config.batchnorm == "pooled":
             moments = to_moments(update.sums, self._moments, about=client.broadcast)
             update = replace(update, sums=moments)
@@ -233,3 +235,17 @@ class Worker:
         }
         personal = {name: tensor.detach().clone() for name, tensor in own.items()}
         return replace(asked, personal=personal, refreshed=trained, steps=client.steps_done)
+
+
+def _by_draws(update: Update, client: Client) -> Update:
+    """Return the update weighed by the number of draws: the mean over draws is plain.
+
+    Raises:
+        ValueError: If the strategy has given the update a weight of its own.
+    """
+    if update.weight != client.data.num_examples:
+        raise ValueError(
+            f"sampling: by_size draws clients by their images; the strategy weighs client "
+            f"{client.cid} by {update.weight:g} itself"
+        )
+    return replace(update, weight=float(client.draws or 0) if update.weight else 0.0)
