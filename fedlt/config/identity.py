@@ -139,6 +139,7 @@ def _places(config: Config) -> dict[str, str]:
     """Return the paths of data that count by content, by dotted key."""
     file = config.partition.file
     found = {} if file is None else {"partition.file": file}
+    found |= _paths("model.options", config.model.options)
     for section, plugin in _plugins(config).items():
         found |= _paths(section, plugin.options)
     return found

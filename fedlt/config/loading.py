@@ -20,6 +20,7 @@ from fedlt.errors import FedltError, nearest, shortened
 
 T = TypeVar("T")
 _USER_PREFIX = "fedlt_user_"
+LIBRARIES = ("timm", "torchvision")  # whose networks a file may name
 _MANY = 40  # names of a module that an error line lists
 Rule = Callable[[str, str], None]
 _rules: list[Rule] = []  # of the running command; the last rule is in force
@@ -65,8 +66,11 @@ def installed_points(group: str) -> tuple[EntryPoint, ...]:
 
 
 def is_spec(name: str) -> bool:
-    """Return True if ``name`` is ``file.py:Name`` or ``module:Name``, not a built-in name."""
-    return ":" in name
+    """Return True if ``name`` is ``file.py:Name`` or ``module:Name``, not a built-in name.
+
+    A network of a library, such as ``timm:resnet18``, counts as built in.
+    """
+    return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
 def absolute_spec(name: str) -> str:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from pydantic import StrictStr, model_validator
+from pydantic import Field, StrictStr, model_validator
 
 from fedlt.config.ranges import Depth, Width
 from fedlt.config.section import Section
 
 # Published networks without normalisation: `norm` is none where a file does not give it.
-_WITHOUT_NORM: Final = ("fedavg_cnn",)
+_WITHOUT_NORM: Final = ("fedavg_cnn", "identity")
 
 
 class ModelConfig(Section):
     """The backbone."""
 
-    name: StrictStr = "cnn"  # built-in name, or file.py:function, package.module:function
+    name: StrictStr = "cnn"  # built-in name, timm:NAME, torchvision:NAME, or file.py:function
     width: Width | None = None  # channels of the first stage; None: the published width
     norm: Literal["batch", "group", "none"] = "batch"
     depth: Depth = 1  # hidden layers of mlp
+    options: dict[StrictStr, Any] = Field(default_factory=dict)  # of a library's or user's network
 
     @model_validator(mode="before")
     @classmethod
@@ -28,3 +29,7 @@ class ModelConfig(Section):
         if isinstance(value, Mapping) and value.get("name") in _WITHOUT_NORM:
             return {"norm": "none", **value}
         return value
+
+    def network(self) -> dict[str, Any]:
+        """Return what says which network is built, as arguments of ``models.build_model``."""
+        return self.model_dump(include={"name", "width", "norm", "depth", "options"})

@@ -18,7 +18,12 @@ from fedlt.errors import FedltError
 # Keys whose text may be ``file.py:Name``; a plugin's section may be its name alone.
 SPECS = ("data.dataset", "model.name", "engine.name", "strategy", "strategy.name", "client",
          "client.name", "client.loss", "client.loss.name")  # fmt: skip
-FREE = ("data.options.", "strategy.", "client.")  # sections with options of any name
+FREE = (
+    "data.options.",
+    "model.options.",
+    "strategy.",
+    "client.",
+)  # sections with options of any name
 _PLACES = ("data.root", "partition.file")
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 

@@ -45,14 +45,10 @@ class Terms:
 
     def build_model(self) -> Model:
         """Return the initial model: backbone, the plugin's parts, then the strategy's heads."""
-        settings = self.config.model
         model = build_model(
-            settings.name,
+            **self.config.model.network(),
             image_shape=self.image_shape,
             num_classes=self.num_classes,
-            width=settings.width,
-            norm=settings.norm,
-            depth=settings.depth,
             seed=self.seed,
         )
         seed_torch(self.seed, "plugin parts")

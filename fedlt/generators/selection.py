@@ -34,12 +34,9 @@ def confidences(preparation: Preparation, folder: str) -> NDArray[np.float32]:
     data, model = preparation.data, preparation.config.model
     before = torch.get_rng_state()
     backbone = build_model(
-        model.name,
+        **model.network(),
         image_shape=data.image_shape,
         num_classes=data.num_classes,
-        width=model.width,
-        norm=model.norm,
-        depth=model.depth,
         seed=preparation.seed,
     ).backbone
     classifier = Teacher(backbone, data.num_classes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fedlt.models.backbones import build_backbone
 from fedlt.models.model import Model
 from fedlt.rng import seed_torch
@@ -15,6 +18,7 @@ def build_model(
     width: int | None = None,
     norm: str = "batch",
     depth: int = 1,
+    options: Mapping[str, Any] | None = None,
     seed: int,
 ) -> Model:
     """Return a model without heads; the client plugin and the strategy add heads afterwards.
@@ -29,11 +33,14 @@ def build_model(
         width: Channels of the first stage; ``None`` for the published network's width.
         norm: ``batch`` or ``group``; ``none`` for the networks that take it.
         depth: Hidden layers of ``mlp``; 1 for every other network.
+        options: Further arguments of a library's or a user's callable.
         seed: The run's seed.
 
     Raises:
         FedltError: If a name is unknown or a size does not fit.
     """
     seed_torch(seed, "model")
-    backbone = build_backbone(name, image_shape=image_shape, width=width, norm=norm, depth=depth)
+    backbone = build_backbone(
+        name, image_shape=image_shape, width=width, norm=norm, depth=depth, options=options
+    )
     return Model(backbone, num_classes, image_shape=image_shape)

@@ -31,9 +31,9 @@ class FedAvgCnn(Backbone):
     def __init__(self, image_shape: tuple[int, int, int], *, width: int, norm: str) -> None:
         super().__init__()
         self.num_features = 16 * width
-        channels, height, wide = image_shape
         has_bias = norm == "none"
-        self.conv1 = nn.Conv2d(channels, width, 5, padding=2, bias=has_bias)
+        in_channels, height, wide = image_shape
+        self.conv1 = nn.Conv2d(in_channels, width, 5, padding=2, bias=has_bias)
         self.norm1 = make_norm(norm, width)
         self.conv2 = nn.Conv2d(width, 2 * width, 5, padding=2, bias=has_bias)
         self.norm2 = make_norm(norm, 2 * width)
