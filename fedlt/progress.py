@@ -1,8 +1,9 @@
-"""Progress of a run: a live bar with the remaining time, or plain lines without a terminal."""
+"""Progress of a run, or of one long task: a live bar with the remaining time, or plain lines."""
 
 from __future__ import annotations
 
 import time
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -101,6 +102,53 @@ class LineProgress(Progress):
     def note(self, line: str) -> None:
         """Print ``line``."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def tell(line: str) -> None:
+    """Print one line of news on standard error."""
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Counter:
+    """Counter of finished pieces of one long task, on standard error: a live bar, or plain lines.
+
+    A task that is done within a second shows nothing. Used as a context manager.
+    """
+
+    def __init__(self, words: str, total: int) -> None:
+        self._words, self._total, self._done = words, total, 0
+        self._console = Console(stderr=True)
+        self._began = time.monotonic()
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, pieces: int) -> None:
+        """Count ``pieces`` more as done."""
+        before, self._done = self._done, self._done + pieces
+        passed = time.monotonic() - self._began
+        if passed < 1:
+            return
+        if self._console.is_terminal:
+            self._show()
+        elif 10 * self._done // self._total > 10 * before // self._total:
+            left = round_time(passed / self._done * (self._total - self._done))
+            line = f"{self._words}: {self._done:,} of {self._total:,}, {left} left"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self) -> None:
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+            self._bar = Bar(*columns, *times, console=self._console)
+            self._bar.add_task(self._words, total=self._total)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=self._done)
 
 
 def round_time(seconds: float) -> str:

@@ -5,6 +5,7 @@
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
     fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
+    fedlt data prepare FILE [key=value ...]
     fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
 
@@ -32,6 +33,7 @@ import fedlt
 from fedlt.cli.check import check
 from fedlt.cli.compare import compare
 from fedlt.cli.copy import copy
+from fedlt.cli.data import data
 from fedlt.cli.generate import generate
 from fedlt.cli.help import Verb, Verbs
 from fedlt.cli.inspect import inspect
@@ -66,6 +68,7 @@ app = typer.Typer(
 app.command("list", cls=Verb)(list_names)
 for verb in (
     copy,
+    data,
     run,
     inspect,
     generate,

@@ -14,6 +14,7 @@ from fedlt.config.loading import execution_rule
 TASKS = {
     "Run an experiment": {
         "copy": "fedlt copy tables/digits mine",
+        "data": "fedlt data prepare mine.yaml",
         "inspect": "fedlt inspect experiments/quickstart.yaml",
         "generate": "fedlt generate experiments/digits_discl.yaml",
         "run": "fedlt run experiments/quickstart.yaml strategy=fedavg name=plain",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlt.config.import_closure import closure, module_files
 from fedlt.config.loading import installed_points, is_spec
-from fedlt.config.paths import is_path
+from fedlt.config.paths import data_paths, is_path
 from fedlt.machine.digests import file_digest, path_digest
 
 if TYPE_CHECKING:
@@ -147,7 +147,11 @@ def _places(config: Config) -> dict[str, str]:
 
 def _data_places(config: Config) -> dict[str, str]:
     """Return the path arguments of a data set's function."""
-    return _paths("data.options", config.data.options)
+    found = _paths("data.options", config.data.options)
+    for key in data_paths(config.data.dataset):
+        text = config.data.options.get(key.rpartition(".")[2])
+        found |= {key: text} if isinstance(text, str) and text else {}
+    return found
 
 
 def _paths(section: str, options: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedlt.config.explain import explain
-from fedlt.config.paths import output_folder, with_paths
+from fedlt.config.paths import output_folder, with_data_paths, with_paths
 from fedlt.config.schema import Config
 from fedlt.config.yaml12 import dump, parse_value, read_mapping
 from fedlt.errors import FedltError, shortened
@@ -112,6 +112,7 @@ def build_config(
     """
     tree = with_paths(tree, path.absolute().parent)
     given = _apply(tree, overrides)
+    tree = with_data_paths(tree, path.absolute().parent, given)
     source = f"{path}: {what}" if what else str(path)
 
     def where(key: str) -> str:

@@ -2,13 +2,14 @@
 
 A path in a file is relative to the folder of that file; a path on the command line is relative to
 the working directory. The rule holds for ``data.root``, ``partition.file``, ``file.py:Name``
-wherever a name may stand, and for options and hyperparameters named ``path`` or ``..._path``.
+wherever a name may stand, for options and hyperparameters named ``path`` or ``..._path``, and for
+the options of built-in data sets in :data:`DATA_PATHS`.
 ``output``, a place to write to, is always relative to the working directory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ FREE = (
     "strategy.",
     "client.",
 )  # sections with options of any name
+# Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
+DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
 _PLACES = ("data.root", "partition.file")
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 
@@ -32,6 +35,12 @@ def is_path(key: str) -> bool:
     """Return True if the value of a dotted key is a path to read from."""
     leaf = key.rpartition(".")[2]
     return key in _PLACES or (key.startswith(FREE) and (leaf == "path" or leaf.endswith("_path")))
+
+
+def data_paths(dataset: object) -> list[str]:
+    """Return the dotted keys of :data:`DATA_PATHS` of a data set."""
+    names = DATA_PATHS.get(dataset, ()) if isinstance(dataset, str) else ()
+    return [f"data.options.{name}" for name in names]
 
 
 def absolute(text: str, folder: Path, key: str) -> str:
@@ -75,6 +84,33 @@ def with_paths(value: Any, folder: Path, key: str = "") -> Any:  # noqa: ANN401 
     if key in SPECS and is_spec(value) and source.endswith(".py"):
         return f"{absolute(source, folder, key)}:{attribute}"
     return value
+
+
+def with_data_paths(
+    tree: dict[str, Any], folder: Path, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return a whole tree with absolute paths in the options of :data:`DATA_PATHS`.
+
+    Args:
+        tree: A configuration with all overrides.
+        folder: The folder of the file.
+        given: Dotted keys of the overrides, whose paths start at the working directory.
+
+    Raises:
+        FedltError: If a path cannot be used.
+    """
+    data = tree.get("data")
+    options = data.get("options") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(options, Mapping):
+        return tree
+    found = dict(options)
+    for key in data_paths(data.get("dataset")):
+        name = key.rpartition(".")[2]
+        text = found.get(name)
+        if isinstance(text, str) and text:
+            typed = any(key == one or key.startswith(f"{one}.") for one in given)
+            found[name] = absolute(text, Path.cwd() if typed else folder, key)
+    return {**tree, "data": {**data, "options": found}}
 
 
 def output_folder(output: str, *below: str) -> str:

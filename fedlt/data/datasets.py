@@ -11,7 +11,13 @@ from fedlt.config.loading import is_spec, load_users_object
 from fedlt.config.raised import users_code
 from fedlt.data.builtin import digits, synthetic
 from fedlt.data.dataset import Dataset, dataset_from_arrays
-from fedlt.data.torchvision_sets import torchvision_dataset
+from fedlt.data.sources.csv_table import csv_table
+from fedlt.data.sources.folders import folder
+from fedlt.data.sources.hugging_face import hugging_face
+from fedlt.data.sources.image_cache import ImageCache
+from fedlt.data.sources.list_files import list_files
+from fedlt.data.sources.npz_file import features, npz_file
+from fedlt.data.torchvision_sets import data_root, emnist, svhn, torchvision_dataset
 from fedlt.errors import FedltError, nearest
 
 __all__ = ["DATASETS", "Dataset", "dataset_from_arrays", "load_dataset"]
@@ -22,11 +28,25 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "fashion_mnist": partial(torchvision_dataset, "fashion_mnist"),
     "cifar10": partial(torchvision_dataset, "cifar10"),
     "cifar100": partial(torchvision_dataset, "cifar100"),
+    "mnist": partial(torchvision_dataset, "mnist"),
+    "kmnist": partial(torchvision_dataset, "kmnist"),
+    "emnist": emnist,
+    "svhn": svhn,
+    "folder": folder,
+    "list": list_files,
+    "csv": csv_table,
+    "npz": npz_file,
+    "huggingface": hugging_face,
+    "features": features,
 }
 
 
 def load_dataset(
-    name: str, *, root: str | None = None, options: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    root: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    cache: ImageCache | None = None,
 ) -> Dataset:
     """Return a data set by name, or from a user's function.
 
@@ -35,6 +55,7 @@ def load_dataset(
             ``package.module:function`` for a function that returns a :class:`Dataset`.
         root: Folder of the files (``data.root``); given to functions with a parameter ``root``.
         options: Keyword arguments of the function (``data.options``).
+        cache: Where decoded images are kept; by default the folder ``cache`` in that of the files.
 
     Raises:
         FedltError: If the name or an option is unknown, or the function fails or returns
@@ -44,7 +65,9 @@ def load_dataset(
     arguments = dict(options or {})
     parameters = inspect.signature(loader).parameters
     _check_options(name, arguments, parameters)
-    if root is not None and "root" in parameters:
+    if is_cached(name):
+        arguments["cache"] = cache or ImageCache(data_root(root) / "cache")
+    elif root is not None and "root" in parameters:
         arguments.setdefault("root", root)
     with users_code(f"data.dataset: {name!r} fails"):
         data = loader(**arguments)
@@ -54,11 +77,25 @@ def load_dataset(
     return data
 
 
+def check_name(name: str) -> None:
+    """Raise unless ``name`` is a built-in data set, or has the form of a user's function.
+
+    Raises:
+        FedltError: With the nearest name.
+    """
+    if name not in DATASETS and not is_spec(name):
+        raise FedltError(f"data.dataset: unknown {name!r}{nearest(name, DATASETS)}")
+
+
+def is_cached(name: str) -> bool:
+    """Return True for a built-in data set that is decoded into the cache once."""
+    return name in DATASETS and "cache" in inspect.signature(DATASETS[name]).parameters
+
+
 def _loader(name: str) -> Callable[..., Dataset]:
     if name in DATASETS:
         return DATASETS[name]
-    if not is_spec(name):
-        raise FedltError(f"data.dataset: unknown {name!r}{nearest(name, DATASETS)}")
+    check_name(name)
     loader = load_users_object(name, "data.dataset")
     if not callable(loader):
         raise FedltError(f"data.dataset: {name!r} is not a function")
@@ -75,6 +112,7 @@ def _check_options(
         key
         for key, parameter in parameters.items()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and not (key == "cache" and is_cached(name))
     ]
     for key in options:
         if key not in named and inspect.Parameter.VAR_KEYWORD not in kinds:

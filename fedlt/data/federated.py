@@ -88,8 +88,8 @@ class FederatedData:
             return ""
         return (
             f"the pool of {self.name} has {low} to {high} images a class; the long tail is drawn "
-            f"from {low} of each, and {used:,} of {known:,} images are used (a data set made with "
-            "long_tailed=True is used as it stands)"
+            f"from {low} of each, and {used:,} of {known:,} images are used (a data set read from "
+            "files, or made with long_tailed=True, is used as it stands with imbalance_factor 1)"
         )
 
     def missing_note(self) -> str:
@@ -184,23 +184,27 @@ def _long_tail(
     source: Dataset, labels: NDArray[np.int64], data: DataConfig, seed: int
 ) -> NDArray[np.int64]:
     """Return the rows of ``labels`` to train on, after the long-tail draw."""
-    if not source.long_tailed:
-        return long_tail(
-            labels,
-            source.num_classes,
-            imbalance_factor=data.imbalance_factor,
-            profile=data.profile,
-            class_order=data.class_order,
-            seed=seed,
-        )
-    for key, plain in (
-        ("imbalance_factor", 1),
-        ("profile", "exponential"),
-        ("class_order", "natural"),
-    ):
+    if not source.long_tailed or data.imbalance_factor > 1:
+        try:
+            return long_tail(
+                labels,
+                source.num_classes,
+                imbalance_factor=data.imbalance_factor,
+                profile=data.profile,
+                class_order=data.class_order,
+                seed=seed,
+            )
+        except FedltError as error:
+            if not source.long_tailed:
+                raise
+            raise FedltError(
+                f"{error}; with data.imbalance_factor 1 the pool of {source.name!r} is used as it"
+                " stands"
+            ) from error
+    for key, plain in (("profile", "exponential"), ("class_order", "natural")):
         if getattr(data, key) != plain:
             raise FedltError(
-                f"data.{key}: {source.name!r} is long-tailed already and used as it stands; "
-                f"it must be {plain} here"
+                f"data.{key}: {source.name!r} is long-tailed already and, with"
+                f" data.imbalance_factor 1, used as it stands; it must be {plain} here"
             )
     return np.arange(len(labels))

@@ -236,4 +236,13 @@ def test_inspect_counts_the_groups_of_a_natural_tail(tmp_path, capsys, monkeypat
     shown = strip_ansi(capsys.readouterr().out)
     assert "shot groups by count: many 3, medium 5, few 4 classes" in shown
     assert main(["inspect", "base.yaml", f"data.dataset={NATURAL}"]) == 2
-    assert "data.imbalance_factor: 'natural' is long-tailed already" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "data.imbalance_factor: 20 leaves a class without images" in line
+    assert "with data.imbalance_factor 1 the pool of 'natural' is used as it stands" in line
+
+
+def test_a_tail_is_drawn_from_a_pool_with_a_tail_where_the_file_asks_for_one(lab):
+    """The smallest class has 6 images: 6, 5.63, 5.29, ... 3, cut to whole images."""
+    changes = {**natural()["data"], "imbalance_factor": 2.0}
+    counts = lab.federation(data=changes).observer.data.class_counts
+    assert counts.tolist() == [int(6 * 0.5 ** (rank / 11)) for rank in range(12)]

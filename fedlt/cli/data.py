@@ -1,0 +1,65 @@
+"""``fedlt data prepare``: decode the images of a file's data set into the cache."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedlt.cli.arguments import FileArgument
+
+if TYPE_CHECKING:
+    from fedlt.data import Dataset
+    from fedlt.data.sources.image_cache import ImageCache
+
+
+class DataStep(StrEnum):
+    """What is done with the data."""
+
+    PREPARE = "prepare"
+
+
+def data(
+    step: Annotated[DataStep, typer.Argument(metavar="prepare", help="The step: prepare.")],
+    file: FileArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as data.root=/big."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, metavar="N", help="Threads that decode; one per core."),
+    ] = None,
+) -> None:
+    """Decode the images of an experiment's data set once, into memory-mapped files.
+
+    A run does the same by itself if the files are missing. Files that are there are kept.
+    """
+    from fedlt.config import load_config
+    from fedlt.config.experiments import find_experiment
+    from fedlt.data.datasets import check_name, is_cached, load_dataset
+    from fedlt.data.sources.image_cache import ImageCache
+    from fedlt.data.torchvision_sets import data_root
+
+    section = load_config(find_experiment(file), overrides or []).data
+    check_name(section.dataset)
+    if not is_cached(section.dataset):
+        typer.echo(f"data set {section.dataset}: no image files to decode; nothing to prepare")
+        return
+    cache = ImageCache(data_root(section.root) / "cache", workers=workers)
+    found = load_dataset(section.dataset, root=section.root, options=section.options, cache=cache)
+    _show(found, cache)
+
+
+def _show(found: Dataset, cache: ImageCache) -> None:
+    from fedlt.data.sources.image_cache import described
+
+    sizes = {"train": found.train_images, "val": found.validation_images, "test": found.test_images}
+    parts = ", ".join(f"{len(one):,} {part}" for part, one in sizes.items() if one is not None)
+    shape = " x ".join(map(str, found.train_images.shape[1:]))
+    typer.echo(f"{found.name}: {found.num_classes} classes; images: {parts}; each {shape}")
+    for line in map(described, cache.written):
+        typer.echo(line)
+    if not cache.written:
+        typer.echo("the arrays are read where they are; nothing to prepare")

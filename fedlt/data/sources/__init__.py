@@ -1,0 +1,1 @@
+"""Data sets in files of the user: folders, lists, tables, arrays, Hugging Face, features."""
