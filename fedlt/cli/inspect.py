@@ -67,8 +67,8 @@ def _inspect(config: Config, png: Path | None) -> None:
     console = Console()
     console.print(show_partition(view))
     groups = groups_note(observer.shots, data.class_counts)
-    notes = (groups, data.note(), data.missing_note(), cost_text(cost, config.rounds))
-    for line in filter(None, notes):
+    notes = (groups, data.note(), *data.partition_notes, data.missing_note())
+    for line in filter(None, (*notes, cost_text(cost, config.rounds))):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if png is not None:
         png.parent.mkdir(parents=True, exist_ok=True)

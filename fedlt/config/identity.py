@@ -117,6 +117,7 @@ def user_code(config: Config) -> dict[str, str]:
     """Return the user code of a run, as ``file.py:Name`` or ``module:Name``, by dotted key."""
     named = {
         "data.dataset": config.data.dataset,
+        "partition.scheme": config.partition.scheme,
         "model.name": config.model.name,
         "engine.name": config.engine.name,
         **{f"{section}.name": plugin.name for section, plugin in _plugins(config).items()},
@@ -146,8 +147,9 @@ def _places(config: Config) -> dict[str, str]:
 
 
 def _data_places(config: Config) -> dict[str, str]:
-    """Return the path arguments of a data set's function."""
+    """Return the path arguments of the functions that make data and partition, by dotted key."""
     found = _paths("data.options", config.data.options)
+    found |= _paths("partition.options", config.partition.options)
     for key in data_paths(config.data.dataset):
         text = config.data.options.get(key.rpartition(".")[2])
         found |= {key: text} if isinstance(text, str) and text else {}

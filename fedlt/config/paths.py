@@ -17,14 +17,11 @@ from fedlt.config.loading import is_spec
 from fedlt.errors import FedltError
 
 # Keys whose text may be ``file.py:Name``; a plugin's section may be its name alone.
-SPECS = ("data.dataset", "model.name", "engine.name", "strategy", "strategy.name", "client",
-         "client.name", "client.loss", "client.loss.name")  # fmt: skip
-FREE = (
-    "data.options.",
-    "model.options.",
-    "strategy.",
-    "client.",
-)  # sections with options of any name
+SPECS = ("data.dataset", "partition.scheme", "model.name", "engine.name", "strategy",
+         "strategy.name", "client", "client.name", "client.loss", "client.loss.name")  # fmt: skip
+FREE = (  # sections with options of any name
+    "data.options.", "partition.options.", "model.options.", "strategy.", "client.",
+)  # fmt: skip
 # Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
 DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
 _PLACES = ("data.root", "partition.file")

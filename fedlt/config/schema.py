@@ -223,7 +223,7 @@ class Config(_Section):
             raise ValueError(f"faults.late.{name}: {last} is more than rounds: {self.rounds}")
         if self.sampling == "by_size":
             self._check_by_size()
-        if self.partition.file is None:
+        if not self.partition.follows:
             self._check_cohort(self.partition.num_clients)
         return self
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from fedlt.data.arrays import Images, IntArray, Pixels, chosen_rows, read_only
 from fedlt.data.dataset import Dataset, holds_features
 from fedlt.data.datasets import load_dataset
+from fedlt.data.dealing import deal
 from fedlt.data.longtail import long_tail
+from fedlt.data.natural_clients import NaturalClients
 from fedlt.data.partition import Partition
-from fedlt.data.partition_schemes import draw_partition
 from fedlt.data.splits import hold_out, validation_sizes
 from fedlt.errors import FedltError, nearest
 
@@ -53,6 +54,7 @@ class FederatedData:
     client_counts: NDArray[np.int64]  # (K, C), class counts of each client
     eval_clients: NDArray[np.int64] | None = None  # (M,) cid whose own image it is; -1: nobody's
     client_names: tuple[str, ...] = ()  # (K,) names of natural clients; () for drawn clients
+    partition_notes: tuple[str, ...] = ()  # lines about images without a client, users, the file
 
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
@@ -100,10 +102,11 @@ class FederatedData:
         names = ", ".join(self.class_names[label] for label in missing[:_NAMED])
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         has, weighs = ("has", "weighs") if len(missing) == 1 else ("have", "weigh")
-        return (
-            f"{len(missing)} of {self.num_classes} classes {has} no training image ({names}{more})"
-            f" and {weighs} nothing: no client holds one, and no shot group has one"
-        )
+        line = f"{len(missing)} of {self.num_classes} classes {has} no training image"
+        tested = int(np.isin(self.eval_labels, missing).sum())
+        if tested:
+            return f"{line} ({names}{more}); {tested:,} scored images are of such classes"
+        return f"{line} ({names}{more}) and {weighs} nothing: no client and no shot group has one"
 
 
 def prepare_data(
@@ -129,7 +132,9 @@ def prepare_data(
     pool, scored = _split(source, data.split)
     chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
     labels = source.train_labels[chosen]
-    drawn = draw_partition(labels, source.num_classes, partition, seed=seed)
+    users = None if source.train_clients is None else source.train_clients[chosen]
+    dealt = deal(labels, source.num_classes, partition, seed=seed, users=users)
+    natural, counts = dealt.natural, dealt.partition.counts(labels)
     return FederatedData(
         name=source.name,
         num_classes=source.num_classes,
@@ -143,10 +148,18 @@ def prepare_data(
         eval_labels=scored.labels,
         pool_indices=chosen,
         pool_counts=np.bincount(source.train_labels[pool], minlength=source.num_classes),
-        partition=drawn,
-        class_counts=np.bincount(labels, minlength=source.num_classes),
-        client_counts=drawn.counts(labels),
+        partition=dealt.partition,
+        class_counts=counts.sum(axis=0),
+        client_counts=counts,
+        eval_clients=_own(natural, scored.clients),
+        client_names=natural.names(source.client_names) if natural else (),
+        partition_notes=dealt.notes,
     )
+
+
+def _own(natural: NaturalClients | None, users: IntArray | None) -> IntArray | None:
+    """Return the cids of scored images (M,) from their users; None where they are unknown."""
+    return None if natural is None or users is None else natural.cids_of(users)
 
 
 class _Scored(NamedTuple):

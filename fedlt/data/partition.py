@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlt.errors import FedltError
+from fedlt.errors import FedltError, nearest, shortened
 from fedlt.machine.durable import replacing
 from fedlt.machine.reading import read_json
 
+NOBODY = -1  # in place of a cid: the image has no client
 _FORMAT = 1
+_KEYS = (
+    "format", "num_clients", "num_classes", "num_images", "labels_sha256", "sha256", "clients",
+)  # fmt: skip
 
 
 def labels_hash(labels: NDArray[np.int64]) -> str:
@@ -61,27 +65,28 @@ class Shares:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Assignment of every training image to exactly one client; a client may be empty.
+    """Assignment of training images to clients.
+
+    An image has one client or none; nobody trains on an image without a client. A client may be
+    empty.
 
     Raises:
-        FedltError: If a row is missing, repeated or out of range.
+        FedltError: If a row is repeated or out of range, or there is no client.
     """
 
     clients: Shares  # by cid: ascending rows in the N images; may be given as arrays
     num_classes: int  # C
     labels_sha256: str  # labels_hash of the N labels that the partition was drawn for
+    num_images: int = 0  # N; 0: every image has a client, so N is the number of rows
 
     def __post_init__(self) -> None:
         given = self.clients if isinstance(self.clients, Shares) else Shares.of(self.clients)
-        size = len(given.positions)
-        if not len(given):
-            raise FedltError("partition: no clients")
-        inside = given.positions[(given.positions >= 0) & (given.positions < size)]
-        if not np.array_equal(np.bincount(inside, minlength=size), np.ones(size)):
-            raise FedltError("partition: a position is missing, repeated or out of range")
-        owner = np.empty(size, np.int64)
+        size = self.num_images or len(given.positions)
+        _check_rows(given, size)
+        object.__setattr__(self, "num_images", size)
+        owner = np.full(size, NOBODY)
         owner[given.positions] = given.owners()
-        ordered = Shares(np.argsort(owner, kind="stable"), given.sizes)
+        ordered = Shares(_by_owner(owner), given.sizes)
         object.__setattr__(self, "clients", ordered)
 
     @classmethod
@@ -93,10 +98,10 @@ class Partition:
         num_clients: int,
         num_classes: int,
     ) -> Partition:
-        """Return a partition made from ``owner`` (N,), the cid of each image."""
-        sizes = np.bincount(owner, minlength=num_clients)
-        shares = Shares(np.argsort(owner, kind="stable"), sizes)
-        return cls(shares, num_classes, labels_hash(labels))
+        """Return a partition made from ``owner`` (N,): the cid of each image, or :data:`NOBODY`."""
+        sizes = np.bincount(owner[owner != NOBODY], minlength=num_clients)
+        shares = Shares(_by_owner(owner), sizes)
+        return cls(shares, num_classes, labels_hash(labels), len(owner))
 
     @property
     def num_clients(self) -> int:
@@ -104,13 +109,23 @@ class Partition:
         return len(self.clients)
 
     @property
-    def num_images(self) -> int:
-        """Number of training images, N."""
-        return len(self.clients.positions)
+    def num_dropped(self) -> int:
+        """Number of images without a client."""
+        return self.num_images - len(self.clients.positions)
 
     def sizes(self) -> NDArray[np.int64]:
         """Return the number of images of each client (K,)."""
         return self.clients.sizes
+
+    def owner(self) -> NDArray[np.int64]:
+        """Return the cid of each image (N,), :data:`NOBODY` for an image without a client."""
+        owner = np.full(self.num_images, NOBODY)
+        owner[self.clients.positions] = self.clients.owners()
+        return owner
+
+    def covered(self) -> NDArray[np.int64]:
+        """Return the ascending rows of the images that have a client."""
+        return np.sort(self.clients.positions)
 
     def counts(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the class counts of each client (K, C).
@@ -122,9 +137,7 @@ class Partition:
             FedltError: If the partition was drawn for other labels.
         """
         self.check(labels)
-        owner = np.empty(len(labels), np.int64)
-        owner[self.clients.positions] = self.clients.owners()
-        cells = owner * self.num_classes + labels
+        cells = self.clients.owners() * self.num_classes + labels[self.clients.positions]
         flat = np.bincount(cells, minlength=self.num_clients * self.num_classes)
         return flat.reshape(self.num_clients, self.num_classes)
 
@@ -152,7 +165,7 @@ class Partition:
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the partition and its checksum to a JSON file, atomically."""
+        """Write the partition and its checksums to a JSON file, atomically."""
         content = {
             "format": _FORMAT,
             "num_clients": self.num_clients,
@@ -167,37 +180,107 @@ class Partition:
 
     @classmethod
     def load(cls, path: str | Path) -> Partition:
-        """Return a partition read from a file of :meth:`save`.
+        """Return a partition read from a whole file of :meth:`save`.
 
         Raises:
-            FedltError: If the file is missing, not a partition, or its checksum is wrong.
+            FedltError: If the file is missing, not a partition, or a checksum is missing or wrong.
         """
         where = f"partition.file {str(path)!r}"
-        content = read_json(Path(path), where=where)
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise FedltError(f"{where}: is not a fedlt partition of format {_FORMAT}")
-        return _parse(content, where)
+        content = read_content(path, where)
+        lacking = [key for key in _KEYS if key not in content]
+        if lacking:
+            raise FedltError(f"{where}: has no {', '.join(lacking)}")
+        return parse_partition(content, where)
 
 
-def _parse(content: dict[str, Any], where: str) -> Partition:
-    """Return the partition in a JSON object, after comparing its checksum."""
+def _check_rows(shares: Shares, size: int) -> None:
+    """Refuse rows that are not those of ``size`` images, or that two clients have."""
+    rows = shares.positions
+    if not len(shares):
+        raise FedltError("partition: no clients")
+    outside = np.flatnonzero((rows < 0) | (rows >= size))
+    if len(outside):
+        cid, row = shares.owners()[outside[0]], rows[outside[0]]
+        raise FedltError(
+            f"partition: client {cid} has row {row}, which is out of range; the {size} images have "
+            f"rows 0 to {size - 1}"
+        )
+    repeated = np.flatnonzero(np.bincount(rows, minlength=size) > 1)
+    if len(repeated):
+        cids = shares.owners()[rows == repeated[0]]
+        who = f"client {cids[0]}" if cids[0] == cids[1] else f"clients {cids[0]} and {cids[1]}"
+        raise FedltError(f"partition: row {repeated[0]} is repeated, in {who}")
+
+
+def _by_owner(owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows that have a client, client by client, ascending within each."""
+    return np.argsort(owner, kind="stable")[np.count_nonzero(owner == NOBODY) :]
+
+
+def read_content(path: str | Path, where: str) -> dict[str, Any]:
+    """Return the JSON object of a partition file, with known keys only.
+
+    Raises:
+        FedltError: If the file cannot be read, has another format, or has an unknown key.
+    """
+    content = read_json(Path(path), where=where)
+    if not isinstance(content, dict) or "clients" not in content:
+        raise FedltError(
+            f'{where}: is not a fedlt partition; expected {{"clients": [[0, 1], [2]]}}, the rows '
+            "of each client"
+        )
+    if content.get("format", _FORMAT) != _FORMAT:
+        raise FedltError(f"{where}: has format {content['format']!r}; known is format {_FORMAT}")
+    for key in content:
+        if key not in _KEYS:
+            raise FedltError(f"{where}: unknown key {key!r}{nearest(key, _KEYS)}")
+    return content
+
+
+def parse_partition(content: dict[str, Any], where: str) -> Partition:
+    """Return the partition in a JSON object that has every key but perhaps ``sha256``.
+
+    Raises:
+        FedltError: If a value does not fit the others, or the checksum is wrong.
+    """
+    clients = content["clients"]
+    if not isinstance(clients, list) or not clients:
+        value = shortened(repr(clients))
+        raise FedltError(f"{where}: clients is {value}; expected a list of lists, one a client")
+    for cid, rows in enumerate(clients):
+        _check_list(rows, f"{where}: client {cid}")
+    for key in ("num_clients", "num_classes", "num_images"):
+        if not _is_whole(content[key]) or content[key] < 1:
+            value = shortened(repr(content[key]))
+            raise FedltError(f"{where}: {key} is {value}; expected a whole number above 0")
+    if content["num_clients"] != len(clients):
+        raise FedltError(
+            f"{where}: num_clients is {content['num_clients']}, but clients has {len(clients)}"
+        )
+    sizes = np.array([len(rows) for rows in clients], np.int64)
+    joined = np.fromiter(itertools.chain.from_iterable(clients), np.int64, int(sizes.sum()))
     try:
-        sizes = np.array([len(part) for part in content["clients"]], np.int64)
-        joined = list(itertools.chain.from_iterable(content["clients"]))
-        shares = Shares(_integers(joined), sizes)
-        partition = Partition(shares, int(content["num_classes"]), str(content["labels_sha256"]))
+        partition = Partition(
+            Shares(joined, sizes),
+            content["num_classes"],
+            str(content["labels_sha256"]),
+            content["num_images"],
+        )
     except FedltError as error:
-        raise FedltError(f"{where}: {error}") from error
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FedltError(f"{where}: is not a fedlt partition ({error!r})") from error
-    if content.get("sha256") != partition.hash():
+        raise FedltError(f"{where}: {str(error).removeprefix('partition: ')}") from error
+    if "sha256" in content and content["sha256"] != partition.hash():
         raise FedltError(f"{where}: the checksum is wrong; the file was changed or damaged")
     return partition
 
 
-def _integers(values: list[Any]) -> NDArray[np.int64]:
-    """Return a list of JSON numbers as an int64 array; raise TypeError if one is no integer."""
-    array = np.array(values or np.empty(0, np.int64))
-    if array.dtype != np.int64 or array.ndim != 1:
-        raise TypeError("clients must be lists of integers")
-    return array
+def _check_list(rows: object, where: str) -> None:
+    """Refuse anything but a list of whole numbers."""
+    if not isinstance(rows, list):
+        raise FedltError(f"{where} is {shortened(repr(rows))}; expected a list of rows")
+    for row in rows:
+        if not _is_whole(row) or abs(row) >= 2**63:
+            raise FedltError(f"{where} has {shortened(repr(row))}; a row is a whole number")
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int

@@ -1,4 +1,4 @@
-"""Partition schemes: Dirichlet, Dirichlet as in FedLoGe's code (reference), IID, shards.
+"""Partition schemes: Dirichlet, Dirichlet as in FedLoGe's code (reference), IID, shards, and skews.
 
 Dirichlet: T.-M. H. Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for
 Federated Visual Classification", 2019, https://arxiv.org/abs/1909.06335, per class as in
@@ -13,6 +13,8 @@ cids have equal chances: images left over by rounding, and ties, go to a client 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,22 +22,21 @@ from numpy.typing import NDArray
 
 from fedlt.data.longtail import by_class
 from fedlt.data.partition import Partition
+from fedlt.data.partition_skews import local_tail, quantity, specialists
 from fedlt.errors import FedltError, nearest
 from fedlt.rng import numpy_generator
 
 if TYPE_CHECKING:
     from fedlt.config import PartitionConfig
 
-SCHEMES = ("dirichlet", "iid", "shards")
+SCHEMES = ("dirichlet", "iid", "shards", "quantity", "local_tail", "specialist")
 VARIANTS = ("default", "reference")
 
 
 def draw_partition(
     labels: NDArray[np.int64], num_classes: int, config: PartitionConfig, *, seed: int
 ) -> Partition:
-    """Return a partition drawn by a scheme, or loaded from ``config.file``.
-
-    A loaded partition keeps its own number of clients, whatever ``config.num_clients`` says.
+    """Return a partition drawn by a built-in scheme.
 
     Args:
         labels: (N,) classes of the training images.
@@ -44,24 +45,21 @@ def draw_partition(
         seed: The run's seed.
 
     Raises:
-        FedltError: If the numbers cannot be met, or the file does not fit the labels.
+        FedltError: If the numbers cannot be met.
     """
-    if config.file is not None:
-        partition = Partition.load(config.file)
-        partition.check(labels, f"partition.file {config.file!r}")
-        return partition
+    clients = config.num_clients
     _check_feasible(len(labels), config)
+    rng = numpy_generator(seed, "partition")
     if config.variant == "reference":
         owner = dirichlet_reference(
-            labels, num_classes, config.num_clients, alpha=config.dirichlet_alpha, seed=seed
+            labels, num_classes, clients, alpha=config.dirichlet_alpha, seed=seed
         )
+    elif config.scheme == "specialist":
+        owner = _specialist(labels, num_classes, config, rng, seed)
     else:
-        rng = numpy_generator(seed, "partition")
         owner = _draw(labels, num_classes, config, rng)
-        owner = repair(owner, config.num_clients, min_samples=config.min_samples, rng=rng)
-    return Partition.from_owner(
-        owner, labels, num_clients=config.num_clients, num_classes=num_classes
-    )
+        owner = repair(owner, clients, min_samples=config.min_samples, rng=rng)
+    return Partition.from_owner(owner, labels, num_clients=clients, num_classes=num_classes)
 
 
 def _check_feasible(num_images: int, config: PartitionConfig) -> None:
@@ -95,11 +93,40 @@ def _draw(
     config: PartitionConfig,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
+    clients, alpha = config.num_clients, config.dirichlet_alpha
     if config.scheme == "iid":
-        return iid(len(labels), config.num_clients, rng)
+        return iid(len(labels), clients, rng)
     if config.scheme == "shards":
-        return shards(labels, config.num_clients, config.shards_per_client, rng)
-    return dirichlet(labels, num_classes, config.num_clients, alpha=config.dirichlet_alpha, rng=rng)
+        return shards(labels, clients, config.shards_per_client, rng)
+    if config.scheme == "quantity":
+        return quantity(labels, num_classes, clients, alpha=alpha, rng=rng)
+    if config.scheme == "local_tail":
+        factor = config.local_imbalance_factor
+        return local_tail(labels, num_classes, clients, imbalance_factor=factor, rng=rng)
+    return dirichlet(labels, num_classes, clients, alpha=alpha, rng=rng)
+
+
+def _specialist(
+    labels: NDArray[np.int64],
+    num_classes: int,
+    config: PartitionConfig,
+    rng: np.random.Generator,
+    seed: int,
+) -> NDArray[np.int64]:
+    """Return owners as by Dirichlet, with the rare classes divided among specialists only.
+
+    Every client gets ``min_samples`` images of the other classes. With as many specialists as
+    clients the draw is that of the scheme ``dirichlet``.
+    """
+    clients = config.num_clients
+    rare, cids = specialists(labels, num_classes, clients, holders=config.holders, seed=seed)
+    only = dict.fromkeys(rare, cids)
+    owner = dirichlet(
+        labels, num_classes, clients, alpha=config.dirichlet_alpha, rng=rng, only=only
+    )
+    moved = np.isin(labels, rare, invert=True) | (config.holders == clients)
+    owner[moved] = repair(owner[moved], clients, min_samples=config.min_samples, rng=rng)
+    return owner
 
 
 def dirichlet(
@@ -109,6 +136,7 @@ def dirichlet(
     *,
     alpha: float,
     rng: np.random.Generator,
+    only: Mapping[int, NDArray[np.int64]] = MappingProxyType({}),
 ) -> NDArray[np.int64]:
     """Return owners of images with each class divided by p ~ Dir(alpha) over the clients.
 
@@ -123,6 +151,7 @@ def dirichlet(
         num_clients: K.
         alpha: Concentration, above 0; a small alpha gives very unequal shares.
         rng: Generator, read class by class: Dirichlet, shuffle, order of the clients.
+        only: Class -> the cids that share it; all clients share every other class.
 
     Returns:
         Cid of each image (N,).
@@ -131,14 +160,15 @@ def dirichlet(
         FedltError: If alpha is too small or too large for NumPy's generator.
     """
     owner = np.empty(len(labels), np.int64)
-    for positions in by_class(labels, num_classes):
-        shares = _checked(rng.dirichlet(np.full(num_clients, alpha)), alpha)
+    for label, positions in enumerate(by_class(labels, num_classes)):
+        cids = only.get(label, np.arange(num_clients))
+        shares = _checked(rng.dirichlet(np.full(len(cids), alpha)), alpha)
         rng.shuffle(positions)
-        cids = rng.permutation(num_clients)
-        cuts = np.floor(np.cumsum(shares[cids]) * len(positions)).astype(np.int64)
+        order = rng.permutation(len(cids))
+        cuts = np.floor(np.cumsum(shares[order]) * len(positions)).astype(np.int64)
         cuts[-1] = len(positions)
         ends = np.minimum(cuts, len(positions))
-        owner[positions] = np.repeat(cids, np.diff(ends, prepend=0))
+        owner[positions] = np.repeat(cids[order], np.diff(ends, prepend=0))
     return owner
 
 

@@ -43,7 +43,7 @@ class Preparation:
     def clients(self) -> tuple[NDArray[np.int64], ...]:
         """Rows of each client in the training images."""
         if self.pooled:
-            return (np.arange(len(self.data.train_labels)),)
+            return (self.data.partition.covered(),)
         clients = self.data.partition.clients
         return tuple(clients[cid] for cid in range(len(clients)))
 

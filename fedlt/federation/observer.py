@@ -38,7 +38,8 @@ class Observer(Terms):
         data = self.data
         scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         lines = [groups_note(self.shots, data.class_counts), self.strategy.note(self.plugin)]
-        lines += [data.note(), data.missing_note(), scored_on.note(data.class_names)]
+        lines += [data.note(), *data.partition_notes, data.missing_note()]
+        lines.append(scored_on.note(data.class_names))
         lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
         masked = self.plugin.traits.masks_absent and self.config.prior.use == "local_masked"

@@ -42,14 +42,14 @@ class ClientShares(Terms):
         return ClientShare(self.partition.clients[cid], self.client_counts[cid])
 
     def everybody(self) -> ClientShare:
-        """Return all images as one share: privileged, for a reference that is not federated.
+        """Return all clients' images as one share: privileged, for a reference without clients.
 
         Raises:
             ValueError: If the driver has not given leave to pool the images.
         """
         if not self.pooled:
             raise ValueError("everybody's images are not for this strategy: it does not pool them")
-        return ClientShare(np.arange(len(self.labels)), self.client_counts.sum(axis=0))
+        return ClientShare(self.partition.covered(), self.client_counts.sum(axis=0))
 
     @property
     def sizes(self) -> NDArray[np.int64]:

@@ -66,8 +66,9 @@ class Diagnosis:
     @cached_property
     def _positions(self) -> IntArray:
         """Positions of the training images that features are computed of: up to so many a class."""
-        labels, seed = self._observer.data.train_labels, self._observer.config.seed
-        return cap_images(labels, self._config.images, seed=seed)
+        data, seed = self._observer.data, self._observer.config.seed
+        known = data.partition.covered()
+        return known[cap_images(data.train_labels[known], self._config.images, seed=seed)]
 
     @cached_property
     def _probes(self) -> list[int]:

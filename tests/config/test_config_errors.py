@@ -79,7 +79,7 @@ def test_file_that_cannot_be_read(path, reason):
         ("data: {imbalance_factor: 0.5}", ["data.imbalance_factor is 0.5", "at least 1"]),
         ("partition: {dirichlet_alpha: 0}", ["partition.dirichlet_alpha is 0", "more than 0"]),
         ("partition: {num_clients: 0}", ["partition.num_clients is 0", "at least 1"]),
-        ("partition: {scheme: dirichle}", ["expected 'dirichlet', 'iid'", "nearest: 'dirichlet'"]),
+        ("partition: {scheme: dirichle}", ["unknown 'dirichle'", "nearest: 'dirichlet'"]),
         ("engine: {workers: 0}", ["engine.workers is 0", "'auto' or at least 1"]),
         ("evaluate: {clients: some}", ["evaluate.clients is 'some'", "'all' or a whole number"]),
         ("evaluate: {clients: 11}", ["evaluate.clients: 11", "partition.num_clients: 10"]),

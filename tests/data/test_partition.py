@@ -64,10 +64,39 @@ def test_a_file_gives_the_partition_back(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["partition.json"]
 
 
-@pytest.mark.parametrize("clients", [([0, 1], [1, 2]), ([0, 1], [3]), ([0, -1],), (), ([0, 0],)])
-def test_every_position_has_exactly_one_client(clients):
-    with pytest.raises(FedltError, match="partition: "):
+@pytest.mark.parametrize(
+    ("clients", "message"),
+    [
+        (([0, 1], [1, 2]), "row 1 is repeated, in clients 0 and 1"),
+        (([0, 1], [3]), "client 1 has row 3, which is out of range; the 3 images have rows 0 to 2"),
+        (([0, -1],), "client 0 has row -1"),
+        ((), "no clients"),
+        (([1, 1],), "row 1 is repeated, in client 0"),
+    ],
+)
+def test_no_image_has_two_clients(clients, message):
+    with pytest.raises(FedltError, match=f"partition: {message}"):
         Partition(tuple(np.array(part) for part in clients), 3, "")
+
+
+def test_images_of_nobody_are_counted_nowhere():
+    """Rows 0 and 3 of six images have no client: client 0 has a 1 and a 2, client 1 a 0 and a 2."""
+    owner = np.array([-1, 1, 0, -1, 0, 1])
+    partition = Partition.from_owner(owner, LABELS, num_clients=2, num_classes=3)
+    assert [part.tolist() for part in partition.clients] == [[2, 4], [1, 5]]
+    assert (partition.num_images, partition.num_dropped) == (6, 2)
+    assert partition.counts(LABELS).tolist() == [[0, 1, 1], [1, 0, 1]]
+    assert partition.owner().tolist() == owner.tolist()
+    assert partition.covered().tolist() == [1, 2, 4, 5]
+    again = Partition(([4, 2], [1, 5]), 3, labels_hash(LABELS), 6)
+    assert again.hash() == partition.hash()
+
+
+def test_images_of_nobody_survive_a_file(tmp_path):
+    owner = np.array([-1, 1, 0, -1, 0, 1])
+    partition = Partition.from_owner(owner, LABELS, num_clients=2, num_classes=3)
+    partition.save(tmp_path / "p.json")
+    assert Partition.load(tmp_path / "p.json").owner().tolist() == owner.tolist()
 
 
 def _change(content, key, value):
@@ -80,9 +109,10 @@ def _change(content, key, value):
         (lambda content: "{", "is not JSON"),
         (lambda content: "[]", "is not a fedlt partition"),
         (lambda content: _change(content, "format", 7), "format 1"),
-        (lambda content: _change(content, "clients", [[0, 4], [], [1, 2, 5]]), "missing"),
+        (lambda content: _change(content, "clients", [[0, 4], [], [1, 2, 5]]), "checksum"),
         (lambda content: _change(content, "clients", [[0, 5], [], [1, 2, 3, 4]]), "checksum"),
-        (lambda content: _change(content, "clients", 3), "is not a fedlt partition"),
+        (lambda content: _change(content, "clients", 3), "clients is 3; expected a list"),
+        (lambda content: json.dumps({"clients": content["clients"]}), "has no format, num_clients"),
         (lambda content: _change(content, "num_classes", 4), "checksum"),
         (lambda content: _change(content, "labels_sha256", "0"), "checksum"),
     ],

@@ -164,7 +164,6 @@ def test_repair_is_quick_for_many_clients_and_ends_when_just_possible():
         ({"scheme": "shards", "shards_per_client": 11}, "1 to 10 here"),
         ({"variant": "reference", "dirichlet_alpha": 1e-9}, "1e-09 is too small"),
         ({"dirichlet_alpha": 1e308}, "too large"),
-        ({"file": "/no/such.json"}, "cannot be read"),
     ],
 )
 def test_what_cannot_be_met_is_refused(changes, message):
@@ -176,18 +175,6 @@ def test_what_cannot_be_met_is_refused(changes, message):
 def test_reference_names_the_seeds_it_can_use(seed):
     with pytest.raises(FedltError, match=r"seed: .* reference"):
         dirichlet_reference(np.arange(9) % 3, 3, 2, alpha=1, seed=seed)
-
-
-def test_a_saved_partition_is_used_as_it_stands(tmp_path):
-    labels = _long_tailed_labels()
-    drawn = draw_partition(labels, 10, _config(), seed=1)
-    drawn.save(tmp_path / "p.json")
-    config = _config(file=str(tmp_path / "p.json"), num_clients=3)
-    assert draw_partition(labels, 10, config, seed=9).hash() == drawn.hash()
-    with pytest.raises(FedltError, match=r"partition.file .*p.json.*: made for"):
-        draw_partition(labels[1:], 10, config, seed=1)
-    with pytest.raises(FedltError, match="the labels differ"):
-        draw_partition(labels[::-1], 10, config, seed=1)
 
 
 def test_repair_takes_from_whoever_is_the_largest_at_that_moment():

@@ -33,6 +33,7 @@ def _partition(**changes):
         "min_samples": 2,
         "shards_per_client": 2,
         "file": None,
+        "uncovered": "refuse",
     }
     return SimpleNamespace(**(fields | changes))
 
