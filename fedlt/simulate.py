@@ -39,6 +39,7 @@ from fedlt.engines.auto import choose_engine
 from fedlt.engines.engine import Engine
 from fedlt.engines.foreign import as_engine
 from fedlt.engines.rehearsal import rehearse
+from fedlt.evaluation.patience import check_metric, stopped
 from fedlt.federation import Parties, prepare_parties
 from fedlt.federation.evaluator import Evaluator, GenericModel, Standing
 from fedlt.federation.faults import Faults
@@ -150,6 +151,8 @@ def _carry_out(
             for line in lines:
                 progress.note(line)
         generic = rehearsal.generic
+        if config.stop is not None:
+            check_metric(config.stop, has_generic=generic != "none")
         notes = parties.observer.notes() + rehearsal.notes()
         del rehearsal
     finally:
@@ -204,6 +207,8 @@ class Simulation:
                 if self.ledger.due is not None:  # the last session was stopped before
                     self._finish(engine)
                 for round_ in range(self.server.state.round + 1, rounds + 1):
+                    if self._is_stopped():
+                        break
                     self._train(engine, round_)
                     self._finish(engine)
             except (Exception, KeyboardInterrupt, SystemExit):
@@ -214,6 +219,12 @@ class Simulation:
                 self.progress.stop()
                 self.trackers.finish()
         rows = self.directory.rounds()
+        ended = stopped(self.config.stop, rows)
+        if ended is not None and self.server.state.round < rounds:
+            self.progress.note(
+                f"stopped after round {self.server.state.round} of {rounds}: {ended['metric']} has "
+                f"its best value {ended['best']:.4g} in round {ended['best_round']}"
+            )
         result = make_result(self.evaluator, self.ledger, self.server.state, rows)
         result["peak_memory"] = engine.peak_memory()
         self.directory.write_result(result, self.ledger.evaluations)
@@ -242,9 +253,12 @@ class Simulation:
         row: dict[str, Any] = {}
         round_ = self.server.state.round
         generic, personal = self.evaluator.is_due(round_)
+        last = round_ == self.config.rounds
         if generic:
-            row = self._evaluate(engine, round_, personal=personal)
-        if self.diagnosis.is_due(round_):
+            row = self._evaluate(engine, round_, personal=personal, keep_logits=last)
+        if generic and not last and self._is_stopped({"round": round_, **row}):
+            row, last = self._evaluate(engine, round_, personal=True, keep_logits=True), True
+        if self.diagnosis.is_due(round_, last=last):
             row |= self.diagnosis.measure(self.standing(engine, round_))
         self._count_seconds()
         with self.stops.held():
@@ -254,7 +268,7 @@ class Simulation:
             self.ledger.due = None
         if row:
             self.trackers.log(plain(row))
-        if round_ % self.config.checkpoint.every == 0 or round_ == self.config.rounds:
+        if round_ % self.config.checkpoint.every == 0 or last:
             self.save(engine)
         told = [*self.evaluator.scored_on.told(row), f"(round {round_})"]
         self.progress.advance(round_, "  ".join(told) if "generic/accuracy" in row else "")
@@ -279,13 +293,20 @@ class Simulation:
             global_counts=self.server.prior_counts([]),
         )
 
-    def _evaluate(self, engine: Engine, round_: int, *, personal: bool) -> dict[str, Any]:
+    def _is_stopped(self, *rows: dict[str, Any]) -> bool:
+        """Return True if the run ends after the rows of ``rounds.jsonl`` and these rows."""
+        rule = self.config.stop
+        return rule is not None and stopped(rule, [*self.directory.rounds(), *rows]) is not None
+
+    def _evaluate(
+        self, engine: Engine, round_: int, *, personal: bool, keep_logits: bool
+    ) -> dict[str, Any]:
         """Return the entries of a round's line, after scoring the models."""
         values, evaluation = self.evaluator.evaluate(
             self.standing(engine, round_),
             engine.run_scores,
             personal=personal,
-            keep_logits=round_ == self.config.rounds,
+            keep_logits=keep_logits,
         )
         once = not self.ledger.evaluations
         self.ledger.evaluations |= self.directory.write_evaluation(evaluation, once=once)

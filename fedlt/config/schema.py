@@ -38,6 +38,7 @@ from fedlt.config.ranges import (
     Share,
 )  # fmt: skip
 from fedlt.config.section import Section as _Section
+from fedlt.config.stop_section import StopConfig
 
 _DEFAULT = {"strategy": "fedavg", "client": "cross_entropy"}
 
@@ -189,6 +190,7 @@ class Config(_Section):
     batchnorm: Literal["average", "pooled", "local"] = "average"  # statistics under aggregation
     prior: PriorConfig = PriorConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    stop: StopConfig | None = None  # end before `rounds`; None: never
     personal: PersonalConfig = PersonalConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     trackers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
@@ -211,6 +213,7 @@ class Config(_Section):
                 raise ValueError("give seed or seeds, not both")
             if len(set(self.seeds)) < len(self.seeds):
                 raise ValueError(f"seeds: {self.seeds} names a seed twice")
+        self._check_stop()
         chosen = self.evaluate.selected_round
         if chosen is not None and chosen > self.rounds:
             raise ValueError(
@@ -226,6 +229,17 @@ class Config(_Section):
         if not self.partition.follows:
             self._check_cohort(self.partition.num_clients)
         return self
+
+    def _check_stop(self) -> None:
+        if self.stop is not None and self.data.split != "tune":
+            raise ValueError(
+                f"stop: needs data.split: tune, not {self.data.split}: a last round chosen on the "
+                "test images would be too good; stop on tune, then give rounds"
+            )
+        if self.stop is not None and self.evaluate.selected_round is not None:
+            raise ValueError(
+                "stop: evaluate.selected_round names a round, which may not be reached"
+            )
 
     def _check_by_size(self) -> None:
         if self.clients_per_round is None:

@@ -69,14 +69,25 @@ def selected(records: Iterable[RoundRecord], number: int) -> dict[str, Metric]:
     return record
 
 
-def last_k(records: Iterable[RoundRecord], rounds: int) -> dict[str, Metric]:
+def last_k(
+    records: Iterable[RoundRecord], rounds: int, *, early: bool = False
+) -> dict[str, Metric]:
     """Return ``k``, and each metric's mean over the last k rounds; None if one value is None.
+
+    Args:
+        records: The lines of ``rounds.jsonl``.
+        rounds: Rounds of the run.
+        early: True if the run was stopped early: nobody knew its last rounds beforehand, so the
+            mean is over those of them in which both views were scored.
 
     Raises:
         FedltError: If one of the last k rounds was not evaluated.
     """
-    kept = list(records)
-    tail = [_of_round(kept, number) for number in last_rounds(rounds)]
+    kept, numbers = list(records), last_rounds(rounds)
+    if early:
+        scored = {int(record["round"]) for record in kept if "personal/accuracy" in record}
+        numbers = [number for number in numbers if number in scored or number == rounds]
+    tail = [_of_round(kept, number) for number in numbers]
     names = [name for name in tail[-1] if "/" in name and all(name in record for record in tail)]
     means: dict[str, Metric] = {"k": len(tail)}
     return means | {name: mean([record[name] for record in tail]) for name in names}
@@ -103,12 +114,19 @@ def best_on_test(records: Iterable[RoundRecord]) -> dict[str, Metric]:
 
 
 def summarise(
-    records: Sequence[RoundRecord], rounds: int, *, selected_round: int | None = None
+    records: Sequence[RoundRecord],
+    rounds: int,
+    *,
+    selected_round: int | None = None,
+    early: bool = False,
 ) -> dict[str, dict[str, Metric] | None]:
-    """Return the four summaries of ``result.json``; ``selected`` is None without a chosen round."""
+    """Return the four summaries of ``result.json``; ``selected`` is None without a chosen round.
+
+    ``rounds`` is the number of rounds done; ``early`` as in :func:`last_k`.
+    """
     return {
         "final": final(records, rounds),
-        "last_k": last_k(records, rounds),
+        "last_k": last_k(records, rounds, early=early),
         "selected": None if selected_round is None else selected(records, selected_round),
         "best_on_test": best_on_test(records),
     }

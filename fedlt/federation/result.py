@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlt.config import config_hash
 from fedlt.evaluation import summarise
+from fedlt.evaluation.patience import stopped
 
 if TYPE_CHECKING:
     from fedlt.data import FederatedData
@@ -30,13 +31,15 @@ def make_result(
     observer = evaluator.observer
     config, strategy = observer.config, observer.strategy
     sent = [] if strategy.traits.pools else list(state.broadcast.values())
+    chosen, ended = config.evaluate.selected_round, stopped(config.stop, rows)
     once = [] if strategy.traits.pools else list(state.fixed.values())
     return {
         "name": config.name,
         "strategy": config.strategy.name,
         "client": config.client.label,
         "seed": config.seed,
-        "rounds": config.rounds,
+        "rounds": state.round,
+        "stopped": ended,
         "status": "finished",
         "split": config.data.split,
         "reference": strategy.traits.reference or observer.plugin.reference or None,
@@ -48,7 +51,7 @@ def make_result(
         "scored_on": evaluator.scored_on.to_json(),
         "prior": config.prior.model_dump(),
         "batchnorm": config.batchnorm,
-        **summarise(rows, config.rounds, selected_round=config.evaluate.selected_round),
+        **summarise(rows, state.round, selected_round=chosen, early=ended is not None),
         "excluded": ledger.excluded,
         "faults": ledger.fault_log.result() if config.faults.is_set else None,
         "bytes_down": sum(tensor.nbytes for tensor in sent),

@@ -164,7 +164,7 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
 def _newest(directory: RunDirectory, config: Config) -> Checkpoint:
     """Return a run's newest checkpoint, never an older one; a finished run's last checkpoint."""
     finished = directory.state == "finished"
-    last = config.rounds if finished else newest_round(directory.checkpoints)
+    last = directory.result()["rounds"] if finished else newest_round(directory.checkpoints)
 
     def check(one: Checkpoint) -> str:
         return "" if one.round == last else f"realign reads that of round {last}"

@@ -83,7 +83,8 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
         records.append({**_kept(stored), **values})
     chosen = config.evaluate.selected_round
     try:
-        moments = summarise(records, config.rounds, selected_round=chosen)
+        early = result.get("stopped") is not None
+        moments = summarise(records, result["rounds"], selected_round=chosen, early=early)
     except FedltError as error:
         raise FedltError(f"{directory.path / 'rounds.jsonl'}: {error}") from error
     known = {"shots": None if shots is None else shots.to_json(), "client_accuracies": clients}

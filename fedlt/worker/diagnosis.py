@@ -45,10 +45,10 @@ class Diagnosis:
         self._evaluator = evaluator
         self._config = self._observer.config.diagnostics
 
-    def is_due(self, round_: int) -> bool:
+    def is_due(self, round_: int, *, last: bool) -> bool:
         """Return True if the experiment file asks for diagnostics after a round."""
         every = self._config.every
-        return every is not None and (round_ % every == 0 or round_ == self._observer.config.rounds)
+        return every is not None and (round_ % every == 0 or last)
 
     def measure(self, standing: Standing) -> dict[str, Metric]:
         """Return ``diagnostics/...`` of the models after a round."""
