@@ -28,7 +28,7 @@ LAYERS = (  # from below: a file imports from its own folder and from lines abov
     "engines methods",
     "generators",
     "strategies clients simulate",
-    "apps comparing realigning check",
+    "apps comparing realigning check export",
     "report",
     "cli",
     "__main__",

@@ -6,6 +6,7 @@
     fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
     fedlt data prepare FILE [key=value ...]
+    fedlt export RUN -o FILE
     fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
 
@@ -34,6 +35,7 @@ from fedlt.cli.check import check
 from fedlt.cli.compare import compare
 from fedlt.cli.copy import copy
 from fedlt.cli.data import data
+from fedlt.cli.export import export
 from fedlt.cli.generate import generate
 from fedlt.cli.help import Verb, Verbs
 from fedlt.cli.inspect import inspect
@@ -78,6 +80,7 @@ for verb in (
     report,
     rescore,
     realign,
+    export,
     new,
 ):
     app.command(verb.__name__, cls=Verb)(verb)

@@ -28,6 +28,7 @@ TASKS = {
         "report": "fedlt report runs/two --output report.html",
         "rescore": "fedlt rescore runs/quickstart/1 --shots 0-4//5-9",
         "realign": "fedlt realign runs/quickstart/1 --method tau_norm --tau 0.5",
+        "export": "fedlt export runs/quickstart/1 -o model.pt2",
     },
     "Find and add methods": {
         "list": "fedlt list strategies",

@@ -15,8 +15,8 @@ from fedlt.errors import FedltError, shortened
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-# Verbs that train, and so execute the classes and functions that a file names.
-EXECUTING = ("run", "generate", "compare", "sweep", "reproduce", "realign")
+# Verbs that train or build models, and so execute the classes and functions that a file names.
+EXECUTING = ("run", "generate", "compare", "sweep", "reproduce", "realign", "export")
 
 
 @dataclass

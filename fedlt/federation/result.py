@@ -46,8 +46,7 @@ def make_result(
         "generic_model": evaluator.generic,
         "streams": list(evaluator.model.stream_names),
         "shots": evaluator.shots.to_json(),
-        "class_names": list(observer.data.class_names),
-        "images": _images(observer.data),
+        **described(observer.data),
         "scored_on": evaluator.scored_on.to_json(),
         "prior": config.prior.model_dump(),
         "batchnorm": config.batchnorm,
@@ -63,11 +62,14 @@ def make_result(
     }
 
 
-def _images(data: FederatedData) -> dict[str, Any]:
-    """Return what a model must know of the images: shape, type, and normalisation by channel."""
+def described(data: FederatedData) -> dict[str, Any]:
+    """Return what a model must know of the data: classes, and images with their normalisation."""
     return {
-        "shape": list(data.eval_images.shape[1:]),  # (Ch, H, W)
-        "dtype": str(data.eval_images.dtype),
-        "mean": list(data.mean),
-        "std": list(data.std),
+        "class_names": list(data.class_names),
+        "images": {
+            "shape": list(data.eval_images.shape[1:]),  # (Ch, H, W)
+            "dtype": str(data.eval_images.dtype),
+            "mean": list(data.mean),
+            "std": list(data.std),
+        },
     }

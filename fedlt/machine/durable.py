@@ -63,7 +63,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Return tensors as the bytes of a safetensors file; tensors may share or stride memory."""
     from safetensors.torch import save
 
@@ -74,4 +74,4 @@ def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
         address = tensor.untyped_storage().data_ptr()
         dense[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
-    return save(dense)
+    return save(dense, None if metadata is None else dict(metadata))
