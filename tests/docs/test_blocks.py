@@ -36,6 +36,8 @@ NOT_RUN = {
         "pip install -e . && fedlt run experiments/quickstart.yaml",
     ): "the README's first command, which .ci/run runs",
     ("CONTRIBUTING.md", "bash .ci/run"): "it is what runs this test",
+    ("docs/export.md", "import json"): "tests/export runs it, and so do the page's commands",
+    ("docs/export.md", "import torch"): "the page's commands run it",
     ("CONTRIBUTING.md", 'pip install -e ".[dev]"'): "its steps are those of .ci/run",
 }
 LANGUAGES = {"bash", "python", "diff", "yaml", "toml", "text"}
