@@ -91,16 +91,18 @@ def _format_of(file: Path, given: str | None) -> str:
 
 def _to_bytes(model: ScoredModel, kind: str) -> bytes:
     """Return the content of a file of a format."""
-    from fedlt.export import onnx_file, pt2_file, safetensors_file
+    from fedlt.export.onnx_file import onnx_bytes
     from fedlt.export.program import program_of, trace
+    from fedlt.export.pt2_file import pt2_bytes
+    from fedlt.export.safetensors_file import safetensors_bytes
 
     exported = trace(model)
     if kind == "onnx":
-        return onnx_file.to_bytes(exported, model.info)
+        return onnx_bytes(exported, model.info)
     program, tensors = program_of(exported, model.info)
     if kind == "pt2":
-        return pt2_file.to_bytes(exported, program)
-    return safetensors_file.to_bytes(program, tensors)
+        return pt2_bytes(exported, program)
+    return safetensors_bytes(program, tensors)
 
 
 def load_model(path: str | Path) -> nn.Module:
@@ -120,8 +122,10 @@ def load_model(path: str | Path) -> nn.Module:
     """
     from safetensors import SafetensorError
 
-    from fedlt.export import onnx_file, pt2_file, safetensors_file
+    from fedlt.export.onnx_file import OnnxModel
     from fedlt.export.program_model import ProgramModel
+    from fedlt.export.pt2_file import read_pt2
+    from fedlt.export.safetensors_file import read_safetensors
 
     file = Path(path)
     kind = file.suffix.removeprefix(".")
@@ -129,8 +133,8 @@ def load_model(path: str | Path) -> nn.Module:
         raise FedltError(f"{file} is no exported model: the name ends in none of {_endings()}")
     try:
         if kind == "onnx":
-            return onnx_file.OnnxModel(file)
-        read = pt2_file.read if kind == "pt2" else safetensors_file.read
+            return OnnxModel(file)
+        read = read_pt2 if kind == "pt2" else read_safetensors
         return ProgramModel(*read(file))
     except FedltError as error:
         raise FedltError(f"{file} cannot be loaded: {error}") from error

@@ -35,7 +35,7 @@ def _extra() -> Iterator[None]:
         ) from error
 
 
-def to_bytes(exported: ExportedProgram, info: Mapping[str, Any]) -> bytes:
+def onnx_bytes(exported: ExportedProgram, info: Mapping[str, Any]) -> bytes:
     """Return the content of a file.
 
     Raises:

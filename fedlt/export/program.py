@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from fedlt.errors import FedltError, one_line
-from fedlt.export import operators
+from fedlt.export.operators import name_of
 from fedlt.export.scored_model import ScoredModel
 
 FORMAT = 1
@@ -136,7 +136,7 @@ def _checks(node: torch.fx.Node) -> bool:
 def _step(node: torch.fx.Node) -> list[Any]:
     arguments = [_encoded(value) for value in node.args]
     keywords = {key: _encoded(value) for key, value in node.kwargs.items()}
-    return [node.name, operators.name_of(node.target), arguments, keywords]
+    return [node.name, name_of(node.target), arguments, keywords]
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

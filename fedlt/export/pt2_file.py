@@ -27,7 +27,7 @@ _PLACES = {  # JSON in the archive -> folder of the tensors that it lists
 }
 
 
-def to_bytes(exported: ExportedProgram, program: Program) -> bytes:
+def pt2_bytes(exported: ExportedProgram, program: Program) -> bytes:
     """Return the content of a file."""
     memory = io.BytesIO()
     with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def to_bytes(exported: ExportedProgram, program: Program) -> bytes:
     return memory.getvalue()
 
 
-def read(path: Path) -> tuple[Program, dict[str, Tensor]]:
+def read_pt2(path: Path) -> tuple[Program, dict[str, Tensor]]:
     """Return the program and the tensors of a file.
 
     Raises:

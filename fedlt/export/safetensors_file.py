@@ -17,12 +17,12 @@ from fedlt.machine.durable import pack_tensors
 _PROGRAM = "fedlt"
 
 
-def to_bytes(program: Program, tensors: Mapping[str, Tensor]) -> bytes:
+def safetensors_bytes(program: Program, tensors: Mapping[str, Tensor]) -> bytes:
     """Return the content of a file."""
     return pack_tensors(tensors, {"format": "pt", _PROGRAM: program.to_text()})
 
 
-def read(path: Path) -> tuple[Program, dict[str, Tensor]]:
+def read_safetensors(path: Path) -> tuple[Program, dict[str, Tensor]]:
     """Return the program and the tensors of a file.
 
     Raises:

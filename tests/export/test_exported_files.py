@@ -19,9 +19,11 @@ from torch import nn
 
 from fedlt.data import prepare_data
 from fedlt.errors import FedltError
-from fedlt.export import export_run, load_model, safetensors_file, scored_model
+from fedlt.export import export_run, load_model, scored_model
+from fedlt.export.onnx_file import onnx_bytes
 from fedlt.export.program import program_of, trace
 from fedlt.export.program_model import ProgramModel
+from fedlt.export.safetensors_file import safetensors_bytes
 
 SCRIPTS = {block.file: block.code for block in BLOCKS if block.page == "docs/export.md"}
 
@@ -210,7 +212,7 @@ def test_steps_that_a_file_may_not_have(traced, tmp_path, step):
     _, program, tensors = traced
     bad = dataclasses.replace(program, steps=[step, *program.steps])
     path = tmp_path / "model.safetensors"
-    path.write_bytes(safetensors_file.to_bytes(bad, tensors))
+    path.write_bytes(safetensors_bytes(bad, tensors))
     refused(path)
 
 
@@ -222,7 +224,7 @@ def test_steps_that_a_file_may_not_have(traced, tmp_path, step):
 def test_programs_that_fit_no_model(traced, tmp_path, field):
     _, program, tensors = traced
     path = tmp_path / "model.safetensors"
-    path.write_bytes(safetensors_file.to_bytes(dataclasses.replace(program, **field), tensors))
+    path.write_bytes(safetensors_bytes(dataclasses.replace(program, **field), tensors))
     refused(path)
 
 
@@ -282,9 +284,7 @@ def test_onnx_files(outcome, tmp_path):
 
 
 def test_a_missing_extra_is_named(traced, monkeypatch):
-    from fedlt.export import onnx_file
-
     exported, program, _ = traced
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(FedltError, match=r"pip install 'fedlt\[onnx\]'"):
-        onnx_file.to_bytes(exported, program.info)
+        onnx_bytes(exported, program.info)

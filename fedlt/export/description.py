@@ -12,7 +12,7 @@ from fedlt.data.arrays import IntArray
 from fedlt.evaluation.personal_metrics import client_accuracies
 
 if TYPE_CHECKING:
-    from fedlt.export.opening import FinishedRun
+    from fedlt.export.finished_run import FinishedRun
     from fedlt.runs.evaluations import Evaluation
 
 
