@@ -105,8 +105,8 @@ class Client:
     ) -> dict[str, float]:
         """Return the training metrics after minimising ``objective`` on this client's data.
 
-        A backbone without trained parameters runs in evaluation mode, so its BatchNorm statistics
-        stay unchanged.
+        A backbone without trained parameters evaluates: its BatchNorm statistics stay unchanged.
+        If ``only`` names nothing but frozen parts of the backbone, no step is taken.
 
         Args:
             objective: The mean loss of a batch.
@@ -114,15 +114,13 @@ class Client:
             only: Names of the parameters to train, ``heads``, or ``body`` (no heads); None: all.
             no_decay: Prefixes of parameters that get no weight decay.
             schedule: ``(step, planned steps) -> factor`` of the learning rate, steps from 0.
-            ascent: Rho of SAM, the distance uphill at which the gradient is taken; 0: plain steps;
-                ``local.sam_rho`` by default.
+            ascent: Rho of SAM, a distance uphill; 0: plain steps; ``local.sam_rho`` by default.
             batches: Batches to train on instead of epochs of the plugin's batches.
             network: Name of a network of the plugin to train instead of the model.
             optimizer: The optimiser; ``local.optimizer`` by default.
 
         Returns:
-            Sums over examples: ``loss``, ``examples``; and ``steps``. A task of several phases
-            joins them with :func:`add_metrics`.
+            Sums over examples, ``loss`` and ``examples``; ``steps``. See :func:`add_metrics`.
 
         Raises:
             ValueError: If a name of ``only`` is unknown, or the loss is no scalar with a gradient.
@@ -137,6 +135,8 @@ class Client:
             batches=None if batches is None else tuple(batches),
             optimizer=optimizer or self.local.optimizer,
         )
+        if only is not None and not phase.trained and self.model.frozen_parts():
+            return {"loss": 0.0, "examples": 0.0, "steps": 0.0}
         set_training_modes(self.model, phase.trained)
         metrics = self.trainer(self, phase)
         self.steps_done += int(metrics["steps"])

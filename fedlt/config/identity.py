@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedlt.config.import_closure import closure, module_files
 from fedlt.config.loading import installed_points, is_spec
 from fedlt.config.paths import data_paths, is_path
-from fedlt.machine.digests import file_digest, path_digest
+from fedlt.machine.digests import UNREADABLE, file_digest, path_digest
 
 if TYPE_CHECKING:
     from fedlt.config.schema import Config, PluginConfig
@@ -65,7 +65,7 @@ def settings_of(config: Config) -> dict[str, str]:
     for key, source in _specs(config).items():
         if source.rpartition(":")[0].endswith(".py"):
             flat[key] = json.dumps(source.rpartition(":")[2])
-    for key in {**_places(config), **_data_places(config)}:
+    for key in {**_places(config), **_data_places(config), **weights_digests(config)}:
         flat[key] = json.dumps("by content")
     return flat
 
@@ -88,6 +88,24 @@ def file_digests(config: Config) -> Digests:
     for key, place in _places(config).items():
         found[key] = {Path(place).name: path_digest(Path(place))}
     return found
+
+
+def weights_digests(config: Config) -> dict[str, str]:
+    """Return the digest of ``model.weights`` by its key: of a file, or a run's short hash.
+
+    {} without weights. What cannot be read has the digest ``"unreadable"``.
+    """
+    if config.model.weights is None:
+        return {}
+    path = Path(config.model.weights)
+    return {"model.weights": _run_hash(path) if path.is_dir() else file_digest(path)}
+
+
+def _run_hash(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "fingerprint.json").read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return UNREADABLE
 
 
 def code_digests(config: Config) -> Digests:
@@ -175,6 +193,11 @@ def config_hash(config: Config) -> str:
 
     The digest covers the settings, the contents of user files, and the paths of a data set's files.
     """
-    found = {"settings": settings_of(config), "files": contents(file_digests(config))}
+    found: dict[str, object] = {
+        "settings": settings_of(config),
+        "files": contents(file_digests(config)),
+    }
+    weights = weights_digests(config)
+    found |= {"weights": weights} if weights else {}
     text = json.dumps({**found, "data": _data_places(config)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

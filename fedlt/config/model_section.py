@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from pydantic import Field, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictStr, model_validator
 
 from fedlt.config.ranges import Depth, Width
 from fedlt.config.section import Section
@@ -21,6 +21,9 @@ class ModelConfig(Section):
     width: Width | None = None  # channels of the first stage; None: the published width
     norm: Literal["batch", "group", "none"] = "batch"
     depth: Depth = 1  # hidden layers of mlp
+    weights: StrictStr | None = None  # a state dict, or a finished run: where the backbone begins
+    freeze: Literal["all"] | tuple[StrictStr, ...] = ()  # prefixes of names in the backbone
+    cache_features: StrictBool = False  # features of a frozen backbone are computed once
     options: dict[StrictStr, Any] = Field(default_factory=dict)  # of a library's or user's network
 
     @model_validator(mode="before")

@@ -24,7 +24,7 @@ FREE = (  # sections with options of any name
 )  # fmt: skip
 # Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
 DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
-_PLACES = ("data.root", "partition.file")
+_PLACES = ("data.root", "model.weights", "partition.file")
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 
 

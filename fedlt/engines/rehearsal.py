@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from fedlt.strategy import HeadFunction, Strategy
 from fedlt.worker.scorer import Host
 
 if TYPE_CHECKING:
+    from fedlt.client import Client
     from fedlt.federation import Parties, Terms
     from fedlt.flower.adapter import ServerHalf
     from fedlt.models import Model
@@ -89,7 +91,19 @@ def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
         raise
     except BaseException as error:  # sys.exit, too
         raise FedltError(f"strategy {name}: {step} fails: {described(error)}") from error
+    _check_cached(client)
     return Rehearsal(host, kind, _try_alone(server, host))
+
+
+def _check_cached(client: Client) -> None:
+    """Refuse batches of other images than the client's, if their features are cached."""
+    if not client.model.reads_features or not client.data.num_examples:
+        return
+    if any(batch.origin is None for batch in islice(client.batches(), 1)):
+        raise FedltError(
+            "model.cache_features: the client plugin makes images of its own (mixtures), which "
+            "have no features in the cache"
+        )
 
 
 def _try_alone(server: ServerHalf, host: Host) -> int:
@@ -106,7 +120,7 @@ def _try_alone(server: ServerHalf, host: Host) -> int:
         return 0
     cid = int(alone[0]) if len(alone) else int(np.flatnonzero(sizes)[0])
     image = unit_range(worker.client_data(cid).images[:1])
-    layers = single_value_layers(worker.model.backbone, image)
+    layers = _single_layers(worker.model, image)
     if layers and (local.batch_size == 1 or len(alone) == np.count_nonzero(sizes)):
         key = "local.batch_size" if local.batch_size == 1 else "partition.min_samples"
         raise FedltError(
@@ -116,6 +130,15 @@ def _try_alone(server: ServerHalf, host: Host) -> int:
     if len(alone):
         _train_alone(server, host, cid)
     return len(alone) if layers else 0
+
+
+def _single_layers(model: Model, image: Tensor) -> list[str]:
+    """Return the layers of the backbone whose BatchNorm would train on one value per channel."""
+    if model.are_features(image):
+        return []
+    fixed = set(model.names("fixed"))
+    found = single_value_layers(model.backbone, image)
+    return [layer for layer in found if f"backbone.{layer}.running_mean" not in fixed]
 
 
 def _train_alone(server: ServerHalf, host: Host, cid: int) -> None:

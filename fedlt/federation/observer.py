@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedlt.data.preparation import Preparation
 from fedlt.data.shots import ShotGroups, groups_note, shot_groups
 from fedlt.evaluation.headline import ScoredSet
@@ -25,6 +28,7 @@ class Observer(Terms):
     """
 
     data: FederatedData
+    eval_features: NDArray[np.float32] | None = None  # (M, S * D, 1, 1) of a cache; None: no cache
 
     @cached_property
     def shots(self) -> ShotGroups:
@@ -40,6 +44,7 @@ class Observer(Terms):
         lines = [groups_note(self.shots, data.class_counts), self.strategy.note(self.plugin)]
         lines += [data.note(), *data.partition_notes, data.missing_note()]
         lines.append(scored_on.note(data.class_names))
+        lines += [self.start.line] if self.start is not None else []
         lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
         masked = self.plugin.traits.masks_absent and self.config.prior.use == "local_masked"

@@ -12,8 +12,10 @@ from fedlt.data import FederatedData, prepare_data
 from fedlt.data.arrays import read_only
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import REFERENCE_WARNING
+from fedlt.federation.feature_cache import cache_features
 from fedlt.federation.observer import Observer
 from fedlt.federation.share import ClientShares
+from fedlt.federation.start import find_start
 from fedlt.federation.view import AskCounts, OracleCounts, SecureSum, ServerView, no_counts
 
 if TYPE_CHECKING:
@@ -118,10 +120,16 @@ def prepare_parties(
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     parties = Parties.of(config, strategy, plugin, data)
     _ = parties.observer.shots  # refuses groups that do not fit the data
+    start = find_start(parties.view)
+    if start is not None:
+        parties = parties.changed(start=start)
     with users_code(f"client {config.client.label!r}: prepare fails"):
         made = plugin.prepare(parties.observer.preparation(progress))
     material = {name: read_only(array) for name, array in made.items()}
-    return parties._replace(shares=replace(parties.shares, material=material))
+    shares, observer = replace(parties.shares, material=material), parties.observer
+    if config.model.cache_features:
+        shares, observer = cache_features(shares, observer)
+    return Parties(parties.view, shares, observer)
 
 
 def _check_steps(config: Config, strategy: Strategy) -> None:

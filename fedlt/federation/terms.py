@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedlt.config.cohort import cohort_size
 from fedlt.models import Model, build_model
 from fedlt.models.batchnorm import accept_single_values, apply_policy
+from fedlt.models.freezing import freeze
+from fedlt.models.weights import StartWeights
 from fedlt.rng import key, seed_torch
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Terms:
     num_classes: int  # C
     image_shape: tuple[int, int, int]  # (Ch, H, W)
     num_clients: int  # K, the population
+    start: StartWeights | None = field(default=None, kw_only=True)  # of `model.weights`
 
     @property
     def cohort_size(self) -> int:
@@ -51,10 +54,15 @@ class Terms:
             num_classes=self.num_classes,
             seed=self.seed,
         )
+        filled = set() if self.start is None else self.start.fill_backbone(model)
         seed_torch(self.seed, "plugin parts")
         self.plugin.build(model)
         seed_torch(self.seed, "heads")
         self.strategy.build(model)
+        if self.start is not None:
+            self.start.fill_rest(model, filled)
+        freeze(model, self.config.model.freeze)
+        model.reads_features = self.config.model.cache_features
         apply_policy(model, self.config.batchnorm)
         accept_single_values(model)
         return model

@@ -22,6 +22,8 @@ def frozen_features(model: Model, tensors: Mapping[str, Tensor], images: Tensor)
         tensors: Parameters and buffers by the model's names.
         images: (B, Ch, H, W).
     """
+    if model.are_features(images):
+        return model.features(images)
     backbone, prefix = model.backbone, "backbone."
     known = {f"{prefix}{name}" for name in backbone.state_dict()}
     given = {n.removeprefix(prefix): value for n, value in tensors.items() if n in known}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -64,6 +64,24 @@ def resolve_group(name: str, groups: Mapping[str, Group]) -> Group:
     return groups[max((prefix for prefix in groups if lies_under(name, prefix)), key=len)]
 
 
+def frozen_parts(
+    module: nn.Module, prefix: str, groups: Mapping[str, Group]
+) -> Iterator[nn.Module]:
+    """Yield the largest parts of a module that have tensors, all of them ``fixed``.
+
+    Args:
+        module: The module.
+        prefix: Its dotted name.
+        groups: Group of every tensor, by its name.
+    """
+    own = [group for name, group in groups.items() if lies_under(name, prefix)]
+    if own and all(group == "fixed" for group in own):
+        yield module
+    elif "fixed" in own:
+        for name, child in module.named_children():
+            yield from frozen_parts(child, f"{prefix}.{name}", groups)
+
+
 class Index:
     """Names, groups and live tensors of a model at one moment.
 
@@ -85,6 +103,7 @@ class Index:
         ]
         self._names: dict[tuple[Group | None, TensorKind], tuple[str, ...]] = {}
         self._targets: dict[tuple[str, ...], _Targets] = {}
+        self.frozen: tuple[nn.Module, ...] | None = None  # of the backbone; None: not looked for
 
     def is_live(self) -> bool:
         """Whether every indexed tensor is still in the model, at the same memory address."""

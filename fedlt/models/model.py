@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from fedlt.errors import FedltError, nearest
 from fedlt.machine.memory import Layout
 from fedlt.models.heads import CosineHead, LinearHead, StreamHead
-from fedlt.models.index import GROUPS, Group, Index, find_parts, lies_under, resolve_group
+from fedlt.models.index import (
+    GROUPS,
+    Group,
+    Index,
+    find_parts,
+    frozen_parts,
+    lies_under,
+    resolve_group,
+)  # fmt: skip
 
 __all__ = ["GROUPS", "Group", "Model"]
 
@@ -60,6 +68,8 @@ class Model(nn.Module):
         self._cosine: tuple[float, bool] | None = None  # arguments of use_cosine_heads()
         self._has_stream_heads = False  # True after use_stream_heads()
         self._stream_names: tuple[str, ...] = ()  # as declared; (): numbered
+        self.filled: tuple[str, ...] = ()  # tensors whose first values come from `model.weights`
+        self.reads_features = False  # images may be features (B, S * D, 1, 1): features() says how
         self.image_shape = image_shape
         self.backbone = backbone
         self.heads = nn.ModuleDict()
@@ -108,9 +118,26 @@ class Model(nn.Module):
         _ = self.stream_names  # checks their number
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (B, Ch, H, W) to features (B, S, D)."""
+        """Map images (B, Ch, H, W) to features (B, S, D).
+
+        With ``reads_features``, values of the shape (B, S * D, 1, 1) are features and passed on.
+        """
+        if self.are_features(x):
+            return x.view(-1, self.num_streams, self.num_features)
         output: Tensor = self.backbone(x)
         return output
+
+    def are_features(self, x: Tensor) -> bool:
+        """Return True if values (B, ...) are features already, see :meth:`features`."""
+        size = self.num_streams * self.num_features
+        return self.reads_features and tuple(x.shape[1:]) == (size, 1, 1)
+
+    def frozen_parts(self) -> tuple[nn.Module, ...]:
+        """Return the largest parts of the backbone whose tensors are all ``fixed``."""
+        index = self._current()
+        if index.frozen is None:
+            index.frozen = tuple(frozen_parts(self.backbone, "backbone", index.groups))
+        return index.frozen
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, Ch, H, W) to the first head's logits (B, S, C).

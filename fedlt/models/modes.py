@@ -55,8 +55,8 @@ def chosen_names(
 def set_training_modes(model: Model, trained: Sequence[str]) -> None:
     """Put a model into training mode, but parts without a trained parameter into evaluation mode.
 
-    A part is the backbone or a network of the client plugin. Evaluation mode keeps the BatchNorm
-    statistics of an untrained part unchanged.
+    A part is the backbone, a frozen part of it, or a network of the client plugin. Evaluation mode
+    keeps the BatchNorm statistics of an untrained part unchanged.
 
     Args:
         model: The model, changed in place.
@@ -66,3 +66,5 @@ def set_training_modes(model: Model, trained: Sequence[str]) -> None:
     networks = {f"networks.{name}.": part for name, part in model.networks.items()}
     for prefix, part in {"backbone.": model.backbone, **networks}.items():
         part.train(any(name.startswith(prefix) for name in trained))
+    for part in model.frozen_parts():
+        part.eval()

@@ -105,7 +105,7 @@ class RunDirectory:
         if recorded is None:
             return "start"
         known = declared(config)
-        fresh = replace(recorded, settings=known.settings, files=known.files)
+        fresh = replace(recorded, settings=known.settings, files=known.files, weights=known.weights)
         self.check(fresh, purpose="resumed" if resume else "shown")
         if state == "finished":
             self.result()

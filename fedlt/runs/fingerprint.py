@@ -1,6 +1,7 @@
 """Fingerprint of a run: everything that the result of the run depends on.
 
     settings    every key of the configuration that changes a result, the seed among them
+    weights     the file or the run of `model.weights`
     files       the user's Python files with their imports, and data named by hyperparameters
     data        the arrays that the run trains and scores on
     partition   which client has which images
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from fedlt.config.identity import Digests, contents, file_digests, settings_of
+from fedlt.config.identity import Digests, contents, file_digests, settings_of, weights_digests
 from fedlt.machine.array_digests import array_digest
+from fedlt.machine.digests import UNREADABLE
 from fedlt.machine.maps import MappedRows
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Fingerprint:
     settings: Mapping[str, str]  # dotted key -> value as JSON
     files: Mapping[str, Mapping[str, str]]  # dotted key -> file -> digest
     data: Mapping[str, str] = field(default_factory=dict)  # words -> digest; {}: not looked at
-    weights: Mapping[str, str] = field(default_factory=dict)  # always {}: part of the format
+    weights: Mapping[str, str] = field(default_factory=dict)  # key -> digest
     partition: str = ""  # hash; "": not looked at
 
     @property
@@ -94,6 +96,9 @@ class Fingerprint:
         keys = _unequal(self.settings, other.settings)
         words += [f"another {', '.join(keys)}"] if keys else []
         words += [f"{name} has changed" for name in _changed(self.files, other.files)]
+        for name in _unequal(self.weights, other.weights):
+            gone = self.weights.get(name) == UNREADABLE
+            words.append(f"{name} {'cannot be read' if gone else 'has changed'}")
         words += [f"the {name} differ" for name in _unequal(self.data, other.data)]
         words += ["the partition differs"] if self.partition != other.partition else []
         return words
@@ -118,7 +123,8 @@ def _changed(
 def declared(config: Config) -> Fingerprint:
     """Return the part of a fingerprint that is known before the data are loaded."""
     digests: Digests = file_digests(config)
-    return Fingerprint(RESULTS_VERSION, settings_of(config), digests)
+    weights = weights_digests(config)
+    return Fingerprint(RESULTS_VERSION, settings_of(config), digests, weights=weights)
 
 
 def fingerprint(config: Config, data: FederatedData) -> Fingerprint:
@@ -134,6 +140,7 @@ def fingerprint(config: Config, data: FederatedData) -> Fingerprint:
         known.settings,
         known.files,
         data=_data_digests(data),
+        weights=known.weights,
         partition=data.partition.hash(),
     )
 

@@ -54,10 +54,12 @@ class Scorer:
         data, config = observer.data, observer.config
         self.observer, self.model = observer, model
         device = next(model.parameters()).device
-        self.images = placed(data.eval_images, device)
+        features = observer.eval_features
+        self.images = placed(data.eval_images if features is None else features, device)
         self._labels = as_tensor(data.eval_labels).to(device)
-        self._mean = torch.as_tensor(data.mean, device=device)
-        self._std = torch.as_tensor(data.std, device=device)
+        mean, std = (data.mean, data.std) if features is None else ((0.0,), (1.0,))
+        self._mean = torch.as_tensor(mean, device=device)
+        self._std = torch.as_tensor(std, device=device)
         self.loader = ModelLoader(observer.strategy, model)
         self._view = local_test(
             data.client_counts,

@@ -1,0 +1,166 @@
+"""Weights, frozen parts and cached features in whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedlt.check.tiny_runs import APART
+from fedlt.config import config_hash
+from fedlt.engines.rehearsal import rehearse
+from fedlt.errors import FedltError
+from fedlt.flower.server_half import make_server_half
+from fedlt.runs.evaluations import evaluation_path
+from fedlt.simulate import run
+from strategies import STRATEGIES
+
+LAYERS = ["layers.0", "layers.2"]  # the first convolution of cnn, and its norm
+ALL = {"freeze": "all"}
+CACHED = {**ALL, "cache_features": True}
+
+
+@pytest.fixture(scope="session")
+def source(reference):
+    return reference(rounds=2)
+
+
+@pytest.fixture(scope="session")
+def weights(source, tmp_path_factory):
+    """Return a file with the backbone of a run under another beginning, and a classifier."""
+    path = tmp_path_factory.mktemp("weights") / "w.pt"
+    sent = source.checkpoint.tensors["broadcast"]
+    own = {n.replace("backbone.", "module."): t for n, t in sent.items() if "backbone." in n}
+    torch.save({**own, "fc.weight": torch.zeros(3, 3)}, path)
+    return str(path)
+
+
+def test_a_run_begins_with_the_generic_model_of_another(lab, source):
+    federation = lab.federation(model={"weights": str(source.directory.path)})
+    sent = source.checkpoint.tensors["broadcast"]
+    for party in federation:
+        state = party.build_model().state()
+        assert all(torch.equal(state[name], sent[name]) for name in sent)
+    [line] = [one for one in federation.observer.notes() if one.startswith("weights of")]
+    assert line.endswith("tensors of the backbone, heads.head")
+
+
+def test_a_file_fills_the_backbone(lab, source, weights):
+    federation = lab.federation(model={"weights": weights})
+    sent, plain = source.checkpoint.tensors["broadcast"], lab.federation().view.build_model()
+    for name, tensor in federation.view.build_model().state().items():
+        given = sent[name] if name.startswith("backbone.") else plain.state()[name]
+        assert torch.equal(tensor, given)
+    inside = [n for n in sent if n.startswith("backbone.")]
+    count = sum(not n.endswith("num_batches_tracked") for n in inside)
+    expected = f"weights of {weights}: {count} of {count} tensors of the backbone; not used: "
+    assert f"{expected}fc.weight; new: heads.head" in federation.observer.notes()
+
+
+def test_a_network_that_a_plugin_changes_says_what_is_new(lab, weights):
+    federation = lab.federation(model={"weights": weights}, client="mdcs", local={"lr": 0.02})
+    model = federation.view.build_model()
+    plain = lab.federation(model={"weights": weights}).view.build_model()
+    assert torch.equal(model.backbone.shared[0].weight, plain.backbone.layers[0].weight)
+    [line] = [one for one in federation.observer.notes() if one.startswith("weights of")]
+    assert "new: backbone.branches.0." in line
+
+
+def test_the_same_bits_in_other_processes(lab, source, weights):
+    changes = {"model": {"weights": weights, "freeze": LAYERS}, "rounds": 2}
+    assert lab.run(**changes).bits == lab.run(engine={"name": APART}, **changes).bits
+
+
+def test_frozen_parts_stay_and_are_sent_once(lab, source, weights):
+    done = lab.run(model={"weights": weights, "freeze": LAYERS}, rounds=2)
+    fixed, sent = done.checkpoint.tensors["fixed"], source.checkpoint.tensors["broadcast"]
+    assert set(fixed) == {
+        n for n in sent if n.startswith(("backbone.layers.0.", "backbone.layers.2."))
+    }
+    assert all(torch.equal(tensor, sent[name]) for name, tensor in fixed.items())
+    assert "backbone.layers.2.running_mean" in fixed
+    size, frozen = (sum(t.nbytes for t in part.values()) for part in (sent, fixed))
+    assert done.result["bytes_once"] == frozen
+    assert done.result["bytes_down"] == size - frozen
+    assert done.result["bytes_up"] < source.result["bytes_up"]
+
+
+def counts(done):
+    """Return all integer arrays of a run's evaluations."""
+    found = {}
+    for row in done.rows:
+        path = evaluation_path(done.directory.path, row["round"])
+        with np.load(path) as file:
+            found |= {(row["round"], n): file[n].tolist() for n in file.files if n != "run"}
+    return {key: value for key, value in found.items() if key[1] != "generic.logits"}
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedrod", "fedrep"])
+def test_cached_features_give_the_same_hits(lab, weights, strategy):
+    plain = counts(lab.run(strategy=strategy, model={"weights": weights, **ALL}, rounds=2))
+    cached = counts(lab.run(strategy=strategy, model={"weights": weights, **CACHED}, rounds=2))
+    hits = [key for key in plain if "hits" in key[1] or "confusion" in key[1]]
+    assert len(hits) > 4
+    assert all(plain[key] == cached[key] for key in hits)
+
+
+def test_a_cached_run_stacks(lab, weights):
+    config = {"model": {"weights": weights, **CACHED}, "rounds": 1}
+    alone, stacked = lab.run(**config), lab.run(engine={"name": "stacked"}, **config)
+    head = [one.checkpoint.tensors["broadcast"]["heads.head.weight"] for one in (alone, stacked)]
+    torch.testing.assert_close(*head, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": {"cache_features": True}}, "model.freeze must be all; backbone.layers.0.weight"),
+        ({"local": {"augment": "crop"}}, "local.augment must be none, not crop"),
+        ({"local": {"precision": "bfloat16"}}, "local.precision must be float32"),
+        ({"client": "fedyoyo"}, "'fedyoyo' shows its network views"),
+        ({"client": "mixup"}, "makes images of its own"),
+    ],
+)
+def test_what_cannot_be_cached_is_refused(lab, changes, reason):
+    def prepare():
+        parties = lab.federation(**{"model": CACHED, **changes})
+        rehearse(parties, make_server_half(parties.view))
+
+    with pytest.raises(FedltError, match=f"^model.cache_features: .*{reason}"):
+        prepare()
+
+
+def test_weights_that_do_not_fit_are_refused(lab, weights, tmp_path):
+    for model, reason in (
+        ({"weights": weights, "name": "resnet8"}, "no tensor of .* fits the network resnet8"),
+        ({"weights": weights, "width": 3}, "no tensor of .* fits the network cnn"),
+        ({"weights": str(tmp_path)}, "is no run"),
+    ):
+        with pytest.raises(FedltError, match=reason):
+            lab.federation(model=model)
+
+
+def test_changed_weights_are_named(lab, weights, tmp_path):
+    path = tmp_path / "w.pt"
+    path.write_bytes(Path(weights).read_bytes())
+    config = lab.stopped(1, model={"weights": str(path)}, rounds=2)
+    before = config_hash(config)
+    done = lab.resume(config)
+    assert run(config) == done.result
+    torch.save({n: t + 1 for n, t in torch.load(path).items()}, path)
+    assert config_hash(config) != before
+    with pytest.raises(FedltError, match=r"holds another run: model.weights has changed; name="):
+        run(config)
+    path.unlink()
+    with pytest.raises(FedltError, match=r"model\.weights cannot be read"):
+        run(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("model", [{"freeze": LAYERS}, ALL, CACHED], ids=["part", "all", "cached"])
+def test_every_strategy_trains_beside_a_frozen_backbone(lab, weights, strategy, model):
+    done = lab.run(strategy=strategy, model={"weights": weights, **model}, rounds=2)
+    assert done.result["status"] == "finished"
