@@ -30,7 +30,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import click
 import typer
 
-import fedlt
 from fedlt.cli.check import check
 from fedlt.cli.compare import compare
 from fedlt.cli.copy import copy
@@ -50,6 +49,7 @@ from fedlt.cli.sweep import sweep
 from fedlt.config.loading import add_import_paths
 from fedlt.config.raised import described, raised_at
 from fedlt.errors import FedltError, RunError, shortened
+from fedlt.machine.installed import installed_version
 
 __all__ = ["app", "main"]
 
@@ -89,7 +89,7 @@ app.command("check", cls=Verb)(check)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"fedlt {fedlt.__version__}")
+        typer.echo(f"fedlt {installed_version()}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedlt.cli.arguments import FileArgument
-from fedlt.cli.run import stopped_by_terminate
+from fedlt.machine.stopping import stopped_by_terminate
 
 if TYPE_CHECKING:
     from rich.console import Console

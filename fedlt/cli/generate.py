@@ -31,9 +31,9 @@ def generate(
     The images are kept for later runs with equal settings. A stopped generation is resumed.
     """
     from fedlt.cli.destinations import check_place
-    from fedlt.cli.run import stopped_by_terminate
     from fedlt.config.experiments import find_experiment
     from fedlt.generators.pool import save_pool
+    from fedlt.machine.stopping import stopped_by_terminate
 
     check_place(output, "--output")
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedlt.cli.arguments import FileArgument
+from fedlt.machine.stopping import stopped_by_terminate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +37,7 @@ def run(
     from fedlt.config import load_config
     from fedlt.config.experiments import find_experiment
     from fedlt.errors import StoppedError
+    from fedlt.runs.endings import first_unfinished
 
     command = shlex.join(["fedlt", "run", file, *(overrides or []), "--resume"])
     config: Config | None = None
@@ -46,22 +46,10 @@ def run(
             config = load_config(find_experiment(file), overrides or [])
             _run(config, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; {_going_on(config)}: {command}", err=True)
+        typer.echo(f"interrupted; {first_unfinished(config)}: {command}", err=True)
         raise typer.Exit(130) from None
     except StoppedError as error:
-        raise StoppedError(f"{error}; {_going_on(config)}: {command}") from error
-
-
-def _going_on(config: Config | None) -> str:
-    """Return words for the round where the first unfinished run goes on."""
-    from fedlt.runs.directory import RunDirectory
-    from fedlt.runs.endings import going_on
-
-    for one in () if config is None else config.runs():
-        directory = RunDirectory.of(one)
-        if directory.state != "finished":
-            return going_on(directory)
-    return "to go on"
+        raise StoppedError(f"{error}; {first_unfinished(config)}: {command}") from error
 
 
 def _run(config: Config, *, resume: bool, overwrite: bool) -> None:
@@ -75,27 +63,17 @@ def _run(config: Config, *, resume: bool, overwrite: bool) -> None:
     _report(config, results, console)
 
 
-@contextmanager
-def stopped_by_terminate() -> Iterator[None]:
-    """Make SIGTERM act like Ctrl-C inside the block."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _run_all(
     config: Config, console: Console, *, resume: bool, overwrite: bool
 ) -> list[dict[str, Any]]:
-    from fedlt import simulate
     from fedlt.progress import make_progress
+    from fedlt.simulate import run as run_one
 
     results = []
     for one in config.runs():
         progress = make_progress(console, f"{one.name} seed {one.seed}")
         try:
-            done = simulate.run(
+            done = run_one(
                 one, resume=resume, overwrite=overwrite, progress=progress, estimate=True
             )
             results.append(done)

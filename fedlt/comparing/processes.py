@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -81,11 +83,26 @@ class _Crew(Generic[Item, Product]):
             worker.process.kill()
 
 
+@contextlib.contextmanager
+def _bare_main() -> Iterator[None]:
+    """Hide the main program inside the block: a process that starts here does not import it.
+
+    A script that compares methods at its top level would otherwise be executed in every process.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _start(work: Work[Item, Product]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-    process.start()
+    with _bare_main():
+        process.start()
     theirs.close()
     return _Worker(process, ours)
 

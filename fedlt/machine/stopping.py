@@ -78,3 +78,21 @@ class Stops:
             self._held -= 1
         if self._pressed and not self._held:
             self._interrupt()
+
+
+@contextmanager
+def stopped_by_terminate() -> Iterator[None]:
+    """Make SIGTERM act like Ctrl-C inside the block.
+
+    Only the main thread can do so, and only where SIGTERM would end the process: a handler of the
+    surrounding program stays.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import fedlt
 from fedlt.comparing.verdicts import Verdict
 from fedlt.errors import writing
+from fedlt.machine.installed import installed_version
 from fedlt.report.facts import (
     differences_sheet,
     equal_sheet,
@@ -134,7 +134,7 @@ def _content(
         verdicts=_verdicts(found, refusal),
         pictures=pictures,
         sections=[_fairness(reading), _reading_help(reading), _provenance(reading)],
-        footer=f"Written by fedlt {fedlt.__version__} from finished runs, without training.",
+        footer=f"Written by fedlt {installed_version()} from finished runs, without training.",
     )
 
 

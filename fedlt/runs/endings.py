@@ -6,10 +6,14 @@ import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fedlt.errors import FedltError, RunError, one_line
 from fedlt.runs.checkpoints import load_checkpoint
 from fedlt.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from fedlt.config import Config
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -50,3 +54,16 @@ def going_on(directory: RunDirectory) -> str:
     if found.meta["due"] is not None:
         return f"to go on with the evaluation of round {found.round}"
     return f"to go on after round {found.round}"
+
+
+def first_unfinished(config: Config | None) -> str:
+    """Return words for the round where the first unfinished run of a configuration goes on.
+
+    Args:
+        config: The runs, one per seed; None: the configuration has not been read yet.
+    """
+    for one in () if config is None else config.runs():
+        directory = RunDirectory.of(one)
+        if directory.state != "finished":
+            return going_on(directory)
+    return "to go on"

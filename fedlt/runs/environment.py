@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import fedlt
+from fedlt.machine.installed import installed_version
 
 _PACKAGES = ("torch", "torchvision", "flwr", "ray", "numpy", "safetensors")
 
@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
     """Return package versions and hardware, without names of hosts, users or folders."""
     return {
         "python": platform.python_version(),
-        "fedlt": fedlt.__version__,
+        "fedlt": installed_version(),
         **{package: _version(package) for package in _PACKAGES},
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_model(),
