@@ -1,9 +1,12 @@
-"""Progress of a run, or of one long task: a live bar with the remaining time, or plain lines."""
+"""Progress of a run, or of one long task: a bar with the time left, or plain lines."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Self
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+
+BarState = tuple[int, int, str]  # rounds done, rounds in total, words beside the bar
 
 
 class Progress:
@@ -70,6 +75,91 @@ class LiveProgress(Progress):
     def stop(self) -> None:
         """Stop updating the bar, which stays on the screen."""
         self._bar.stop()
+
+
+def in_notebook() -> bool:
+    """Return True inside a Jupyter kernel, also that of an editor or of a hosted notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+class Board:
+    """Output below a notebook's cell that is replaced as a run goes on; needs no widgets."""
+
+    PAUSE = 0.2  # seconds between two updates
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._shown = 0.0
+
+    def show(
+        self, bars: Sequence[tuple[int, int, str]], lines: Sequence[str], *, now: bool
+    ) -> None:
+        """Show bars (done, total, text) with lines of text below; too early updates are left out.
+
+        Args:
+            bars: The bars; a bar without a total is shown as text alone.
+            lines: The lines.
+            now: True to show also an early update.
+        """
+        from IPython.display import HTML, display
+
+        if not now and time.monotonic() - self._shown < self.PAUSE:
+            return
+        self._shown = time.monotonic()
+        parts = [_bar_html(*bar) for bar in bars] + [f"<div>{escape(line)}</div>" for line in lines]
+        page = HTML(f'<div style="font-family: monospace">{"".join(parts)}</div>')
+        if self._handle is None:
+            self._handle = display(page, display_id=True)
+        else:
+            self._handle.update(page)
+
+
+def _bar_html(done: int, total: int, text: str) -> str:
+    bar = f'<progress value="{done}" max="{total}"></progress> ' if total else ""
+    return f"<div>{bar}{escape(text)}</div>"
+
+
+class NotebookProgress(Progress):
+    """A bar below a notebook's cell: rounds, remaining time, the last accuracies, and news."""
+
+    def __init__(self, label: str = "") -> None:
+        self._label = f"{label}: " if label else ""
+        self._board = Board()
+        self._lines: list[str] = []
+        self._total = self._first = self._done = 0
+        self._began = time.monotonic()
+        self._text = ""
+
+    def start(self, total_rounds: int, done: int = 0) -> None:
+        """Show the bar."""
+        self._total, self._first, self._done, self._text = total_rounds, done, done, ""
+        self._began = time.monotonic()
+        self._show(now=True)
+
+    def advance(self, round: int, text: str = "") -> None:
+        """Move the bar to ``round``."""
+        self._done, self._text = round, text or self._text
+        self._show(now=round == self._total)
+
+    def note(self, line: str) -> None:
+        """Add ``line`` below the bar."""
+        self._lines.append(line)
+        self._show(now=True)
+
+    def stop(self) -> None:
+        """Show the last round that was finished; the bar stays below the cell."""
+        if self._total:
+            self._show(now=True)
+
+    def _show(self, *, now: bool) -> None:
+        words = f"{self._label}round {self._done} of {self._total}" if self._total else self._label
+        run = self._done - self._first
+        if run > 0 and self._done < self._total:
+            seconds = (time.monotonic() - self._began) / run * (self._total - self._done)
+            words += f", {round_time(seconds)} left"
+        words += f", {self._text}" if self._text else ""
+        self._board.show([(self._done, self._total, words)], self._lines, now=now)
 
 
 class LineProgress(Progress):
@@ -159,10 +249,12 @@ def round_time(seconds: float) -> str:
 
 
 def make_progress(console: Console, label: str = "") -> Progress:
-    """Return a live bar for a terminal, plain lines for any other output.
+    """Return a live bar for a terminal or a notebook, plain lines for any other output.
 
     Args:
         console: Console to write to.
         label: Name of the run on the screen, such as ``seed 2``.
     """
+    if in_notebook():
+        return NotebookProgress(label)
     return LiveProgress(console, label) if console.is_terminal else LineProgress(console, label)

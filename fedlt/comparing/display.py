@@ -1,4 +1,4 @@
-"""Progress of many runs: on a terminal one bar per run, elsewhere one line per finished run.
+"""Progress of many runs: a bar per run in a terminal or notebook, else a line per finished run.
 
 run (in any process) -> Relay -> position and round of the run -> RunsProgress: time left
 """
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from fedlt.progress import Progress, round_time
+from fedlt.progress import Board, Progress, in_notebook, round_time
 
 
 class Relay(Progress):
@@ -132,6 +132,58 @@ class LiveRuns(RunsProgress):
         self._bar.stop()
 
 
+class NotebookRuns(RunsProgress):
+    """Progress below a notebook's cell: a bar over all rounds, one per run at work, and lines."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._board = Board()
+        self._lines: list[str] = []
+        self._rounds: list[int] = []
+        self._done: dict[int, int] = {}  # rounds of the runs at work
+
+    def begin(self, labels: Sequence[str], rounds: Sequence[int], finished: int = 0) -> None:
+        """Show the bar over all rounds."""
+        super().begin(labels, rounds, finished)
+        self._rounds = list(rounds)
+        self._show(now=True)
+
+    def advance(self, position: int, done: int) -> None:
+        """Move the run's bar and the bar over all rounds."""
+        super().advance(position, done)
+        self._done[position] = done
+        self._show(now=False)
+
+    def finish(self, position: int, words: str) -> None:
+        """Remove the run's bar."""
+        self._done.pop(position, None)
+        super().finish(position, words)
+
+    def note(self, line: str) -> None:
+        """Add ``line`` below the bars."""
+        self._lines.append(line)
+        self._show(now=True)
+
+    def stop(self) -> None:
+        """Show the bar over all rounds and the lines alone; they stay below the cell."""
+        self._done.clear()
+        self._show(now=True)
+
+    def _show(self, *, now: bool) -> None:
+        total = sum(self._rounds)
+        words = f"{self._finished} of {self._runs} runs"
+        if sum(self._left):
+            words += f", {self.remaining()} left"
+        bars = [(total - sum(self._left), total, words)] if total else []
+        bars += [
+            (done, self._rounds[position], f"{self._labels[position]}, round {done}")
+            for position, done in sorted(self._done.items())
+        ]
+        self._board.show(bars, self._lines, now=now)
+
+
 def make_runs_progress(console: Console) -> RunsProgress:
-    """Return a live display for a terminal, otherwise a progress that prints lines."""
+    """Return a live display for a terminal or a notebook, else a progress that prints lines."""
+    if in_notebook():
+        return NotebookRuns(console)
     return LiveRuns(console) if console.is_terminal else RunsProgress(console)
