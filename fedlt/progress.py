@@ -224,7 +224,7 @@ class Counter:
         passed = time.monotonic() - self._began
         if passed < 1:
             return
-        if self._console.is_terminal:
+        if self._console.is_terminal and not in_notebook():
             self._show()
         elif 10 * self._done // self._total > 10 * before // self._total:
             left = round_time(passed / self._done * (self._total - self._done))

@@ -30,6 +30,7 @@ LAYERS = (  # from below: a file imports from its own folder and from lines abov
     "strategies clients simulate",
     "apps comparing realigning check export",
     "report",
+    "api",
     "cli",
     "__main__",
 )
@@ -103,7 +104,8 @@ def test_every_folder_has_its_layer():
 
 def test_imports_go_down():
     """A file imports from its own folder and from layers below it: so folders have no circle."""
-    edges = [(name, module) for name in FILES for module in imported_files(name)]
+    below = [name for name in FILES if name != "fedlt/__init__.py"]  # it hands names on
+    edges = [(name, module) for name in below for module in imported_files(name)]
     across = [(n, m) for n, m in edges if folder(module_of(n)) != folder(m) and m != "fedlt"]
     offenders = [
         (name, module)

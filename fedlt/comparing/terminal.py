@@ -29,7 +29,19 @@ MetricCell = Callable[[str], Cell]  # metric name -> cell of a table
 
 
 def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableType:
-    """Return the table of both views of one run.
+    """Return the table of both views of one run, for the terminal.
+
+    Args:
+        result: The content of ``result.json``.
+        which: ``final``, ``last_k``, ``selected`` or ``best_on_test``.
+    """
+    return _both(*result_sheets(result, which))
+
+
+def result_sheets(
+    result: Mapping[str, Any], which: str = "final"
+) -> tuple[str, list[Sheet], list[str]]:
+    """Return the title of one run's results, a sheet for each view, and the notes below.
 
     Args:
         result: The content of ``result.json``.
@@ -40,10 +52,10 @@ def result_table(result: Mapping[str, Any], which: str = "final") -> RenderableT
     def cell(name: str) -> Cell:
         return share(metrics.get(name), signed=spec_of(name).signed)
 
-    title = f"{_method(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
+    title = f"{method_words(result)}, seed {result.get('seed', DASH)}, {_moment(result, which)}"
     faults = faults_text(result)
     notes = [*_notes([result], which), *([f"faults: {faults}"] if faults else [])]
-    return _both(title, _views(list(metrics), cell, result), notes)
+    return title, _views(list(metrics), cell, result), notes
 
 
 def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> RenderableType:
@@ -58,7 +70,7 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
     every = [result.get(which) or {} for result in results]
     names = list(dict.fromkeys(name for metrics in every for name in metrics))
     seeds = ", ".join(str(result.get("seed", DASH)) for result in results)
-    where = f"{_method(results[0])}, seeds {seeds}, {_moment(results[0], which)}"
+    where = f"{method_words(results[0])}, seeds {seeds}, {_moment(results[0], which)}"
     views = _views(names, _over_seeds(every), results[0])
     return _both(f"{where}: mean±95 % interval", views, _notes(results, which))
 
@@ -120,9 +132,10 @@ def faults_text(result: Mapping[str, Any]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in faults.items() if isinstance(n, int) and n)
 
 
-def _method(result: Mapping[str, Any]) -> str:
+def method_words(result: Mapping[str, Any]) -> str:
+    """Return the names of a run's strategy and client plugin; of ``file.py:Class`` the class."""
     names = (str(result.get(part, DASH)) for part in ("strategy", "client"))
-    words = " + ".join(name.rpartition(":")[2] for name in names)  # for file.py:Class, the class
+    words = " + ".join(name.rpartition(":")[2] for name in names)
     reference = result.get("reference")
     return f"{words} (reference, not federated: {reference})" if reference else words
 

@@ -88,7 +88,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         FedltError: One line that names the file or override, the key, its value, and what is valid.
     """
     path = Path(path)
-    tree = read_mapping(path)
+    return load_content(read_mapping(path), path, overrides)
+
+
+def load_content(tree: dict[str, Any], path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the validated configuration of a run from the content of a file, with overrides.
+
+    Args:
+        tree: The content; changed in place.
+        path: The file of the content; relative paths start at its folder.
+        overrides: As in :func:`load_config`.
+
+    Raises:
+        FedltError: As in :func:`load_config`.
+    """
     if "reproduce" in tree:
         raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
     if "compare" in tree:

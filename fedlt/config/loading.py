@@ -43,6 +43,11 @@ class Table(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._specs)
 
+    def name_of(self, thing: Any) -> str | None:  # noqa: ANN401 (a class or function)
+        """Return the name of an object of the table; None if the object is not of the table."""
+        spec = f"{thing.__module__}:{thing.__qualname__}"
+        return next((name for name, known in self._specs.items() if known == spec), None)
+
     def attribute_of(self, package: str) -> Callable[[str], Any]:
         """Return a module's ``__getattr__`` that looks up the table's objects by Python name.
 

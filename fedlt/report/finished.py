@@ -95,6 +95,15 @@ class RunRecord:
         return np.where(owners > 0, sums / np.maximum(owners, 1), np.nan)
 
     @cached_property
+    def majority_guesses(self) -> FloatArray:
+        """Accuracies (K,) of always guessing a client's largest class; NaN for an empty view."""
+        view = self.evaluation.view()
+        tested = np.where(view.test_counts > 0, view.client_counts, 0)  # (K, C)
+        weights = view.weights
+        guesses = np.take_along_axis(weights, tested.argmax(axis=1)[:, None], axis=1)[:, 0]
+        return np.where(weights.sum(axis=1) > 0, guesses, np.nan)
+
+    @cached_property
     def clients(self) -> ClientFigures | None:
         """Figures per client; None if the last round has no personal view."""
         scores = self.evaluation.personal
@@ -183,14 +192,19 @@ def read_runs(paths: Sequence[Path] | Mapping[str, Sequence[Path]]) -> Reading:
         stored = collect(paths)
         rows, unfinished = stored.rows, stored.unfinished
     methods = tuple(
-        Method(label, tuple(sorted(map(_read, runs), key=lambda run: run.seed)))
+        Method(label, tuple(sorted(map(read_record, runs), key=lambda run: run.seed)))
         for label, runs in rows.items()
     )
     check_comparable({method.label: method.results for method in methods}, paired=False)
     return Reading(methods, tuple(map(str, unfinished)))
 
 
-def _read(directory: RunDirectory) -> RunRecord:
+def read_record(directory: RunDirectory) -> RunRecord:
+    """Return the content of a finished run's directory.
+
+    Raises:
+        FedltError: If the run is not finished or not whole, or a file was changed.
+    """
     folder = directory.path
     result, rounds = read_finished(directory), directory.rounds()
     config = flatten(read_mapping(folder / "config.yaml"))
