@@ -1,6 +1,8 @@
-"""Hook of mkdocs: every page of a method is listed beside the others and on the page of its kind.
+"""Hook of mkdocs: pages of methods are listed, and scripts of docs/tutorials/ become pages.
 
-A page's first line names its methods. The first line of a class's docstring describes it.
+A page's first line names its methods; each is listed beside the others and on the page of its
+kind. The first line of a class's docstring describes it. A tutorial is a Python script whose cells
+begin with ``# %%``; cells of prose, with ``# %% [markdown]``, are comments.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +48,34 @@ def completed(entries: list[Any], docs: Path) -> list[Any]:
 def on_config(config: MkDocsConfig) -> None:
     """Complete the navigation."""
     config.nav = completed(config.nav, Path(config.docs_dir))
+
+
+def page_of(script: str, name: str) -> str:
+    """Return the page of a tutorial in Markdown.
+
+    Args:
+        script: The text of the script.
+        name: The file name of the script, for a link below the page.
+    """
+    parts = []
+    for cell in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
+        head, _, body = cell.partition("\n")
+        if head.strip() == "[markdown]":
+            parts.append("\n".join(re.sub("^# ?", "", line) for line in body.strip().split("\n")))
+        else:
+            parts.append(f"```python\n{body.strip()}\n```")
+    below = f"This page is a script: [`{name}`]({name}). Editors and Jupyter open it as a notebook."
+    return "\n\n".join([*parts, below]) + "\n"
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add a page for every script of docs/tutorials/."""
+    from mkdocs.structure.files import File
+
+    for path in sorted(Path(config.docs_dir, "tutorials").glob("*.py")):
+        text = page_of(path.read_text(encoding="utf-8"), path.name)
+        files.append(File.generated(config, f"tutorials/{path.stem}.md", content=text))
+    return files
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
