@@ -52,6 +52,12 @@ def compare(
         str, typer.Option(help="The row that the others are tested against; the first by default.")
     ] = "",
     jobs: Jobs = None,
+    tune: Annotated[
+        bool, typer.Option(help="Search every row first, and run it with its best values.")
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="With --tune: trials a row, as of fedlt sweep.")
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Whether to write report.html, too.")
     ] = True,
@@ -63,6 +69,7 @@ def compare(
     from fedlt.comparing.comparison import read_comparison
     from fedlt.comparing.grid import make_settings
     from fedlt.config.experiments import find_experiment
+    from fedlt.errors import FedltError
 
     check_moment(which)
     given = [*(overrides or []), *_seeds(seeds, overrides or [])]
@@ -74,8 +81,34 @@ def compare(
         only=split(rows, "--rows"),
     )
     grid = make_settings(settings or [], given)
+    if settings and tune:
+        raise FedltError("--tune: not with --set: tune every value by a command of its own")
+    if trials is not None and not tune:
+        raise FedltError("--trials: is for the search of --tune; give both")
     with resumable("compare", file):
+        if tune:
+            comparison = _tuned(comparison, trials, jobs)
         _compare(comparison, grid, which=which, against=against, jobs=jobs, report=report)
+
+
+def _tuned(comparison: Comparison, trials: int | None, jobs: int | None) -> Comparison:
+    """Return a comparison with the values that a search of its rows chose."""
+    from rich.console import Console
+
+    from fedlt.comparing.display import make_runs_progress
+    from fedlt.comparing.sweep import make_searches, run_search, sweep_csv, sweep_markdown
+    from fedlt.comparing.tuning import tuned, write_tuned
+
+    console = Console()
+    searches = make_searches(comparison, trials)
+    found = run_search(comparison, searches, jobs=jobs, progress=make_runs_progress(console))
+    folder = comparison.folder()
+    text = sweep_markdown(found)
+    teller(console)(text)
+    write(folder / "sweep" / "sweep.md", text, console)
+    write(folder / "sweep" / "sweep.csv", sweep_csv(found), console)
+    teller(console)(str(write_tuned(folder, comparison, found)))
+    return tuned(comparison, found)
 
 
 def _seeds(given: str | None, overrides: Sequence[str]) -> list[str]:
@@ -170,6 +203,7 @@ def show(
     """
     from fedlt.comparing import exports
     from fedlt.comparing.table import terminal_tables
+    from fedlt.comparing.tuning import lines_above
 
     if not tables:
         return
@@ -178,6 +212,8 @@ def show(
         title = exports.caption(name, which, results)
         tell(f"\n{setting}" if setting else "")
         tell(title)
+        for line in lines_above(results):
+            tell(line)
         console.print(terminal_tables(results, which))
     found, notes = exports.conclusions(tables, which, against)
     tell("")

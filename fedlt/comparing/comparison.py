@@ -47,6 +47,7 @@ class Row:
     tree: Mapping[str, Any]  # the common part with this row's changes
     search: Space  # dotted key -> values or range that a sweep tries
     is_control: bool = False  # a control run that its row's client plugin asks for
+    chosen: tuple[str, ...] = ()  # values of a search, ``key=value``; stronger than other overrides
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Comparison:
             FedltError: If a configuration is not valid, or its method cannot be resolved.
         """
         tree = copy.deepcopy(dict(row.tree))
-        config = build_config(tree, self.path, [*self.overrides, *more], what=f"row {row.label!r}")
+        given = [*self.overrides, *row.chosen, *more]
+        config = build_config(tree, self.path, given, what=f"row {row.label!r}")
         output = str(Path(config.output) / self.name / folder)
         config = config.model_copy(update={"output": output, "name": row.slug})
         for key, spec in user_code(config).items():  # also code that its processes execute

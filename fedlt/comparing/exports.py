@@ -10,6 +10,7 @@ from fedlt.comparing.conditions import Results
 from fedlt.comparing.sheet import latex_text, to_csv, to_latex, to_markdown
 from fedlt.comparing.stream_tables import streams_csv
 from fedlt.comparing.table import figures_sheet, footnotes, stream_sheets
+from fedlt.comparing.tuning import lines_above
 from fedlt.comparing.verdicts import Verdict, describe, verdicts
 from fedlt.errors import writing
 
@@ -46,6 +47,7 @@ def markdown(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str
     text = ""
     for setting, results in tables.items():
         text += f"{_title(name, which, setting, results)}\n\n"
+        text += "".join(f"{line}\n\n" for line in lines_above(results))
         for sheet in (figures_sheet(results, which), *stream_sheets(results, which)):
             text += f"{to_markdown(sheet)}\n"
     return text + "".join(f"* {note}\n" for note in notes)
@@ -56,6 +58,7 @@ def latex(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str:
     text = "% \\usepackage{booktabs}\n"
     for setting, results in tables.items():
         text += f"% {_title(name, which, setting, results)}\n"
+        text += "".join(f"{latex_text(line)}\\par\n" for line in lines_above(results))
         text += to_latex(figures_sheet(results, which))
         for sheet in stream_sheets(results, which):
             text += f"\\par\\medskip\n{to_latex(sheet)}"

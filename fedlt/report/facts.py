@@ -9,6 +9,7 @@ from fedlt.comparing.cells import notes_of, prior_words
 from fedlt.comparing.sheet import DASH, Sheet, number
 from fedlt.comparing.table import view_notes
 from fedlt.comparing.terminal import faults_text
+from fedlt.comparing.tuning import lines_above
 from fedlt.comparing.verdicts import MIN_SEEDS
 from fedlt.report.finished import MOMENT, Method, Reading, RunRecord
 
@@ -125,6 +126,8 @@ def warnings(reading: Reading) -> list[str]:
         *_trouble_lines(reading),
     ]
     lines += _scored_lines(reading.methods)
+    above = lines_above({method.label: method.results for method in reading.methods})
+    lines += [f"{line[0].upper()}{line[1:]}." for line in above]
     tuned = {run.result["split"] for run in reading.runs}
     if tuned == {"tune"}:
         lines.append("Figures are on the validation split (data.split: tune), not on the test set.")

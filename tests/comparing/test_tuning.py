@@ -1,0 +1,108 @@
+"""``fedlt compare --tune``, and the lines above a table about values that were chosen or not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fedlt.cli import main
+from fedlt.comparing.comparison import read_comparison
+from fedlt.comparing.sweep import Trial
+from fedlt.comparing.tuning import best_trial, tuned
+from fedlt.errors import FedltError
+
+FILE = """
+name: c
+seeds: [3]
+rounds: 1
+data: {dataset: synthetic, options: {num_classes: 3, train_per_class: 8, test_per_class: 4}}
+partition: {num_clients: 2}
+model: {name: mlp, width: 4, norm: group}
+engine: {name: serial}
+compare:
+  search: {local.lr: [0.01, 0.1]}
+  rows:
+    FedAvg: {}
+    FedProx: {strategy: {name: fedprox, mu: 0.1}, search: {strategy.mu: [0.5]}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def told(capsys):
+    output = capsys.readouterr()
+    return output.out + output.err
+
+
+def test_rows_run_with_the_values_of_their_best_trials(file, tmp_path, capsys):
+    assert main(["compare", "c.yaml", "--tune", "--jobs", "1", "--no-report"]) == 0
+    text, found = told(capsys), json.loads((tmp_path / "runs/c/tuned.json").read_text())
+    assert found["FedProx"]["values"] == {"strategy.mu": 0.5}
+    own = found["FedAvg"]
+    assert (own["trials"], own["seed"], own["split"]) == (2, 3, "tune")
+    scores = {}
+    for line in (tmp_path / "runs/c/sweep/sweep.csv").read_text().splitlines()[1:]:
+        if line.startswith("FedAvg"):
+            _, _, score, values = line.split(",", 3)
+            scores[json.loads(values.strip('"').replace('""', '"'))["local.lr"]] = float(score)
+    assert own["score"] == max(scores.values())
+    assert scores[own["values"]["local.lr"]] == max(scores.values())
+    config = (tmp_path / "runs/c/fedavg/3/config.yaml").read_text()
+    assert f"lr: {own['values']['local.lr']}" in config
+    assert "split: final" in config
+    line = f"tuned: FedAvg: lr={own['values']['local.lr']}, the best of 2 trials of local.lr"
+    table = (tmp_path / "runs/c/last_k.md").read_text()
+    assert line in text
+    assert line in table
+    assert "not tuned" not in table
+
+
+def test_a_rate_that_nobody_searched_is_told(file, tmp_path, capsys):
+    line = "not tuned: all methods have local.lr 0.1, which nobody searched"
+    assert main(["compare", "c.yaml", "--jobs", "1"]) == 0
+    assert line in told(capsys)
+    assert line in (tmp_path / "runs/c/last_k.md").read_text()
+    assert f"N{line[1:]}" in (tmp_path / "runs/c/report.html").read_text()
+    sweep = tmp_path / "runs/c/sweep/sweep.csv"  # as of an earlier fedlt sweep
+    sweep.parent.mkdir()
+    sweep.write_text('method,trial,score,values\nFedAvg,0,0.5,"{""local.lr"": 0.1}"\n')
+    assert main(["compare", "c.yaml", "--jobs", "1", "--no-report"]) == 0
+    assert "not tuned" not in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--trials", "3"], "--trials: is for the search of --tune"),
+        (["--tune", "--set", "local.lr=0.1,0.2"], "--tune: not with --set"),
+        (["--tune", "--strategies", "fedavg,ditto"], "has no search"),
+    ],
+)
+def test_wrong_words_get_one_line(file, tmp_path, capsys, words, reason):
+    assert main(["compare", "c.yaml", *words]) == 2
+    assert reason in told(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_first_of_equal_scores_and_no_score_at_all(file):
+    comparison = read_comparison(file)
+    first, second = (Trial(comparison.rows[0], (("local.lr", lr),), None) for lr in (0.1, 0.2))
+    assert best_trial([(first, 0.5), (second, 0.5)]) == (first, 0.5)
+    assert best_trial([(first, None), (second, 0.1)]) == (second, 0.1)
+    with pytest.raises(FedltError, match="every trial of row 'FedAvg' has failed"):
+        tuned(comparison, {"FedAvg": [(first, None)]})
+
+
+def test_the_chosen_values_are_stronger_than_overrides(file):
+    """As in the trials of the search; so what the table says is what was run."""
+    comparison = read_comparison(file, ["local.lr=0.7"])
+    trial = Trial(comparison.rows[0], (("local.lr", 0.2),), None)
+    row = tuned(comparison, {"FedAvg": [(trial, 0.5)]}).rows[0]
+    assert comparison.configs(row)[0].local.lr == 0.2
