@@ -5,8 +5,12 @@ A class is imported when it is first used: ``CLIENTS["focal"]``, or ``from clien
 
 from __future__ import annotations
 
-from fedlt.client import ClientPlugin
+from typing import TYPE_CHECKING
+
 from fedlt.config.loading import Table
+
+if TYPE_CHECKING:
+    from fedlt.client import ClientPlugin
 
 CLIENTS: Table[type[ClientPlugin]] = Table(
     {

@@ -163,10 +163,10 @@ class NotebookProgress(Progress):
 
 
 class LineProgress(Progress):
-    """One line per tenth of the rounds, for logs and pipes."""
+    """One line per tenth of the rounds, or per round, for logs and pipes."""
 
-    def __init__(self, console: Console, label: str = "") -> None:
-        self._console = console
+    def __init__(self, console: Console, label: str = "", *, every_round: bool = False) -> None:
+        self._console, self._every = console, every_round
         self._label = f"{label}: " if label else ""
         self._total = self._done = 0
         self._began = time.monotonic()
@@ -180,9 +180,9 @@ class LineProgress(Progress):
             self.note(f"{self._label}going on after round {done} of {total_rounds}")
 
     def advance(self, round: int, text: str = "") -> None:
-        """Print a line if ``round`` completes a tenth of the rounds."""
+        """Print a line if a line is due after ``round``."""
         self._text = text or self._text
-        if 10 * round // self._total == 10 * (round - 1) // self._total:
+        if not self._every and 10 * round // self._total == 10 * (round - 1) // self._total:
             return
         seconds = (time.monotonic() - self._began) / max(round - self._done, 1)
         left = round_time(seconds * (self._total - round))
@@ -248,13 +248,18 @@ def round_time(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def make_progress(console: Console, label: str = "") -> Progress:
+def make_progress(console: Console, label: str = "", *, every_round: bool = False) -> Progress:
     """Return a live bar for a terminal or a notebook, plain lines for any other output.
 
     Args:
-        console: Console to write to.
+        console: Console to write to; a quiet console gets nothing.
         label: Name of the run on the screen, such as ``seed 2``.
+        every_round: True for a plain line after every round, on a terminal too.
     """
+    if console.quiet:
+        return Progress()
     if in_notebook():
         return NotebookProgress(label)
-    return LiveProgress(console, label) if console.is_terminal else LineProgress(console, label)
+    if console.is_terminal and not every_round:
+        return LiveProgress(console, label)
+    return LineProgress(console, label, every_round=every_round)

@@ -6,8 +6,12 @@ FedAvg``.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fedlt.config.loading import Table
-from fedlt.strategy import Strategy
+
+if TYPE_CHECKING:
+    from fedlt.strategy import Strategy
 
 STRATEGIES: Table[type[Strategy]] = Table(
     {

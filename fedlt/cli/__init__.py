@@ -1,7 +1,8 @@
 """Command line: one verb per file; heavy imports happen inside the verbs.
 
-    fedlt copy NAME [FOLDER]
-    fedlt run FILE [key=value ...]        fedlt inspect FILE [key=value ...]        fedlt list WHAT
+    fedlt list WHAT                       fedlt copy NAME [FOLDER]
+    fedlt inspect FILE [key=value ...]    fedlt estimate FILE [key=value ...]
+    fedlt run FILE [key=value ...]        fedlt status [FOLDER]
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
     fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
@@ -34,9 +35,10 @@ from fedlt.cli.check import check
 from fedlt.cli.compare import compare
 from fedlt.cli.copy import copy
 from fedlt.cli.data import data
+from fedlt.cli.estimate import estimate
 from fedlt.cli.export import export
 from fedlt.cli.generate import generate
-from fedlt.cli.help import Verb, Verbs
+from fedlt.cli.help import MODES, Verb, Verbs
 from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
@@ -45,6 +47,7 @@ from fedlt.cli.report import report
 from fedlt.cli.reproduce import reproduce
 from fedlt.cli.rescore import rescore
 from fedlt.cli.run import run
+from fedlt.cli.status import status
 from fedlt.cli.sweep import sweep
 from fedlt.config.loading import add_import_paths
 from fedlt.config.raised import described, raised_at
@@ -59,7 +62,6 @@ app = typer.Typer(
     name="fedlt",
     cls=Verbs,
     help="Simulate federated learning on long-tailed images: one file, one command.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -69,22 +71,10 @@ app = typer.Typer(
 
 app.command("list", cls=Verb)(list_names)
 for verb in (
-    copy,
-    data,
-    run,
-    inspect,
-    generate,
-    compare,
-    sweep,
-    reproduce,
-    report,
-    rescore,
-    realign,
-    export,
-    new,
-):
+    check, compare, copy, data, estimate, export, generate, inspect, new, realign, report,
+    reproduce, rescore, run, status, sweep,
+):  # fmt: skip
     app.command(verb.__name__, cls=Verb)(verb)
-app.command("check", cls=Verb)(check)
 
 
 def _show_version(wanted: bool) -> None:
@@ -95,6 +85,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    json: bool = typer.Option(False, "--json", help=MODES["json"]),
+    quiet: bool = typer.Option(False, "--quiet", help=MODES["quiet"]),
+    verbose: bool = typer.Option(False, "--verbose", help=MODES["verbose"]),
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
     ),

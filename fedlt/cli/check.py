@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from fedlt.cli.screen import screen
 
+if TYPE_CHECKING:
     from fedlt.check import Result, Subject
 
 _COLOURS = {"ok": "green", "fail": "bold red", "skip": "yellow", "note": "cyan"}
@@ -36,20 +37,18 @@ def check(
 
     The method is trained for seconds. A check that fails says what to change, and where.
     """
-    from rich.console import Console
-
     from fedlt.check import run_checks, subject_of
     from fedlt.worker.worker import prepare_process
 
     prepare_process()
     subject = subject_of(name, _parsed(options or []), beside=beside, ray=ray)
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     results = []
     for result in run_checks(subject):
         results.append(result)
-        _show(result, console)
+        _show(result)
     failed = sum(result.status == "fail" for result in results)
-    console.print(_summary(subject, len(results), failed))
+    screen().tell(_summary(subject, len(results), failed))
+    screen().document({"keeps": not failed, "checks": [asdict(result) for result in results]})
     if failed:
         raise typer.Exit(1)
 
@@ -60,15 +59,15 @@ def _parsed(options: list[str]) -> dict[str, object]:
     return parse_options(options)
 
 
-def _show(result: Result, console: Console) -> None:
+def _show(result: Result) -> None:
     from rich.text import Text
 
     line = Text(f"{result.status:<5}", style=_COLOURS[result.status])
     line.append(f"{result.name:<12}{result.line}", style="default")
-    console.print(line)
+    screen().show(line, whole=True)
     for title, text in (("change", result.change), ("where", result.where)):
         if text:
-            console.print(f"{'':17}{title}: {text}")
+            screen().tell(f"{'':17}{title}: {text}")
 
 
 def _summary(subject: Subject, tried: int, failed: int) -> str:

@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedlt.cli.arguments import FileArgument
+from fedlt.cli.arguments import (
+    ClientsOption,
+    FileArgument,
+    JobsOption,
+    Overrides,
+    RowsOption,
+    SeedsOption,
+    SetOption,
+    StrategiesOption,
+)
+from fedlt.cli.screen import screen
 from fedlt.machine.stopping import stopped_by_terminate
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fedlt.comparing.comparison import Comparison
     from fedlt.comparing.conditions import Results
     from fedlt.comparing.grid import Setting
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Values to use in every run."),
-]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at once; one a core by default.")]
-RowsOption = Annotated[
-    str | None, typer.Option("--rows", help="Labels of the rows to run, separated by commas.")
-]
+    from fedlt.comparing.sweep import Found
 
 
 def compare(
     file: FileArgument,
     overrides: Overrides = None,
-    strategies: Annotated[
-        str | None, typer.Option(help="Compare these strategies instead, such as fedavg,ditto.")
-    ] = None,
-    clients: Annotated[
-        str | None, typer.Option(help="Compare these client plugins with each of the strategies.")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as 1,2,3.")] = None,
+    strategies: StrategiesOption = None,
+    clients: ClientsOption = None,
+    seeds: SeedsOption = None,
     rows: RowsOption = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=A,B,...", help="A table for every value; repeatable."),
-    ] = None,
+    settings: SetOption = None,
     which: Annotated[
         str, typer.Option(help="final, last_k, selected, best_on_test, or all side by side.")
     ] = "last_k",
     against: Annotated[
         str, typer.Option(help="The row that the others are tested against; the first by default.")
     ] = "",
-    jobs: Jobs = None,
+    jobs: JobsOption = None,
     tune: Annotated[
         bool, typer.Option(help="Search every row first, and run it with its best values.")
     ] = False,
@@ -72,7 +66,7 @@ def compare(
     from fedlt.errors import FedltError
 
     check_moment(which)
-    given = [*(overrides or []), *_seeds(seeds, overrides or [])]
+    given = [*(overrides or []), *seeds_override(seeds, overrides or [])]
     comparison = read_comparison(
         find_experiment(file),
         given,
@@ -93,25 +87,28 @@ def compare(
 
 def _tuned(comparison: Comparison, trials: int | None, jobs: int | None) -> Comparison:
     """Return a comparison with the values that a search of its rows chose."""
-    from rich.console import Console
-
-    from fedlt.comparing.display import make_runs_progress
-    from fedlt.comparing.sweep import make_searches, run_search, sweep_csv, sweep_markdown
     from fedlt.comparing.tuning import tuned, write_tuned
 
-    console = Console()
-    searches = make_searches(comparison, trials)
-    found = run_search(comparison, searches, jobs=jobs, progress=make_runs_progress(console))
-    folder = comparison.folder()
-    text = sweep_markdown(found)
-    teller(console)(text)
-    write(folder / "sweep" / "sweep.md", text, console)
-    write(folder / "sweep" / "sweep.csv", sweep_csv(found), console)
-    teller(console)(str(write_tuned(folder, comparison, found)))
+    found, _ = search_rows(comparison, trials, jobs)
+    screen().tell(write_tuned(comparison.folder(), comparison, found))
     return tuned(comparison, found)
 
 
-def _seeds(given: str | None, overrides: Sequence[str]) -> list[str]:
+def search_rows(
+    comparison: Comparison, trials: int | None, jobs: int | None
+) -> tuple[Found, list[Path]]:
+    """Search every row, print and write the trials; return the trials and the written files."""
+    from fedlt.comparing.display import make_runs_progress
+    from fedlt.comparing.sweep import make_searches, run_search, sweep_csv, sweep_markdown
+
+    progress = make_runs_progress(screen().progress())
+    found = run_search(comparison, make_searches(comparison, trials), jobs=jobs, progress=progress)
+    text, folder = sweep_markdown(found), comparison.folder() / "sweep"
+    screen().tell(text)
+    return found, write({folder / "sweep.md": text, folder / "sweep.csv": sweep_csv(found)})
+
+
+def seeds_override(given: str | None, overrides: Sequence[str]) -> list[str]:
     """Return ``--seeds`` as an override.
 
     Raises:
@@ -137,114 +134,118 @@ def _compare(
     jobs: int | None,
     report: bool,
 ) -> None:
-    from rich.console import Console
-
     from fedlt.comparing.display import make_runs_progress
     from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
     from fedlt.comparing.verdicts import pick_reference
 
-    console = Console()
     points = [row.label for row in comparison.rows if comparison.is_point(row)]
     against = pick_reference([row.label for row in comparison.rows], against, points=points)
     runs = planned_runs(comparison, grid)
     _check_selected(which, runs[0].config.evaluate.selected_round)
-    tables, outcomes = run_grid(
-        comparison, grid, runs, jobs=jobs, progress=make_runs_progress(console)
-    )
+    progress = make_runs_progress(screen().progress())
+    tables, outcomes = run_grid(comparison, grid, runs, jobs=jobs, progress=progress)
     folder = comparison.folder()
-    show(console, comparison.name, tables, which=which, against=against, folder=folder)
+    content = show(comparison.name, tables, which=which, against=against, folder=folder)
     if report:
-        _write_reports(console, folder, grid, tables, against)
+        content["files"] += _write_reports(folder, grid, tables, against)
+    failed = [{"run": str(o.planned), "reason": o.reason} for o in outcomes if o.result is None]
+    screen().document({**content, "failed": failed})
     raise_failed(outcomes)
 
 
 def _write_reports(
-    console: Console,
-    folder: Path,
-    grid: Sequence[Setting],
-    tables: dict[str, Results],
-    against: str,
-) -> None:
+    folder: Path, grid: Sequence[Setting], tables: dict[str, Results], against: str
+) -> list[Path]:
     """Write ``report.html`` about every setting's finished rows, with the command's verdicts."""
     from fedlt.comparing.verdicts import verdicts
     from fedlt.report.build import write_report
     from fedlt.report.finished import MOMENT
 
-    found = verdicts(tables, MOMENT, against)
+    found, written = verdicts(tables, MOMENT, against), []
     for setting in grid:
         results = tables.get(str(setting), {})
         runs = {label: [Path(run["path"]) for run in own] for label, own in results.items()}
         if runs:
             page = folder / setting.folder / "report.html"
             own = [one for one in found if one.setting == str(setting)]
-            for path in write_report(runs, page, found=own):
-                teller(console)(str(path))
+            written += write_report(runs, page, found=own)
+    screen().tell(*written)
+    return written
 
 
 def show(
-    console: Console,
-    name: str,
-    tables: dict[str, Results],
-    *,
-    which: str,
-    against: str,
-    folder: Path | None,
-) -> None:
+    name: str, tables: dict[str, Results], *, which: str, against: str, folder: Path | None
+) -> dict[str, Any]:
     """Print tables, footnotes and verdicts, and write them to a folder.
 
     Args:
-        console: The console to print on.
         name: The name of the comparison.
         tables: Setting -> its finished rows; "" without a grid.
         which: A moment, or ``all``.
         against: The reference row.
         folder: Gets ``<which>.md``, ``.tex`` and ``.csv``, and ``<which>_streams.csv`` if models
             have streams; None writes no files.
+
+    Returns:
+        What was printed, for a JSON document; ``files`` are the written files.
     """
     from fedlt.comparing import exports
     from fedlt.comparing.table import terminal_tables
     from fedlt.comparing.tuning import lines_above
 
+    content: dict[str, Any] = {"name": name, "which": which, "against": against, "files": []}
     if not tables:
-        return
-    tell = teller(console)
+        return content | {"tables": [], "verdicts": [], "notes": []}
     for setting, results in tables.items():
         title = exports.caption(name, which, results)
-        tell(f"\n{setting}" if setting else "")
-        tell(title)
-        for line in lines_above(results):
-            tell(line)
-        console.print(terminal_tables(results, which))
+        screen().tell(f"\n{setting}" if setting else "", title, *lines_above(results))
+        screen().show(terminal_tables(results, which))
     found, notes = exports.conclusions(tables, which, against)
-    tell("")
-    for note in notes:
-        tell(note)
+    screen().tell("", *notes)
     if folder is not None:
-        for path in exports.write_tables(folder, name, which, tables, notes, found):
-            tell(str(path))
+        content["files"] = exports.write_tables(folder, name, which, tables, notes, found)
+        screen().tell(*content["files"])
+    content["tables"] = [
+        {"setting": setting, "rows": _rows_of(results, which)}
+        for setting, results in tables.items()
+    ]
+    above = dict.fromkeys(line for results in tables.values() for line in lines_above(results))
+    notes = [*above, *notes]
+    return content | {"verdicts": [asdict(one) for one in found], "notes": notes}
 
 
-def teller(console: Console) -> Callable[[str], None]:
-    """Return a function that prints a line without markup."""
+def _rows_of(results: Results, which: str) -> list[dict[str, Any]]:
+    """Return the rows of a table for a JSON document: each run with its metrics, by moment."""
+    from fedlt.comparing.cells import MOMENTS
 
-    def tell(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    moments = MOMENTS if which == "all" else [which]
+    return [
+        {
+            "method": label,
+            "runs": [
+                {"seed": run["seed"], "path": run["path"]}
+                | {name: run.get(name) for name in moments}
+                for run in runs
+            ],
+        }
+        for label, runs in results.items()
+    ]
 
-    return tell
 
-
-def write(path: Path, text: str, console: Console) -> None:
-    """Write a file and print its path.
+def write(texts: Mapping[Path, str]) -> list[Path]:
+    """Write files, print their paths, and return the paths.
 
     Raises:
-        FedltError: If the file cannot be written.
+        FedltError: If a file cannot be written.
     """
     from fedlt.errors import writing
 
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    teller(console)(str(path))
+    for path, text in texts.items():
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        screen().tell(path)
+    return list(texts)
 
 
 def split(text: str | None, option: str) -> Sequence[str]:

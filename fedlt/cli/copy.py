@@ -9,9 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from fedlt.cli.completion import complete_experiment
+
 
 def copy(
-    name: Annotated[str, typer.Argument(help="A name of 'fedlt list experiments'.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name of 'fedlt list experiments'.", autocompletion=complete_experiment
+        ),
+    ],
     folder: Annotated[
         Path, typer.Argument(help="The folder to copy to; made if missing.")
     ] = Path(),
@@ -21,16 +28,18 @@ def copy(
     Nothing is overwritten.
     """
     from fedlt.cli.destinations import write_new
+    from fedlt.cli.screen import screen
     from fedlt.config.experiments import named_experiment, needed_files
     from fedlt.config.yaml12 import read_mapping
 
     source = named_experiment(name)
     files = [Path(source.name), *needed_files(source)]
-    write_new({folder / file: (source.parent / file).read_bytes() for file in files})
-    for file in files:
-        typer.echo(str(folder / file))
+    paths = {folder / file: source.parent / file for file in files}
+    write_new({path: original.read_bytes() for path, original in paths.items()})
     verb = _verb_of(read_mapping(source))
-    typer.echo(f"next: {shlex.join(['fedlt', verb, str(folder / source.name)])}")
+    following = shlex.join(["fedlt", verb, str(folder / source.name)])
+    screen().tell(*paths, f"next: {following}")
+    screen().document({"files": list(paths), "next": [following]})
 
 
 def _verb_of(content: Mapping[str, Any]) -> str:

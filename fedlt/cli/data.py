@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedlt.cli.arguments import FileArgument
+from fedlt.cli.screen import screen
 
 if TYPE_CHECKING:
     from fedlt.data import Dataset
@@ -45,7 +47,8 @@ def data(
     section = load_config(find_experiment(file), overrides or []).data
     check_name(section.dataset)
     if not is_cached(section.dataset):
-        typer.echo(f"data set {section.dataset}: no image files to decode; nothing to prepare")
+        screen().tell(f"data set {section.dataset}: no image files to decode; nothing to prepare")
+        screen().document({"dataset": section.dataset, "files": []})
         return
     cache = ImageCache(data_root(section.root) / "cache", workers=workers)
     found = load_dataset(section.dataset, root=section.root, options=section.options, cache=cache)
@@ -58,8 +61,16 @@ def _show(found: Dataset, cache: ImageCache) -> None:
     sizes = {"train": found.train_images, "val": found.validation_images, "test": found.test_images}
     parts = ", ".join(f"{len(one):,} {part}" for part, one in sizes.items() if one is not None)
     shape = " x ".join(map(str, found.train_images.shape[1:]))
-    typer.echo(f"{found.name}: {found.num_classes} classes; images: {parts}; each {shape}")
-    for line in map(described, cache.written):
-        typer.echo(line)
+    screen().tell(f"{found.name}: {found.num_classes} classes; images: {parts}; each {shape}")
+    screen().tell(*map(described, cache.written))
     if not cache.written:
-        typer.echo("the arrays are read where they are; nothing to prepare")
+        screen().tell("the arrays are read where they are; nothing to prepare")
+    images = {part: len(one) for part, one in sizes.items() if one is not None}
+    content = {"dataset": found.name, "classes": found.class_names, "images": images}
+    screen().document(
+        {
+            **content,
+            "shape": found.train_images.shape[1:],
+            "files": [asdict(one) for one in cache.written],
+        }
+    )

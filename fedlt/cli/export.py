@@ -7,9 +7,17 @@ from typing import Annotated
 
 import typer
 
+from fedlt.cli.completion import complete_run
+from fedlt.cli.screen import screen
+
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run directory, or its folder with one seed.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run directory, or its folder with one seed.", autocompletion=complete_run
+        ),
+    ],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="The file; a JSON is written beside."),
@@ -42,6 +50,5 @@ def export(
     accuracy = score["accuracy"]
     images = "all test images" if client is None else f"its test view ({score['view']})"
     scored = "" if accuracy is None else f", {100 * accuracy:.1f} % on {images}"
-    typer.echo(f"{what}, head {info['head']}{scored}")
-    typer.echo(f"{done.path}")
-    typer.echo(f"{done.beside}")
+    screen().tell(f"{what}, head {info['head']}{scored}", done.path, done.beside)
+    screen().document({"model": what, "files": [done.path, done.beside], "info": info})

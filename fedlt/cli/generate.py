@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.arguments import FileArgument
+from fedlt.cli.arguments import FileArgument, Overrides
+from fedlt.cli.screen import screen
 from fedlt.errors import FedltError, writing
 
 if TYPE_CHECKING:
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
 
 def generate(
     file: FileArgument,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as seed=2."),
-    ] = None,
+    overrides: Overrides = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="PATH", help="Write the pool there, too (npz)."),
@@ -43,20 +41,18 @@ def generate(
         command = shlex.join(["fedlt", "generate", file, *(overrides or [])])
         typer.echo(f"interrupted; to go on: {command}", err=True)
         raise typer.Exit(130) from None
-    if output is None:
-        return
-    if len(pools) > 1:
-        raise FedltError("--output: the file has several seeds; give seed=1")
-    with writing(f"--output: {output}"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_pool(pools[0], output)
-    typer.echo(str(output))
+    if output is not None:
+        if len(pools) > 1:
+            raise FedltError("--output: the file has several seeds; give seed=1")
+        with writing(f"--output: {output}"):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            save_pool(pools[0], output)
+        screen().tell(output)
+    screen().document({"files": [output] if output else []})
 
 
 def _pools(file: Path, overrides: list[str]) -> list[Pool]:
     """Return the image pool of every seed."""
-    from rich.console import Console
-
     from fedlt.config import load_config
     from fedlt.data import prepare_data
     from fedlt.engines import check_engine
@@ -75,7 +71,7 @@ def _pools(file: Path, overrides: list[str]) -> list[Pool]:
             raise FedltError(f"client {config.client.label!r} has no pool of synthetic images")
         data = prepare_data(config.data, config.partition, seed=config.seed)
         parties = Parties.of(config, resolve_strategy(config), resolve_client(config), data)
-        progress = make_progress(Console(), f"{config.name} seed {config.seed}")
+        progress = make_progress(screen().progress(), f"{config.name} seed {config.seed}")
         try:
             found.append(maker(parties.observer.preparation(progress)))
         finally:

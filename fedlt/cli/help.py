@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import click
 from typer.core import TyperCommand, TyperGroup
 
+from fedlt.cli.screen import Screen, on_screen
 from fedlt.cli.trust import rule_of
 from fedlt.config.loading import execution_rule
 
@@ -15,6 +16,7 @@ TASKS = {
     "Run an experiment": {
         "copy": "fedlt copy tables/digits mine",
         "data": "fedlt data prepare mine.yaml",
+        "estimate": "fedlt estimate tables/five_digits",
         "inspect": "fedlt inspect experiments/quickstart.yaml",
         "generate": "fedlt generate experiments/digits_discl.yaml",
         "run": "fedlt run experiments/quickstart.yaml strategy=fedavg name=plain",
@@ -24,7 +26,8 @@ TASKS = {
         "sweep": "fedlt sweep experiments/tables/digits.yaml",
         "reproduce": "fedlt reproduce fedloge --scale cpu",
     },
-    "Look at finished runs, or change their heads": {
+    "Look at runs, or change the heads of finished ones": {
+        "status": "fedlt status runs",
         "report": "fedlt report runs/two --output report.html",
         "rescore": "fedlt rescore runs/quickstart/1 --shots 0-4//5-9",
         "realign": "fedlt realign runs/quickstart/1 --method tau_norm --tau 0.5",
@@ -35,6 +38,11 @@ TASKS = {
         "new": "fedlt new strategy my_method",
         "check": "fedlt check my_method.py:MyMethod mu=0.1",
     },
+}
+MODES = {  # options of every verb, before or after it
+    "json": "Print one JSON document instead of tables.",
+    "quiet": "Print no progress and no notes.",
+    "verbose": "Print a line for every round, log lines, and the traceback of an error.",
 }
 _EXAMPLES = {verb: line for verbs in TASKS.values() for verb, line in verbs.items()}
 
@@ -60,14 +68,23 @@ def _first_sentence(command: click.Command) -> str:
 
 
 class Verb(TyperCommand):
-    """Command with a rule for user code, and plain help for every version of typer and click.
+    """Command with the options of every verb, and a rule for user code.
 
-    Typer escapes brackets for HTML pages, and newer clicks drop the help of typer's arguments.
+    The help is plain for every version of typer and click: typer escapes brackets for HTML pages,
+    and newer clicks drop the help of typer's arguments.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (typer's)
+        super().__init__(*args, **kwargs)
+        self.params += [
+            click.Option([f"--{name}"], is_flag=True, help=text) for name, text in MODES.items()
+        ]
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (what a verb returns)
         """Run the verb: read-only verbs execute no user code, other verbs announce the code."""
-        with execution_rule(rule_of(self.name)):
+        before = ctx.parent.params if ctx.parent else {}
+        modes = {name: bool(ctx.params.pop(name) or before.get(name)) for name in MODES}
+        with on_screen(Screen(**modes)), execution_rule(rule_of(self.name)):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

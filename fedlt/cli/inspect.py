@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.arguments import FileArgument
+from fedlt.cli.arguments import FileArgument, Overrides
 from fedlt.cli.destinations import check_place
+from fedlt.cli.screen import screen
 from fedlt.cli.trust import Announcer, check_trusted
 
 if TYPE_CHECKING:
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
 def inspect(
     file: FileArgument,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as data.split=tune."),
-    ] = None,
+    overrides: Overrides = None,
     png: Annotated[
         Path | None, typer.Option("--png", metavar="PATH", help="Draw the heat map there, too.")
     ] = None,
@@ -48,8 +46,6 @@ def inspect(
 
 
 def _inspect(config: Config, png: Path | None) -> None:
-    from rich.console import Console
-
     from fedlt.data import prepare_data
     from fedlt.data.batches import passes_of
     from fedlt.data.shots import groups_note
@@ -64,16 +60,33 @@ def _inspect(config: Config, png: Path | None) -> None:
         model_bytes=_shared_bytes(observer),
     )
     view = _view(observer)
-    console = Console()
-    console.print(show_partition(view))
+    screen().show(show_partition(view))
     groups = groups_note(observer.shots, data.class_counts)
-    notes = (groups, data.note(), *data.partition_notes, data.missing_note())
-    for line in filter(None, (*notes, cost_text(cost, config.rounds))):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    notes = [groups, data.note(), *data.partition_notes, data.missing_note()]
+    notes = [note for note in notes if note]
+    screen().tell(*notes, cost_text(cost, config.rounds))
     if png is not None:
         png.parent.mkdir(parents=True, exist_ok=True)
         draw_partition(view, png)
-        console.print(str(png), markup=False, highlight=False, soft_wrap=True)
+        screen().tell(png)
+    screen().document(
+        {
+            "name": config.name,
+            "dataset": data.name,
+            "seed": config.seed,
+            "rounds": config.rounds,
+            "classes": data.class_names,
+            "client_counts": data.client_counts,  # (K, C) training images
+            "groups": dict(observer.shots.items()),
+            "round": {
+                "images": cost.images,
+                "bytes_down": cost.bytes_down,
+                "bytes_up": cost.bytes_up,
+            },
+            "notes": notes,
+            "files": [png] if png else [],
+        }
+    )
 
 
 def _observer(config: Config, data: FederatedData) -> Observer:

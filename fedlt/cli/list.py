@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Listing(StrEnum):
@@ -32,23 +36,36 @@ def list_names(
     ],
 ) -> None:
     """List the names that a file may use, each with one line."""
-    from rich.console import Console
-    from rich.table import Table
+    from fedlt.cli.screen import screen
 
+    names = _names(what)
+    kinds = _kinds() if what is Listing.CLIENTS else {}
+    if what is Listing.EXPERIMENTS:
+        screen().tell(*(f"{name}  {line}".rstrip() for name, line in names.items()))  # whole
+    else:
+        screen().show(_table(names, kinds))
+    entries = [
+        {"name": name, **({"kind": kinds[name]} if kinds else {}), "about": line}
+        for name, line in names.items()
+    ]
+    screen().document({what.value: entries})
+
+
+def _kinds() -> Mapping[str, str]:
+    """Return the kind of each client plugin: data, loss or whole."""
     from fedlt.methods.lookup import client_kinds
 
+    return client_kinds()
+
+
+def _table(names: Mapping[str, str], kinds: Mapping[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 2))
-    kinds = client_kinds() if what is Listing.CLIENTS else {}  # data, loss or whole
-    for name, line in _names(what).items():
-        table.add_row(name, *([kinds[name]] if kinds else []), line)
-    console = Console(markup=False, highlight=False)
-    if table.row_count and what is Listing.EXPERIMENTS:
-        for name, line in _names(what).items():  # whole, on a line
-            console.print(f"{name}  {line}".rstrip(), soft_wrap=True)
-    elif table.row_count:
-        console.print(table)
-    else:
-        console.print(f"no {what} here")
+    for name, line in names.items():
+        table.add_row(*map(Text, (name, *([kinds[name]] if kinds else []), line)))
+    return table
 
 
 def _names(what: Listing) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from fedlt.cli.destinations import write_new
+from fedlt.cli.screen import screen
 from fedlt.errors import FedltError
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -41,10 +42,12 @@ def new(
     texts = _texts(what, name)
     paths = {folder / file: text for file, text in texts.items()}
     write_new({path: text.encode() for path, text in paths.items()})
-    for path in paths:
-        typer.echo(str(path))
     script, test, file = paths
-    typer.echo(f"next: fedlt run {file}; pytest {test}; fedlt check {script}:{_class_name(name)}")
+    following = [
+        f"fedlt run {file}", f"pytest {test}", f"fedlt check {script}:{_class_name(name)}",
+    ]  # fmt: skip
+    screen().tell(*paths, f"next: {'; '.join(following)}")
+    screen().document({"files": list(paths), "next": following})
 
 
 def _texts(what: Made, name: str) -> dict[str, str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from fedlt.cli.completion import complete_run
+from fedlt.cli.screen import screen
 
+if TYPE_CHECKING:
     from fedlt.realigning.changes import Realignment
     from fedlt.realigning.session import DataPolicy, Plan
     from fedlt.runs.directory import RunDirectory
@@ -21,7 +22,12 @@ Given = Mapping[str, Any]  # constants by name
 
 
 def realign(
-    run: Annotated[Path, typer.Argument(help="A run directory, or its folder of several seeds.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run directory, or its folder of several seeds.", autocompletion=complete_run
+        ),
+    ],
     method: Annotated[
         str, typer.Option("--method", help="gla_fr, tau_norm, logit_adjustment, lws, crt or ccvr.")
     ],
@@ -57,8 +63,6 @@ def realign(
 
     The outcome is written to the folder realign/ beside the run; the run itself is only read.
     """
-    from rich.console import Console
-
     from fedlt.engines import ENGINES
     from fedlt.errors import FedltError, nearest, writing
     from fedlt.realigning import session
@@ -82,10 +86,11 @@ def realign(
             with writing(paths[-1]):
                 paths[-1].parent.mkdir(exist_ok=True)
                 write_sealed(paths[-1], outcome, one.run)
-    console = Console()
-    _show(console, plans, outcomes, swept=(sweep or "").partition("=")[0])
-    for path in paths:
-        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    _show(plans, outcomes, swept=(sweep or "").partition("=")[0])
+    screen().tell(*paths)
+    each = [outcome for own in outcomes for outcome in own]
+    pairs = zip(paths, each, strict=True)
+    screen().document({"outcomes": [{"path": path, **outcome} for path, outcome in pairs]})
 
 
 def _plans(
@@ -175,10 +180,7 @@ def _check_split(directories: Sequence[RunDirectory], sweep: str | None) -> None
 
 
 def _show(
-    console: Console,
-    plans: Sequence[Plan],
-    outcomes: Sequence[Sequence[Mapping[str, Any]]],
-    swept: str,
+    plans: Sequence[Plan], outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str
 ) -> None:
     """Print both views before and after the change, and the cost."""
     from fedlt.comparing.terminal import comparison_table
@@ -198,10 +200,8 @@ def _show(
     for number, plan in enumerate(plans):
         value = f", {swept}={spelt(plan.method.constants()[swept])}" if swept else ""
         rows.append((f"after{oracle}{value}", [own[number]["after"] for own in outcomes]))
-    console.print(comparison_table(title, rows, scored_set(first)))
-    console.print(_cost(first, swept), markup=False, highlight=False, soft_wrap=True)
-    if swept:
-        console.print(_best(outcomes, swept), markup=False, highlight=False, soft_wrap=True)
+    screen().show(comparison_table(title, rows, scored_set(first)))
+    screen().tell(_cost(first, swept), *([_best(outcomes, swept)] if swept else []))
 
 
 def _best(outcomes: Sequence[Sequence[Mapping[str, Any]]], swept: str) -> str:

@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
+from fedlt.cli.completion import complete_run
+
 
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Run directories, folders of seeds, or a comparison's folder."),
+        typer.Argument(
+            help="Run directories, folders of seeds, or a comparison's folder.",
+            autocompletion=complete_run,
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="Where to write the page.")
@@ -27,9 +32,11 @@ def report(
 ) -> None:
     """Write one HTML page about finished runs; trains nothing and needs no network."""
     from fedlt.cli.destinations import check_place
+    from fedlt.cli.screen import screen
     from fedlt.report.build import write_report
 
     check_place(output, "--output")
     check_place(figures, "--figures", is_folder=True)
-    for path in write_report(runs, output, figures=figures, against=against):
-        typer.echo(str(path))
+    paths = write_report(runs, output, figures=figures, against=against)
+    screen().tell(*paths)
+    screen().document({"files": paths})

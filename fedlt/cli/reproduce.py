@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.compare import (
-    Jobs,
-    Overrides,
-    RowsOption,
-    resumable,
-    split,
-    teller,
-    write,
-)
+from fedlt.cli.arguments import JobsOption, Overrides, RowsOption
+from fedlt.cli.compare import resumable, split, write
+from fedlt.cli.completion import complete_recipe
+from fedlt.cli.screen import screen
 
 if TYPE_CHECKING:
     from fedlt.comparing.recipes import Recipe, RecipeSetting
@@ -24,7 +20,11 @@ if TYPE_CHECKING:
 
 def reproduce(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe of 'fedlt list recipes', or a file (YAML).")
+        str,
+        typer.Argument(
+            help="A recipe of 'fedlt list recipes', or a file (YAML).",
+            autocompletion=complete_recipe,
+        ),
     ],
     overrides: Overrides = None,
     seeds: Annotated[
@@ -37,16 +37,14 @@ def reproduce(
         str | None, typer.Option(help="Settings of the recipe to run, as a,b; all by default.")
     ] = None,
     rows: RowsOption = None,
-    jobs: Jobs = None,
+    jobs: JobsOption = None,
 ) -> None:
     """Run a recipe and compare the results with its reference figures, within tolerances.
 
     Finished runs are read, interrupted runs are resumed: repeat the command to continue. At another
     scale than full, and with other values than the recipe's, numbers are shown and not judged.
     """
-    from dataclasses import replace
-
-    from fedlt.comparing.recipes import read_recipe, seeds_of
+    from fedlt.comparing.recipes import read_recipe, seeds_of, with_seeds
     from fedlt.config.experiments import find_experiment
 
     given = list(overrides or ())
@@ -55,8 +53,7 @@ def reproduce(
     chosen = split(settings, "--settings")
     grid = read.grid(scale, chosen, given)
     wanted = f"seeds={seeds_of(read, seeds or grid[0].scale.seeds)}"
-    comparison = replace(read.comparison, overrides=(*given, wanted))
-    read = replace(read, comparison=comparison)
+    read = with_seeds(read, given, seeds or grid[0].scale.seeds)
     plain = read.grid(scale, chosen)
     with resumable("reproduce", recipe):
         _reproduce(read, grid, is_changed=_is_changed(read, grid, plain, wanted), jobs=jobs)
@@ -90,30 +87,22 @@ def _is_changed(
 def _reproduce(
     recipe: Recipe, grid: Sequence[RecipeSetting], *, is_changed: bool, jobs: int | None
 ) -> None:
-    from rich.console import Console
-
     from fedlt.comparing import reproduction
     from fedlt.comparing.cells import notes_of
     from fedlt.comparing.display import make_runs_progress
     from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
 
-    console, scale = Console(), grid[0].scale
-    tell = teller(console)
+    scale = grid[0].scale
     as_written = scale.is_full and not is_changed
     runs = planned_runs(recipe.comparison, grid)
     title = f"{recipe.about}; scale {scale.name}{', changed' if is_changed else ''}"
-    tell(f"{title}: {len(runs)} runs")
-    if not scale.is_full:
-        tell(f"purpose: {scale.purpose}")
-        tell(f"limits: {scale.limits}")
-    comparison = recipe.comparison
-    tables, outcomes = run_grid(
-        comparison, grid, runs, jobs=jobs, progress=make_runs_progress(console)
-    )
+    screen().note(f"{title}: {len(runs)} runs", *_said(scale.purpose, scale.limits))
+    comparison, progress = recipe.comparison, make_runs_progress(screen().progress())
+    tables, outcomes = run_grid(comparison, grid, runs, jobs=jobs, progress=progress)
     every = {str(setting): tables.get(str(setting), {}) for setting in grid}
     found = reproduction.reproduced(recipe, every, as_written=as_written)
-    tell("")
-    console.print(reproduction.table(found))
+    screen().tell(title)
+    screen().show(reproduction.table(found))
     notes = [
         reproduction.summary(found, as_written=as_written),
         *_said(scale.purpose, scale.limits),
@@ -122,12 +111,16 @@ def _reproduce(
         where = f" ({setting})" if setting else ""
         notes += [f"{line}{where}" for line in notes_of(results, "last_k")]
     notes += recipe.notes
-    tell("")
-    for line in [*reproduction.sources(found), *notes]:
-        tell(line)
+    screen().tell("", *reproduction.sources(found), *notes)
     folder = Path(comparison.folder()) / scale.name
-    write(folder / "reproduction.md", reproduction.markdown(title, found, notes), console)
-    write(folder / "reproduction.csv", reproduction.figures_csv(scale.name, found), console)
+    files = write(
+        {
+            folder / "reproduction.md": reproduction.markdown(title, found, notes),
+            folder / "reproduction.csv": reproduction.figures_csv(scale.name, found),
+        }
+    )
+    content = {"about": recipe.about, "scale": scale.name, "changed": is_changed, "files": files}
+    screen().document({**content, "figures": [asdict(one) for one in found], "notes": notes})
     raise_failed(outcomes)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedlt.cli.compare import check_moment, show, teller, write
+from fedlt.cli.compare import check_moment, show, write
+from fedlt.cli.completion import complete_run
 from fedlt.cli.destinations import check_place
+from fedlt.cli.screen import screen
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fedlt.comparing.conditions import Results
     from fedlt.runs.rescoring import Cut
 
@@ -22,7 +22,9 @@ def rescore(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Run directories, their folders, or a comparison's folder."
+            metavar="RUN...",
+            help="Run directories, their folders, or a comparison's folder.",
+            autocompletion=complete_run,
         ),
     ],
     shots: Annotated[
@@ -51,8 +53,6 @@ def rescore(
 
     Also shows calibration per class group, and accuracies under long-tailed test priors.
     """
-    from rich.console import Console
-
     from fedlt.comparing.conditions import check_comparable
     from fedlt.comparing.stored import collect
     from fedlt.comparing.verdicts import pick_reference
@@ -73,12 +73,12 @@ def rescore(
         one["selected"] is None for own in results.values() for one in own
     ):
         raise FedltError("--which selected: the runs have no evaluate.selected_round")
-    console = Console()
     named = {"shots": shots, "local_test": local_test, "mask": None if mask == "none" else mask}
     words = " ".join(f"{name}={value}" for name, value in named.items() if value is not None)
     name = f"rescored {words}" if words else "rescored"
-    show(console, name, {"": results}, which=which, against=against, folder=output)
-    _show_more(console, results, "last_k" if which == "all" else which, output)
+    content = show(name, {"": results}, which=which, against=against, folder=output)
+    content["files"] += _show_more(results, "last_k" if which == "all" else which, output)
+    screen().document(content)
 
 
 def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDirectory)
@@ -92,7 +92,7 @@ def _read(directory: Any, cut: Cut) -> dict[str, Any]:  # noqa: ANN401 (a RunDir
     return rescore(directory, cut) | named | {"conditions": known}
 
 
-def _show_more(console: Console, results: Results, which: str, output: Path | None) -> None:
+def _show_more(results: Results, which: str, output: Path | None) -> list[Path]:
     """Print and write calibration and test priors; write all metrics as CSV."""
     from fedlt.comparing.cells import SPREAD
     from fedlt.comparing.exports import metrics_csv
@@ -113,16 +113,18 @@ def _show_more(console: Console, results: Results, which: str, output: Path | No
             for view in ("generic", "personal")
         ),
     )  # fmt: skip
+    written: list[Path] = []
     for file, title, columns in parts:
-        teller(console)(f"\n{title}, {which}")
+        screen().tell(f"\n{title}, {which}")
         shown = metric_sheet(results, which, columns, spread=len(columns) < len(names))
-        console.print(to_terminal(shown))
+        screen().show(to_terminal(shown))
         if output is not None:
             table = to_markdown(metric_sheet(results, which, columns))
             text = f"{title}, {which}: {SPREAD}\n\n{table}"
-            write(output / f"{which}_{file}.md", text, console)
+            written += write({output / f"{which}_{file}.md": text})
     if output is not None:
-        write(output / f"{which}_metrics.csv", metrics_csv(results, which), console)
+        written += write({output / f"{which}_metrics.csv": metrics_csv(results, which)})
+    return written
 
 
 def _short(name: str) -> str:

@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedlt.cli.arguments import FileArgument
+from fedlt.cli.arguments import FileArgument, Overrides
+from fedlt.cli.screen import screen
 from fedlt.machine.stopping import stopped_by_terminate
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fedlt.config import Config
 
 
 def run(
     file: FileArgument,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as local.lr=0.1."),
-    ] = None,
+    overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an unfinished run from its checkpoint.")
     ] = False,
@@ -53,25 +49,20 @@ def run(
 
 
 def _run(config: Config, *, resume: bool, overwrite: bool) -> None:
-    from rich.console import Console
-
     from fedlt.simulate import check_runs
 
     check_runs(config, resume=resume, overwrite=overwrite)
-    console = Console()
-    results = _run_all(config, console, resume=resume, overwrite=overwrite)
-    _report(config, results, console)
+    _report(config, _run_all(config, resume=resume, overwrite=overwrite))
 
 
-def _run_all(
-    config: Config, console: Console, *, resume: bool, overwrite: bool
-) -> list[dict[str, Any]]:
+def _run_all(config: Config, *, resume: bool, overwrite: bool) -> list[dict[str, Any]]:
     from fedlt.progress import make_progress
     from fedlt.simulate import run as run_one
 
     results = []
     for one in config.runs():
-        progress = make_progress(console, f"{one.name} seed {one.seed}")
+        label, every = f"{one.name} seed {one.seed}", screen().verbose
+        progress = make_progress(screen().progress(), label, every_round=every)
         try:
             done = run_one(
                 one, resume=resume, overwrite=overwrite, progress=progress, estimate=True
@@ -82,10 +73,12 @@ def _run_all(
     return results
 
 
-def _report(config: Config, results: Sequence[dict[str, Any]], console: Console) -> None:
+def _report(config: Config, results: Sequence[dict[str, Any]]) -> None:
     from fedlt.comparing.terminal import result_table, seeds_table
     from fedlt.runs.directory import RunDirectory
 
-    console.print(result_table(results[0]) if len(results) == 1 else seeds_table(results))
-    for one in config.runs():
-        console.print(str(RunDirectory.of(one).path), markup=False, highlight=False, soft_wrap=True)
+    paths = [RunDirectory.of(one).path for one in config.runs()]
+    screen().show(result_table(results[0]) if len(results) == 1 else seeds_table(results))
+    screen().tell(*paths)
+    pairs = zip(paths, results, strict=True)
+    screen().document({"runs": [{"path": path, **result} for path, result in pairs]})

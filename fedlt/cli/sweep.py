@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.arguments import FileArgument
-from fedlt.cli.compare import (
-    Jobs,
-    Overrides,
-    RowsOption,
-    resumable,
-    split,
-    teller,
-    write,
-)
+from fedlt.cli.arguments import FileArgument, JobsOption, Overrides, RowsOption
+from fedlt.cli.compare import resumable, search_rows, split
+from fedlt.cli.screen import screen
 
 if TYPE_CHECKING:
     from fedlt.comparing.comparison import Comparison
@@ -37,7 +29,7 @@ def sweep(
         int | None, typer.Option(min=1, help="Trials a row, proposed by Optuna; ranges need it.")
     ] = None,
     rows: RowsOption = None,
-    jobs: Jobs = None,
+    jobs: JobsOption = None,
 ) -> None:
     """Try the values that a comparison file lists under search, on data.split: tune.
 
@@ -58,19 +50,12 @@ def sweep(
 
 
 def _sweep(comparison: Comparison, trials: int | None, jobs: int | None) -> None:
-    from rich.console import Console
-
-    from fedlt.comparing.display import make_runs_progress
-    from fedlt.comparing.sweep import make_searches, run_search, sweep_csv, sweep_markdown
-
-    console = Console()
-    searches = make_searches(comparison, trials)
-    found = run_search(comparison, searches, jobs=jobs, progress=make_runs_progress(console))
-    text = sweep_markdown(found)
-    teller(console)(text)
-    folder = Path(comparison.folder()) / "sweep"
-    write(folder / "sweep.md", text, console)
-    write(folder / "sweep.csv", sweep_csv(found), console)
+    found, files = search_rows(comparison, trials, jobs)
+    rows = {
+        label: [{"values": dict(trial.values), "score": score} for trial, score in trials_of_row]
+        for label, trials_of_row in found.items()
+    }
+    screen().document({"name": comparison.name, "rows": rows, "files": files})
 
 
 def _check_split(overrides: list[str]) -> None:

@@ -184,6 +184,7 @@ class NotebookRuns(RunsProgress):
 
 def make_runs_progress(console: Console) -> RunsProgress:
     """Return a live display for a terminal or a notebook, else a progress that prints lines."""
-    if in_notebook():
+    if in_notebook() and not console.quiet:
         return NotebookRuns(console)
-    return LiveRuns(console) if console.is_terminal else RunsProgress(console)
+    live = console.is_terminal and not console.quiet
+    return LiveRuns(console) if live else RunsProgress(console)

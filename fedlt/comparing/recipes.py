@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +329,12 @@ def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> 
         )
         for setting, value in values.items()
     ]  # fmt: skip
+
+
+def with_seeds(recipe: Recipe, given: Sequence[str], wanted: int | None) -> Recipe:
+    """Return a recipe whose comparison has overrides, and :func:`seeds_of` as its seeds."""
+    overrides = (*given, f"seeds={seeds_of(recipe, wanted)}")
+    return replace(recipe, comparison=replace(recipe.comparison, overrides=overrides))
 
 
 def seeds_of(recipe: Recipe, wanted: int | None) -> list[int]:

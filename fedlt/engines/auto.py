@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.engines import ENGINES, engine_class
@@ -14,10 +16,36 @@ if TYPE_CHECKING:
     from fedlt.worker.scorer import Host
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Choice of an engine, with the measurements behind it."""
+
+    name: str  # engine to use
+    probe: Probe
+    estimates: Mapping[str, Estimate]  # by engine; engines without an estimate are left out
+
+
 def choose_engine(
     name: str, server: ServerHalf, host: Host, parties: Parties
 ) -> tuple[str, list[str]]:
     """Return the engine to use, and lines for the user with the reason and the estimated cost.
+
+    The arguments are those of :func:`weigh_engines`.
+    """
+    choice = weigh_engines(name, server, host, parties)
+    chosen, estimates = choice.name, choice.estimates
+    if not estimates:
+        return chosen, []
+    lines = [_describe(choice.probe, estimates[chosen])]
+    if name == "auto":
+        others = sorted(set(estimates) - {chosen})
+        times = ", ".join(f"{n} {round_time(estimates[n].seconds)}" for n in others)
+        lines.insert(0, f"engine: auto picks {chosen}; estimates of the others: {times}")
+    return chosen, lines
+
+
+def weigh_engines(name: str, server: ServerHalf, host: Host, parties: Parties) -> Choice:
+    """Return the engine to use, and the estimated cost of a run on each engine in question.
 
     Args:
         name: The engine in the configuration; with ``auto`` the probe decides.
@@ -32,15 +60,8 @@ def choose_engine(
     candidates = [n for n in ENGINES if n != "auto"] if name == "auto" else [name]
     found = {n: engine_class(n).estimate(server, parties, probe) for n in candidates}
     estimates = {n: estimate for n, estimate in found.items() if estimate is not None}
-    if not estimates:
-        return name, []
-    chosen = min(estimates, key=lambda n: estimates[n].seconds * _handicap(n))
-    lines = [_describe(probe, estimates[chosen])]
-    if name == "auto":
-        others = sorted(set(estimates) - {chosen})
-        times = ", ".join(f"{n} {round_time(estimates[n].seconds)}" for n in others)
-        lines.insert(0, f"engine: auto picks {chosen}; estimates of the others: {times}")
-    return chosen, lines
+    chosen = min(estimates, key=lambda n: estimates[n].seconds * _handicap(n), default=name)
+    return Choice(chosen, probe, estimates)
 
 
 def _handicap(name: str) -> float:

@@ -52,6 +52,7 @@ class Probe:
     parameters: int  # entries that travel
     memory: int  # bytes of this process, with the data and one model in it
     data: int  # bytes of the images
+    personal: int = 0  # bytes of one client's personal state
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def _measure(server: ServerHalf, host: Host) -> Probe:
         parameters=sum(tensor.numel() for tensor in state.broadcast.values()),
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         data=shares.images.nbytes + host.scorer.images.nbytes,
+        personal=sum(tensor.nbytes for tensor in own.values()),
     )
 
 

@@ -50,6 +50,10 @@ _KEEP_OR_REPLACE = "name=... keeps both, --overwrite replaces it"
 _IN_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "final", "last_k")
 
 
+class OutdatedError(FedltError):
+    """Error: another results version of fedlt made a run directory."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Directory of one run; `fedlt.runs.creation` makes the directory."""
@@ -175,7 +179,7 @@ class RunDirectory:
         return isinstance(content, dict) and "run" not in content
 
     def _refuse_version(self, number: int) -> None:
-        raise FedltError(
+        raise OutdatedError(
             f"{self.path} was made by results version {number} of fedlt, this is "
             f"{RESULTS_VERSION}: numbers have changed since; use name=... for a new run"
         )

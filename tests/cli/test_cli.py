@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fedlt
+from fedlt import simulate
 from fedlt.cli import main
 from fedlt.config import load_config
 from fedlt.config.experiments import experiments
@@ -63,7 +64,7 @@ class Runs:
 def runs(monkeypatch):
     fake = Runs()
     module = types.ModuleType("fedlt.simulate")
-    module.run = fake.run
+    module.run, module.check_runs = fake.run, simulate.check_runs
     monkeypatch.setitem(sys.modules, "fedlt.simulate", module)
     monkeypatch.setattr(fedlt, "simulate", module, raising=False)
     return fake
@@ -95,8 +96,8 @@ def one_line(capsys) -> str:
 
 def test_run_shows_progress_table_and_place(runs, capsys):
     assert main(["run", write(), "local.lr=1e-3"]) == 0
-    out = capsys.readouterr().out
-    assert "a seed 1: round 3 of 3" in out
+    out, err = capsys.readouterr()
+    assert "a seed 1: round 3 of 3" in err
     assert "fedavg + cross_entropy, seed 1, round 3" in out
     assert "75.0" in out
     assert out.splitlines()[-1] == f"{Path.cwd()}/runs/a/1"
@@ -107,9 +108,9 @@ def test_finished_run_is_shown_again(runs, capsys):
     assert main(["run", write()]) == 0
     capsys.readouterr()
     assert main(["run", "a.yaml"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "10.0" in out
-    assert "round 1 of 3" not in out
+    assert err == ""
     assert main(["run", "a.yaml", "--overwrite"]) == 0
     assert runs.calls == [(1, False, False), (1, False, False), (1, False, True)]
 
@@ -151,7 +152,7 @@ def test_interrupt_names_the_command_that_resumes(runs, capsys):
     assert main(["run", write(), "model={norm: group}"]) == 130
     error = capsys.readouterr().err
     command = "fedlt run a.yaml 'model={norm: group}' --resume"
-    assert error == f"interrupted; to go on from the start: {command}\n"
+    assert error.splitlines()[-1] == f"interrupted; to go on from the start: {command}"
     runs.error = None
     assert main(["run", "a.yaml", "model={norm: group}", "--resume"]) == 0
 
@@ -159,7 +160,8 @@ def test_interrupt_names_the_command_that_resumes(runs, capsys):
 def test_run_that_cannot_go_on(runs, capsys):
     runs.error = RunError("round 2: every update is not finite\nlower local.lr")
     assert main(["run", write()]) == 1
-    assert capsys.readouterr().err == "error: round 2: every update is not finite lower local.lr\n"
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == "error: round 2: every update is not finite lower local.lr"
 
 
 def test_damaged_checkpoints(runs, capsys):

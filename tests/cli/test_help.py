@@ -11,7 +11,7 @@ import typer
 from doc_blocks import BLOCKS, PAGES, prose_of
 
 from fedlt.cli import app, main
-from fedlt.cli.help import TASKS
+from fedlt.cli.help import MODES, TASKS
 
 VERBS = typer.main.get_command(app).commands
 EXAMPLES = {verb: line for verbs in TASKS.values() for verb, line in verbs.items()}
@@ -55,7 +55,9 @@ def test_a_verb_s_help_is_whole_and_has_an_example(verb, capsys):
     out = letters(shown([verb, "--help"], capsys))
     callback = VERBS[verb].callback
     hints = get_type_hints(callback, include_extras=True)
-    helps = [hints[one.name].__metadata__[0].help for one in VERBS[verb].params]
+    helps = [
+        MODES.get(one.name) or hints[one.name].__metadata__[0].help for one in VERBS[verb].params
+    ]
     assert len(helps) >= 1
     assert [one for one in [inspect.getdoc(callback), *helps] if letters(one) not in out] == []
     assert out.endswith(letters(f"Example: {EXAMPLES[verb]}"))

@@ -37,6 +37,7 @@ def test_a_fault_of_fedlt_s_own(capsys, monkeypatch, tmp_path):
         raise KeyError("a fault\nof two lines")
 
     monkeypatch.setattr(fedlt.config, "load_config", fail)
+    Path("a.yaml").touch()
     line = line_of(capsys, "inspect", "a.yaml", code=1)
     assert "fedlt itself fails: KeyError" in line
     (file,) = tmp_path.glob("fedlt-error-*.txt")

@@ -85,7 +85,7 @@ def test_new_leaves_nothing_when_a_write_fails(capsys, monkeypatch):
     opened = Path.open
 
     def failing(self, mode="r", *args, **more):
-        if mode == "x" and self.name.startswith("test_"):
+        if mode == "xb" and self.name.startswith("test_"):
             raise OSError(28, "No space left on device")
         return opened(self, mode, *args, **more)
 

@@ -264,8 +264,9 @@ def test_a_tiny_recipe_runs_at_both_scales(file, tmp_path, monkeypatch, capsys):
     common = [str(file()), f"output={tmp_path}", "--settings", "a", "--jobs", "1"]
     common += ["data.options={num_classes: 3, image_size: 4, train_per_class: 20}"]
     assert main(["reproduce", *common, "--scale", "cpu"]) == 0
-    out = capsys.readouterr().out
-    assert out.index("purpose: to see that it runs") < out.index("1 of 2 runs")
+    out, err = capsys.readouterr()
+    assert err.index("purpose: to see that it runs") < err.index("1 of 2 runs")
+    assert "limits: says nothing" in err
     assert "limits: says nothing" in out
     assert "not comparable" in out
     assert "cut down or changed" in out
@@ -294,6 +295,6 @@ def test_a_recipe_as_written_is_judged(tmp_path, monkeypatch, capsys):
     assert "1 of 1 figures within tolerance" in capsys.readouterr().out
     (tmp_path / "r.yaml").write_text(text.replace("value: 1.5", "value: 99.0"))
     assert main([*common, "output=out"]) == 0
-    out = capsys.readouterr().out
-    assert "2 of 2 runs are finished already" in out
+    out, err = capsys.readouterr()
+    assert "2 of 2 runs are finished already" in err
     assert "0 of 1 figures within tolerance" in out

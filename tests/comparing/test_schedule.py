@@ -135,8 +135,8 @@ def test_compare_prints_both_views_and_writes_the_table(file, capsys):
     again = ["--which", "all", "--against", "FedLoGe", "--no-report"]
     assert main(["compare", "c.yaml", "--jobs", "1", *again]) == 0
     assert not page.exists()
-    shown = capsys.readouterr().out
-    assert "4 of 4 runs are finished already" in shown
+    shown, err = capsys.readouterr()
+    assert "4 of 4 runs are finished already" in err
     assert "never for a verdict" in shown
     assert (file / "runs/tiny/fedavg/1/result.json").stat().st_mtime_ns == before
 
@@ -174,8 +174,8 @@ def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsy
     assert main(plain) == 0
     grid = [*plain, "--set", "data.imbalance_factor=5,2"]
     assert main(grid) == 0
-    shown = capsys.readouterr().out
-    assert "2 of 4 runs are finished already" in shown
+    shown, err = capsys.readouterr()
+    assert "2 of 4 runs are finished already" in err
     assert shown.index("data.imbalance_factor=5\n") < shown.index("data.imbalance_factor=2\n")
     folder = file / "runs/tiny"
     assert not (folder / "data.imbalance_factor=5/fedavg").exists()
@@ -186,7 +186,7 @@ def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsy
     assert text.count("| method |") == 2
     assert "* data.imbalance_factor=2, generic: FedLoGe undecided" in text
     assert main(grid) == 0
-    assert "4 of 4 runs are finished already" in capsys.readouterr().out
+    assert "4 of 4 runs are finished already" in capsys.readouterr().err
 
 
 def test_a_method_beside_itself_has_the_same_partitions_and_other_draws(file, capsys):

@@ -111,8 +111,7 @@ def test_a_search_of_an_experiment_file_goes_on_where_it_was(file, capsys):
     assert main([*command, "2"]) == 0
     few = (file / "runs/tiny/sweep/sweep.csv").read_text()
     assert main([*command, "5"]) == 0
-    shown = capsys.readouterr().out
-    assert "2 of 4 runs are finished already" in shown
+    assert "2 of 4 runs are finished already" in capsys.readouterr().err
     text = (file / "runs/tiny/sweep/sweep.csv").read_text()
     assert text.startswith(few)
     assert main([*command, "5"]) == 0

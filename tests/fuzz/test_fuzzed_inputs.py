@@ -83,7 +83,7 @@ def stopped(monkeypatch, tmp_path):
     import fedlt.generators.generator
     import fedlt.report.build
     from fedlt import simulate
-    from fedlt.comparing import schedule, sweep
+    from fedlt.comparing import estimate, schedule, sweep
     from fedlt.engines.serial import SerialEngine
     from fedlt.realigning import session
 
@@ -109,6 +109,7 @@ def stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(simulate, "run", run)
     monkeypatch.setattr(simulate, "engine_class", serial)  # no Ray for an input
     monkeypatch.setattr(simulate, "choose_engine", lambda name, *_: (name, []))  # times real steps
+    monkeypatch.setattr(estimate, "prepare_parties", stop)
     monkeypatch.setattr(simulate, "create_run", stop)
     monkeypatch.setattr(schedule, "run_planned", stop)
     monkeypatch.setattr(sweep, "run_planned", stop)

@@ -196,6 +196,8 @@ def from_commands(draw: random.Random) -> Input:
     verb, command = draw.choice(sorted(commands().items()))
     words = [verb]
     for parameter in command.params:
+        if parameter.name == "verbose":  # prints the traceback of a refusal
+            continue
         wrong = draw.choice(draw.choice([NUMBERS, WORDS, SHAPES]))
         if parameter.name in ("output", "figures", "png", "folder"):
             wrong = draw.choice(["made/x", "/proc/x", "x" * 300, "", "a.yaml/x", "\0"])
