@@ -46,7 +46,7 @@ POLICIES = {
 }
 ONE_OF_A_KIND = {"fedavg", "fedloge", "ditto", "creff", "fedproto"}  # fast, with "one tuned"
 in_settings = slow_but(ONE_OF_A_KIND, SETTINGS)
-in_policies = slow_but({"one tuned", "local"}, POLICIES)
+in_policies = slow_but({"one tuned"}, POLICIES)
 
 
 def counts(outcome):
@@ -161,13 +161,14 @@ def test_a_head_may_be_any_function(reference, test_set):
 # ---- the data
 
 
-def test_no_data_are_read_where_none_are_needed(reference, test_set, monkeypatch):
+def test_no_data_are_read_where_none_are_needed(reference, monkeypatch):
     def refuse(*given, **more):
         raise AssertionError("the data are loaded")
 
     outcome = reference(strategy="fedloge")
     monkeypatch.setattr(fedlt.export.opening, "prepare_parties", refuse)
-    check_all(outcome, test_set)
+    for client in (None, 0):
+        scored_model(outcome.directory.path, client=client)
     tuned = reference(strategy="fedavg_ft", **ONE)
     scored_model(tuned.directory.path)
     with pytest.raises(AssertionError, match="the data are loaded"):
@@ -182,6 +183,52 @@ def test_a_run_of_an_older_version_loads_its_data(lab, test_set, monkeypatch):
     at = dataclasses.replace(run, result=older)
     monkeypatch.setattr(fedlt.export.opening.FinishedRun, "at", lambda path: at)
     check_all(outcome, test_set)
+
+
+def write_arrays(path, kind):
+    """Write 60 training and 20 test images of 4 classes and return them with the labels."""
+    generator, labels = np.random.default_rng(0), np.arange(60) % 4
+    if kind == "features":
+        images = generator.normal(size=(80, 7)).astype(np.float32)
+    elif kind == "float":
+        images = generator.random((80, 3, 10, 14), dtype=np.float32)
+    else:
+        images = generator.integers(0, 256, (80, 4, 9, 8), dtype=np.uint8)
+    noun = "features" if kind == "features" else "images"
+    np.savez(
+        path,
+        **{f"train_{noun}": images[:60], f"test_{noun}": images[60:]},
+        train_labels=labels,
+        test_labels=labels[:20],
+    )
+    tensor = torch.from_numpy(images[60:])
+    return tensor[:, :, None, None] if kind == "features" else tensor, torch.from_numpy(labels[:20])
+
+
+@pytest.mark.parametrize(
+    ("kind", "network"),
+    [
+        ("float", "cnn"),
+        pytest.param("rgba", "mlp", marks=pytest.mark.slow),
+        pytest.param("features", "identity", marks=pytest.mark.slow),
+    ],
+)
+def test_images_of_every_kind(lab, tmp_path, kind, network):
+    """Float and not square, with four channels, and vectors; as the test set's file has them."""
+    test_set = write_arrays(tmp_path / "own.npz", kind)
+    source = {
+        "dataset": "features" if kind == "features" else "npz",
+        "options": {"path": str(tmp_path / "own.npz")},
+        "imbalance_factor": 1,
+    }
+    width = None if network == "identity" else 4
+    outcome = lab.run(data=source, model={"name": network, "width": width}, rounds=1)
+    models = check_all(outcome, test_set)
+    model = models[None, "head"]
+    shape = list(test_set[0].shape[1:])
+    assert model.info["input"]["shape"] == ["batch", *shape]
+    export_run(outcome.directory.path, output=tmp_path / "model.pt2")
+    assert torch.equal(load_model(tmp_path / "model.pt2")(test_set[0]), model(test_set[0]))
 
 
 DATA = """
