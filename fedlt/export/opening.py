@@ -87,7 +87,7 @@ def scored_model(
     images = run.result["images"]
     return ScoredModel(
         model.backbone,
-        heads.get(name) or next(iter(heads.values())),
+        heads[name] if is_own or client is None else next(iter(heads.values())),
         run.plugin.predict,
         mean=images["mean"],
         std=images["std"],
