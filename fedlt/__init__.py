@@ -15,7 +15,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedlt.api import compare, run
+    from fedlt.api import compare, load_model, run
+    from fedlt.data.flower_datasets import LongTailPartitioner
     from fedlt.errors import FedltError, RunError, StoppedError
     from fedlt.report.compared import ComparisonTable
     from fedlt.report.opened import Run, load
@@ -28,20 +29,23 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 __all__ = [
     "ComparisonTable",
     "FedltError",
+    "LongTailPartitioner",
     "Run",
     "RunError",
     "StoppedError",
     "__version__",
     "compare",
     "load",
+    "load_model",
     "run",
 ]
 
 _HOMES = {  # module of each name
-    **dict.fromkeys(("compare", "run"), "fedlt.api"),
+    **dict.fromkeys(("compare", "load_model", "run"), "fedlt.api"),
     **dict.fromkeys(("FedltError", "RunError", "StoppedError"), "fedlt.errors"),
     "ComparisonTable": "fedlt.report.compared",
     **dict.fromkeys(("Run", "load"), "fedlt.report.opened"),
+    "LongTailPartitioner": "fedlt.data.flower_datasets",
 }
 
 

@@ -3,6 +3,7 @@
     run = fedlt.run("quickstart", "rounds=5")      # trains, or opens the finished run
     run = fedlt.load("runs/quickstart/1")          # opens a finished run
     table = fedlt.compare("quickstart", strategies=["fedavg", "fedrod"], seeds=[1, 2, 3, 4, 5])
+    model = fedlt.load_model("model.safetensors")  # an exported model
 
 Mistakes raise :class:`~fedlt.errors.FedltError` with one line. docs/python.md is the reference.
 """
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -45,7 +46,10 @@ from fedlt.runs.endings import first_unfinished
 from fedlt.simulate import check_runs
 from fedlt.simulate import run as run_one
 
-__all__ = ["compare", "load", "run"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["compare", "load", "load_model", "run"]
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | Config  # an experiment
 Method = str | object  # a name, or a strategy or client plugin as an object
@@ -106,6 +110,17 @@ def _carry_out(config: Config, *, resume: bool, overwrite: bool, quiet: bool) ->
         run_one(config, resume=resume, overwrite=overwrite, progress=progress, estimate=not quiet)
     finally:
         progress.stop()
+
+
+def load_model(path: str | os.PathLike[str], /) -> nn.Module:
+    """Return a model that ``fedlt export`` has written: images (B, Ch, H, W) -> logits (B, C).
+
+    Raises:
+        FedltError: If the file is no exported model.
+    """
+    from fedlt.export import load_model as load_exported
+
+    return load_exported(Path(path))
 
 
 def compare(

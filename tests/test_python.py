@@ -9,11 +9,13 @@ import threading
 import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import fedlt
 from fedlt.cli import main
+from fedlt.data import load_dataset
 from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
 from fedlt.runs.directory import RunDirectory
@@ -183,6 +185,21 @@ def test_the_partition_is_that_of_the_run(run):
     assert sorted(sizes) == [0, 1, 2]
     evaluation = RunDirectory(run.path).evaluation(2)
     assert [*sizes.values()] == evaluation.client_counts.sum(axis=1).tolist()
+
+
+def test_a_model_is_the_one_that_was_scored(run):
+    """The share of test images that it gets right is the accuracy of the result."""
+    dataset = load_dataset("synthetic", options=TINY["data"]["options"])
+    images, labels = torch.from_numpy(dataset.test_images.copy()), dataset.test_labels
+    with torch.no_grad():
+        right = (run.model()(images).argmax(dim=1).numpy() == labels).mean()
+        own = run.model(client=np.int64(2))(images)
+    assert right == pytest.approx(run.result["final"]["generic/accuracy"])
+    assert own.shape == (len(labels), 4)
+    assert "has no client 3; expected 0 to 2" in messages(run.model, client=3)
+    assert "client: 'a' is not the number of a client" in messages(run.model, client="a")
+    assert "heaad" in messages(run.model, head="heaad")
+    assert messages(fedlt.load_model, run.path / "config.yaml")
 
 
 def test_names_are_imported_when_asked_for():

@@ -7,6 +7,7 @@
 # has; one stream is the usual case.
 
 # %%
+import torch
 from torch import Tensor, nn
 
 import fedlt
@@ -57,3 +58,19 @@ run = fedlt.run(
     quiet=True,
 )
 print(run)
+
+# %% [markdown]
+# `run.model()` is the trained network with its head, as it was scored: images as the data set has
+# them in, logits out. `run.model(client=3)` is the model of client 3.
+
+# %%
+from fedlt.data import load_dataset
+
+digits = load_dataset("digits")
+model = run.model()
+with torch.no_grad():
+    logits = model(torch.from_numpy(digits.test_images.copy()))
+right = (logits.argmax(dim=1).numpy() == digits.test_labels).mean()
+print(
+    f"{right:.3f} of the test images, {run.result['final']['generic/accuracy']:.3f} in the result"
+)

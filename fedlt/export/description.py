@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import fedlt
 from fedlt.data.arrays import IntArray
 from fedlt.evaluation.personal_metrics import client_accuracies
+from fedlt.machine.installed import installed_version
 
 if TYPE_CHECKING:
     from fedlt.export.finished_run import FinishedRun
@@ -30,7 +30,7 @@ def describe(
     """
     config, images, evaluation = run.config, run.result["images"], run.evaluation
     return {
-        "fedlt": fedlt.__version__,
+        "fedlt": installed_version(),
         "run": run.directory.run,
         "name": config.name,
         "seed": config.seed,

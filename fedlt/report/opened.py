@@ -25,6 +25,7 @@ from fedlt.runs.files import HELP, PARTITION
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from fedlt.config import Config
 
@@ -89,6 +90,28 @@ class Run:
             FedltError: If pandas is not installed, or the last evaluation is missing or changed.
         """
         return clients_frame(self._record)
+
+    def model(self, *, client: int | None = None, head: str | None = None) -> nn.Module:
+        """Return the scored model: images (B, Ch, H, W) as the data set has them -> logits (B, C).
+
+        Args:
+            client: A client, for the client's personal model; None: the generic model.
+            head: A head by name; None: the primary head.
+
+        Raises:
+            FedltError: If there is no such client, head or model.
+        """
+        from fedlt.export import scored_model
+
+        if client is not None:
+            clients = len(self.partition)
+            if isinstance(client, bool) or not isinstance(client, (int, np.integer)):
+                raise FedltError(f"client: {client!r} is not the number of a client")
+            if not 0 <= client < clients:
+                words = f"expected 0 to {clients - 1}"
+                raise FedltError(f"client: {self.path} has no client {client}; {words}")
+            client = int(client)
+        return scored_model(self.path, client=client, head=head)
 
     def report(self, path: str | Path) -> Path:
         """Write the report of this run, one HTML page, and return its path.
