@@ -71,7 +71,7 @@ class LocalConfig(Section):
     weight_decay: NotNegative = 0.0
     clip: Positive | None = None  # longest gradient, over all parameters in training; None: any
     sam_rho: NotNegative = 0.0  # sharpness-aware steps: distance uphill; 0: plain steps
-    augment: Literal["none", "crop_flip", "crop"] = "none"
+    augment: Literal["none", "crop_flip", "crop", "imagenet"] = "none"
     precision: Literal["float32", "bfloat16"] = "float32"  # of activations; weights stay float32
     schedule: ScheduleConfig = ScheduleConfig()  # of both learning rates
 

@@ -1,7 +1,8 @@
 """Seeded augmentation of each image, and normalisation, on whole batches, on CPU or GPU.
 
 Random crop after zero padding and horizontal flip: K. He et al., "Deep Residual Learning for Image
-Recognition", CVPR 2016, section 4.2, https://arxiv.org/abs/1512.03385.
+Recognition", CVPR 2016, section 4.2, https://arxiv.org/abs/1512.03385. ImageNet's augmentation is
+in :mod:`fedlt.data.random_crops`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedlt.data.random_crops import draw_boxes, draw_jitter, jittered, resized_crops
 from fedlt.errors import FedltError, nearest
 
-SCHEMES = ("none", "crop", "crop_flip")
+SCHEMES = ("none", "crop", "crop_flip", "imagenet")
 
 
 def crop_padding(height: int) -> int:
@@ -24,10 +26,12 @@ def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
     """Return an augmented batch, every image augmented at random by itself.
 
     ``crop`` draws a row and a column offset per image; ``crop_flip`` then also draws a flip per
-    image. ``none`` draws no random number and returns the batch itself.
+    image. ``imagenet`` draws a crop that is resized to the image's size, a flip, and changes of the
+    colours: :mod:`fedlt.data.random_crops`. ``none`` draws no random number and returns the batch
+    itself.
 
     Args:
-        images: uint8 or float32 (B, Ch, H, W) on any device; not changed.
+        images: uint8 or float32 (B, Ch, H, W) on any device; not changed. ``imagenet``: uint8.
         scheme: One of :data:`SCHEMES`.
         generator: CPU generator, so that the random numbers are the same on every device.
 
@@ -41,6 +45,8 @@ def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
         raise FedltError(f"local.augment: unknown {scheme!r}{nearest(scheme, SCHEMES)}")
     if scheme == "none":
         return images
+    if scheme == "imagenet":
+        return _imagenet(images, generator)
     count, padding = images.shape[0], crop_padding(images.shape[2])
     offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator)
     cropped = _crop(images, padding, offsets)
@@ -48,6 +54,14 @@ def augment(images: Tensor, scheme: str, generator: torch.Generator) -> Tensor:
         return cropped
     flips = torch.randint(0, 2, (count,), generator=generator)
     return _flip(cropped, flips)
+
+
+def _imagenet(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random resized crops, flipped and with jittered colours; draws in this order."""
+    count, _, height, width = images.shape
+    crops = resized_crops(images, draw_boxes(count, height, width, generator))
+    flipped = _flip(crops, torch.randint(0, 2, (count,), generator=generator))
+    return jittered(flipped, *draw_jitter(count, generator))
 
 
 def _crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from fedlt.config.cohort import cohort_size
 from fedlt.config.raised import users_code
 from fedlt.data import FederatedData, prepare_data
@@ -114,6 +116,11 @@ def prepare_parties(
     )
     if cohort > clients:
         raise FedltError(f"clients_per_round: {cohort} exceeds the {clients} clients")
+    if config.local.augment == "imagenet" and data.train_images.dtype != np.uint8:
+        raise FedltError(
+            f"local.augment: imagenet needs images of 8 bits, and those of {config.data.dataset!r} "
+            "are floats; take crop_flip or none"
+        )
     if config.prior.source == "secure_sum":
         _check_secure_sum(strategy, cohort)
     if config.evaluate.local_test == "reference":
