@@ -25,12 +25,15 @@ FREE = (  # sections with options of any name
 # Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
 DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
 _PLACES = ("data.root", "model.weights", "partition.file")
+_COLUMN = "data.options.columns.path"  # the name of a column of a table
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 
 
 def is_path(key: str) -> bool:
     """Return True if the value of a dotted key is a path to read from."""
     leaf = key.rpartition(".")[2]
+    if key == _COLUMN:
+        return False
     return key in _PLACES or (key.startswith(FREE) and (leaf == "path" or leaf.endswith("_path")))
 
 

@@ -37,6 +37,14 @@ def test_options_of_a_user_s_function_are_left_alone():
     assert load_config("below/mine.yaml").data.options == {"train": "l/t.txt", "root": "~/im"}
 
 
+def test_the_name_of_a_column_is_no_path():
+    given = ["data={dataset: csv, options: {path: a.csv, columns: {path: file name}}}"]
+    options = load_config("below/list.yaml", given).data.options
+    assert options == {"path": f"{os.getcwd()}/a.csv", "columns": {"path": "file name"}}
+    given = ["data.dataset=csv", "data.options.columns.path=file name"]
+    assert load_config("below/list.yaml", given).data.options["columns"] == {"path": "file name"}
+
+
 def test_the_place_of_the_images_is_no_setting():
     settings = settings_of(load_config("below/list.yaml"))
     assert json.loads(settings["data.options.train"]) == "by content"
