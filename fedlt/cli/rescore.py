@@ -34,7 +34,7 @@ def rescore(
         ),
     ] = None,
     local_test: Annotated[
-        str | None, typer.Option(help="exact, sampled or reference: each client's test view.")
+        str | None, typer.Option(help="exact, sampled, reference or own: each client's test view.")
     ] = None,
     mask: Annotated[
         str, typer.Option(help="none, held or test: classes that personal predictions may name.")

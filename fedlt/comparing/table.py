@@ -153,6 +153,8 @@ def view_notes(run: Mapping[str, Any]) -> list[str]:
         lines.append(REFERENCE_WARNING)
     if view == "sampled":
         lines.append("personal accuracies are counted on images drawn in proportion (sampled)")
+    if view == "own":
+        lines.append("personal figures: every client is scored on its own test images (own)")
     if mask == "held":
         lines.append("personal figures: predictions restricted to classes the client trains on")
     return lines

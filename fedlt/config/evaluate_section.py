@@ -27,7 +27,7 @@ class EvaluateConfig(Section):
         "auto"  # how many / medium / few are cut
     )
     shot_classes: ShotClassesConfig | None = None  # the groups themselves, for shots: given
-    local_test: Literal["exact", "sampled", "reference"] = "exact"  # each client's test view
+    local_test: Literal["exact", "sampled", "reference", "own"] = "exact"  # each client's test view
     clients: Literal["all"] | Count = "all"  # clients in the personal view
     selected_round: Count | None = None  # a round fixed on data.split: tune, reported as `selected`
     batch_size: Count = 500  # images per forward pass

@@ -132,15 +132,18 @@ def mass_note(results: Sequence[Mapping[str, Any]], which: str) -> str:
         which: Part of each result to read, such as ``final`` or ``last_k``.
     """
     parts = []
+    is_own = any(result.get("local_test") == "own" for result in results)
     if lost := _mean_over_seeds(results, which, "personal/mass_lost"):
+        images = "test images of its own" if is_own else "test images"
         parts.append(
-            f"{100 * lost:.1f} % of a client's images, in the mean, are of classes without test "
-            "images; its other classes take their weight"
+            f"{100 * lost:.1f} % of a client's images, in the mean, are of classes without {images}"
+            "; its other classes take their weight"
         )
-    without = any(scored_set(result).without for result in results)
+    without = is_own or any(scored_set(result).without for result in results)
     if without and (left_out := _mean_over_seeds(results, which, "personal/excluded")):
         clients = "client" if left_out == 1 else "clients"
-        parts.append(f"{left_out:g} {clients} without an image of a tested class left out")
+        images = "own test images of own classes" if is_own else "an image of a tested class"
+        parts.append(f"{left_out:g} {clients} without {images} left out")
     return f"personal view: {'; '.join(parts)}" if parts else ""
 
 

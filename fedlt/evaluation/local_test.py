@@ -1,18 +1,20 @@
 """The clients' local tests: the test set re-weighted by each client's own class mix.
 
-No client owns test images. The personal accuracy of client k is ``sum over c of w_kc a_k(c)``,
-where a_k(c) is the recall of the client's model on test images of class c. The view defines the
-weights w_kc and the images for a_k(c):
+The personal accuracy of client k is ``sum over c of w_kc a_k(c)``, where a_k(c) is the recall of
+the client's model on test images of class c. The view defines the weights w_kc and the images for
+a_k(c):
 
     exact      w_kc = n_kc / n_k, all test images of c: no sampling, no rounding
     sampled    m_kc images of c are drawn in proportion; w_kc = m_kc / m_k, on the drawn images
     reference  t_kc = floor(T n_kc / N), at most the test images of c; w_kc = t_kc / t_k, all test
                images of c
+    own        w_kc = n_kc / n_k over the classes of which the client has test images, on these
 
 Here n_kc are the client's training images of class c, N those of all clients and classes, and T the
 number of test images. For a class without test images, n_kc counts as 0, and the client's other
 classes get its weight. ``reference`` is FedLoGe's rule (Xiao et al., ICLR 2024): small classes get
 weight zero, large clients get large tests, and the mask of classes with t_kc > 0 uses test labels.
+Only under ``own`` do test images belong to clients: by nature, as a user's own photos do.
 """
 
 from __future__ import annotations
@@ -38,11 +40,12 @@ REFERENCE_WARNING = (
 class LocalTest:
     """One view of the clients' local tests; a value, the same in every process."""
 
-    scheme: Literal["exact", "sampled", "reference"]
+    scheme: Literal["exact", "sampled", "reference", "own"]
     client_counts: IntArray  # (K, C) training images n_kc
     test_counts: IntArray  # (C,) images per class in the test set
     local_counts: IntArray  # (K, C) n_kc, m_kc or t_kc; weights are proportional to these
     seed: int = 0  # seed of the draw of ``sampled``
+    own_counts: IntArray | None = None  # (K, C) test images that belong to each client; for ``own``
 
     @property
     def num_clients(self) -> int:
@@ -66,7 +69,15 @@ class LocalTest:
         """Number of test images behind each a_k(c), (K, C): the denominators of the recalls."""
         if self.scheme == "sampled":
             return self.local_counts
+        if self.own_counts is not None:
+            return self.own_counts
         return np.broadcast_to(self.test_counts, self.client_counts.shape)
+
+    @property
+    def tested(self) -> BoolArray:
+        """Mask (K, C) of the classes that have test images for a client."""
+        counts = self.test_counts if self.own_counts is None else self.own_counts
+        return np.broadcast_to(counts > 0, self.client_counts.shape)
 
     def test_mask(self, cid: int) -> BoolArray | None:
         """Return the mask (C,) of classes in a client's local test for ``reference``, else None."""
@@ -120,17 +131,19 @@ def local_test(
     *,
     scheme: str = "exact",
     seed: int = 0,
+    own_counts: npt.ArrayLike | None = None,
 ) -> LocalTest:
     """Return a view of the clients' local tests. Classes without a test image have weight 0.
 
     Args:
         client_counts: (K, C) training images per client and class.
         test_counts: (C,) images per class in the test (or validation) set.
-        scheme: ``exact``, ``sampled`` or ``reference``.
+        scheme: ``exact``, ``sampled``, ``reference`` or ``own``.
         seed: The run's seed; every method with this seed has the same images for ``sampled``.
+        own_counts: (K, C) test images that belong to each client; needed for ``own`` only.
 
     Raises:
-        FedltError: For an unknown scheme.
+        FedltError: For an unknown scheme, or ``own`` where no test image belongs to a client.
     """
     counts = np.asarray(client_counts, dtype=np.int64)
     pool = np.asarray(test_counts, dtype=np.int64)
@@ -143,7 +156,12 @@ def local_test(
     if scheme == "reference":
         kept = np.minimum(floor_counts(counts, int(pool.sum())), pool)
         return LocalTest("reference", counts, pool, kept, seed)
-    known = ("exact", "sampled", "reference")
+    if scheme == "own":
+        if own_counts is None:
+            raise FedltError("evaluate.local_test: own needs test images that belong to clients")
+        own = np.asarray(own_counts, dtype=np.int64)
+        return LocalTest("own", counts, pool, np.where(own > 0, counts, 0), seed, own)
+    known = ("exact", "sampled", "reference", "own")
     raise FedltError(f"evaluate.local_test: unknown view {scheme!r}{nearest(scheme, known)}")
 
 

@@ -33,7 +33,7 @@ class ScoredClients:
     weights: FloatArray  # (E, C) w_kc
     images: IntArray  # (E, C) denominators of the recalls
     counts: IntArray  # (E, C) n_kc
-    tested: BoolArray  # (C,) classes that have test images
+    tested: BoolArray  # (E, C) classes that have test images for the client
     groups: dict[str, BoolArray]  # (E, C) mask of classes in the group, by group name
     few: tuple[int, ...]  # class ids of the few classes
     head_hits: IntArray  # (E, P, C) hits of the P personal heads
@@ -85,10 +85,9 @@ def _membership(view: LocalTest, cids: IntArray, shots: ShotGroups) -> dict[str,
 
 
 def _check(scores: PersonalScores, view: LocalTest) -> None:
-    if scores.sampled != (view.scheme == "sampled"):
-        counted = "drawn images" if scores.sampled else "all test images"
+    if (scores.sampled, scores.own) != (view.scheme == "sampled", view.scheme == "own"):
         raise FedltError(
-            f"evaluate.local_test: {view.scheme} needs other scores; on {counted} here"
+            f"evaluate.local_test: {view.scheme} needs other scores; on {scores.counted} here"
         )
 
 
@@ -197,7 +196,7 @@ def excluded(clients: ScoredClients) -> Metric:
 
 def mass_lost(clients: ScoredClients) -> Metric:
     """Return the mean over clients of the share of n_k in classes without test images."""
-    lost = clients.counts[:, ~clients.tested].sum(axis=1)
+    lost = (clients.counts * ~clients.tested).sum(axis=1)
     return _mean(lost / clients.counts.sum(axis=1))
 
 
@@ -260,7 +259,7 @@ def scored_clients(
         weights=view.weights_of(cids),
         images=view.scored_images[cids],
         counts=view.client_counts[cids],
-        tested=view.test_counts > 0,
+        tested=view.tested[cids],
         groups=_membership(view, cids, shots),
         few=shots.few,
         head_hits=scores.hits[keep],

@@ -86,6 +86,12 @@ class ClientHits:
     hits_held: IntArray  # (H, C) if only classes that the client holds may be predicted
     hits_test: IntArray | None = None  # (H, C) if only local test classes may be: ``reference``
 
+    @classmethod
+    def nothing(cls, heads: tuple[str, ...], num_classes: int) -> ClientHits:
+        """Return the hits on no image."""
+        zeros = np.zeros((len(heads), num_classes), np.int64)
+        return cls(heads, zeros, zeros)
+
     def __add__(self, other: ClientHits) -> ClientHits:
         """Return the hits on both sets of images together."""
         if self.heads != other.heads or (self.hits_test is None) != (other.hits_test is None):
@@ -111,6 +117,14 @@ class PersonalScores:
     hits_test: IntArray | None = None  # (E, H, C)
     generic_hits_test: IntArray | None = None  # (E, C)
     sampled: bool = False  # True: counted on each client's drawn images only
+    own: bool = False  # True: counted on the test images that belong to each client only
+
+    @property
+    def counted(self) -> str:
+        """The images that hits were counted on, in words."""
+        if self.own:
+            return "each client's own test images"
+        return "drawn images" if self.sampled else "all test images"
 
     @classmethod
     def stack(
@@ -120,6 +134,7 @@ class PersonalScores:
         generic: Sequence[ClientHits],
         *,
         sampled: bool = False,
+        own: bool = False,
     ) -> PersonalScores:
         """Return the clients' hits stacked in the order of ``cids``.
 
@@ -130,6 +145,7 @@ class PersonalScores:
             generic: For each client, the hits of the global model's primary head under the
                 client's masks, on the client's images.
             sampled: Whether hits were counted on drawn images (``local_test: sampled``).
+            own: Whether hits were counted on clients' own test images (``local_test: own``).
 
         Raises:
             FedltError: If the clients' heads differ.
@@ -154,6 +170,7 @@ class PersonalScores:
                 [None if base.hits_test is None else base.hits_test[0] for base in generic]
             ),
             sampled=sampled,
+            own=own,
         )
 
 

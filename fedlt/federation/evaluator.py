@@ -15,7 +15,7 @@ from fedlt.data.arrays import BoolArray, IntArray
 from fedlt.evaluation.cutting import generic_metrics, personal_metrics
 from fedlt.evaluation.generic import Metric
 from fedlt.evaluation.headline import ScoredSet
-from fedlt.evaluation.local_test import LocalTest, evaluated_clients, local_test
+from fedlt.evaluation.local_test import LocalTest, evaluated_clients
 from fedlt.evaluation.personal_metrics import coverage_metrics
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.rounds import rounds_to_evaluate
@@ -58,12 +58,7 @@ class Evaluator:
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         self.shots = observer.shots
-        self.view: LocalTest = local_test(
-            data.client_counts,
-            self.test_counts,
-            scheme=config.evaluate.local_test,
-            seed=config.seed,
-        )
+        self.view: LocalTest = observer.local_test
         self._cids = evaluated_clients(
             observer.num_clients, config.evaluate.clients, seed=config.seed
         ).tolist()
@@ -186,6 +181,7 @@ class Evaluator:
             [own[cid] for cid in self._cids],
             [base for cid in self._cids if (base := bases[cid] or own[cid]) is not None],
             sampled=self.view.scheme == "sampled",
+            own=self.view.scheme == "own",
         )
 
     def _metrics(
@@ -221,6 +217,7 @@ class Evaluator:
             personal=scores,
             labels=None if generic.logits is None else self.observer.data.eval_labels,
             seed=self.view.seed,
+            own_counts=self.view.own_counts,
         )
 
 

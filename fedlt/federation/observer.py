@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlt.data.arrays import IntArray
 from fedlt.data.preparation import Preparation
 from fedlt.data.shots import ShotGroups, groups_note, shot_groups
+from fedlt.errors import FedltError
 from fedlt.evaluation.headline import ScoredSet
+from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.federation.terms import Terms
 from fedlt.progress import Progress
 
@@ -36,6 +39,54 @@ class Observer(Terms):
         evaluate = self.config.evaluate
         lists = evaluate.shot_classes.model_dump() if evaluate.shot_classes else None
         return shot_groups(self.data.class_counts, scheme=evaluate.shots, given=lists)
+
+    @cached_property
+    def local_test(self) -> LocalTest:
+        """The view of the clients' local tests; fixed for the run.
+
+        Raises:
+            FedltError: If the view is ``own`` and no test image belongs to a client.
+        """
+        data, scheme = self.data, self.config.evaluate.local_test
+        return local_test(
+            data.client_counts,
+            np.bincount(data.eval_labels, minlength=data.num_classes),
+            scheme=scheme,
+            seed=self.config.seed,
+            own_counts=self._own_counts() if scheme == "own" else None,
+        )
+
+    def _own_counts(self) -> IntArray:
+        """Return the scored images (K, C) that belong to each client."""
+        data = self.data
+        scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split).name
+        if data.eval_clients is None:
+            raise FedltError(
+                "evaluate.local_test: own needs partition.scheme: natural and client numbers for "
+                f"the {scored_on}, which are not known of {data.name!r} here"
+            )
+        own = data.eval_clients >= 0
+        if not own.any():
+            raise FedltError(
+                f"evaluate.local_test: own: no image of the {scored_on} belongs to a client"
+            )
+        cells = data.eval_clients[own] * data.num_classes + data.eval_labels[own]
+        counts = np.bincount(cells, minlength=self.num_clients * data.num_classes)
+        return counts.reshape(self.num_clients, data.num_classes)
+
+    def own_rows(self, cid: int) -> IntArray:
+        """Return the ascending rows of the scored images that belong to client ``cid``."""
+        order, ends = self._rows_by_client
+        return order[ends[cid] : ends[cid + 1]]
+
+    @cached_property
+    def _rows_by_client(self) -> tuple[IntArray, IntArray]:
+        """Rows of the scored images by client, and the ends (K + 1,) of the parts."""
+        owners = self.data.eval_clients
+        if owners is None:
+            return np.empty(0, np.int64), np.zeros(self.num_clients + 1, np.int64)
+        order = np.argsort(owners, kind="stable")
+        return order, np.searchsorted(owners[order], np.arange(self.num_clients + 1))
 
     def notes(self) -> list[str]:
         """Return the lines that a user should read before the run."""

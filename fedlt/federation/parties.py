@@ -126,7 +126,8 @@ def prepare_parties(
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
     parties = Parties.of(config, strategy, plugin, data)
-    _ = parties.observer.shots  # refuses groups that do not fit the data
+    # Both refuse what does not fit the data.
+    _ = parties.observer.shots, parties.observer.local_test
     start = find_start(parties.view)
     if start is not None:
         parties = parties.changed(start=start)

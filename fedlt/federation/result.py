@@ -48,6 +48,7 @@ def make_result(
         "shots": evaluator.shots.to_json(),
         **described(observer.data),
         "scored_on": evaluator.scored_on.to_json(),
+        "local_test": evaluator.view.scheme,
         "prior": config.prior.model_dump(),
         "batchnorm": config.batchnorm,
         **summarise(rows, state.round, selected_round=chosen, early=ended is not None),

@@ -25,7 +25,7 @@ from fedlt.evaluation.scores import GenericScores, PersonalScores
 from fedlt.machine.durable import replace_synced
 from fedlt.runs.files import HELP
 
-_ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "seed")
+_ONCE, _CONSTANT = "clients.npz", ("client_counts", "test_counts", "own_counts", "seed")
 _RUN = "run"  # the array that names the run
 
 
@@ -42,6 +42,7 @@ class Evaluation:
     personal: PersonalScores | None = None  # None in rounds of the generic view only
     labels: IntArray | None = None  # (B,) of the test set, beside the logits
     seed: int = 0  # of the run: keys the draws of ``sampled``
+    own_counts: IntArray | None = None  # (K, C) test images of each client, for the view ``own``
 
     def view(self, scheme: str | None = None) -> LocalTest:
         """Return the local test view ``scheme``; None: the view that hits were counted for."""
@@ -50,6 +51,7 @@ class Evaluation:
             self.test_counts,
             scheme=scheme or self.local_test,
             seed=self.seed,
+            own_counts=self.own_counts,
         )
 
 
@@ -99,7 +101,8 @@ def save_evaluation(
             arrays[one.name] = np.asarray(value)
     parts = {target.name: arrays}
     if once:
-        constant: dict[str, Any] = {name: getattr(evaluation, name) for name in _CONSTANT}
+        values = {name: getattr(evaluation, name) for name in _CONSTANT}
+        constant: dict[str, Any] = {name: v for name, v in values.items() if v is not None}
         parts = {_ONCE: constant | {"seed": str(evaluation.seed)}, **parts}  # of any size
     return {
         name: _write(target.with_name(name), {**part, _RUN: np.asarray(run)})
@@ -150,6 +153,8 @@ def _check_classes(arrays: dict[str, npt.NDArray[Any]]) -> None:
         raise ValueError("other classes")
     if arrays["generic.stream_confusion"].shape != streams:
         raise ValueError("other streams")
+    if "own_counts" in arrays and arrays["own_counts"].shape != arrays["client_counts"].shape:
+        raise ValueError("other clients")
 
 
 def load_evaluation(
@@ -170,7 +175,7 @@ def load_evaluation(
         arrays = _read(Path(path), run, digests) | _read(once, run, digests)
         personal = _fields("personal", arrays)
         if personal:
-            personal["sampled"] = bool(personal["sampled"])
+            personal |= {key: bool(personal.get(key, False)) for key in ("sampled", "own")}
         _check_classes(arrays)
         return Evaluation(
             round=int(arrays["round"]),
@@ -182,6 +187,7 @@ def load_evaluation(
             personal=PersonalScores(**personal) if personal else None,
             labels=arrays.get("labels"),
             seed=int(str(arrays["seed"])),
+            own_counts=arrays.get("own_counts"),
         )
     except FedltError:
         raise

@@ -40,7 +40,7 @@ class Cut:
     """Choices under which metrics are recomputed: class groups, local test set, mask."""
 
     shots: str | None = None  # a scheme, or many/medium/few class ids; None: the run's groups
-    local_test: str | None = None  # exact, sampled or reference; None: the run's view
+    local_test: str | None = None  # exact, sampled, reference or own; None: the run's view
     mask: str = "none"  # of personal and generic predictions in the personal view
 
     def __post_init__(self) -> None:
@@ -87,7 +87,12 @@ def rescore(directory: RunDirectory, cut: Cut) -> dict[str, Any]:
         moments = summarise(records, result["rounds"], selected_round=chosen, early=early)
     except FedltError as error:
         raise FedltError(f"{directory.path / 'rounds.jsonl'}: {error}") from error
-    known = {"shots": None if shots is None else shots.to_json(), "client_accuracies": clients}
+    known: dict[str, Any] = {
+        "shots": None if shots is None else shots.to_json(),
+        "client_accuracies": clients,
+    }
+    if cut.local_test is not None:
+        known["local_test"] = cut.local_test
     return result | moments | known
 
 

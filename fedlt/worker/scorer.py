@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedlt.data.augment import normalize
 from fedlt.evaluation.counting import client_hits, fused_logits, score_client, score_generic
-from fedlt.evaluation.local_test import draw_images, local_test
+from fedlt.evaluation.local_test import draw_images
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.evaluation.scores import ClientHits
 from fedlt.federation.evaluator import touches_backbone
@@ -61,12 +61,7 @@ class Scorer:
         self._mean = torch.as_tensor(mean, device=device)
         self._std = torch.as_tensor(std, device=device)
         self.loader = ModelLoader(observer.strategy, model)
-        self._view = local_test(
-            data.client_counts,
-            np.bincount(data.eval_labels, minlength=data.num_classes),
-            scheme=config.evaluate.local_test,
-            seed=config.seed,
-        )
+        self._view = observer.local_test
         self._block = config.evaluate.batch_size
 
     def score(self, request: ScoreRequest) -> Scores:
@@ -130,10 +125,15 @@ class Scorer:
         }
 
     @torch.no_grad()
-    def _features(self, request: ScoreRequest) -> Tensor:
-        """Return the features (B, S, D) of the request's images, in blocks of a fixed size."""
+    def _features(self, request: ScoreRequest, starts: Sequence[int] = ()) -> Tensor:
+        """Return the features (B, S, D) of the request's images, in blocks of a fixed size.
+
+        Args:
+            request: The request.
+            starts: First images of the blocks that are needed; (): all blocks.
+        """
         self.model.eval()
-        starts, stop = range(request.start, request.stop, self._block), request.stop
+        starts, stop = starts or self._starts(request), request.stop
         blocks = (self.images[start : min(start + self._block, stop)] for start in starts)
         return torch.cat(
             [self.model.features(normalize(block, self._mean, self._std)) for block in blocks]
@@ -145,6 +145,8 @@ class Scorer:
         """Return the hits of a client's own heads; the scratch model stays as before."""
         if client.personal is None:
             return None
+        if self._view.scheme == "own":
+            return self._on_own_images(features, request, client)
         with self._own_model(features, request, client) as (seen, heads):
             return score_client(
                 seen,
@@ -165,6 +167,39 @@ class Scorer:
                 features = self._features(request)
             yield features, heads
 
+    def _starts(self, request: ScoreRequest) -> range:
+        """Return the first images of the request's blocks."""
+        return range(request.start, request.stop, self._block)
+
+    def _on_own_images(
+        self, features: Tensor | None, request: ScoreRequest, client: ClientRequest
+    ) -> ClientHits:
+        """Return the hits of a client's own heads, from the blocks that hold its own images only.
+
+        The blocks are those of the generic model, so equal models have equal hits.
+        """
+        rows = self.observer.own_rows(client.cid)
+        rows = rows[(rows >= request.start) & (rows < request.stop)]
+        starts = [s for s in self._starts(request) if _between(rows, s, s + self._block)]
+        spans = [range(s, min(s + self._block, request.stop)) for s in starts]
+        held = np.concatenate([np.empty(0, np.int64), *map(np.asarray, spans)])
+        with self.loader.own_model(request, client) as (replaced, heads):
+            if not starts:
+                return ClientHits.nothing(tuple(heads), self.observer.data.num_classes)
+            if features is None or touches_backbone(replaced):
+                seen = self._features(request, starts)
+            else:
+                seen = features[torch.as_tensor(held - request.start, device=features.device)]
+            return score_client(
+                seen,
+                self._labels[torch.as_tensor(held, device=self._labels.device)],
+                heads,
+                self.observer.plugin.predict,
+                class_counts=self.observer.data.client_counts[client.cid],
+                block_size=self._block,
+                drawn=np.searchsorted(held, rows),
+            )
+
     def _view_of(self, request: ScoreRequest, cid: int) -> dict[str, Any]:
         """Return the classes and images of the request that count for a client."""
         return {
@@ -174,8 +209,14 @@ class Scorer:
         }
 
     def _drawn(self, request: ScoreRequest, cid: int) -> np.ndarray | None:
-        """Return the images of the request that count for a client, under ``sampled``."""
-        drawn = draw_images(self._view, cid, self.observer.data.eval_labels)
+        """Return the images of the request that count for a client; None: all of them."""
+        own = self.observer.own_rows(cid) if self._view.scheme == "own" else None
+        drawn = draw_images(self._view, cid, self.observer.data.eval_labels) if own is None else own
         if drawn is None:
             return None
         return drawn[(drawn >= request.start) & (drawn < request.stop)] - request.start
+
+
+def _between(rows: np.ndarray, start: int, stop: int) -> bool:
+    """Return True if one of the ascending rows is in ``start`` .. ``stop`` - 1."""
+    return bool(np.searchsorted(rows, start) < np.searchsorted(rows, stop))
