@@ -31,6 +31,7 @@ FILES = [path for path in EVERY if path not in (*TABLES, *RECIPES)]
 # What stands in for images that are not on this disk: (channels, side, classes), per class.
 SHAPES = {
     "fashion_mnist": (1, 28, 10),
+    "mnist": (1, 28, 10),
     "cifar10": (3, 32, 10),
     "cifar100": (3, 32, 100),
     "cinic10": (3, 32, 10),
@@ -116,7 +117,7 @@ def check_build(config):
     assert federation.view.num_clients == config.partition.num_clients
     assert set(server.state.broadcast) >= set(server.model.names("shared"))
     assert len(server.sample(1, list(range(federation.view.num_clients)))) == (
-        config.clients_per_round or federation.view.num_clients
+        federation.view.cohort_size
     )
 
 
@@ -129,7 +130,9 @@ def kinds(recipe, scale):
             (config, *_) = recipe.comparison.configs(row, *given, folder=setting.folder)
             strategy, plugin = resolve_strategy(config), resolve_client(config)
             assert strategy.refuses(plugin) is None
-            found.setdefault((config.data.dataset, config.model, row.label), config)
+            found.setdefault(
+                (config.data.dataset, config.model.model_dump_json(), row.label), config
+            )
     return list(found.values())
 
 

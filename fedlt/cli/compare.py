@@ -52,6 +52,10 @@ def compare(
     trials: Annotated[
         int | None, typer.Option(min=1, help="With --tune: trials a row, as of fedlt sweep.")
     ] = None,
+    rounds_to: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="A column: rounds to this generic accuracy, as 0.9."),
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Whether to write report.html, too.")
     ] = True,
@@ -79,10 +83,13 @@ def compare(
         raise FedltError("--tune: not with --set: tune every value by a command of its own")
     if trials is not None and not tune:
         raise FedltError("--trials: is for the search of --tune; give both")
+    if rounds_to is not None and not 0 < rounds_to < 1:
+        raise FedltError(f"--rounds-to: {rounds_to:g} is no share between 0 and 1, such as 0.9")
+    shown = {"which": which, "against": against, "rounds_to": rounds_to}
     with resumable("compare", file):
         if tune:
             comparison = _tuned(comparison, trials, jobs)
-        _compare(comparison, grid, which=which, against=against, jobs=jobs, report=report)
+        _compare(comparison, grid, shown, jobs=jobs, report=report)
 
 
 def _tuned(comparison: Comparison, trials: int | None, jobs: int | None) -> Comparison:
@@ -128,23 +135,27 @@ def seeds_override(given: str | None, overrides: Sequence[str]) -> list[str]:
 def _compare(
     comparison: Comparison,
     grid: Sequence[Setting],
+    shown: Mapping[str, Any],
     *,
-    which: str,
-    against: str,
     jobs: int | None,
     report: bool,
 ) -> None:
     from fedlt.comparing.display import make_runs_progress
     from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
+    from fedlt.comparing.rounds_to import with_rounds_to
     from fedlt.comparing.verdicts import pick_reference
 
+    which, level = shown["which"], shown["rounds_to"]
     points = [row.label for row in comparison.rows if comparison.is_point(row)]
-    against = pick_reference([row.label for row in comparison.rows], against, points=points)
+    labels = [row.label for row in comparison.rows]
+    against = pick_reference(labels, shown["against"], points=points)
     runs = planned_runs(comparison, grid)
     _check_selected(which, runs[0].config.evaluate.selected_round)
     progress = make_runs_progress(screen().progress())
     tables, outcomes = run_grid(comparison, grid, runs, jobs=jobs, progress=progress)
     folder = comparison.folder()
+    if level is not None:
+        tables = {name: with_rounds_to(table, level) for name, table in tables.items()}
     content = show(comparison.name, tables, which=which, against=against, folder=folder)
     if report:
         content["files"] += _write_reports(folder, grid, tables, against)

@@ -105,7 +105,23 @@ def price_cells(runs: Runs) -> dict[str, Cell]:
     peaks = [float(run["peak_memory"]) for run in runs if run.get("peak_memory") is not None]
     memory = f"{min(peaks) / 2**20:,.0f}" if peaks else DASH
     texts = {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:z.0f}"}
-    return {name: Cell(text) for name, text in texts.items()}
+    return {name: Cell(text) for name, text in texts.items()} | _rounds_cell(runs)
+
+
+def _rounds_cell(runs: Runs) -> dict[str, Cell]:
+    """Return the mean rounds to a level of the generic accuracy, where they were asked for.
+
+    A dash if a run has never reached the level.
+    """
+    asked = [run["rounds_to"] for run in runs if "rounds_to" in run]
+    if not asked:
+        return {}
+    reached = [rounds for _, rounds in asked if rounds is not None]
+    one = interval(reached) if len(reached) == len(asked) else None
+    text = DASH if one is None else f"{one.mean:.1f}"
+    if one is not None and one.half is not None:
+        text += f" ± {one.half:.1f}"
+    return {f"rounds to {100 * asked[0][0]:g} %": Cell(text)}
 
 
 def prior_words(run: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ reproduce:
   settings: {a: {data.imbalance_factor: 50}}   # one table each; none: one table of the file
   scales:
     cpu: {purpose: ..., limits: ..., set: {rounds: 20}, rows: {FedLoGe: {local.lr: 1.5}}}
+  quantity: {rounds_to: 0.97}                  # the level of figures with moment: rounds_to
   tolerances: why they are as wide as they are
   deviations: [what the setting could not take over]
   missing: what there are no figures for
@@ -39,6 +40,7 @@ from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
 FULL = "full"
+ROUNDS_TO = "rounds_to"  # moment of a figure: the rounds in which its metric reaches a level
 UNITS = {"percent": 100.0, "number": 1.0}  # factor of a result's number
 _OWN = ("name", "output", "seed", "seeds")  # keys that no setting or scale may change
 _METRIC = re.compile(r"(generic|personal|train)(/[a-z0-9_]+)+")
@@ -113,6 +115,7 @@ class Recipe:
     scales: Mapping[str, Scale]
     figures: tuple[Figure, ...]
     notes: tuple[str, ...]  # tolerances, deviations, what is missing
+    level: float | None = None  # of the moment `rounds_to`; None: no figure is of that moment
 
     def grid(
         self, scale: str, only: Sequence[str] = (), given: Sequence[str] = ()
@@ -162,8 +165,13 @@ class _Figures(_Part):
     values: dict[StrictStr, float] = Field(default_factory=dict)
 
 
+class _Quantity(_Part):
+    rounds_to: float = Field(strict=True, gt=0, lt=1)
+
+
 class _Section(_Part):
     about: StrictStr
+    quantity: _Quantity | None = None
     settings: dict[StrictStr, dict[StrictStr, Any]] = Field(default_factory=dict)
     scales: dict[StrictStr, _Scale] = Field(default_factory=dict)
     tolerances: StrictStr = ""
@@ -218,6 +226,7 @@ def read_recipe(
         scales={FULL: Scale(FULL), **scales},
         figures=tuple(one for one in figures if one.row in labels),
         notes=tuple(notes),
+        level=None if section.quantity is None else section.quantity.rounds_to,
     )
 
 
@@ -302,6 +311,8 @@ def _check_names(path: Path, section: _Section, rows: set[str]) -> None:
 def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> list[Figure]:
     """Return the figures of an entry, one per setting."""
     moments = [name for name in MOMENTS if name != "selected"]
+    if section.quantity is not None:
+        moments = [ROUNDS_TO, *moments]
     named = {
         "row": (given.row, sorted(rows)),
         "moment": (given.moment, moments),
@@ -310,6 +321,8 @@ def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> 
     for key, (value, known) in named.items():
         if value not in known:
             raise FedltError(f"{where}.{key}: unknown {value!r}{nearest(value, known)}")
+    if given.moment == ROUNDS_TO and given.unit != "number":
+        raise FedltError(f"{where}.unit: rounds are a number, not {given.unit}")
     if not _METRIC.fullmatch(given.metric):
         raise FedltError(f"{where}.metric: {given.metric!r} is no name such as generic/accuracy")
     if section.settings and (given.value is not None or not given.values):

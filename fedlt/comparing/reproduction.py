@@ -12,9 +12,10 @@ from typing import Literal
 
 from rich.table import Table
 
-from fedlt.comparing.cells import values
+from fedlt.comparing.cells import Runs, values
 from fedlt.comparing.conditions import Results
-from fedlt.comparing.recipes import UNITS, Figure, Recipe
+from fedlt.comparing.recipes import ROUNDS_TO, UNITS, Figure, Recipe
+from fedlt.comparing.rounds_to import rounds_to
 from fedlt.comparing.sheet import DASH, Cell, Sheet, to_csv, to_markdown, to_terminal
 from fedlt.comparing.statistics import Interval, interval
 from fedlt.evaluation.headline import headlines
@@ -81,12 +82,24 @@ def reproduced(
             both = headlines(runs[0] if runs else {}).values()
             bare = [(metric, "last_k", "percent", None) for metric in both]
             for metric, moment, unit, figure in named or bare:
-                scaled = [UNITS[unit] * value for value in values(runs, moment, metric)]
+                numbers = _numbers(runs, moment, metric, recipe.level)
+                scaled = [UNITS[unit] * value for value in numbers]
                 ours = interval(scaled) if scaled else None
                 word = judge(figure, ours, as_written=as_written)
                 place = (setting, row.label, metric, moment, unit, figure)
                 found.append(ReproducedFigure(*place, ours, len(scaled), word))
     return found
+
+
+def _numbers(runs: Runs, moment: str, metric: str, level: float | None) -> list[float]:
+    """Return a figure's numbers over the seeds; [] if a run lacks the number.
+
+    At the moment ``rounds_to`` these are the rounds in which the metric reaches the level.
+    """
+    if moment != ROUNDS_TO or level is None:
+        return values(runs, moment, metric)
+    known = [one for run in runs if (one := rounds_to(run, level, metric)) is not None]
+    return known if len(known) == len(runs) else []
 
 
 def summary(found: Sequence[ReproducedFigure], *, as_written: bool) -> str:

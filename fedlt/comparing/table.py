@@ -12,7 +12,6 @@ from fedlt.comparing.cells import (
     AVERAGE,
     BEST_ON_TEST,
     MOMENTS,
-    PRICES,
     accuracy_cell,
     columns,
     is_average,
@@ -40,9 +39,9 @@ def figures_sheet(results: Results, which: str) -> Sheet:
         shown = {f"{view} {m}": (m, metric) for view, metric in both.items() for m in MOMENTS}
         return _sheet("method", results, shown)
     bare = _sheet("method", results, {n: (which, m) for n, m in columns(results).items()})
-    prices = [price_cells(runs).values() for runs in results.values()]
-    rows = [[*row, *price] for row, price in zip(bare.rows, prices, strict=True)]
-    return Sheet(bare.title, [*bare.columns, *PRICES], rows)
+    prices = [price_cells(runs) for runs in results.values()]
+    rows = [[*row, *price.values()] for row, price in zip(bare.rows, prices, strict=True)]
+    return Sheet(bare.title, [*bare.columns, *prices[0]], rows)
 
 
 def stream_sheets(results: Results, which: str) -> list[Sheet]:
@@ -101,7 +100,8 @@ def terminal_tables(results: Results, which: str) -> RenderableType:
             for view, names in own.items()
         ]
         parts[1:1] = stream_sheets(results, which)
-        parts.append(whole.part("price", {name: name for name in PRICES}))
+        prices = price_cells(next(iter(results.values())))
+        parts.append(whole.part("price", {name: name for name in prices}))
     return Group(*(line for part in parts for line in ("", to_terminal(part))))
 
 
