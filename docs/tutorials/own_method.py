@@ -43,7 +43,7 @@ experiment = {
     "data": {"dataset": "digits", "imbalance_factor": 10},
     "partition": {"num_clients": 6},
     "model": {"name": "cnn", "width": 8},
-    "local": {"lr": 0.1, "epochs": 2},
+    "local": {"lr": 0.2, "epochs": 4, "momentum": 0.5},
     "engine": {"name": "serial"},
 }
 run = fedlt.run({**experiment, "strategy": Pulled(mu=0.2)}, quiet=True)

@@ -52,7 +52,7 @@ run = fedlt.run(
         "data": {"dataset": "digits", "imbalance_factor": 10},
         "partition": {"num_clients": 6},
         "model": {"name": small},
-        "local": {"lr": 0.1, "epochs": 2},
+        "local": {"lr": 0.2, "epochs": 4, "momentum": 0.5},
         "engine": {"name": "serial"},
     },
     quiet=True,

@@ -107,10 +107,23 @@ def _import_line(name: str, value: Any) -> str | None:  # noqa: ANN401 (anything
 def _places(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 (anything)
     """Yield modules that may hold a value, with its name there: its own module first."""
     yield str(getattr(value, "__module__", "")), str(getattr(value, "__qualname__", name))
+    yield from _session_imports(name)
     modules = [(key, one) for key, one in sorted(sys.modules.items()) if type(one) is ModuleType]
     yield from ((key, name) for key, one in modules if vars(one).get(name) is value)
     for key, one in modules:
         yield from ((key, found) for found, held in [*vars(one).items()] if held is value)
+
+
+def _session_imports(name: str) -> Iterator[tuple[str, str]]:
+    """Yield module and name of the session's own ``from module import name`` statements."""
+    home = getattr(sys.modules["__main__"], "__file__", None)
+    for file in [*([home] if home else []), *_cells()]:
+        tree = _parsed(file)
+        for node in ast.walk(tree) if tree else ():
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for one in node.names:
+                    if (one.asname or one.name) == name:
+                        yield node.module, one.name
 
 
 def _submodules(name: str, module: ModuleType, text: str) -> Iterator[str]:
@@ -130,19 +143,31 @@ def _submodules(name: str, module: ModuleType, text: str) -> Iterator[str]:
 def _source(thing: Any) -> str | None:  # noqa: ANN401 (a class or function)
     """Return the source of a top-level class or function with its decorators; None: not known."""
     for file in _files(thing):
-        linecache.checkcache(file)  # a script may have been edited
-        text = "".join(linecache.getlines(file))
-        try:
-            tree = ast.parse(text)
-        except SyntaxError:
-            continue
+        tree = _parsed(file)
         kinds = ast.ClassDef if isinstance(thing, type) else ast.FunctionDef
-        found = [n for n in tree.body if isinstance(n, kinds) and n.name == thing.__name__]
+        body = tree.body if tree else []
+        found = [n for n in body if isinstance(n, kinds) and n.name == thing.__name__]
         if found:
             node = found[-1]
             first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-            return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+            lines = linecache.getlines(file)[first - 1 : node.end_lineno]
+            return "".join(lines).rstrip("\n")
     return None
+
+
+def _parsed(file: str) -> ast.Module | None:
+    """Return the syntax tree of a file or cell; None if there is none."""
+    linecache.checkcache(file)  # a script may have been edited
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return None
+
+
+def _cells() -> list[str]:
+    """Return the names of a notebook's cells in the cache of source lines, the newest first."""
+    names = [*linecache.cache]
+    return [one for one in reversed(names) if "ipykernel" in one or "ipython-input" in one]
 
 
 def _files(thing: Any) -> Iterable[str]:  # noqa: ANN401 (a class or function)
@@ -152,9 +177,7 @@ def _files(thing: Any) -> Iterable[str]:  # noqa: ANN401 (a class or function)
     files = [one.__code__.co_filename for one in functions]
     home = getattr(sys.modules.get(thing.__module__), "__file__", None)
     files += [home] if home else []
-    cells = [name for name in reversed([*linecache.cache]) if "ipython-input" in name]
-    cells += [name for name in reversed([*linecache.cache]) if "ipykernel" in name]
-    return dict.fromkeys([*files, *cells])
+    return dict.fromkeys([*files, *_cells()])
 
 
 def _free_names(text: str) -> list[str]:

@@ -78,7 +78,9 @@ def test_a_type_of_another_module_without_a_name_of_its_own(cell, tmp_path):
         "from fedlt.config.ranges import NotNegative as Weight\n"
         "def make(mu: Weight = 1.0):\n    return mu"
     )
-    assert loaded(session_text(names["make"], "data.dataset"), tmp_path)["make"]() == 1.0
+    text = session_text(names["make"], "data.dataset")
+    assert "from fedlt.config.ranges import NotNegative as Weight\n" in text  # as the cell has it
+    assert loaded(text, tmp_path)["make"]() == 1.0
 
 
 def test_functions_that_call_each_other(cell, tmp_path):
