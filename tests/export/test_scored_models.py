@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from built_in import BUILT_IN
 from tiers import slow_but
@@ -229,6 +230,19 @@ def test_images_of_every_kind(lab, tmp_path, kind, network):
     assert model.info["input"]["shape"] == ["batch", *shape]
     export_run(outcome.directory.path, output=tmp_path / "model.pt2")
     assert torch.equal(load_model(tmp_path / "model.pt2")(test_set[0]), model(test_set[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [False, True])
+def test_weights_that_a_run_began_with_are_not_needed(lab, test_set, tmp_path, cached):
+    """A frozen backbone lies in the checkpoint; with its features cached, images go in as well."""
+    start = lab.federation(seed=7).view.build_model().backbone.state_dict()
+    safetensors.torch.save_file(start, tmp_path / "start.safetensors")
+    network = {"weights": str(tmp_path / "start.safetensors"), "freeze": "all"}
+    outcome = lab.run(strategy="fedrod", model={**network, "cache_features": cached})
+    (tmp_path / "start.safetensors").unlink()
+    model = check_all(outcome, test_set)[None, "head"]
+    assert torch.equal(model.backbone.state_dict()["layers.0.weight"], start["layers.0.weight"])
 
 
 DATA = """
