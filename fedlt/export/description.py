@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ def _score(evaluation: Evaluation, split: str, head: str, client: int | None) ->
         view = evaluation.view()
         row, column = int(np.flatnonzero(personal.cids == client)[0]), personal.heads.index(head)
         hits, images = personal.hits[row, column], view.scored_images[client]
-        accuracy = float(client_accuracies(personal, view)[row, column])
+        found = float(client_accuracies(personal, view)[row, column])
+        accuracy = None if math.isnan(found) else found  # an empty view
     return {
         "split": split,
         "view": "all test images" if client is None else evaluation.local_test,
