@@ -79,5 +79,5 @@ def _serve(config: Config, grid: Grid, context: Context) -> None:
         directory.check(found)
         return
     server = make_server_half(parties.view, Faults.of(parties.observer))
-    create_run(directory, config, data.partition, found)
+    create_run(directory, config, data.partition, found, client_names=data.client_names)
     Simulation(server, parties, directory, Progress()).main(grid, context)

@@ -162,8 +162,16 @@ def _carry_out(
         for line in notes:
             progress.note(line)
         if action == "start":
-            partition = parties.observer.data.partition
-            create_run(directory, config, partition, found, overwrite=overwrite, engine=name)
+            data = parties.observer.data
+            create_run(
+                directory,
+                config,
+                data.partition,
+                found,
+                overwrite=overwrite,
+                engine=name,
+                client_names=data.client_names,
+            )
         with directory.lock():
             simulation = Simulation(server, parties, directory, progress, generic)
             personal = state_folder(directory.checkpoints)

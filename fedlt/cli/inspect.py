@@ -106,8 +106,9 @@ def _view(observer: Observer) -> PartitionView:
     words = "no shot groups" if groups.scheme == "none" else f"shot groups by {groups.scheme}"
     title = f"{config.name}: {data.name}, seed {config.seed}, {words}"
     scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
+    names = data.client_names if config.report.client_names else ()
     return PartitionView(
-        data.client_counts, data.class_names, dict(groups.items()), title, scored_on
+        data.client_counts, data.class_names, dict(groups.items()), title, scored_on, names
     )
 
 

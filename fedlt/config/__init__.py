@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PluginConfig,
         PriorConfig,
         RefreshConfig,
+        ReportConfig,
     )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "PluginConfig",
     "PriorConfig",
     "RefreshConfig",
+    "ReportConfig",
     "ScheduleConfig",
     "build_config",
     "config_hash",

@@ -22,7 +22,7 @@ Digests = dict[str, dict[str, str]]  # dotted key -> name of a file -> its diges
 # where its value is not the default, so that runs made before the key existed keep their hash.
 NEUTRAL = (
     "name", "output", "engine", "checkpoint", "deployment", "diagnostics", "trackers", "seeds",
-    "data.root",
+    "data.root", "report",
 )  # fmt: skip
 
 # Keys that count at their default, too: they are as old as the fingerprint.

@@ -161,6 +161,12 @@ class EngineConfig(_Section):
         return value
 
 
+class ReportConfig(_Section):
+    """What a report of the run may show; never changes a result."""
+
+    client_names: Annotated[bool, Field(strict=True)] = False  # names of natural clients
+
+
 class CheckpointConfig(_Section):
     """Rounds in which the state of a run is saved."""
 
@@ -197,6 +203,7 @@ class Config(_Section):
     faults: FaultsConfig = FaultsConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    report: ReportConfig = ReportConfig()
     output: StrictStr = "runs"  # folder of all run directories
 
     @field_validator("strategy", "client", mode="before")

@@ -104,6 +104,8 @@ class Observer(Terms):
                 f"{single} of {self.num_clients} clients hold a single class: with prior.use "
                 f"local_masked the shifted loss of {self.config.client.label} is 0 there"
             )
+        if self.config.report.client_names and not data.client_names:
+            lines.append("report.client_names: the clients of this partition have no names")
         return [line for line in lines if line]
 
     def preparation(self, progress: Progress | None = None) -> Preparation:

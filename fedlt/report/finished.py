@@ -65,6 +65,11 @@ class RunRecord:
         return replace(found, generic=replace(found.generic, logits=None), labels=None)
 
     @cached_property
+    def client_names(self) -> tuple[str, ...]:
+        """Names of the clients (K,); () unless the run's configuration lets a report show them."""
+        return RunDirectory(self.path).client_names()
+
+    @cached_property
     def shots(self) -> ShotGroups:
         """Class groups of the run."""
         return ShotGroups.from_json(self.result["shots"])

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _MAX_CLIENTS = 40  # rows on a terminal
 _MAX_CLASSES = 20  # columns of numbers on a terminal; more are shades
 _MAX_WRITTEN = 800  # cells with numbers in the PNG
+_SIZES = ("images", "classes", "majority %")
+_MAX_BARS = 200  # clients with a bar each in the PNG; more are one outline
 _SHADES = " ░▒▓█"
 _HATCHES = {"many": "", "medium": "//", "few": "xx"}
 
@@ -43,6 +45,7 @@ class PartitionView:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # shot group -> class ids
     title: str = ""
     scored_on: ScoredSet = field(default_factory=lambda: ScoredSet(()))  # no counts: not shown
+    client_names: Sequence[str] = ()  # (K,); (): clients are shown by number only
 
     def group_of(self, label: int) -> str:
         """Return the name of a class's group (many, medium, few), or a dash."""
@@ -113,15 +116,16 @@ def _client_table(view: PartitionView) -> Table:
     clients, classes = view.counts.shape
     numbers = classes <= _MAX_CLASSES
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("cid", "images", "classes", "majority %"):
-        table.add_column(heading, justify="right")
+    for heading in ("cid", *(("name",) if view.client_names else ()), *_SIZES):
+        table.add_column(heading, justify="left" if heading == "name" else "right")
     for heading in map(str, range(classes)) if numbers else (f"classes 0 to {classes - 1}",):
         table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
     shares, peak = view.majority_shares(), int(view.counts.max(initial=1))
     for cid, row in enumerate(view.counts[:_MAX_CLIENTS]):
         cells = map(_count, row) if numbers else (_shades(row, peak),)
         held = int((row > 0).sum())
-        table.add_row(str(cid), str(row.sum()), str(held), percent(shares[cid]), *cells)
+        named = (str(cid), *view.client_names[cid : cid + 1])
+        table.add_row(*named, str(row.sum()), str(held), percent(shares[cid]), *cells)
     if clients > _MAX_CLIENTS:
         table.caption = f"and {clients - _MAX_CLIENTS} more clients"
     return table
@@ -275,6 +279,10 @@ def _draw_totals(axes: Axes, view: PartitionView) -> None:
 
 
 def _draw_sizes(axes: Axes, view: PartitionView) -> None:
-    axes.barh(range(len(view.counts)), view.counts.sum(axis=1), color="0.6")
+    sizes = view.counts.sum(axis=1)
+    if len(sizes) <= _MAX_BARS:
+        axes.barh(range(len(sizes)), sizes, color="0.6")
+    else:
+        axes.fill_betweenx(range(len(sizes)), sizes, step="mid", color="0.6", linewidth=0)
     axes.set_xlabel("images")
     axes.tick_params(labelleft=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from fedlt.runs.files import (
     CONFIG,
     ENVIRONMENT,
     FINGERPRINT,
+    NAMES,
     PARTITION,
     ROUNDS,
     is_run,
@@ -35,6 +37,7 @@ def create_run(
     *,
     overwrite: bool = False,
     engine: str | None = None,
+    client_names: Sequence[str] = (),
 ) -> None:
     """Make a run directory; with ``overwrite``, replace a run that lies there.
 
@@ -47,6 +50,7 @@ def create_run(
         found: The run's fingerprint.
         overwrite: True if an existing run may be replaced.
         engine: The engine that ``auto`` stands for.
+        client_names: (K,) names of natural clients; kept only with ``report.client_names``.
 
     Raises:
         FedltError: If something is there already, or the directory cannot be written.
@@ -62,6 +66,8 @@ def create_run(
     try:
         new.mkdir(parents=True)
         _fill(new, config, partition, found)
+        if config.report.client_names and client_names:
+            write_sealed(new / NAMES, {"names": list(client_names)}, found.run)
         if overwrite and is_run(path):
             with directory.lock():
                 shutil.rmtree(path)

@@ -27,6 +27,7 @@ from fedlt.runs.files import (
     ENVIRONMENT,
     FINGERPRINT,
     HELP,
+    NAMES,
     PARTITION,
     RESULT,
     ROUNDS,
@@ -218,6 +219,13 @@ class RunDirectory:
     def environment(self) -> dict[str, Any]:
         """Return the stored versions and hardware."""
         return read_sealed(self.path / ENVIRONMENT, self.run)
+
+    def client_names(self) -> tuple[str, ...]:
+        """Return the names of natural clients (K,); () unless the run's report may show them."""
+        path = self.path / NAMES
+        if not self.config().report.client_names or not path.exists():
+            return ()
+        return tuple(map(str, read_sealed(path, self.run)["names"]))
 
     def check_partition(self, partition: Partition) -> None:
         """Raise unless the stored partition equals ``partition``, which a resumed run has drawn."""

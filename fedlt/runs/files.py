@@ -24,6 +24,7 @@ from fedlt.machine.reading import read_json
 
 CONFIG, FINGERPRINT, RESULT = "config.yaml", "fingerprint.json", "result.json"
 ROUNDS, PARTITION, ENVIRONMENT = "rounds.jsonl", "partition.json", "environment.json"
+NAMES = "client_names.json"  # only of a run whose report may name its clients
 _WHOLE = (CONFIG, FINGERPRINT, ROUNDS, PARTITION, ENVIRONMENT)  # of every run, finished or not
 _SIGNS = (CONFIG, FINGERPRINT, ROUNDS, RESULT, "evaluations")  # of a run, though it is not whole
 HELP = "put back a copy of it, or use name=... for a new run"  # other files are not lost

@@ -21,6 +21,7 @@ from fedlt.runs.fingerprint import RESULTS_VERSION, declared, fingerprint, finge
 # Keys that no number depends on, written out: a new key of the schema is not among them.
 FREE = {
     "name", "output", "seeds", "trackers", "data.root", "checkpoint.every",
+    "report.client_names",
     "diagnostics.every", "diagnostics.images", "diagnostics.clients",
     "engine.name", "engine.workers", "engine.address", "engine.cpus_per_worker",
     "engine.gpus_per_worker", "engine.device", "engine.stack", "engine.personal_memory",

@@ -76,7 +76,7 @@ def _partition(
         f"beside it the personal accuracy per client of {', '.join(m.label for m, _ in known)}."
     )
     title = f"Who holds what, and how the client fares: seed {run.seed}, partition {digest[:10]}"
-    sheets = [_clients_sheet(counts, known)]
+    sheets = [_clients_sheet(counts, known, run.client_names)]
     return Picture(slug, title, how, alt, figure, sheets)
 
 
@@ -113,14 +113,17 @@ def _draw_accuracies(
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=2, fontsize=8)
 
 
-def _clients_sheet(counts: np.ndarray, known: Sequence[tuple[Method, RunRecord]]) -> Sheet:
+def _clients_sheet(
+    counts: np.ndarray, known: Sequence[tuple[Method, RunRecord]], names: Sequence[str]
+) -> Sheet:
     figures = [clients_of(run) for _, run in known]
     tables = [dict(zip(f.cids.tolist(), f.accuracy.tolist(), strict=True)) for f in figures]
     rows: list[list[object]] = []
     for cid, row in enumerate(counts[:_MOST_ROWS]):
         held = ", ".join(f"{c}: {n}" for c, n in enumerate(row.tolist()) if n)
         cells = [share(table.get(cid)) for table in tables]
-        rows.append([str(cid), number(row.sum(), ""), held, *cells])
+        client = f"{cid} {names[cid]}" if names else str(cid)
+        rows.append([client, number(row.sum(), ""), held, *cells])
     left = len(counts) - len(rows)
     more = f" {left} more clients are in evaluations/ of the run directories." if left > 0 else ""
     note = f"Personal accuracy in % in the last round.{more}"
