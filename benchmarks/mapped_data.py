@@ -58,12 +58,12 @@ def write(folder: Path, images: int, *, sparse: bool) -> None:
         file.flush()
 
 
-def settings(data: dict[str, Any], engine: str, rounds: int) -> dict[str, Any]:
-    """Return the configuration of a run on a data set."""
+def settings(data: dict[str, Any], engine: str, rounds: int, clients: int) -> dict[str, Any]:
+    """Return the configuration of a run on a data set; a client has some hundred images."""
     return {
         "name": "mapped",
         "data": {"imbalance_factor": 10, **data},
-        "partition": {"num_clients": 10},
+        "partition": {"num_clients": clients},
         "model": {"name": "cnn", "width": 8},
         "local": {"batch_size": 32},
         "engine": {"name": engine, "workers": 2},
@@ -81,14 +81,14 @@ def mapped(folder: str, *, in_memory: bool = False) -> dict[str, Any]:
 class Run:
     """A run, round by round."""
 
-    def __init__(self, data: dict[str, Any], engine: str, rounds: int) -> None:
+    def __init__(self, data: dict[str, Any], engine: str, rounds: int, clients: int) -> None:
         from fedlt.config import Config
         from fedlt.engines import engine_class
         from fedlt.federation import prepare_parties
         from fedlt.flower.server_half import make_server_half
         from fedlt.methods.lookup import resolve_client, resolve_strategy
 
-        config = Config.model_validate(settings(data, engine, rounds))
+        config = Config.model_validate(settings(data, engine, rounds, clients))
         kind = engine_class(engine)
         kind.prepare(config.engine)()
         self.parties = prepare_parties(config, resolve_strategy(config), resolve_client(config))
@@ -106,13 +106,13 @@ class Run:
         return time.perf_counter() - start
 
 
-def memory(data: dict[str, Any], engine: str) -> dict[str, Any]:
+def memory(data: dict[str, Any], engine: str, clients: int) -> dict[str, Any]:
     """Return the private memory of every process of a run after two rounds (in a child)."""
     from fedlt.worker.worker import prepare_process
 
     prepare_process()
     start = time.perf_counter()
-    run = Run(data, engine, 2)
+    run = Run(data, engine, 2, clients)
     opened = time.perf_counter() - start
     with run.grid:
         for _ in range(2):
@@ -139,8 +139,10 @@ def times(folder: str, rounds: int) -> dict[str, Any]:
     from fedlt.worker.worker import prepare_process
 
     prepare_process()
-    runs = {name: Run(mapped(folder, in_memory=name == "memory"), "serial", rounds + 2)
-            for name in ("map", "memory")}  # fmt: skip
+    runs = {
+        name: Run(mapped(folder, in_memory=name == "memory"), "serial", rounds + 2, 10)
+        for name in ("map", "memory")
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 2):
         names = list(runs) if number % 2 else list(runs)[::-1]
@@ -181,8 +183,8 @@ def main() -> None:
         write(small, TIMED, sparse=False)
         private = {
             engine: {
-                "digits": child("memory", {"dataset": "digits"}, engine),
-                "map": child("memory", mapped(str(big)), engine),
+                "digits": child("memory", {"dataset": "digits"}, engine, 10),
+                "map": child("memory", mapped(str(big)), engine, given.megabytes),
             }
             for engine in ("serial", "ray")
         }

@@ -40,7 +40,11 @@ class DeitLT(TaughtPlugin):
     """
 
     traits = PluginTraits(
-        stream_heads=True, weighs_images=True, normed_features=True, no_decay=NO_DECAY
+        stream_heads=True,
+        weighs_images=True,
+        views_images=True,
+        normed_features=True,
+        no_decay=NO_DECAY,
     )
 
     alpha: Share = 0.5  # share of the DIST loss

@@ -32,7 +32,7 @@ class FedYoYo(ClientPlugin):
     authors' published run.
     """
 
-    traits = PluginTraits(masks_absent=True)
+    traits = PluginTraits(masks_absent=True, views_images=True)
 
     weight: NotNegative = 4.0  # lambda: weight of the distillation
     tau: NotNegative = 1.5  # exponent of the prior

@@ -39,7 +39,7 @@ class Mdcs(ClientPlugin):
     holds the weak views, then the strong ones. Clients keep nothing between rounds.
     """
 
-    traits = PluginTraits(cosine_heads=True, experts=True, masks_absent=True)
+    traits = PluginTraits(cosine_heads=True, experts=True, masks_absent=True, views_images=True)
 
     lambdas: tuple[Finite, ...] = (-0.5, 1.0, 2.5)  # exponent of the class counts for each expert
     kd_weight: NotNegative = 0.6  # weight of the self-distillation

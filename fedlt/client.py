@@ -249,9 +249,8 @@ class Client:
         squares = [(w - anchor[n]).square().sum() for n, w in self._named_in(anchor)]
         return torch.stack(squares).sum()
 
-    def _named_in(self, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-        parameters = self.model.named_parameters()
-        return [(name, w) for name, w in parameters if name in tensors and w.requires_grad]
+    def _named_in(self, given: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+        return [(n, w) for n, w in self.model.named_parameters() if n in given and w.requires_grad]
 
     def update(
         self,
@@ -313,6 +312,7 @@ class PluginTraits:
     experts: bool = False  # ``build`` splits the backbone; each stream has a cosine head
     masks_absent: bool = False  # with ``prior.use: local_masked`` one class alone has the loss 0
     weighs_images: bool = False  # batches or views have weights, or mixed labels
+    views_images: bool = False  # views are made by image operations: feature vectors are refused
     per_image: bool = False  # the loss is a mean over images of logits and labels
     control: Mapping[str, object] = field(default_factory=dict)  # options of a control run, if any
 

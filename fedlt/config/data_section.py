@@ -18,4 +18,5 @@ class DataConfig(Section):
     profile: Literal["exponential", "step"] = "exponential"  # how class sizes fall off
     split: Literal["final", "tune"] = "final"  # tune: score on a held-out part of the pool
     class_order: Literal["natural", "shuffled"] = "natural"  # which classes become rare
+    normalisation: Literal["own", "imagenet"] = "own"  # mean and deviation of the pool, or fixed
     options: dict[StrictStr, Any] = Field(default_factory=dict)  # the data set's own arguments

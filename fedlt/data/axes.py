@@ -30,6 +30,8 @@ def usable_images(where: str, given: ArrayLike, *, channels_last: bool | None = 
     """
     array = _typed(where, given)
     if array.ndim == 2 and array.dtype == np.float32:
+        if array.size and not np.isfinite(value_span(array)).all():
+            raise FedltError(f"{where} have a value that is not finite")
         return array[:, :, None, None]
     if array.ndim == 3:
         array = array[:, None]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fedlt.config import DataConfig, PartitionConfig
 
 SPLITS = ("final", "tune")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # channel means and deviations
 _NAMED = 10  # largest number of classes that a line names
 
 
@@ -132,14 +133,15 @@ def prepare_data(
     pool, scored = _split(source, data.split)
     chosen = pool[_long_tail(source, source.train_labels[pool], data, seed)]
     labels = source.train_labels[chosen]
+    mean, std = _normalisation(source, data.normalisation)
     users = None if source.train_clients is None else source.train_clients[chosen]
     dealt = deal(labels, source.num_classes, partition, seed=seed, users=users)
     natural, counts = dealt.natural, dealt.partition.counts(labels)
     return FederatedData(
         name=source.name,
         num_classes=source.num_classes,
-        mean=source.mean,
-        std=source.std,
+        mean=mean,
+        std=std,
         class_names=source.class_names,
         split=data.split,
         train_images=chosen_rows(source.train_images, chosen),
@@ -155,6 +157,24 @@ def prepare_data(
         client_names=natural.names(source.client_names) if natural else (),
         partition_notes=dealt.notes,
     )
+
+
+def _normalisation(
+    source: Dataset, normalisation: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the deviation by which images are normalised.
+
+    Raises:
+        FedltError: If ImageNet's are asked for, and images have not three channels.
+    """
+    if normalisation == "own":
+        return source.mean, source.std
+    if source.is_features or source.image_shape[0] != 3:
+        what = "features" if source.is_features else f"images of {source.image_shape[0]} channels"
+        raise FedltError(
+            f"data.normalisation: imagenet is for images of 3 channels; {source.name!r} has {what}"
+        )
+    return IMAGENET
 
 
 def _own(natural: NaturalClients | None, users: IntArray | None) -> IntArray | None:

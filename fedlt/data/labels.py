@@ -85,7 +85,7 @@ def _numbered_integers(
 ) -> tuple[dict[str, IntArray], tuple[str, ...]]:
     if len(known) and known[0] < 0:
         raise FedltError(f"{where}: a label is {known[0]}; leave images without a class out")
-    highest, size = int(known.max(initial=-1)), len(known)
+    highest, size = int(known[-1]) if len(known) else -1, len(known)
     names = None if class_names is None else tuple(map(str, class_names))
     if highest < (size if names is None else len(names)):
         plain = {part: array.astype(np.int64) for part, array in arrays.items()}

@@ -9,9 +9,11 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from fedlt.data.arrays import Pixels
 from fedlt.machine.array_digests import remembered_about
+from fedlt.machine.memory import as_tensor
 
 _CHUNK = 2**20  # values looked at by one step, so that statistics need little memory
 
@@ -55,12 +57,13 @@ def _of_integers(images: Pixels) -> tuple[list[float], list[float]]:
     """Return the moments from exact histograms."""
     histogram = np.zeros((images.shape[1], 256), np.int64)
     for part in _parts(images):
-        for channel, counts in enumerate(histogram):
-            counts += np.bincount(part[:, channel].reshape(-1), minlength=256)
-    values = np.arange(256) / 255
+        for channel, counts in enumerate(histogram):  # torch counts bytes without a wider copy
+            values = as_tensor(np.ascontiguousarray(part[:, channel])).view(-1)
+            counts += torch.bincount(values, minlength=256).numpy()
+    levels = np.arange(256) / 255
     weights = histogram / histogram.sum(axis=1, keepdims=True)
-    mean = weights @ values
-    std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
+    mean = weights @ levels
+    std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(axis=1))
     return mean.tolist(), _above_zero(std)
 
 

@@ -2,7 +2,8 @@
 
 Zhao et al., ICCV 2023, https://arxiv.org/abs/2308.09922. The weak view turns an image by up to 15
 degrees. The strong view applies AutoAugment's policy for CIFAR-10, then Cutout. Views are made from
-8-bit pixels, so a normalised batch is first converted back. Each view has its own crop and flip.
+8-bit pixels, so a normalised batch is first converted back; values of float images are rounded to
+them. Each view has its own crop and flip.
 """
 
 from __future__ import annotations

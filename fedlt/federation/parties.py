@@ -15,6 +15,7 @@ from fedlt.data.arrays import read_only
 from fedlt.errors import FedltError
 from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.federation.feature_cache import cache_features
+from fedlt.federation.image_checks import check_images
 from fedlt.federation.observer import Observer
 from fedlt.federation.share import ClientShares
 from fedlt.federation.start import find_start
@@ -125,6 +126,7 @@ def prepare_parties(
         _check_secure_sum(strategy, cohort)
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
+    check_images(config, plugin, data)
     parties = Parties.of(config, strategy, plugin, data)
     # Both refuse what does not fit the data.
     _ = parties.observer.shots, parties.observer.local_test

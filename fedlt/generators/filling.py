@@ -26,7 +26,7 @@ from fedlt.data.arrays import Images, IntArray
 from fedlt.errors import FedltError
 from fedlt.generators.generator import ClientGroup, Generator, Items, PoolRequest
 from fedlt.generators.measures import level_lines
-from fedlt.generators.pool import Pool, load_pool, save_pool
+from fedlt.generators.pool import Pool, check_pixels, load_pool, save_pool
 from fedlt.machine.cache import cache_directory
 
 _AT_ONCE = 4096  # rows of an array digested at a time
@@ -43,6 +43,7 @@ def filled_pool(generator: Generator, request: PoolRequest) -> Pool:
     Raises:
         FedltError: If there are no sources, or the pool cannot be made.
     """
+    check_pixels(request.preparation.data)
     if not sum(map(len, request.sources)):
         raise FedltError("no client holds an image to make others from")
     progress = request.preparation.progress

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from fedlt.errors import FedltError, one_line
 from fedlt.machine.cache import cache_directory
 from fedlt.machine.durable import replacing
+
+if TYPE_CHECKING:
+    from fedlt.data.federated import FederatedData
 
 _FIELDS = ("images", "labels", "levels", "sources")
 
@@ -73,6 +76,19 @@ class Pool:
         """Return the part of the pool that rows or a mask select."""
         scores = None if self.scores is None else self.scores[chosen]
         return Pool(**{name: getattr(self, name)[chosen] for name in _FIELDS}, scores=scores)
+
+
+def check_pixels(data: FederatedData) -> None:
+    """Refuse a data set whose images are no 8-bit pixels, of which pools are made.
+
+    Raises:
+        FedltError: If the images are floats.
+    """
+    if data.train_images.dtype != np.uint8:
+        raise FedltError(
+            f"pool: synthetic images are 8-bit pixels, and the images of {data.name!r} are floats; "
+            "save them as uint8"
+        )
 
 
 def load_pool(path: str | Path) -> Pool:

@@ -23,6 +23,7 @@ from fedlt.generators.curriculum import (
     plan_epoch,
     plan_hard,
 )
+from fedlt.generators.pool import check_pixels
 from fedlt.models.modes import evaluating
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def use_pool(
     Raises:
         FedltError: If the pool does not fit the data, or no image is left.
     """
+    check_pixels(data)
     size = data.train_images.shape[1:]
     if pool.images.shape[1:] != size:
         raise FedltError(f"its images are {pool.images.shape[1:]}, the training images {size}")

@@ -128,6 +128,7 @@ class Composed(ClientPlugin):
         return replace(
             other,
             needs_global_prior=own.needs_global_prior or other.needs_global_prior,
+            views_images=own.views_images or other.views_images,
             weighs_images=own.weighs_images or other.weighs_images,
         )
 

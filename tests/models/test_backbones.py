@@ -207,3 +207,39 @@ def test_mistakes_are_named() -> None:
         make("cnn", size=2)
     with pytest.raises(FedltError, match="width 0"):
         make("cnn", width=0)
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "fedavg_cnn", "resnet8", "resnet18"])
+@pytest.mark.parametrize("shape", [(1, 8, 20), (4, 20, 8), (2, 13, 9)])
+def test_images_of_any_height_width_and_channels(name: str, shape: tuple[int, int, int]) -> None:
+    model = build_model(name, image_shape=shape, num_classes=3, width=2, seed=1).eval()
+    images = torch.rand(2, *shape)
+    assert model.image_shape == shape
+    features = model.features(images)
+    assert features.shape == (2, 1, model.num_features)
+    changed = images.clone()
+    changed[1, -1, -1, -1] += 9  # the last pixel is seen, the other image is not changed
+    if name in ("mlp", "cnn"):
+        assert not torch.equal(model.features(changed)[1], features[1])
+    torch.testing.assert_close(model.features(changed)[0], features[0])
+
+
+def test_a_users_backbone_says_by_its_parameters_which_sizes_it_takes(tmp_path) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text(
+        "from torch import nn\n"
+        "def net(size):\n"
+        "    made = nn.Flatten()\n"
+        "    made.num_streams, made.num_features = 1, size\n"
+        "    return made\n"
+        "def square(in_channels, image_size, width, norm):\n"
+        "    return net(in_channels * image_size**2)\n"
+        "def any_shape(image_shape, width, norm):\n"
+        "    return net(image_shape[0] * image_shape[1] * image_shape[2])\n"
+    )
+    for name in ("square", "any_shape"):
+        built = build_backbone(f"{source}:{name}", image_shape=(2, 5, 5))
+        assert built.num_features == 50
+    assert build_backbone(f"{source}:any_shape", image_shape=(2, 5, 3)).num_features == 30
+    with pytest.raises(FedltError, match="images are 5 x 3; give it a parameter image_shape"):
+        build_backbone(f"{source}:square", image_shape=(2, 5, 3))

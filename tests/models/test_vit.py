@@ -134,3 +134,15 @@ def test_a_network_has_groups_and_no_gradient():
     assert not model.networks["teacher"].training
     with pytest.raises(FedltError, match="network name 'teacher' must be a new identifier"):
         model.add_network("teacher", nn.Linear(1, 1), group="fixed")
+
+
+def test_images_that_are_not_square_are_cut_into_squares():
+    """8 x 12 pixels in patches of 2: 4 x 6 patches and two tokens."""
+    vit = DistilledViT((1, 8, 12), width=8, depth=1, heads=2)
+    assert patch_side(8, 12) == 2
+    assert vit.vit.pos_embed.shape[1] == 4 * 6 + 2
+    assert vit(torch.rand(3, 1, 8, 12)).shape == (3, 2, 8)
+    with pytest.raises(FedltError, match="images of 7 x 12 do not divide so"):
+        patch_side(7, 12)
+    with pytest.raises(FedltError, match="patch: 3 does not divide the image side 8"):
+        DistilledViT((1, 12, 8), patch=3, width=8, heads=2)
