@@ -144,10 +144,11 @@ def times(folder: str, rounds: int) -> dict[str, Any]:
         for name in ("map", "memory")
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 2):
-        names = list(runs) if number % 2 else list(runs)[::-1]
-        for name in names:
-            seconds[name].append(runs[name].step())
+    with runs["map"].grid, runs["memory"].grid:
+        for number in range(rounds + 2):
+            names = list(runs) if number % 2 else list(runs)[::-1]
+            for name in names:
+                seconds[name].append(runs[name].step())
     kept = {name: values[2:] for name, values in seconds.items()}  # the first two warm up
     ratios = [a / b for a, b in zip(kept["map"], kept["memory"], strict=True)]
     medians = {name: statistics.median(values) for name, values in kept.items()}
