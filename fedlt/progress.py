@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -194,9 +195,14 @@ class LineProgress(Progress):
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _error_console() -> Console:
+    """Return a console on standard error; it is quiet where fedlt's warnings are not logged."""
+    return Console(stderr=True, quiet=not logging.getLogger("fedlt").isEnabledFor(logging.WARNING))
+
+
 def tell(line: str) -> None:
     """Print one line of news on standard error."""
-    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    _error_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Counter:
@@ -207,7 +213,7 @@ class Counter:
 
     def __init__(self, words: str, total: int) -> None:
         self._words, self._total, self._done = words, total, 0
-        self._console = Console(stderr=True)
+        self._console = _error_console()
         self._began = time.monotonic()
         self._bar: Bar | None = None
 
@@ -222,7 +228,7 @@ class Counter:
         """Count ``pieces`` more as done."""
         before, self._done = self._done, self._done + pieces
         passed = time.monotonic() - self._began
-        if passed < 1:
+        if passed < 1 or self._console.quiet:
             return
         if self._console.is_terminal and not in_notebook():
             self._show()

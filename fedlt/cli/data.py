@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedlt.cli.arguments import FileArgument
+from fedlt.cli.arguments import FileArgument, Overrides
 from fedlt.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ class DataStep(StrEnum):
 def data(
     step: Annotated[DataStep, typer.Argument(metavar="prepare", help="The step: prepare.")],
     file: FileArgument,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values to use instead, as data.root=/big."),
-    ] = None,
+    overrides: Overrides = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, metavar="N", help="Threads that decode; one per core."),
@@ -59,18 +56,15 @@ def _show(found: Dataset, cache: ImageCache) -> None:
     from fedlt.data.sources.image_cache import described
 
     sizes = {"train": found.train_images, "val": found.validation_images, "test": found.test_images}
-    parts = ", ".join(f"{len(one):,} {part}" for part, one in sizes.items() if one is not None)
-    shape = " x ".join(map(str, found.train_images.shape[1:]))
-    screen().tell(f"{found.name}: {found.num_classes} classes; images: {parts}; each {shape}")
-    screen().tell(*map(described, cache.written))
+    images = {part: len(one) for part, one in sizes.items() if one is not None}
+    shape = found.train_images.shape[1:]
+    counts = ", ".join(f"{count:,} {part}" for part, count in images.items())
+    sides = " x ".join(map(str, shape))
+    screen().tell(
+        f"{found.name}: {found.num_classes} classes; images: {counts}; each {sides}",
+        *map(described, cache.written),
+    )
     if not cache.written:
         screen().tell("the arrays are read where they are; nothing to prepare")
-    images = {part: len(one) for part, one in sizes.items() if one is not None}
-    content = {"dataset": found.name, "classes": found.class_names, "images": images}
-    screen().document(
-        {
-            **content,
-            "shape": found.train_images.shape[1:],
-            "files": [asdict(one) for one in cache.written],
-        }
-    )
+    content = {"name": found.name, "classes": found.num_classes, "images": images, "shape": shape}
+    screen().document({**content, "files": [asdict(one) for one in cache.written]})

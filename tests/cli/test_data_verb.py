@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_it_decodes_once_and_says_speed_size_and_place(capsys):
         "train: 14 images, there already",
         "test: 4 images, there already",
     ]
+
+
+def test_its_json_has_the_files_and_quiet_leaves_the_news_out(capsys):
+    assert main(["--json", "data", "prepare", "mine.yaml"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["classes"], found["images"]) == (2, {"train": 14, "test": 4})
+    assert [(one["part"], one["images"]) for one in found["files"]] == [("train", 14), ("test", 4)]
+    given = ["data", "prepare", "mine.yaml", "data.options.expect=cinic10"]
+    assert main([*given, "data.options.strict=false"]) == 0
+    assert "CINIC-10: 14 train images found, 90,000 expected" in capsys.readouterr().err
+    assert main(["--quiet", *given, "data.options.strict=false"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_decodes_by_itself_and_shows_its_result_again(capsys):

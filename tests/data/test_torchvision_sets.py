@@ -35,7 +35,14 @@ def _offline(self):
 
 @pytest.mark.parametrize(
     ("name", "reader"),
-    [("fashion_mnist", "FashionMNIST"), ("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")],
+    [
+        ("fashion_mnist", "FashionMNIST"),
+        ("cifar10", "CIFAR10"),
+        ("cifar100", "CIFAR100"),
+        ("kmnist", "KMNIST"),
+        ("emnist", "EMNIST"),
+        ("svhn", "SVHN"),
+    ],
 )
 def test_a_failed_download_is_one_line_and_leaves_nothing(monkeypatch, tmp_path, name, reader):
     monkeypatch.setattr(getattr(torchvision.datasets, reader), "download", _offline)
