@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from fedlt.errors import RunError
+from fedlt.errors import FedltError, RunError
 
 MAX_DEATHS = 3  # dead workers after which a job, or the set-up, is given up
 PATIENCE = 30.0  # seconds without an answer, after which the pool looks for places
@@ -139,6 +139,10 @@ class ActorPool:
                 raise RunError(f"{times} while they were set up: {cause}") from error
             self.replace(member)
             return False
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, FedltError):  # without the worker's traceback
+                raise error.cause from error
+            raise
         self._failed_setups = 0
         member.ready = True
         if self._tell is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ class MappedRows:
         return np.array(self[:], dtype=dtype)
 
 
+@dataclass(frozen=True)
+class LostRows:
+    """Rows of a file that this machine lacks, or of which it has another version."""
+
+    reason: str  # one line
+
+
 def stamp_of(path: Path) -> Stamp:
     """Return the stamp of a file, which changes when the file is written."""
     found = path.stat()
@@ -123,8 +131,10 @@ def open_rows(
     layout: tuple[str, tuple[int, ...], tuple[int, ...]],
     stamp: Stamp,
     rows: NDArray[np.int64] | None,
-) -> MappedRows:
+) -> MappedRows | LostRows:
     """Return the rows of a pickled :class:`MappedRows`, from the same file.
+
+    A file that cannot be used gives :class:`LostRows`, since a message with rows must arrive.
 
     Args:
         path: The file.
@@ -132,21 +142,18 @@ def open_rows(
         layout: Type, shape and strides of the whole array.
         stamp: Stamp of the file when the rows were pickled.
         rows: The rows, or None.
-
-    Raises:
-        FedltError: If the machine lacks the file, or the file is another.
     """
     where = f"data: {path} on {socket.gethostname()}"
     try:
         found = stamp_of(Path(path))
         whole = np.memmap(path, np.uint8, mode="r")
     except (OSError, ValueError) as error:
-        raise FedltError(
+        return LostRows(
             f"{where} cannot be read ({error}); every node of the cluster needs the files of the "
             "data under the same paths, such as on a shared file system"
-        ) from error
+        )
     if found != stamp:
-        raise FedltError(
+        return LostRows(
             f"{where} has other bytes or another time of its last change than on the machine of "
             "the run; share one file, or copy it with its times (cp -p, rsync -t)"
         )
@@ -210,8 +217,16 @@ class MappedTensor:
         return found.view(*chosen.shape, *self.shape[1:])
 
 
-def placed(images: NDArray[Any] | MappedRows, device: torch.device) -> Tensor | MappedTensor:
-    """Return images for use on a device; those of a map stay in the map."""
+def placed(
+    images: NDArray[Any] | MappedRows | LostRows, device: torch.device
+) -> Tensor | MappedTensor:
+    """Return images for use on a device; those of a map stay in the map.
+
+    Raises:
+        FedltError: If the images lie in a file that this machine lacks.
+    """
+    if isinstance(images, LostRows):
+        raise FedltError(images.reason)
     if isinstance(images, MappedRows):
         return MappedTensor(images, device)
     return as_tensor(images).to(device)

@@ -14,7 +14,7 @@ from fedlt.config import Config
 from fedlt.data import dataset_from_arrays, prepare_data
 from fedlt.errors import FedltError
 from fedlt.federation import Parties
-from fedlt.machine.maps import MappedRows, MappedTensor, map_place
+from fedlt.machine.maps import MappedRows, MappedTensor, map_place, placed
 from fedlt.methods.lookup import resolve_client, resolve_strategy
 from fedlt.runs.fingerprint import fingerprint
 from fedlt.worker.scorer import Host
@@ -157,10 +157,10 @@ def test_a_process_without_the_file_says_so_in_one_line(folder, tmp_path):
     text = pickled()
     os.utime(tmp_path / "a.npy", ns=(1, 1))
     with pytest.raises(FedltError, match=r"a.npy on .* another time .*share one file") as changed:
-        pickle.loads(text)
+        placed(pickle.loads(text), CPU)
     (tmp_path / "a.npy").unlink()
     with pytest.raises(FedltError, match=r"a.npy on .* cannot be read .*every node") as missing:
-        pickle.loads(text)
+        placed(pickle.loads(text), CPU)
     assert "\n" not in f"{changed.value}{missing.value}"
 
 
