@@ -10,6 +10,7 @@ import fedlt
 table = fedlt.compare(
     "quickstart",
     "rounds=4",
+    "local.epochs=1",
     "engine.name=serial",
     "local.lr=0.1",
     "name=paper",

@@ -103,7 +103,7 @@ class RunRecord:
     def majority_guesses(self) -> FloatArray:
         """Accuracies (K,) of always guessing a client's largest class; NaN for an empty view."""
         view = self.evaluation.view()
-        tested = np.where(view.test_counts > 0, view.client_counts, 0)  # (K, C)
+        tested = np.where(view.tested, view.client_counts, 0)  # (K, C)
         weights = view.weights
         guesses = np.take_along_axis(weights, tested.argmax(axis=1)[:, None], axis=1)[:, 0]
         return np.where(weights.sum(axis=1) > 0, guesses, np.nan)
