@@ -5,7 +5,9 @@ Images are taken as the files that the data set holds, and decoded as any other 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ def _open(path: str | None, name: str | None) -> dict[str, Any]:
             ) from error
     else:
         try:
-            found = datasets.load_dataset(name)
+            with _without_warnings("huggingface_hub"):  # a line for every vain attempt
+                found = datasets.load_dataset(name)
         except Exception as error:  # of many kinds: no network, no such name, no rights
             raise FedltError(
                 f"data.options.name: {name!r} cannot be loaded from the hub, which needs the"
@@ -107,6 +110,18 @@ def _open(path: str | None, name: str | None) -> dict[str, Any]:
     if "train" not in splits:
         raise FedltError(f"{path or name}: has no split 'train'{nearest('train', found)}")
     return splits
+
+
+@contextmanager
+def _without_warnings(logger: str) -> Iterator[None]:
+    """Inside the block, log only errors of a package."""
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(before)
 
 
 def _part(
