@@ -188,7 +188,7 @@ def settings(data: dict[str, Any], strategy: str, engine: str) -> dict[str, Any]
         "data": data,
         "partition": {"scheme": "natural"} if natural else {"num_clients": 100, "min_samples": 1},
         "strategy": strategy,
-        "model": {"name": "cnn", "width": 8},
+        "model": {"name": "cnn", "width": 32},
         "local": {"lr": 0.05, "batch_size": 16},
         "evaluate": {"personal_every": 3, "clients": 50},
         "engine": {"name": engine, "workers": 2},
