@@ -122,7 +122,7 @@ def test_realign_chooses_a_constant_by_the_headline(scored_on, best):
 
 def test_rows_without_a_reference_figure_show_the_headlines():
     recipe = SimpleNamespace(
-        comparison=SimpleNamespace(rows=[SimpleNamespace(label="Lazy")]), figures=[]
+        comparison=SimpleNamespace(rows=[SimpleNamespace(label="Lazy")]), figures=[], level=None
     )
     found = reproduced(recipe, {"": {"Lazy": [result(1, 0.98, 0.25)]}}, as_written=True)
     assert [one.metric for one in found] == ["generic/balanced", "personal/accuracy"]

@@ -19,6 +19,7 @@ def _data(**changes):
         "profile": "exponential",
         "split": "final",
         "class_order": "natural",
+        "normalisation": "own",
         "options": {},
     }
     return SimpleNamespace(**(fields | changes))
@@ -139,7 +140,6 @@ def test_a_pool_with_its_own_long_tail_is_used_as_it_stands(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "plain"),
     [
-        ("imbalance_factor", 20.0, "1"),
         ("profile", "step", "exponential"),
         ("class_order", "shuffled", "natural"),
     ],
@@ -149,6 +149,18 @@ def test_no_long_tail_is_drawn_from_one_and_none_is_dropped_silently(tmp_path, k
     path.write_text(LONG_TAILED)
     config = _data(**{"dataset": f"{path}:load", "imbalance_factor": 1.0, key: value})
     with pytest.raises(FedltError, match=f"data.{key}: 'lt' is long-tailed .* must be {plain}"):
+        prepare_data(config, _partition(), seed=1)
+
+
+def test_a_factor_draws_from_a_pool_with_its_own_long_tail(tmp_path):
+    """The rarest class has 5: 5, floor(5 / sqrt 5), 5 / 5. A class without images is refused."""
+    path = tmp_path / "lt.py"
+    path.write_text(LONG_TAILED)
+    config = _data(dataset=f"{path}:load", imbalance_factor=5.0)
+    data = prepare_data(config, _partition(num_clients=2), seed=1)
+    assert data.class_counts.tolist() == [5, 2, 1]
+    config = _data(dataset=f"{path}:load", imbalance_factor=20.0)
+    with pytest.raises(FedltError, match=r"imbalance_factor: 20 leaves .*; at most 5 here; with"):
         prepare_data(config, _partition(), seed=1)
 
 

@@ -83,7 +83,7 @@ def stopped(monkeypatch, tmp_path):
     import fedlt.generators.generator
     import fedlt.report.build
     from fedlt import simulate
-    from fedlt.comparing import estimate, schedule, sweep
+    from fedlt.comparing import estimate, grid_runs, sweep
     from fedlt.engines.serial import SerialEngine
     from fedlt.realigning import session
 
@@ -111,7 +111,7 @@ def stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(simulate, "choose_engine", lambda name, *_: (name, []))  # times real steps
     monkeypatch.setattr(estimate, "prepare_parties", stop)
     monkeypatch.setattr(simulate, "create_run", stop)
-    monkeypatch.setattr(schedule, "run_planned", stop)
+    monkeypatch.setattr(grid_runs, "run_planned", stop)
     monkeypatch.setattr(sweep, "run_planned", stop)
     monkeypatch.setattr(session, "realign", stop)
     monkeypatch.setattr(fedlt.generators.generator, "find_pool_maker", stop)

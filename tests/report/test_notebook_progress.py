@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import StringIO
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -30,7 +31,7 @@ def shown(monkeypatch):
 
 
 def test_a_run_has_one_bar(shown):
-    progress = make_progress(Console(quiet=True), "tiny seed 1")
+    progress = make_progress(Console(file=StringIO()), "tiny seed 1")
     assert isinstance(progress, NotebookProgress)
     progress.note("first <news>")
     progress.start(4, 1)
@@ -55,7 +56,7 @@ def test_early_updates_are_left_out_but_never_the_last(shown, monkeypatch):
 
 
 def test_runs_have_a_bar_each(shown):
-    progress = make_runs_progress(Console(quiet=True))
+    progress = make_runs_progress(Console(file=StringIO()))
     assert isinstance(progress, NotebookRuns)
     progress.begin(["a, seed 1", "b, seed 1"], [3, 3], finished=1)
     progress.advance(0, 0)
@@ -70,4 +71,4 @@ def test_runs_have_a_bar_each(shown):
 
 
 def test_elsewhere_nothing_changes():
-    assert isinstance(make_progress(Console(quiet=True, force_terminal=False)), LineProgress)
+    assert isinstance(make_progress(Console(file=StringIO(), force_terminal=False)), LineProgress)

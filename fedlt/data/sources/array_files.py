@@ -103,7 +103,7 @@ def _open_file(file: Path) -> ArrayMember:
     with _reading(str(file)), file.open("rb") as opened:
         shape, in_fortran, dtype = _read_header(opened)
         _check(str(file), shape, dtype)
-        mapped = np.load(file, mmap_mode="r") if np.prod(shape) else np.load(file)
+        mapped = np.load(file, mmap_mode="r" if np.prod(shape) else None, allow_pickle=False)
     ordered = np.ascontiguousarray(mapped) if in_fortran else mapped
     return ArrayMember(str(file), file, shape, dtype, ordered)
 

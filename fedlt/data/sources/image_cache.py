@@ -189,7 +189,7 @@ def _reserve(file: BinaryIO, size: int) -> None:
 
 def _opened(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     try:
-        images: NDArray[Any] = np.load(path, mmap_mode="r")
+        images: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise FedltError(f"{path}: is damaged, remove it ({error})") from error
     if images.shape != shape or images.dtype != dtype:
