@@ -303,6 +303,7 @@ def test_ray_in_an_event_loop_and_again_after_an_interrupt(folder):
     script = (
         "import asyncio, os, signal, threading, fedlt\n"
         "from fedlt.progress import Progress\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job may ignore it
         f"experiment = {experiment!r}\n"
         "def press(progress, round, text=''):\n"
         "    if round == 3:\n"
