@@ -164,7 +164,7 @@ class NotebookProgress(Progress):
 
 
 class LineProgress(Progress):
-    """One line per tenth of the rounds, or per round, for logs and pipes."""
+    """Progress as plain lines for logs and pipes, one per tenth of the rounds or per round."""
 
     def __init__(self, console: Console, label: str = "", *, every_round: bool = False) -> None:
         self._console, self._every = console, every_round

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DataStep(StrEnum):
-    """What is done with the data."""
+    """Step that ``fedlt data`` does with the data of a file."""
 
     PREPARE = "prepare"
 

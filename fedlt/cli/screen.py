@@ -1,4 +1,4 @@
-"""What a command prints: results on standard output, progress and notes on standard error.
+"""Output of a command: results on standard output, progress and notes on standard error.
 
 With ``--json`` standard output gets one JSON document, at the end and nothing else: whatever else
 is printed there meanwhile, by user code too, goes to standard error. ``--quiet`` leaves progress

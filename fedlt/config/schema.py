@@ -162,7 +162,7 @@ class EngineConfig(_Section):
 
 
 class ReportConfig(_Section):
-    """What a report of the run may show; never changes a result."""
+    """Contents of the run's report that a user allows; never changes a result."""
 
     client_names: Annotated[bool, Field(strict=True)] = False  # names of natural clients
 

@@ -1,4 +1,4 @@
-"""What a file asks for images, checked against the images that the data set has."""
+"""Checks that the images of a data set allow the image operations that a file asks for."""
 
 from __future__ import annotations
 

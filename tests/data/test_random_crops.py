@@ -21,7 +21,7 @@ def images(count=5, height=20, width=32, channels=3):
 
 @pytest.mark.parametrize("size", [(20, 32), (32, 20), (9, 9)])
 def test_crops_are_torchvisions(size):
-    """One level apart at most: torchvision may resize in integers."""
+    """Pixels differ from torchvision's by one level at most: it may resize in integers."""
     batch = images(6, *size)
     boxes = draw_boxes(6, *size, torch.Generator().manual_seed(1))
     found = resized_crops(batch, boxes)

@@ -24,7 +24,7 @@ _HEADER = 30  # bytes of a zip member's header before its name
 
 @dataclass(frozen=True)
 class ArrayMember:
-    """One array of a file, not read yet."""
+    """Array in a file, described by its header and not read yet."""
 
     where: str  # file and key, for messages
     path: Path  # file that holds the array

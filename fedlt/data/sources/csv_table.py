@@ -17,7 +17,7 @@ from fedlt.data.sources.decoding import Form
 from fedlt.data.sources.image_cache import ImageCache
 from fedlt.data.sources.known_sets import find_known
 from fedlt.data.sources.pictures import SUFFIXES, picture_channels, picture_size
-from fedlt.data.sources.places import need_file, need_folder
+from fedlt.data.sources.places import need_tables
 from fedlt.errors import FedltError, nearest, shortened
 from fedlt.machine.reading import read_text
 
@@ -70,14 +70,7 @@ def csv_table(
     known = find_known(expect, path)
     form = Form(picture_size(image_size), picture_channels(channels))
     tables = {"path": path, "test_path": test_path, "val_path": val_path}
-    files = {
-        option: need_file(one, f"data.options.{option}", known)
-        for option, one in tables.items()
-        if one is not None
-    }
-    top = files["path"].parent
-    if root is not None:
-        top = need_folder(root, "data.options.root", known)
+    files, top = need_tables(tables, root, known)
     finder = _Finder(top)
     parts: dict[str, ImagePart] = {}
     for option, file in files.items():

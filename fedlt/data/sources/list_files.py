@@ -11,7 +11,7 @@ from fedlt.data.sources.image_cache import ImageCache
 from fedlt.data.sources.known_sets import find_known
 from fedlt.data.sources.numbering import Place
 from fedlt.data.sources.pictures import picture_channels, picture_size
-from fedlt.data.sources.places import need_file, need_folder
+from fedlt.data.sources.places import need_tables
 from fedlt.errors import FedltError
 from fedlt.machine.reading import read_text
 
@@ -56,15 +56,7 @@ def list_files(
     """
     known = find_known(expect, train)
     form = Form(picture_size(image_size), picture_channels(channels))
-    lists = {"train": train, "val": val, "test": test}
-    files = {
-        part: need_file(path, f"data.options.{part}", known)
-        for part, path in lists.items()
-        if path is not None
-    }
-    top = files["train"].parent
-    if root is not None:
-        top = need_folder(root, "data.options.root", known)
+    files, top = need_tables({"train": train, "val": val, "test": test}, root, known)
     parts = {part: _read_list(file, top, clients=clients) for part, file in files.items()}
     parts = {
         part: one if part == "train" else _as_on_disk(one, parts["train"], top, files[part], cache)

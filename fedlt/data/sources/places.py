@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -39,6 +40,29 @@ def need_file(path: str, option: str, known: KnownSet | None = None) -> Path:
     if not place.is_file():
         raise FedltError(_missing(place, option, "file", known))
     return place
+
+
+def need_tables(
+    tables: Mapping[str, str | None], root: str | None, known: KnownSet | None = None
+) -> tuple[dict[str, Path], Path]:
+    """Return the existing files that name images, and the folder where their paths start.
+
+    Args:
+        tables: Option -> file, or None where the option is not given; the first one is given.
+        root: The folder; None: the folder of the first file.
+        known: A known data set, for the words of an error.
+
+    Raises:
+        FedltError: If a file or the folder is missing.
+    """
+    files = {
+        option: need_file(path, f"data.options.{option}", known)
+        for option, path in tables.items()
+        if path is not None
+    }
+    if root is None:
+        return files, next(iter(files.values())).parent
+    return files, need_folder(root, "data.options.root", known)
 
 
 def need_array_file(path: str, option: str, known: KnownSet | None = None) -> Path:

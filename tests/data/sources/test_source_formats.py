@@ -1,4 +1,4 @@
-"""One set of images as folder, list, csv, npz and Hugging Face: the same labels and pixels."""
+"""Folder, list, csv, npz and Hugging Face give the labels and pixels of one set of images."""
 
 from __future__ import annotations
 
