@@ -157,7 +157,7 @@ class Sleepy(FedAvg):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("turn", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_tasks_that_end_in_another_order_give_the_bits_of_serial(lab, reference, tmp_path, turn):
     """Which client sleeps longest changes from round to round, so answers overtake each other."""
     (tmp_path / "sleepy.py").write_text(SLEEPY, encoding="utf-8")
@@ -196,7 +196,7 @@ def test_resume_before_the_first_checkpoint_starts_again(lab, reference):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("name", ["fedloge", "FedAdam"])
+@pytest.mark.parametrize("name", ["fedloge", pytest.param("FedAdam", marks=pytest.mark.slow)])
 def test_serial_run_resumes_on_ray(lab, reference, name):
     stopped = lab.stopped(1, **METHODS[name])
     outcome = lab.resume(stopped, name="ray", workers=2)

@@ -182,6 +182,7 @@ def test_a_method_is_added_by_three_files_and_a_line(tmp_path):
     assert "FedAvg with a proximal term." in run(tmp_path, "fedlt", "list", "strategies")
 
 
+@pytest.mark.slow
 def test_a_metric_is_added_by_two_files_and_two_tables(tmp_path):
     written, lines = added("a metric", tmp_path)
     assert (len(written), len(lines)) == (2, 2)

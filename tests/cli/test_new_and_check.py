@@ -150,6 +150,7 @@ def test_check_of_a_plugin_with_a_strategy(capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith("keeps its contract: 13 checks")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_check_tries_ray_unless_told_not_to(capsys):
     assert main(["check", "fedavg"]) == 0

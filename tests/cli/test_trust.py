@@ -142,6 +142,7 @@ def test_a_recipe_is_listed_without_its_code(capsys):
     assert not Path("MARK").exists()
 
 
+@pytest.mark.slow
 def test_compare_says_what_its_rows_and_their_processes_execute(capsys, monkeypatch):
     from fedlt.comparing import schedule
 

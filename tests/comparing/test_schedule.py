@@ -168,6 +168,7 @@ def test_a_comparison_stopped_three_times_at_random_has_the_same_table(file, cap
     assert table() == wanted, stops
 
 
+@pytest.mark.slow
 def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsys):
     """The file's own imbalance factor is 5: its runs are read, wherever they lie; those of 2 run"""
     plain = ["compare", "c.yaml", "--jobs", "1", "--seeds", "1"]

@@ -137,6 +137,7 @@ def intruded(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_command_runs_beside_folders_of_the_same_names(intruded):
     """Named by its file, the user's own strategies/mine.py is what is meant."""
@@ -150,6 +151,7 @@ def test_the_command_runs_beside_folders_of_the_same_names(intruded):
     assert (intruded / "runs" / "here" / "1" / "result.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["raise RuntimeError('wrong')", "STRATEGIES = CLIENTS = {}"])
 def test_python_m_beside_such_folders_runs(intruded, text):
     """`python -c` and `python -m` put the working directory first; ours are imported past it."""

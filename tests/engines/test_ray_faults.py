@@ -100,6 +100,7 @@ def test_killed_workers_leave_no_trace(lab, reference, deadly, cohorts, tmp_path
     assert len(marks(tmp_path)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_task_that_kills_three_workers_ends_the_run(lab, deadly, cohorts, tmp_path):
     """One line with client and round; the rounds before it are kept, and the run can go on."""

@@ -105,6 +105,7 @@ def test_memory_does_not_grow_with_runs(lab, crew):
     assert (seen[-1] - seen[4]) / 15 < 1024
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_fewer_workers_and_errors_end_actors(lab, crew, tmp_path):
     lab.run(engine=RAY)

@@ -36,9 +36,9 @@ class Slow(ClientPlugin):
 @pytest.mark.parametrize(
     ("server", "name"),
     [
-        ("gcs/gcs_server", "control service"),
+        pytest.param("gcs/gcs_server", "control service", marks=pytest.mark.slow),
         pytest.param("raylet/raylet --", "raylet", marks=pytest.mark.slow),
-        pytest.param("ray::DashboardAgent", "agent", marks=pytest.mark.slow),
+        ("ray::DashboardAgent", "agent"),
     ],
 )
 def test_a_server_that_is_killed_ends_the_run_in_one_line(
@@ -69,6 +69,7 @@ def test_a_server_that_is_killed_ends_the_run_in_one_line(
     wait(lambda: not any(one.is_alive() for one in processes), 30)
 
 
+@pytest.mark.slow
 def test_a_long_temporary_folder(tmp_path):
     """Ray's sockets lie in a short folder then."""
     long = tmp_path / ("x" * 90)

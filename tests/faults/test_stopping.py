@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     [
         pytest.param(SERIAL, signal.SIGINT, True, id="ctrl-c-serial"),
         pytest.param(SERIAL, signal.SIGTERM, False, id="sigterm-serial"),
-        pytest.param(RAY, signal.SIGINT, True, id="ctrl-c-ray", marks=ray),
+        pytest.param(RAY, signal.SIGINT, True, id="ctrl-c-ray", marks=[ray, pytest.mark.slow]),
         pytest.param(RAY, signal.SIGTERM, False, id="sigterm-ray", marks=[ray, pytest.mark.slow]),
     ],
 )
@@ -72,6 +72,7 @@ def test_no_ray_process_outlives_a_killed_driver(fedlt_run, wait, record_propert
     record_property("seconds", round(seconds, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_everything_listens_on_the_loopback_address_only(fedlt_run, listening):
     run = fedlt_run(RAY)

@@ -72,6 +72,7 @@ def test_flowers_simulation_equals_the_serial_engine(lab, reference, tmp_path, s
         assert row["train/loss"] == pytest.approx(wanted["train/loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.flower
 def test_faults_under_flowers_simulation_equal_those_of_the_serial_engine(lab, reference, tmp_path):
     """Who is lost or cut short, wrong steps, and states that the nodes must not store."""

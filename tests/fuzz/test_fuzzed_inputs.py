@@ -160,11 +160,12 @@ def answer(given: Input, capsys) -> tuple[str, str]:
     return "refused", last
 
 
-def test_two_thousand_inputs(stopped, capsys):
+@pytest.mark.parametrize("number", [NUMBER // 5, pytest.param(NUMBER, marks=pytest.mark.slow)])
+def test_inputs_are_accepted_or_refused_in_one_line(stopped, capsys, number):
     capsys.readouterr()
     kinds, wrong = Counter(), []
     before = everything(stopped)
-    for given in inputs(NUMBER, SEED, METHODS):
+    for given in inputs(number, SEED, METHODS):
         found, line = answer(given, capsys)
         kinds[given.kind, found] += 1
         after = everything(stopped)
@@ -173,10 +174,10 @@ def test_two_thousand_inputs(stopped, capsys):
         before = after
         if found not in ("accepted", "refused"):
             wrong.append(f"{found}: {given}\n{line}\n")
-    assert not wrong, f"{len(wrong)} of {NUMBER}:\n" + "\n".join(wrong[:20])
+    assert not wrong, f"{len(wrong)} of {number}:\n" + "\n".join(wrong[:20])
     for kind in ("schema", "methods", "text", "comparisons", "commands"):
-        assert kinds[kind, "accepted"] >= 3, kinds
-        assert kinds[kind, "refused"] >= 50, kinds
+        assert kinds[kind, "accepted"] >= 1, kinds
+        assert kinds[kind, "refused"] >= number // 40, kinds
 
 
 @pytest.mark.slow

@@ -303,6 +303,7 @@ def test_a_class_is_found_by_file_module_and_entry_point(rows_of):
     assert rows_of("serial", "my_module:Prox") == rows_of("serial", "other_prox")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_workers_find_what_the_driver_finds(rows_of):
     """The module of the working directory and its helper travel by the driver's import path."""
@@ -310,7 +311,7 @@ def test_ray_workers_find_what_the_driver_finds(rows_of):
     assert one == two == rows_of("serial", "my_module:Prox")
 
 
-@pytest.mark.parametrize("engine", ["stacked", "auto"])
+@pytest.mark.parametrize("engine", ["stacked", pytest.param("auto", marks=pytest.mark.slow)])
 def test_other_engines_run_a_class_of_ones_own(rows_of, engine):
     one, other = rows_of(engine, "my_module:Prox"), rows_of("serial", "my_module:Prox")
     assert one[0]["train/loss"] == pytest.approx(other[0]["train/loss"], rel=1e-4)

@@ -74,6 +74,14 @@ def test_a_spilled_run_resumes_to_the_same_end(lab, changes):
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "fedloge-local",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fedloge", "ditto")),
+    ],
+    indirect=True,
+)
 def test_a_spilled_run_has_the_same_bits_on_ray(lab, changes):
     engine = {"name": "ray", "workers": 2, "personal_memory": 0}
     assert lab.run(**changes, engine=engine).bits == lab.run(**changes).bits
