@@ -110,8 +110,11 @@ ON_RAY = (
     "scaffold", "fedproto", "creff", "fedavg_ft", "fedavg+deit_lt", "fedloge_experts+mdcs",
     "secure-sum", "knobs",
 )  # fmt: skip
-RAY_METHODS = METHODS | {
-    name: SETTINGS[name] for name in ("refresh", "adamw", "knobs", "secure-sum")
+# Every strategy, every plugin in FedAvg, and settings: Ray adds processes, whatever they compute.
+RAY_METHODS = {
+    name: changes
+    for name, changes in SETTINGS.items()
+    if name in (*ON_RAY, *STRATEGIES, "FedAdam", "refresh", "adamw") or name.startswith("fedavg+")
 }
 
 

@@ -1,7 +1,8 @@
 """A test session: two processes where whole folders are tested, and temporary folders in memory.
 
 Tests of one group run in one process: Ray's, those of tests/faults (signals, memory, killed
-processes), each setting (``changes``) with its reference run, and each other file by itself.
+processes), each setting (``changes``) with its reference run, the commands of the pages in two
+halves, and each other file by itself.
 What a command line says about processes (``-n``, ``-p no:xdist``) or about ``--basetemp`` holds.
 """
 
@@ -67,6 +68,8 @@ def group_of(item: pytest.Item) -> str:
     if item.get_closest_marker("ray") or item.path.parent.name == "faults":
         return "ray"
     case = getattr(item, "callspec", None)
+    if "block" in getattr(case, "params", ()):  # commands of the pages: long enough for two
+        return f"{item.path.stem}-{zlib.crc32(case.id.encode()) % PROCESSES}"
     if case is None or "changes" not in case.params:
         return item.path.stem
     text = json.dumps(case.params["changes"], sort_keys=True, default=str)
