@@ -16,6 +16,7 @@ from fedlt.errors import FedltError
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.evaluation.local_test import LocalTest, local_test
 from fedlt.federation.terms import Terms
+from fedlt.models.freezing import training_note
 from fedlt.progress import Progress
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Observer(Terms):
         lines = [groups_note(self.shots, data.class_counts), self.strategy.note(self.plugin)]
         lines += [data.note(), *data.partition_notes, data.missing_note()]
         lines.append(scored_on.note(data.class_names))
-        lines += [self.start.line] if self.start is not None else []
+        lines += self.start.lines if self.start is not None else []
+        lines += self._frozen_notes()
         lines += [part.note(self.config) for part in self.plugin.parts]
         single = int(((self.data.client_counts > 0).sum(axis=1) == 1).sum())
         masked = self.plugin.traits.masks_absent and self.config.prior.use == "local_masked"
@@ -107,6 +109,18 @@ class Observer(Terms):
         if self.config.report.client_names and not data.client_names:
             lines.append("report.client_names: the clients of this partition have no names")
         return [line for line in lines if line]
+
+    def _frozen_notes(self) -> list[str]:
+        """Return lines about frozen parts and cached features of the backbone."""
+        chosen = self.config.model
+        if not chosen.freeze:
+            return []
+        lines = [training_note(self.build_model())]
+        if chosen.weights is None:
+            lines.append("model.freeze: the frozen parts are random: there is no model.weights")
+        if chosen.cache_features:
+            lines.append("model.cache_features: features of the frozen backbone are cached")
+        return lines
 
     def preparation(self, progress: Progress | None = None) -> Preparation:
         """Return the argument of ``plugin.prepare``: privileged, with all clients' images."""

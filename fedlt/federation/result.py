@@ -51,6 +51,7 @@ def make_result(
         "local_test": evaluator.view.scheme,
         "prior": config.prior.model_dump(),
         "batchnorm": config.batchnorm,
+        "weights": None if observer.start is None else list(observer.start.lines),
         **summarise(rows, state.round, selected_round=chosen, early=ended is not None),
         "excluded": ledger.excluded,
         "faults": ledger.fault_log.result() if config.faults.is_set else None,

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 from fedlt.errors import FedltError
 from fedlt.federation.terms import Terms
 from fedlt.models import Model, build_model
-from fedlt.models.weights import COUNTER, Match, StartWeights, as_array, match, read_state_dict
+from fedlt.models.freezing import frozen_names
+from fedlt.models.weights import (
+    COUNTER,
+    Match,
+    StartWeights,
+    as_array,
+    as_ours,
+    match,
+    read_state_dict,
+)
 from fedlt.runs.checkpoints import load_checkpoint
 from fedlt.runs.directory import RunDirectory
 from fedlt.runs.files import is_run
@@ -23,13 +33,14 @@ def find_start(terms: Terms) -> StartWeights | None:
     """Return the weights with which the model of a run begins; None without ``model.weights``.
 
     A state dict fills the backbone. A finished run fills the backbone, and those heads of its
-    generic model that have a head of the same name and shape.
+    generic model that have a head of the same name and shapes.
 
     Args:
         terms: The run.
 
     Raises:
-        FedltError: If the weights cannot be read, or nothing of them fits the network.
+        FedltError: If the weights cannot be read, nothing of them fits the network, or frozen
+            parts of the backbone would stay random.
     """
     named = terms.config.model.weights
     if named is None:
@@ -52,14 +63,24 @@ def find_start(terms: Terms) -> StartWeights | None:
     )
     model = replace(terms, start=start).build_model()
     if not found.tensors and (wanted or not model.filled):
-        there, here = _some([*given]), _some([*wanted])
         raise FedltError(
             f"model.weights: no tensor of {named} fits the network {terms.config.model.name}: "
-            f"it has {there}; the network has {here}"
+            f"it has {_told(given, wanted)}; the network has {_told(wanted, given)}"
         )
-    used = {name for name in given if name in model.filled}
-    found = replace(found, unused=tuple(n for n in (*found.unused, *heads) if n not in used))
-    return replace(start, line=_line(named, found, model))
+    _check_frozen(model, terms.config.model.freeze)
+    return replace(start, lines=_lines(named, found, start, model))
+
+
+def _check_frozen(model: Model, freeze: Sequence[str] | Literal["all"]) -> None:
+    """Refuse frozen parts of the backbone that the weights leave as they were drawn."""
+    filled = set(model.filled)
+    names = [n for n in frozen_names(model, freeze) if n not in filled and not _counts(n)]
+    if names:
+        more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+        raise FedltError(
+            f"model.freeze: {names[0]}{more} frozen, but model.weights does not fill "
+            f"{'them; they' if len(names) > 1 else 'it; it'} would stay random"
+        )
 
 
 def _of_run(path: Path) -> dict[str, Tensor]:
@@ -82,23 +103,43 @@ def _of_run(path: Path) -> dict[str, Tensor]:
     return {n: t for n, t in tensors.items() if n.startswith(("backbone.", "heads."))}
 
 
-def _line(named: str, found: Match, model: Model) -> str:
-    """Return one line: which tensors the weights fill, which do not fit, and which are new."""
+def _lines(named: str, found: Match, start: StartWeights, model: Model) -> tuple[str, ...]:
+    """Return lines: what the weights fill, a warning of what they do not, and what is not used.
+
+    Args:
+        named: The weights, as the configuration names them.
+        found: Their tensors that have a place in the backbone.
+        start: The weights as they fill a model.
+        model: The finished model, filled.
+    """
     filled = set(model.filled)
-    backbone = [n for n in model.names() if n.startswith("backbone.") and not n.endswith(COUNTER)]
+    backbone = [n for n in model.names() if n.startswith("backbone.") and not _counts(n)]
     count = sum(name in filled for name in backbone)
-    words = [f"weights of {named}: {count} of {len(backbone)} tensors of the backbone"]
-    words[0] += _heads(model, filled)
-    misfits = [
-        f"{name} {tuple(given.shape)} for {tuple(wanted.shape)}"
-        for name, (given, wanted) in found.misfits.items()
-    ]
-    new = [name for name in backbone if name not in filled]
-    new += [f"heads.{head}" for head in model.heads if not _under(f"heads.{head}.", filled)]
-    unused = [name for name in found.unused if not name.endswith(COUNTER)]
-    for what, names in (("does not fit", misfits), ("not used", unused), ("new", new)):
-        words += [f"{what}: {_some(names)}"] if names else []
-    return "; ".join(words)
+    lines = [f"weights of {named}: {count} of {len(backbone)} tensors of the backbone"]
+    lines[0] += _heads(model, filled)
+    misfits = {f"backbone.{name}": pair for name, pair in found.misfits.items()}
+    parts = {
+        "does not fit": [f"{name} {_sizes(*pair)}" for name, pair in misfits.items()],
+        "new": [name for name in backbone if name not in filled and name not in misfits],
+    }
+    words = [f"{what}: {_some(names)}" for what, names in parts.items() if names]
+    words += ["is this the right network?"] if 2 * count < len(backbone) else []
+    lines += [f"warning: the weights leave parts of the backbone: {'; '.join(words)}"] * any(words)
+    heads = start.head_misfits(model)
+    lines += [f"weights: a head does not fit: {_some(shapes)}" for shapes in heads.values()]
+    under = tuple(f"{head}." for head in heads)
+    used = {*filled, *(name for name in start.whole if name.startswith(under))}
+    others = [*found.unused, *(n for n in start.whole if not n.startswith("backbone."))]
+    unused = [n for n in others if n not in used and not _counts(n)]
+    return (*lines, *([f"weights: not used: {_some(unused)}"] if unused else []))
+
+
+def _counts(name: str) -> bool:
+    return name.endswith(COUNTER)
+
+
+def _sizes(given: Tensor, wanted: Tensor) -> str:
+    return f"{tuple(given.shape)} for {tuple(wanted.shape)}"
 
 
 def _heads(model: Model, filled: set[str]) -> str:
@@ -113,8 +154,19 @@ def _under(prefix: str, names: set[str]) -> bool:
     return any(name.startswith(prefix) for name in names)
 
 
-def _some(names: Sequence[str] | Mapping[str, object]) -> str:
-    listed = list(names)
+def _told(tensors: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
+    """Return names with shapes, the names first that the other side lacks."""
+    known = [f".{as_ours(name)}" for name in other]
+
+    def is_known(name: str) -> bool:
+        mine = f".{as_ours(name)}"
+        return any(mine.endswith(one) or one.endswith(mine) for one in known)
+
+    order = sorted(tensors, key=is_known)
+    return _some([f"{name} {tuple(tensors[name].shape)}" for name in order if not _counts(name)])
+
+
+def _some(listed: Sequence[str]) -> str:
     more = len(listed) - _MOST_NAMED
     text = ", ".join(listed[:_MOST_NAMED])
     return f"{text} and {more} more" if more > 0 else text

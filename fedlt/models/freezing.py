@@ -38,6 +38,21 @@ def freeze(model: Model, prefixes: Sequence[str] | Literal["all"]) -> None:
         model.set_group(f"{start}{prefix}", "fixed")
 
 
+def frozen_names(model: Model, prefixes: Sequence[str] | Literal["all"]) -> list[str]:
+    """Return the names of the backbone's tensors that :func:`freeze` makes ``fixed``."""
+    start = "backbone."
+    under = [""] if prefixes == "all" else prefixes
+    inside = [name for name in model.names() if name.startswith(start)]
+    return [n for n in inside if any(lies_under(n.removeprefix(start), one) for one in under)]
+
+
+def training_note(model: Model) -> str:
+    """Return a line: how many parameters of a model with frozen parts train."""
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    trained = sum(sizes[name] for name in sizes if model.group_of(name) != "fixed")
+    return f"model.freeze: {trained:,} of {sum(sizes.values()):,} parameters train"
+
+
 def _parts(names: Sequence[str]) -> list[str]:
     """Return the prefixes of names with one dot at most, without the tensors themselves."""
     found: dict[str, None] = {}

@@ -47,18 +47,44 @@ class StartWeights:
 
     backbone: Mapping[str, NDArray[Any]]  # by the names of the model before any plugin changes it
     whole: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # names of a finished model
-    line: str = ""  # what was found, for the user
+    lines: tuple[str, ...] = ()  # what was found, for the user
 
     def fill_backbone(self, model: Model) -> set[int]:
         """Copy the backbone's weights into a new model; return the ids of the filled tensors."""
         return _fill(model, self.backbone)
 
     def fill_rest(self, model: Model, filled: set[int]) -> None:
-        """Copy what fits a finished model by its name; ``model.filled`` then names all filled."""
-        state = model.state()
-        fits = {n: a for n, a in self.whole.items() if n in state and a.shape == state[n].shape}
+        """Copy what fits a finished model by its name; ``model.filled`` then names all filled.
+
+        A head is filled whole, or not at all.
+        """
+        state, misfits = model.state(), self.head_misfits(model)
+        fits = {
+            name: array
+            for name, array in self.whole.items()
+            if name in state and array.shape == state[name].shape and _head_of(name) not in misfits
+        }
         filled |= _fill(model, fits)
         model.filled = tuple(p.name for p in find_parts(model) if id(p.tensor) in filled)
+
+    def head_misfits(self, model: Model) -> dict[str, list[str]]:
+        """Return the heads that model and weights both have and that differ, with their shapes."""
+        given = {name: tuple(array.shape) for name, array in self.whole.items()}
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state().items()}
+        both = {_head_of(n) for n in given} & {_head_of(n) for n in wanted} - {""}
+        found: dict[str, list[str]] = {}
+        for name in {**given, **wanted}:
+            head = _head_of(name)
+            if head in both and given.get(name) != wanted.get(name):
+                there, here = given.get(name, "nothing"), wanted.get(name, "nothing")
+                found.setdefault(head, []).append(f"{name} {there} for {here}")
+        return found
+
+
+def _head_of(name: str) -> str:
+    """Return ``heads.NAME`` for the name of a head's tensor, and "" for any other name."""
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "heads" else ""
 
 
 def _fill(model: Model, arrays: Mapping[str, NDArray[Any]]) -> set[int]:

@@ -113,7 +113,8 @@ def runs_sheet(reading: Reading) -> Sheet:
     note = (
         "Partition and configuration are the first 12 digits of their hashes, whole in result.json."
     )
-    return Sheet("Every run", columns, rows, [note])
+    weights = [line for run in reading.runs for line in run.result.get("weights") or []]
+    return Sheet("Every run", columns, rows, [note, *dict.fromkeys(weights)])
 
 
 def warnings(reading: Reading) -> list[str]:

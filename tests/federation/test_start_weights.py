@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fedlt.check.tiny_runs import APART
 from fedlt.config import config_hash
 from fedlt.engines.rehearsal import rehearse
 from fedlt.errors import FedltError
+from fedlt.federation.start import find_start
 from fedlt.flower.server_half import make_server_half
 from fedlt.runs.evaluations import evaluation_path
 from fedlt.simulate import run
@@ -45,6 +47,7 @@ def test_a_run_begins_with_the_generic_model_of_another(lab, source):
         assert all(torch.equal(state[name], sent[name]) for name in sent)
     [line] = [one for one in federation.observer.notes() if one.startswith("weights of")]
     assert line.endswith("tensors of the backbone, heads.head")
+    assert federation.observer.start.lines == (line,)
 
 
 def test_a_file_fills_the_backbone(lab, source, weights):
@@ -55,8 +58,11 @@ def test_a_file_fills_the_backbone(lab, source, weights):
         assert torch.equal(tensor, given)
     inside = [n for n in sent if n.startswith("backbone.")]
     count = sum(not n.endswith("num_batches_tracked") for n in inside)
-    expected = f"weights of {weights}: {count} of {count} tensors of the backbone; not used: "
-    assert f"{expected}fc.weight; new: heads.head" in federation.observer.notes()
+    assert federation.observer.start.lines == (
+        f"weights of {weights}: {count} of {count} tensors of the backbone",
+        "weights: not used: fc.weight",
+    )
+    assert set(federation.observer.start.lines) < set(federation.observer.notes())
 
 
 def test_a_network_that_a_plugin_changes_says_what_is_new(lab, weights):
@@ -64,8 +70,85 @@ def test_a_network_that_a_plugin_changes_says_what_is_new(lab, weights):
     model = federation.view.build_model()
     plain = lab.federation(model={"weights": weights}).view.build_model()
     assert torch.equal(model.backbone.shared[0].weight, plain.backbone.layers[0].weight)
-    [line] = [one for one in federation.observer.notes() if one.startswith("weights of")]
+    [line] = [one for one in federation.observer.notes() if one.startswith("warning: the weights")]
     assert "new: backbone.branches.0." in line
+
+
+def cut(weights, folder, names, shape=None):
+    """Return a file without the named tensors, or with tensors of another shape there."""
+    path, found = folder / "cut.pt", torch.load(weights)
+    for name in names:
+        del found[name]
+        found |= {} if shape is None else {name: torch.zeros(shape)}
+    torch.save(found, path)
+    return str(path)
+
+
+def test_a_tensor_that_does_not_fit_is_a_warning(lab, weights, tmp_path):
+    """The first convolution of the tiny cnn is (2, 1, 3, 3); the file's is of colour images."""
+    colour = cut(weights, tmp_path, ["module.layers.0.weight"], (2, 3, 3, 3))
+    start = lab.federation(model={"weights": colour}).observer.start
+    own = lab.federation().view.build_model().state()["backbone.layers.0.weight"]
+    _, warning, unused = start.lines
+    assert warning == (
+        "warning: the weights leave parts of the backbone: does not fit: "
+        f"backbone.layers.0.weight (2, 3, 3, 3) for {tuple(own.shape)}"
+    )
+    assert "not used: fc.weight" in unused
+
+
+def test_less_than_half_of_a_backbone_is_questioned(lab, weights, tmp_path):
+    names = [n for n in torch.load(weights) if "layers.0." not in n and "fc" not in n]
+    start = lab.federation(model={"weights": cut(weights, tmp_path, names)}).observer.start
+    assert start.lines[1].startswith("warning: the weights leave parts of the backbone: new: ")
+    assert start.lines[1].endswith("more; is this the right network?")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["module.layers.0.weight"], "backbone.layers.0.weight is frozen, .* fill it; it would"),
+        (
+            ["module.layers.0.weight", "module.layers.2.bias"],
+            "backbone.layers.0.weight and 1 more are frozen, .* does not fill them; they would",
+        ),
+    ],
+)
+def test_frozen_parts_must_be_filled(lab, weights, tmp_path, names, expected):
+    model = {"weights": cut(weights, tmp_path, names)}
+    for freeze in (LAYERS, "all"):
+        with pytest.raises(FedltError, match=f"^model.freeze: {expected} stay random$"):
+            lab.federation(model={**model, "freeze": freeze})
+    lab.federation(model={**model, "freeze": ["layers.4"]})  # which the file fills
+
+
+def test_notes_of_frozen_parts(lab, weights):
+    """What trains of a wholly frozen backbone is the head: D weights and a bias a class."""
+    model = lab.federation().view.build_model()
+    head = model.num_classes * (model.num_features + 1)
+    total = sum(p.numel() for p in model.parameters())
+    notes = lab.federation(model=CACHED).observer.notes()
+    assert f"model.freeze: {head:,} of {total:,} parameters train" in notes
+    assert "model.freeze: the frozen parts are random: there is no model.weights" in notes
+    assert "model.cache_features: features of the frozen backbone are cached" in notes
+    notes = lab.federation(model={"weights": weights, **ALL}).observer.notes()
+    assert not [line for line in notes if "random" in line or "cached" in line]
+
+
+def test_a_head_is_taken_whole_or_not_at_all(lab, source):
+    """A run of another number of classes: weight and bias of its head have other shapes."""
+    view = lab.federation(model={"weights": str(source.directory.path)}).view
+    fewer = replace(view, num_classes=view.num_classes - 1, start=None)
+    start = find_start(fewer)
+    model, plain = (replace(fewer, start=one).build_model() for one in (start, None))
+    classes, size = view.num_classes, model.num_features
+    assert start.lines[1] == (
+        f"weights: a head does not fit: heads.head.weight ({classes}, {size}) for "
+        f"({classes - 1}, {size}), heads.head.bias ({classes},) for ({classes - 1},)"
+    )
+    assert len(start.lines) == 2
+    for name in ("heads.head.weight", "heads.head.bias"):
+        assert torch.equal(model.state()[name], plain.state()[name])
 
 
 def test_the_same_bits_in_other_processes(lab, source, weights):
@@ -80,6 +163,8 @@ def test_frozen_parts_stay_and_are_sent_once(lab, source, weights):
         n for n in sent if n.startswith(("backbone.layers.0.", "backbone.layers.2."))
     }
     assert all(torch.equal(tensor, sent[name]) for name, tensor in fixed.items())
+    assert done.result["weights"][0].startswith(f"weights of {weights}: ")
+    assert source.result["weights"] is None
     assert "backbone.layers.2.running_mean" in fixed
     size, frozen = (sum(t.nbytes for t in part.values()) for part in (sent, fixed))
     assert done.result["bytes_once"] == frozen
@@ -135,7 +220,7 @@ def test_what_cannot_be_cached_is_refused(lab, changes, reason):
 def test_weights_that_do_not_fit_are_refused(lab, weights, tmp_path):
     for model, reason in (
         ({"weights": weights, "name": "resnet8"}, "no tensor of .* fits the network resnet8"),
-        ({"weights": weights, "width": 3}, "no tensor of .* fits the network cnn"),
+        ({"weights": weights, "width": 3}, r"cnn: .*weight \(4, 1, 3, 3\).* has .*\(3, 1, 3, 3\)"),
         ({"weights": str(tmp_path)}, "is no run"),
     ):
         with pytest.raises(FedltError, match=reason):
@@ -156,6 +241,15 @@ def test_changed_weights_are_named(lab, weights, tmp_path):
     path.unlink()
     with pytest.raises(FedltError, match=r"model\.weights cannot be read"):
         run(config)
+
+
+def test_a_wrong_network_shows_the_names_that_differ(lab, tmp_path):
+    """Of two names one is the network's own, in another shape: the other is named first."""
+    torch.save({"layers.0.weight": torch.zeros(9, 9), "b.2.w": torch.zeros(7)}, tmp_path / "w.pt")
+    with pytest.raises(FedltError) as caught:
+        lab.federation(model={"weights": str(tmp_path / "w.pt")})
+    words = "it has b.2.w (7,), layers.0.weight (9, 9); the network has layers.2.weight (4,), "
+    assert words in str(caught.value)
 
 
 @pytest.mark.slow

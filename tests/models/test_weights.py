@@ -14,7 +14,7 @@ from fedlt.errors import FedltError
 from fedlt.models import LinearHead, Model, build_backbone, build_model
 from fedlt.models.freezing import freeze
 from fedlt.models.modes import set_training_modes
-from fedlt.models.weights import match, read_state_dict
+from fedlt.models.weights import StartWeights, as_array, match, read_state_dict
 
 
 def small(seed=1, name="cnn"):
@@ -77,6 +77,29 @@ def test_other_kinds_and_shapes_do_not_fit():
     found = match({"a.weight": torch.ones(2, 4), "a.bias": torch.ones(2)}, wanted)
     assert set(found.tensors) == {"a.bias"}
     assert set(found.misfits) == {"a.weight"}
+
+
+def test_a_bias_does_not_come_without_its_weight():
+    """The two heads' biases have the same shape; their weights have not."""
+    model, other = small(), small(seed=2)
+    whole = {name: as_array(t) for name, t in other.state().items()}
+    whole["heads.head.weight"] = whole["heads.head.weight"][:, :2]
+    start, before = StartWeights({}, whole), model.heads["head"].bias.detach().clone()
+    start.fill_rest(model, set())
+    assert torch.equal(model.heads["head"].bias, before)
+    assert "backbone.layers.0.weight" in model.filled
+    assert not [name for name in model.filled if name.startswith("heads.")]
+    size = model.num_features
+    words = [f"heads.head.weight (3, 2) for (3, {size})"]
+    assert start.head_misfits(model) == {"heads.head": words}
+
+
+def test_a_head_without_its_bias_is_not_taken():
+    model = small()
+    whole = {name: as_array(t) for name, t in small(seed=2).state().items() if "bias" not in name}
+    assert StartWeights({}, whole).head_misfits(model) == {
+        "heads.head": ["heads.head.bias nothing for (3,)"]
+    }
 
 
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"epoch": 3, "state_dict": t}])
