@@ -239,6 +239,8 @@ def _merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     merged = dict(tree)
     for key, value in changes.items():
         old = merged.get(key)
+        if key == "model" and isinstance(old, str):
+            old = {"name": old}
         both = isinstance(old, Mapping) and isinstance(value, Mapping) and key not in _WHOLE
         merged[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
     return merged

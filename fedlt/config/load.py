@@ -14,17 +14,17 @@ from fedlt.config.schema import Config
 from fedlt.config.yaml12 import dump, parse_value, read_mapping
 from fedlt.errors import FedltError, shortened
 
-_PLUGINS = {("strategy",), ("client",), ("client", "loss")}  # sections that may be a bare name
+_NAMES = {("strategy",), ("client",), ("client", "loss"), ("model",)}  # may be a bare name
 _EITHER = (("seed", "seeds"), ("local.epochs", "local.steps"))  # a file gives one key of each pair
 _INSTEAD = (*_EITHER, *((other, one) for one, other in _EITHER))
 
 
 def _assign(tree: dict[str, Any], key: str, value: object) -> None:
-    """Set the dotted ``key`` in ``tree``; a plugin's bare name is expanded to a section first."""
+    """Set the dotted ``key`` in ``tree``; a bare name is expanded to a section first."""
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         below = tree.get(section)
-        if isinstance(below, str) and tuple(sections[: depth + 1]) in _PLUGINS:
+        if isinstance(below, str) and tuple(sections[: depth + 1]) in _NAMES:
             below = {"name": below}
         elif below is None:
             below = {}
@@ -82,7 +82,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: ``key.sub=value`` strings, applied in order; values are YAML. ``seed=`` replaces
             the file's ``seeds`` and the reverse, as do ``local.epochs`` and ``local.steps``;
             ``strategy=fedavg`` replaces the whole section, ``strategy.name=fedavg`` keeps its other
-            keys.
+            keys; ``client=`` and ``model=`` likewise.
 
     Raises:
         FedltError: One line that names the file or override, the key, its value, and what is valid.

@@ -15,7 +15,7 @@ _WITHOUT_NORM: Final = ("fedavg_cnn", "identity")
 
 
 class ModelConfig(Section):
-    """The backbone."""
+    """The backbone: ``{name: resnet8, width: 8}``, or only ``resnet8``."""
 
     name: StrictStr = "cnn"  # built-in name, timm:NAME, torchvision:NAME, or file.py:function
     width: Width | None = None  # channels of the first stage; None: the published width
@@ -29,6 +29,8 @@ class ModelConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, value: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
+        if isinstance(value, str):
+            value = {"name": value}
         if isinstance(value, Mapping) and value.get("name") in _WITHOUT_NORM:
             return {"norm": "none", **value}
         return value

@@ -16,8 +16,8 @@ from typing import Any
 from fedlt.config.loading import is_spec
 from fedlt.errors import FedltError
 
-# Keys whose text may be ``file.py:Name``; a plugin's section may be its name alone.
-SPECS = ("data.dataset", "partition.scheme", "model.name", "engine.name", "strategy",
+# Keys whose text may be ``file.py:Name``; a method's or the model's section may be a name.
+SPECS = ("data.dataset", "partition.scheme", "model", "model.name", "engine.name", "strategy",
          "strategy.name", "client", "client.name", "client.loss", "client.loss.name")  # fmt: skip
 FREE = (  # sections with options of any name
     "data.options.", "partition.options.", "model.options.", "strategy.", "client.",

@@ -69,6 +69,8 @@ class PlainTree:
         if key in SPECS and callable(value) and hasattr(value, "__qualname__"):
             return self._name(value, key)
         what = f"a {kind.__module__}.{kind.__qualname__}"
+        if key in ("model", "model.name"):
+            raise FedltError(f"{key}: {what} is no name; give the class or function that makes it")
         raise FedltError(f"{key}: {what} is no value of an experiment; give text, numbers or lists")
 
     def _options(self, method: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 (a dataclass)

@@ -52,6 +52,13 @@ def test_rows_change_what_they_name_and_keep_the_rest(file, tmp_path):
     assert plain.search == {"local.lr": [0.1, 0.2]}
 
 
+def test_a_row_changes_a_model_that_is_a_name(file):
+    rows = "model: resnet8\ncompare: {rows: {A: {model: {width: 4}}, B: {model: mlp}}}\n"
+    comparison = read_comparison(file(rows))
+    found = [comparison.configs(row)[0].model for row in comparison.rows]
+    assert [(one.name, one.width) for one in found] == [("resnet8", 4), ("mlp", None)]
+
+
 def test_a_row_is_the_run_of_the_same_file_without_rows(file, tmp_path):
     comparison = read_comparison(file(ROWS))
     alone = tmp_path / "alone.yaml"

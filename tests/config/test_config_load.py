@@ -14,6 +14,7 @@ from fedlt.config import (
     load_config,
     to_yaml,
 )
+from fedlt.config.model_section import ModelConfig
 from fedlt.errors import FedltError
 
 BASE = "name: a\nrounds: 3\n"
@@ -89,6 +90,18 @@ def test_plugin_short_form():
     assert load(f"{BASE}strategy: {{name: fedprox, mu: 1}}", "strategy=fedavg").strategy == (
         PluginConfig(name="fedavg")
     )
+
+
+def test_model_short_form():
+    assert load(f"{BASE}model: resnet8").model.name == "resnet8"
+    assert load(f"{BASE}model: fedavg_cnn").model.norm == "none"  # as with a section
+    assert load(f"{BASE}model: resnet8", "model.width=4").model == ModelConfig(
+        name="resnet8", width=4
+    )
+    assert load(f"{BASE}model: {{name: cnn, width: 4}}", "model=mlp").model.width is None
+    there = load(f"{BASE}model: nets.py:Net").model.name
+    assert Path(there.rpartition(":")[0]).is_absolute()
+    assert Config(name="a", rounds=1, model="mlp").model.name == "mlp"
 
 
 def test_seed_override_replaces_seeds_and_the_reverse():

@@ -29,11 +29,17 @@ MINE = """
 from dataclasses import dataclass
 from fedlt.config.ranges import NotNegative
 from strategies import FedProx
+from torch import nn
 
 @dataclass(frozen=True)
 class Mine(FedProx):
     'Mine.'
     more: NotNegative = 1.0
+
+class Net(nn.Sequential):
+    def __init__(self, image_shape, hidden=5):
+        channels, height, width = image_shape
+        super().__init__(nn.Flatten(), nn.Linear(channels * height * width, hidden))
 
 def outer():
     class Inner(FedProx):
@@ -83,6 +89,21 @@ def test_a_class_inside_a_function_is_refused(mine):
         plain({"strategy": mine.outer()()})
     with pytest.raises(FedltError, match="lies inside other code"):
         plain({"data": {"dataset": lambda: None}})
+
+
+def test_a_class_is_a_model(mine, tmp_path):
+    spec = f"{tmp_path / 'my_own_module.py'}:Net"
+    assert plain({"model": mine.Net}) == {"model": spec}
+    assert plain({"model": {"name": mine.Net, "options": {"hidden": 3}}})["model"]["name"] == spec
+    with pytest.raises(FedltError, match=r"^model: a .*Net is no name; give the class or function"):
+        plain({"model": mine.Net((1, 8, 8))})
+
+
+def test_a_run_with_a_class_as_model(mine):
+    run = fedlt.run({**EXPERIMENT, "model": mine.Net}, quiet=True)
+    assert run.config.model.name.endswith("my_own_module.py:Net")
+    named = {**EXPERIMENT, "model": {"name": "my_own_module.py:Net"}}
+    assert fedlt.run(named, quiet=True) == run
 
 
 def test_a_run_with_an_object_is_that_of_the_file(mine, tmp_path):

@@ -209,6 +209,41 @@ def test_mistakes_are_named() -> None:
         make("cnn", width=0)
 
 
+MINE = """
+from torch import nn
+def flat(image_shape, width=6):
+    return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[0] * 25, width))
+class Mine(nn.Sequential):
+    def __init__(self, in_channels, width=6):
+        super().__init__(nn.Conv2d(in_channels, width, 5), nn.Flatten())
+def any_keys(**keys):
+    return nn.Sequential(nn.Flatten(), nn.Linear(50, keys.get("width", 6)))
+def required(image_shape, width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(50, 6 if width is None else width))
+def broken(image_shape, norm, width=6, hidden=3):
+    raise TypeError("no such layer")
+"""
+
+
+@pytest.mark.parametrize("name", ["flat", "Mine", "any_keys", "required"])
+def test_a_width_that_the_file_does_not_give_is_the_callables_own(tmp_path, name) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    source = f"{tmp_path / 'mine.py'}:{name}"
+    for width, expected in ((None, 6), (4, 4)):
+        built = build_backbone(source, image_shape=(2, 5, 5), width=width)
+        assert built.num_features == expected
+
+
+def test_a_callable_that_fails_shows_its_arguments(tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    source, options = f"{tmp_path / 'mine.py'}:broken", {"hidden": 9}
+    expected = r"fails, called with \(image_shape=\(2, 5, 5\), norm='batch', hidden=9\): TypeError"
+    with pytest.raises(FedltError, match=expected):
+        build_backbone(source, image_shape=(2, 5, 5), options=options)
+    with pytest.raises(FedltError, match=r"model.options: .* has no option 'width'; known: hidden"):
+        build_backbone(source, image_shape=(2, 5, 5), options={"width": 9})
+
+
 @pytest.mark.parametrize("name", ["cnn", "mlp", "fedavg_cnn", "resnet8", "resnet18"])
 @pytest.mark.parametrize("shape", [(1, 8, 20), (4, 20, 8), (2, 13, 9)])
 def test_images_of_any_height_width_and_channels(name: str, shape: tuple[int, int, int]) -> None:
