@@ -295,7 +295,10 @@ def _label(method: str | Mapping[str, Any]) -> str:
 
 def _listed(given: Sequence[Method], name: str) -> list[Method]:
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise FedltError(f"{name}: expected a list, such as {name}=['fedavg', 'fedrod']")
+        words = f"{name}: expected a list, such as {name}=['fedavg', 'fedrod']"
+        if name == "rows":
+            words += " of labels; rows are defined in the experiment, under compare.rows"
+        raise FedltError(words)
     return list(given)
 
 

@@ -34,23 +34,29 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 
 from fedlt.config import Config
+from fedlt.config.loading import check_spec
+from fedlt.data.datasets import check_name as check_data_set
 from fedlt.engines import check_engine, engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.engine import Engine
 from fedlt.engines.foreign import as_engine
 from fedlt.engines.rehearsal import rehearse
+from fedlt.errors import FedltError
 from fedlt.evaluation.patience import check_metric, stopped
 from fedlt.federation import Parties, prepare_parties
 from fedlt.federation.evaluator import Evaluator, GenericModel, Standing
 from fedlt.federation.faults import Faults
+from fedlt.federation.feature_cache import check_settings
 from fedlt.federation.ledger import Ledger
 from fedlt.federation.packing import load_run, save_run, unpack
 from fedlt.federation.result import make_result
+from fedlt.federation.start import check_weights
 from fedlt.flower.adapter import ServerHalf
 from fedlt.flower.server_app import make_server_app
 from fedlt.flower.server_half import make_server_half
 from fedlt.machine.stopping import Stops
 from fedlt.methods.lookup import resolve_client, resolve_strategy
+from fedlt.models.backbones import check_backbone
 from fedlt.progress import Progress
 from fedlt.runs.checkpoints import Checkpoint, state_folder
 from fedlt.runs.claims import claimed
@@ -81,10 +87,28 @@ def check_runs(config: Config, *, resume: bool = False, overwrite: bool = False)
         FedltError: If a run cannot be started, resumed or shown, or its method cannot be made.
     """
     check_engine(config.engine.name)
-    for one in config.runs():
-        RunDirectory.of(one).decide(one, resume=resume, overwrite=overwrite)
     resolve_strategy(config)
     resolve_client(config)
+    for one in config.runs():
+        _decide(one, resume=resume, overwrite=overwrite)
+
+
+def _decide(config: Config, *, resume: bool, overwrite: bool) -> Action:
+    """Return the action that a run asks for in its folder.
+
+    Raises:
+        FedltError: If the folder does not allow it; but a mistake in the configuration is named
+            first, since a corrected configuration may be that of the folder.
+    """
+    try:
+        return RunDirectory.of(config).decide(config, resume=resume, overwrite=overwrite)
+    except FedltError:
+        check_data_set(config.data.dataset)
+        check_spec(config.data.dataset, "data.dataset")
+        check_backbone(**config.model.network())
+        check_weights(config.model.weights)
+        check_settings(config)
+        raise
 
 
 def run(
@@ -114,7 +138,7 @@ def run(
     check_engine(config.engine.name)
     method = resolve_strategy(config), resolve_client(config)
     directory = RunDirectory.of(config)
-    action = directory.decide(config, resume=resume, overwrite=overwrite)
+    action = _decide(config, resume=resume, overwrite=overwrite)
     if action == "show":
         directory.check(fingerprints([config])[0])
         return directory.result()

@@ -255,6 +255,7 @@ def test_a_table_is_that_of_the_command(table):
     ("more", "words"),
     [
         ({"strategies": "fedavg"}, "strategies: expected a list"),
+        ({"rows": {"A": {}}}, "of labels; rows are defined in the experiment, under compare.rows"),
         ({"strategies": ["fedavg", "fedavg"]}, "fedavg is given twice"),
         ({"strategies": ["fedavgg"]}, "nearest: 'fedavg'"),
         ({"strategies": ["fedavg"], "seeds": 3}, "seeds: 3 is no list"),

@@ -50,5 +50,7 @@ def export(
     accuracy = score["accuracy"]
     images = "all test images" if client is None else f"its test view ({score['view']})"
     scored = "" if accuracy is None else f", {100 * accuracy:.1f} % on {images}"
-    screen().tell(f"{what}, head {info['head']}{scored}", done.path, done.beside)
+    screen().tell(
+        f"exported the {what} with its head {info['head']!r}{scored}", done.path, done.beside
+    )
     screen().document({"model": what, "files": [done.path, done.beside], "info": info})

@@ -127,7 +127,7 @@ def read_comparison(
     if section is None and search:
         section = {"rows": {_method(parse_options(overrides)) or _method(tree) or "fedavg": {}}}
     if section is None:
-        raise FedltError(f"{path}: has no section 'compare'; give --strategies a,b,c")
+        raise FedltError(f"{path}: has no section 'compare'; give strategies")
     rows, common = _read_section(path, section)
     chosen = [_row(path, tree, common, label, changes) for label, changes in rows.items()]
     chosen += _controls(chosen)
@@ -254,7 +254,7 @@ def _check_own(overrides: Sequence[str], rows: Mapping[str, Any]) -> None:
             for label, changes in rows.items():
                 if section in (changes or {}):
                     words = f"row {str(label)!r} has its own {section}"
-                    raise FedltError(f"override {override!r}: {words}; --rows chooses rows")
+                    raise FedltError(f"override {override!r}: {words}; rows chooses rows")
 
 
 def _check_slugs(path: Path, rows: Sequence[Row]) -> None:

@@ -33,7 +33,7 @@ class PairedTest:
     seeds: int
     difference: Interval  # method minus reference
     p: float | None  # two-sided, not corrected; None with one seed
-    effect: float | None  # mean over standard deviation of the differences, times Hedges' factor
+    effect: float | None  # mean over deviation of the differences, times Hedges' factor; 3+ seeds
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -55,7 +55,8 @@ def _deviation(values: Sequence[float], mean: float) -> float:
 def paired_test(values: Sequence[float], reference: Sequence[float]) -> PairedTest:
     """Return the test of a zero mean difference over seeds: t = mean sqrt(n) / s, n - 1 degrees.
 
-    Differences that are all equal have p 0, or p 1 if they are zero; their effect is None.
+    Differences that are all equal have p 0, or p 1 if they are zero; their effect is None. So is
+    the effect of two seeds, for which Hedges' factor is 0.
 
     Args:
         values: The method's values, one per seed.
@@ -73,9 +74,8 @@ def paired_test(values: Sequence[float], reference: Sequence[float]) -> PairedTe
 
     t = found.mean * math.sqrt(size) / spread
     hedges = 1 - 3 / (4 * (size - 1) - 1)
-    return PairedTest(
-        size, found, 2 * float(stdtr(size - 1, -abs(t))), hedges * found.mean / spread
-    )
+    effect = hedges * found.mean / spread if size > 2 else None
+    return PairedTest(size, found, 2 * float(stdtr(size - 1, -abs(t))), effect)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -109,7 +109,7 @@ def _runs_of(path: Path) -> tuple[list[Path], list[Path]]:
         if done:
             return done, [one for one in runs if one not in done]
         if runs:
-            raise FedltError(f"{path} holds no finished run; fedlt run ... --resume finishes one")
+            raise FedltError(f"{path} holds no finished run; resume one")
     raise FedltError(f"{path} holds no run, nor do folders in it or two folders below")
 
 

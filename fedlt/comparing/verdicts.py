@@ -72,7 +72,7 @@ def pick_reference(
         FedltError: If there is no such row.
     """
     if against and against not in labels:
-        raise FedltError(f"--against: no row {against!r}{nearest(against, labels)}")
+        raise FedltError(f"against: no row {against!r}{nearest(against, labels)}")
     return against or next((label for label in labels if label not in points), labels[0])
 
 

@@ -78,6 +78,13 @@ def is_spec(name: str) -> bool:
     return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
+def check_spec(name: str, where: str) -> None:
+    """Raise if the file of ``file.py:Name`` is missing; nothing is executed."""
+    source = name.rpartition(":")[0]
+    if source.endswith(".py") and not Path(source).is_file():
+        raise FedltError(f"{where}: no file {source!r}")
+
+
 def absolute_spec(name: str) -> str:
     """Return ``name`` with the file part, if it has one, as an absolute path."""
     source, _, attribute = name.rpartition(":")

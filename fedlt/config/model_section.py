@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, StrictBool, StrictStr, model_validator
 
@@ -34,6 +34,12 @@ class ModelConfig(Section):
         if isinstance(value, Mapping) and value.get("name") in _WITHOUT_NORM:
             return {"norm": "none", **value}
         return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.cache_features and not self.freeze:
+            raise ValueError("cache_features: needs freeze: all, since trained features change")
+        return self
 
     def network(self) -> dict[str, Any]:
         """Return what says which network is built, as arguments of ``models.build_model``."""

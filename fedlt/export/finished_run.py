@@ -48,7 +48,7 @@ class FinishedRun:
             names = ", ".join(one.path.name for one in found)
             raise FedltError(f"{path} holds runs of seeds {names}; give one, as {directory.path}")
         if directory.state != "finished":
-            raise FedltError(f"{path} is not finished; fedlt run ... --resume goes on")
+            raise FedltError(f"{path} is not finished; resume it first")
         config = directory.config()
         return cls(
             directory,

@@ -83,7 +83,7 @@ def scored_model(
     names = _head_names(run, heads, client)
     name = names[0] if head is None else head
     if name not in names:
-        raise FedltError(f"--head: no head {name!r} here{nearest(name, names)}")
+        raise FedltError(f"head: no head {name!r} here{nearest(name, names)}")
     images = run.result["images"]
     return ScoredModel(
         model.backbone,
@@ -108,17 +108,17 @@ def _has_own_model(run: FinishedRun, client: int | None, server: ServerSnapshot)
             return False
         name = run.config.strategy.name
         raise FedltError(
-            f"strategy {name!r} has no generic model; give a client, as --client {holders[0]}"
+            f"strategy {name!r} has no generic model; give a client, such as {holders[0]}"
         )
     if not 0 <= client < len(sizes):
         close = min(max(client, 0), len(sizes) - 1)
         raise FedltError(
-            f"--client: no client {client}; nearest: {close}; known: 0 to {len(sizes) - 1}"
+            f"client: no client {client}; nearest: {close}; known: 0 to {len(sizes) - 1}"
         )
     if not sizes[client]:
         close = holders[np.abs(holders - client).argmin()]
         raise FedltError(
-            f"--client: client {client} has no training images, so no model of its own; "
+            f"client: client {client} has no training images, so no model of its own; "
             f"nearest with images: {close}"
         )
     return run.tunes or not run.has_generic or bool(server.trained[client])

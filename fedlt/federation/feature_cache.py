@@ -7,6 +7,7 @@ the blocks of an evaluation, and have the same bits as without the cache.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedlt.client import ClientPlugin
+from fedlt.config import Config
 from fedlt.data.arrays import Images
 from fedlt.data.augment import normalize
 from fedlt.errors import FedltError
@@ -31,6 +33,7 @@ def cache_features(shares: ClientShares, observer: Observer) -> tuple[ClientShar
         FedltError: If the features of an image are not the same in every batch of the run, with
             the reason.
     """
+    check_settings(observer.config)
     model = observer.build_model()
     _check(observer, model)
     if shares.material:
@@ -50,6 +53,22 @@ def cache_features(shares: ClientShares, observer: Observer) -> tuple[ClientShar
     return train, replace(observer, eval_features=features[1])
 
 
+def check_settings(config: Config) -> None:
+    """Raise if a setting of a file with ``model.cache_features`` lets features change."""
+    local = config.local
+    reasons = {
+        f"local.augment must be none, not {local.augment}": local.augment != "none",
+        f"local.precision must be float32, not {local.precision}": local.precision != "float32",
+    }
+    _refuse(reasons if config.model.cache_features else {})
+
+
+def _refuse(reasons: Mapping[str, object]) -> None:
+    for reason, holds in reasons.items():
+        if holds:
+            raise FedltError(f"model.cache_features: {reason}")
+
+
 def _check(observer: Observer, model: Model) -> None:
     config = observer.config
     moving = [
@@ -58,10 +77,6 @@ def _check(observer: Observer, model: Model) -> None:
     reasons = {
         "data that are features already need no cache": observer.image_shape[1:] == (1, 1),
         f"model.freeze must be all; {moving[0] if moving else ''} is not frozen": moving,
-        f"local.augment must be none, not {config.local.augment}": config.local.augment != "none",
-        f"local.precision must be float32, not {config.local.precision}": (
-            config.local.precision != "float32"
-        ),
         "a BatchNorm of the backbone has no running statistics: its features depend on the batch": (
             any(isinstance(m, _BatchNorm) and m.running_mean is None for m in model.modules())
         ),
@@ -71,9 +86,7 @@ def _check(observer: Observer, model: Model) -> None:
             len(model.networks) > 0
         ),
     }
-    for reason, holds in reasons.items():
-        if holds:
-            raise FedltError(f"model.cache_features: {reason}")
+    _refuse(reasons)
 
 
 def _has_views(observer: Observer) -> bool:

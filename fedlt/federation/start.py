@@ -83,14 +83,28 @@ def _check_frozen(model: Model, freeze: Sequence[str] | Literal["all"]) -> None:
         )
 
 
-def _of_run(path: Path) -> dict[str, Tensor]:
-    """Return the generic model of a finished run by the model's names, without its networks."""
+def check_weights(named: str | None) -> None:
+    """Raise if ``model.weights`` is neither a file nor a finished run."""
+    path = Path(named or ".")
+    if named is not None and path.is_dir():
+        _finished(path)
+    elif named is not None and not path.is_file():
+        raise FedltError(f"model.weights: no file {named!r}")
+
+
+def _finished(path: Path) -> RunDirectory:
     if not is_run(path):
         raise FedltError(f"model.weights: {path} is no run; name a run, such as runs/quickstart/1")
     directory = RunDirectory(path)
     directory.recorded()
     if directory.state != "finished":
-        raise FedltError(f"model.weights: {path} is not finished; fedlt run FILE --resume ends it")
+        raise FedltError(f"model.weights: {path} is not finished; resume it first")
+    return directory
+
+
+def _of_run(path: Path) -> dict[str, Tensor]:
+    """Return the generic model of a finished run by the model's names, without its networks."""
+    directory = _finished(path)
     rounds = directory.config().rounds
     found = load_checkpoint(
         directory.checkpoints,

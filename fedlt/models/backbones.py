@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from torch import nn
 
-from fedlt.config.loading import LIBRARIES, is_spec
+from fedlt.config.loading import LIBRARIES, check_spec, is_spec
 from fedlt.errors import FedltError, nearest
 from fedlt.models.cnn import Cnn
 from fedlt.models.fedavg_cnn import FedAvgCnn
 from fedlt.models.given_features import GivenFeatures
 from fedlt.models.layers import NORMS
-from fedlt.models.libraries import library_backbone
+from fedlt.models.libraries import check_library, library_backbone
 from fedlt.models.mlp import Mlp
 from fedlt.models.resnet import BasicBlock, Bottleneck, ResNet
 from fedlt.models.streams import ImageShape
@@ -121,18 +121,50 @@ def build_backbone(
         FedltError: If a name is unknown, or a value does not fit the network.
     """
     given = dict(options or {})
+    check_backbone(name, width=width, norm=norm, depth=depth, options=given)
+    if is_spec(name):
+        return users_backbone(name, image_shape, width=width, norm=norm, options=given)
+    if ":" in name:
+        return library_backbone(name, image_shape, width=width, norm=norm, options=given)
+    return _built_in(name, image_shape, width, norm, depth)
+
+
+def check_backbone(
+    name: str, *, width: int | None, norm: str, depth: int, options: Mapping[str, Any]
+) -> None:
+    """Raise for the mistakes of :func:`build_backbone` that need no images to be found.
+
+    User code is not executed.
+
+    Raises:
+        FedltError: If a name is unknown, or a value does not fit the network.
+    """
     is_foreign = is_spec(name) or name.partition(":")[0] in LIBRARIES
     if is_foreign and depth != 1:
         raise FedltError(f"model.depth: is for mlp; {name!r} may have options instead")
     if is_spec(name):
-        return users_backbone(name, image_shape, width=width, norm=norm, options=given)
-    if is_foreign and ":" in name:
-        return library_backbone(name, image_shape, width=width, norm=norm, options=given)
-    if name not in BACKBONES:
+        check_spec(name, "model.name")
+    elif is_foreign and ":" in name:
+        check_library(name, width=width, norm=norm, options=options)
+    elif name not in BACKBONES:
         raise FedltError(f"model.name: unknown backbone {name!r}{nearest(name, BACKBONES)}")
-    for key in given:
+    else:
+        _check_built_in(name, width, norm, depth, options)
+
+
+def _check_built_in(
+    name: str, width: int | None, norm: str, depth: int, options: Mapping[str, Any]
+) -> None:
+    spec = BACKBONES[name]
+    for key in options:
         raise FedltError(f"model.options: {key!r} is no option of {name}, which has none")
-    return _built_in(name, image_shape, width, norm, depth)
+    if norm not in spec.norms:
+        raise FedltError(f"model.norm: {name} takes no norm {norm!r}{nearest(norm, spec.norms)}")
+    if width is not None and not spec.takes_width:
+        raise FedltError(f"model.width: {name} has no layers")
+    if depth != 1 and not spec.takes_depth:
+        deep = ", ".join(other for other, one in BACKBONES.items() if one.takes_depth)
+        raise FedltError(f"model.depth: is for {deep}, {name} has the depth of its name")
 
 
 def _built_in(
@@ -149,11 +181,4 @@ def _built_in(
             f"model.name: {name} needs images of at least {spec.min_size} pixels a side, "
             f"got {height} x {wide}"
         )
-    if norm not in spec.norms:
-        raise FedltError(f"model.norm: {name} takes no norm {norm!r}{nearest(norm, spec.norms)}")
-    if width is not None and not spec.takes_width:
-        raise FedltError(f"model.width: {name} has no layers")
-    if depth != 1 and not spec.takes_depth:
-        deep = ", ".join(other for other, one in BACKBONES.items() if one.takes_depth)
-        raise FedltError(f"model.depth: is for {deep}, {name} has the depth of its name")
     return spec.make(image_shape, chosen, norm, depth)

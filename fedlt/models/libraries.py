@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
 from typing import Any, Final
 
 from torch import nn
@@ -41,7 +42,16 @@ def library_backbone(
         FedltError: If the library is not installed, has no such network, would download weights,
             or the network does not take such images or options.
     """
+    check_library(name, width=width, norm=norm, options=options)
     library, _, network = name.partition(":")
+    built = _MAKERS[library](network, name, image_shape, dict(options))
+    if norm == "group":
+        _use_groups(built, name)
+    return as_backbone(built, image_shape, name=name, knows_sizes=False)
+
+
+def check_library(name: str, *, width: int | None, norm: str, options: Mapping[str, Any]) -> None:
+    """Raise for the mistakes of :func:`library_backbone` that need no images to be found."""
     if width is not None:
         raise FedltError(f"model.width: {name} has the width of its name; see model.options")
     for key in options:
@@ -52,24 +62,29 @@ def library_backbone(
             )
         if key in _OURS:
             raise FedltError(f"model.options: {key} follows from the data")
-    built = _MAKERS[library](network, name, image_shape, dict(options))
-    if norm == "group":
-        _use_groups(built, name)
-    elif norm != "batch":
+    if norm not in ("batch", "group"):
         raise FedltError(f"model.norm: {name} takes batch (its own layers) or group, not {norm}")
-    return as_backbone(built, image_shape, name=name, knows_sizes=False)
+    library, _, network = name.partition(":")
+    if library == "timm":
+        _check_name(network.partition(".")[0], name, _timm(name).list_models())
+    else:
+        models = import_module("torchvision.models")
+        _check_name(network, name, models.list_models(module=models))
+
+
+def _timm(name: str) -> Any:  # noqa: ANN401 (a module)
+    try:
+        return import_module("timm")
+    except ImportError as error:
+        raise FedltError(
+            f"model.name: {name} needs timm ({error}): pip install 'fedlt[timm]'"
+        ) from error
 
 
 def _from_timm(
     network: str, name: str, image_shape: ImageShape, options: dict[str, Any]
 ) -> nn.Module:
-    try:
-        import timm
-    except ImportError as error:
-        raise FedltError(
-            f"model.name: {name} needs timm ({error}): pip install 'fedlt[timm]'"
-        ) from error
-    _check_name(network.partition(".")[0], name, timm.list_models())
+    timm = _timm(name)
     settings = timm.get_pretrained_cfg(network, allow_unregistered=True)
     if settings is not None and settings.fixed_input_size:
         options.setdefault("img_size", image_shape[1:])
@@ -84,10 +99,7 @@ def _from_timm(
 def _from_torchvision(
     network: str, name: str, image_shape: ImageShape, options: dict[str, Any]
 ) -> nn.Module:
-    import torchvision
-
-    models = torchvision.models
-    _check_name(network, name, models.list_models(module=models))
+    models = import_module("torchvision.models")
     if network in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True, **options}
     built = _made(name, lambda: models.get_model(network, weights=None, **options))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 RunState = Literal["absent", "unfinished", "finished"]
 Action = Literal["start", "resume", "show"]
 
-_KEEP_OR_REPLACE = "name=... keeps both, --overwrite replaces it"
+_KEEP_OR_REPLACE = "name=... keeps both, overwrite replaces it"
 _IN_RESULT = ("seed", "rounds", "split", "shots", "partition_hash", "seconds", "final", "last_k")
 
 
@@ -97,7 +97,7 @@ class RunDirectory:
                 of another configuration, an incomplete run, files of no run, or a run at work.
         """
         if resume and overwrite:
-            raise FedltError("give --resume or --overwrite, not both")
+            raise FedltError("give resume or overwrite, not both")
         state = self.state
         if state == "absent":
             return "start"
@@ -118,7 +118,7 @@ class RunDirectory:
         if resume:
             return "resume"
         raise FedltError(
-            f"{self.path} holds an unfinished run; --resume continues it, --overwrite starts again"
+            f"{self.path} holds an unfinished run; resume continues it, overwrite starts again"
         )
 
     def check(self, found: Fingerprint, *, purpose: str = "shown") -> None:

@@ -34,7 +34,7 @@ def explained(directory: RunDirectory) -> Iterator[None]:
         where = "".join(f"{note}: " for note in dict.fromkeys(getattr(cause, "__notes__", ())))
         if isinstance(error, OSError) and error.errno in _DISK and not where:
             reason = f"{directory.path} cannot be written: {error.strerror}"
-            raise RunError(f"{reason}; --resume goes on from its last checkpoint") from error
+            raise RunError(f"{reason}; resume goes on from its last checkpoint") from error
         path = directory.path / "error.txt"
         line = f"{where}{one_line(cause)}"
         with suppress(OSError):

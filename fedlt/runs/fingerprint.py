@@ -93,15 +93,24 @@ class Fingerprint:
         if self.results_version != other.results_version:
             made = f"made by results version {other.results_version}"
             words.append(f"{made}, this is {self.results_version}")
-        keys = _unequal(self.settings, other.settings)
+        weights = {
+            name: self._of_weights(name, other) for name in _unequal(self.weights, other.weights)
+        }
+        keys = [key for key in _unequal(self.settings, other.settings) if key not in weights]
         words += [f"another {', '.join(keys)}"] if keys else []
         words += [f"{name} has changed" for name in _changed(self.files, other.files)]
-        for name in _unequal(self.weights, other.weights):
-            gone = self.weights.get(name) == UNREADABLE
-            words.append(f"{name} {'cannot be read' if gone else 'has changed'}")
+        words += weights.values()
         words += [f"the {name} differ" for name in _unequal(self.data, other.data)]
         words += ["the partition differs"] if self.partition != other.partition else []
         return words
+
+    def _of_weights(self, name: str, other: Fingerprint) -> str:
+        """Return in words what has become of the weights of a key."""
+        if name not in self.weights:
+            return f"{name} is no longer given"
+        if name not in other.weights:
+            return f"{name} is given now"
+        return f"{name} {'cannot be read' if self.weights[name] == UNREADABLE else 'has changed'}"
 
 
 def _unequal(mine: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:

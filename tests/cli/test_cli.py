@@ -131,7 +131,7 @@ def test_all_seeds_are_checked_before_the_first_starts(runs, capsys):
     create_run(RunDirectory.of(second), second, Partition(), declared(second))
     assert main(["run", "a.yaml"]) == 2
     line = one_line(capsys)
-    assert "runs/a/3 holds an unfinished run; --resume continues it" in line
+    assert "runs/a/3 holds an unfinished run; resume continues it" in line
     assert runs.calls == []
     assert main(["run", "a.yaml", "--resume"]) == 0
     assert runs.calls == [(1, True, False), (3, True, False)]

@@ -52,12 +52,17 @@ def test_one_command_writes_the_generic_model_and_a_clients(runs, tmp_path, caps
     first, *paths = capsys.readouterr().out.splitlines()
     info = json.loads((tmp_path / "model.safetensors.json").read_text())
     percent = f"{100 * info['score']['accuracy']:.1f} %"
-    assert first == f"generic model, head realigned, {percent} on all test images"
+    assert (
+        first
+        == f"exported the generic model with its head 'realigned', {percent} on all test images"
+    )
     assert paths == [str(file), f"{file}.json"]
     assert "backbone.layers.0.weight" in safetensors.torch.load_file(file)
     own = tmp_path / "own.safetensors"
     assert main(["export", str(folder), "--client", "3", "--head", "local", "-o", str(own)]) == 0
-    assert capsys.readouterr().out.startswith("model of client 3, head local, ")
+    assert capsys.readouterr().out.startswith(
+        "exported the model of client 3 with its head 'local', "
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "model.safetensors", "model.safetensors.json", "own.safetensors", "own.safetensors.json",
     ]  # fmt: skip
@@ -80,11 +85,19 @@ def test_a_file_is_replaced_only_by_a_flag(runs, tmp_path, capsys):
     [
         ("fedloge", ["--client", "9"], ["no client 9", "nearest: 4", "known: 0 to 4"]),
         ("fedloge", ["--client", "-1"], ["no client -1", "nearest: 0"]),
-        ("fedloge", ["--head", "realined"], ["--head", "nearest: 'realigned'", "sse_c"]),
-        ("fedloge", ["--client", "1", "--head", "sse_c"], ["--head", "realigned_v1", "local"]),
+        (
+            "fedloge",
+            ["--head", "realined"],
+            ["head: no head 'realined' here", "nearest: 'realigned'", "sse_c"],
+        ),
+        (
+            "fedloge",
+            ["--client", "1", "--head", "sse_c"],
+            ["head: no head", "realigned_v1", "local"],
+        ),
         ("fedloge", ["--format", "onxx"], ["--format: unknown 'onxx'", "nearest: 'onnx'"]),
         ("fedloge", ["--format", "pt2"], ["says safetensors", "--format says pt2"]),
-        ("alone", [], ["'local_only' has no generic model", "--client 0"]),
+        ("alone", [], ["'local_only' has no generic model", "give a client, such as 0"]),
     ],
     ids=str,
 )

@@ -38,6 +38,12 @@ def test_the_effect_size_by_hand():
     assert found.effect == pytest.approx(0.8 * 3 / math.sqrt(2.5))
 
 
+def test_two_seeds_have_no_effect_size():
+    """Hedges' factor of two differences is 1 - 3 / (4 * 1 - 1) = 0, of three 1 - 3 / 7 = 4 / 7."""
+    assert paired_test([1.0, 3.0], [0.0, 0.0]).effect is None
+    assert paired_test([1.0, 2.0, 3.0], [0.0] * 3).effect == pytest.approx(4 / 7 * 2)
+
+
 def test_differences_without_spread():
     assert paired_test([0.5, 0.7], [0.5, 0.7]).p == 1.0
     constant = paired_test([0.94, 0.936, 0.97], [0.938, 0.934, 0.968])  # 0.002, up to rounding

@@ -211,7 +211,7 @@ def test_another_reference_row():
     assert pick_reference([*FIVE], points=["A", "B"]) == "C"
     assert pick_reference([*FIVE], "A", points=["A"]) == "A"
     assert pick_reference(["A"], points=["A"]) == "A"
-    with pytest.raises(FedltError, match="--against: no row 'E'"):
+    with pytest.raises(FedltError, match="against: no row 'E'"):
         pick_reference([*FIVE], "E")
     words = {o.row: o.word for o in verdicts({"": FIVE}, "last_k", "D") if o.view == "generic"}
     assert words == {"A": "better", "B": "better", "C": "better"}

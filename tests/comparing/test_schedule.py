@@ -226,7 +226,7 @@ def test_the_score_is_the_mean_of_the_views_that_a_method_has():
         (["compare", "c.yaml", "--which", "finl"], "--which: unknown 'finl'; nearest: 'final'"),
         (["compare", "c.yaml", "--strategies", "fedavgg"], "unknown strategy 'fedavgg'"),
         (["compare", "c.yaml", "--seeds", "1,x"], "seeds"),
-        (["compare", "c.yaml", "--against", "FedAvgg"], "--against: no row 'FedAvgg'; nearest"),
+        (["compare", "c.yaml", "--against", "FedAvgg"], "against: no row 'FedAvgg'; nearest"),
         (["compare", "c.yaml", "--which", "selected"], "set evaluate.selected_round"),
         (["compare", "c.yaml", "--set", "local.lr"], "expected key=a,b,c"),
         (["compare", "c.yaml", "--set", "local.lr=0.1,0.1"], "a value is given twice"),

@@ -16,7 +16,7 @@ from fedlt.errors import FedltError
 from fedlt.federation.start import find_start
 from fedlt.flower.server_half import make_server_half
 from fedlt.runs.evaluations import evaluation_path
-from fedlt.simulate import run
+from fedlt.simulate import check_runs, run
 from strategies import STRATEGIES
 
 LAYERS = ["layers.0", "layers.2"]  # the first convolution of cnn, and its norm
@@ -201,7 +201,7 @@ def test_a_cached_run_stacks(lab, weights):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": {"cache_features": True}}, "model.freeze must be all; backbone.layers.0.weight"),
+        ({"model": {"cache_features": True, "freeze": LAYERS}}, "backbone.layers.4.weight is not"),
         ({"local": {"augment": "crop"}}, "local.augment must be none, not crop"),
         ({"local": {"precision": "bfloat16"}}, "local.precision must be float32"),
         ({"client": "fedyoyo"}, "'fedyoyo' shows its network views"),
@@ -215,6 +215,11 @@ def test_what_cannot_be_cached_is_refused(lab, changes, reason):
 
     with pytest.raises(FedltError, match=f"^model.cache_features: .*{reason}"):
         prepare()
+
+
+def test_a_cache_needs_a_frozen_backbone(lab):
+    with pytest.raises(ValueError, match="cache_features: needs freeze: all"):
+        lab.config(model={"cache_features": True})
 
 
 def test_weights_that_do_not_fit_are_refused(lab, weights, tmp_path):
@@ -239,8 +244,51 @@ def test_changed_weights_are_named(lab, weights, tmp_path):
     with pytest.raises(FedltError, match=r"holds another run: model.weights has changed; name="):
         run(config)
     path.unlink()
-    with pytest.raises(FedltError, match=r"model\.weights cannot be read"):
+    with pytest.raises(FedltError, match=r"^model\.weights: no file"):
         run(config)
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"weights": None})})
+    with pytest.raises(FedltError, match=r"another run: model.weights is no longer given; name="):
+        run(plain)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"weights": "gone.pt"}, "model.weights: no file"),
+        ({"weights": "."}, "model.weights: .* is no run"),
+        ({"name": "timm:resnet81", "width": None}, "model.name: timm has no network 'resnet81'"),
+        (
+            {"name": "torchvision:resnet18", "options": {"pretrained": True}, "width": None},
+            "model.options: pretrained would download",
+        ),
+        ({"name": "resnet19"}, "model.name: unknown backbone 'resnet19'"),
+        ({"name": "gone.py:Net"}, "model.name: no file"),
+        ({"norm": "none"}, "model.norm: cnn takes no norm"),
+        ({"weights": None}, "holds another run: model.weights is no longer given; name="),
+        ({"width": 5}, "holds another run: another model.width; name="),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_named_before_the_run_that_is_there(lab, weights, model, reason):
+    config = lab.config(model={"weights": weights}, rounds=1)
+    run(config)
+    with pytest.raises(FedltError, match=f"^[^;]*{reason}"):
+        check_runs(lab.config(model={"weights": weights, **model}, rounds=1, name=config.name))
+
+
+def test_other_mistakes_are_named_before_the_run_that_is_there(lab):
+    config = lab.config(rounds=1)
+    run(config)
+    data = {"data": {"dataset": "digitz"}}
+    cached = {"model": {**CACHED, "weights": None}, "local": {"augment": "crop"}}
+    method = {"strategy": "fedlog"}
+    for changes, reason in (
+        (data, "data.dataset: unknown 'digitz'"),
+        (cached, "model.cache_features: local.augment must be none"),
+        (method, "strategy.name: unknown strategy 'fedlog'"),
+    ):
+        with pytest.raises(FedltError, match=f"^{reason}"):
+            check_runs(lab.config(rounds=1, name=config.name, **changes))
 
 
 def test_a_wrong_network_shows_the_names_that_differ(lab, tmp_path):

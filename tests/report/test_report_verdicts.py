@@ -90,5 +90,5 @@ def page_texts(folder):
 def test_an_unknown_reference_is_one_line(comparison, tmp_path, capsys):
     command = ["report", str(comparison), "--output", str(tmp_path / "page.html")]
     assert main([*command, "--against", "FedAgv"]) == 2
-    assert "--against: no row 'FedAgv'; nearest: 'FedAvg'" in capsys.readouterr().err
+    assert "against: no row 'FedAgv'; nearest: 'FedAvg'" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()

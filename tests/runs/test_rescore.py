@@ -216,7 +216,7 @@ def test_the_command_prints_tables_and_writes_where_it_is_told(lab, tmp_path, ca
     ("more", "words"),
     [
         (["--which", "lastk"], "--which: unknown 'lastk'; nearest: 'last_k'"),
-        (["--against", "b"], "--against: no row 'b'"),
+        (["--against", "b"], "against: no row 'b'"),
         (["--mask", "x"], "mask: unknown 'x'"),
         (["nowhere"], "nowhere is not a folder"),
     ],

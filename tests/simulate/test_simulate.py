@@ -158,7 +158,7 @@ def test_a_finished_run_is_shown_not_repeated(lab):
 
 def test_an_unfinished_run_is_not_overwritten_unasked(lab, reference):
     config = lab.stopped(1)
-    with pytest.raises(FedltError, match="--resume continues it"):
+    with pytest.raises(FedltError, match="resume continues it"):
         run(config)
     assert run(config, overwrite=True)["status"] == "finished"
 
