@@ -44,12 +44,23 @@ def describe(
         "head": head,
         "heads": list(heads),
         "class_names": run.result["class_names"],
-        "input": {"shape": ["batch", *images["shape"]], "dtype": images["dtype"]},
+        "input": {
+            "shape": ["batch", *images["shape"]],
+            "dtype": images["dtype"],
+            "range": value_range(images["shape"], images["dtype"]),
+        },
         "normalisation": {"mean": images["mean"], "std": images["std"]},
         "output": {"shape": ["batch", len(run.result["class_names"])], "dtype": "float32"},
         "score": _score(evaluation, config.data.split, head, client)
         | {"batch_size": config.evaluate.batch_size},
     }
+
+
+def value_range(shape: Sequence[int], dtype: str) -> list[int] | None:
+    """Return the least and the largest value of images; None for features, (d, 1, 1)."""
+    if list(shape[1:]) == [1, 1]:
+        return None
+    return [0, 255] if dtype == "uint8" else [0, 1]
 
 
 def _score(evaluation: Evaluation, split: str, head: str, client: int | None) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_damaged_checkpoints(runs, capsys):
         ("", [], ["the file is empty"]),
         ("- a", [], ["holds a list; expected a mapping"]),
         ("a: [", [], ["not valid YAML"]),
-        (BASE, ["--resume", "--overwrite"], ["--resume or --overwrite, not both"]),
+        (BASE, ["--resume", "--overwrite"], ["give resume or overwrite, not both"]),
         (BASE, ["--resum"], ["No such option"]),
     ],
 )

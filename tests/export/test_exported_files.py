@@ -20,6 +20,7 @@ from torch import nn
 from fedlt.data import prepare_data
 from fedlt.errors import FedltError
 from fedlt.export import export_run, load_model, scored_model
+from fedlt.export.description import value_range
 from fedlt.export.onnx_file import onnx_bytes
 from fedlt.export.program import program_of, trace
 from fedlt.export.program_model import ProgramModel
@@ -68,6 +69,40 @@ def test_the_page_scores_a_pt2_file(outcome, files, monkeypatch, capsys):
     assert len(SCRIPTS["score_pt2.py"].split("\n")) <= 12
 
 
+def test_the_formula_of_the_page(outcome, files, capsys, monkeypatch):
+    """Backbone, mean, deviation and head of the file give the logits, without fedlt."""
+    save_test_set(outcome, files)
+    monkeypatch.chdir(files)
+    found = {}
+    exec(compile(SCRIPTS["score_safetensors.py"], "score_safetensors.py", "exec"), found)
+    torch.testing.assert_close(
+        found["logits"], load_model("model.safetensors")(found["images"]), rtol=1e-5, atol=1e-5
+    )
+    assert "fedlt" not in SCRIPTS["score_safetensors.py"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "expected"),
+    [
+        ([1, 8, 8], "uint8", [0, 255]),
+        ([3, 8, 8], "float32", [0, 1]),
+        ([5, 1, 1], "float32", None),
+    ],
+)
+def test_the_range_of_images(shape, dtype, expected):
+    assert value_range(shape, dtype) == expected
+
+
+def test_an_exported_file_is_the_start_of_a_run(lab, outcome, files):
+    """Its backbone; the head is not used."""
+    path = files / "model.safetensors"
+    view = lab.federation(model={"weights": str(path)}).view
+    names = [n for n in view.build_model().names() if n.startswith("backbone.")]
+    sent = outcome.checkpoint.tensors["broadcast"]
+    assert all(torch.equal(view.build_model().state()[name], sent[name]) for name in names)
+    assert view.start.lines[-1] == "weights: not used: head.bias, head.weight, mean, std"
+
+
 def run_alone(script: str, folder: Path) -> str:
     """Run a script of the page in a process that cannot import fedlt."""
     barred = f"import sys\nsys.modules['fedlt'] = None\n{SCRIPTS[script]}\n"
@@ -106,7 +141,9 @@ def test_a_file_is_read_back(outcome, files, kind):
 def test_the_json_says_what_the_file_is(outcome, files):
     beside = json.loads((files / "model.pt2.json").read_text())
     assert beside["class_names"] == ["0", "1", "2", "3"]
-    assert beside["input"] == {"shape": ["batch", 1, 8, 8], "dtype": "uint8"}
+    shape = ["batch", 1, 8, 8]
+    assert beside["input"] == {"shape": shape, "dtype": "uint8", "range": [0, 255]}
+    assert load_model(files / "model.safetensors").info["input"] == beside["input"]
     assert (beside["head"], beside["heads"]) == ("realigned", ["realigned", "sse_c", "auxiliary"])
     assert beside["score"]["accuracy"] == outcome.result["final"]["generic/accuracy"]
     assert beside["run"] == outcome.directory.run
