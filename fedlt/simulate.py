@@ -36,6 +36,7 @@ from flwr.serverapp import Grid
 from fedlt.config import Config
 from fedlt.config.loading import check_spec
 from fedlt.data.datasets import check_name as check_data_set
+from fedlt.data.partition import read_content
 from fedlt.engines import check_engine, engine_class
 from fedlt.engines.auto import choose_engine
 from fedlt.engines.engine import Engine
@@ -105,6 +106,8 @@ def _decide(config: Config, *, resume: bool, overwrite: bool) -> Action:
     except FedltError:
         check_data_set(config.data.dataset)
         check_spec(config.data.dataset, "data.dataset")
+        if config.partition.file is not None:
+            read_content(config.partition.file, f"partition.file {config.partition.file!r}")
         check_backbone(**config.model.network())
         check_weights(config.model.weights)
         check_settings(config)

@@ -41,8 +41,9 @@ def small(*, image_shape: tuple[int, int, int], **rest: object) -> nn.Module:
 
 
 # %% [markdown]
-# fedlt calls the function with the shape of the images. Width and normalisation of the experiment
-# are passed, too; this network has its own.
+# fedlt calls the function with the shape of the images. The normalisation of the experiment is
+# passed, too, and its width where it gives one; this network has its own. A class can stand there
+# as well as a function.
 
 # %%
 run = fedlt.run(

@@ -72,9 +72,12 @@ def find_start(terms: Terms) -> StartWeights | None:
 
 
 def _check_frozen(model: Model, freeze: Sequence[str] | Literal["all"]) -> None:
-    """Refuse frozen parts of the backbone that the weights leave as they were drawn."""
-    filled = set(model.filled)
-    names = [n for n in frozen_names(model, freeze) if n not in filled and not _counts(n)]
+    """Refuse frozen parts of the backbone that the weights leave as they were drawn.
+
+    Integer buffers are not drawn: they count, or are constants of the network.
+    """
+    kept = {*model.filled, *model.integer_names()}
+    names = [name for name in frozen_names(model, freeze) if name not in kept]
     if names:
         more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
         raise FedltError(

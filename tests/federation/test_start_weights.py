@@ -286,6 +286,8 @@ def test_other_mistakes_are_named_before_the_run_that_is_there(lab):
         (data, "data.dataset: unknown 'digitz'"),
         (cached, "model.cache_features: local.augment must be none"),
         (method, "strategy.name: unknown strategy 'fedlog'"),
+        ({"partition": {"file": "gone.json"}}, "partition.file 'gone.json': "),
+        ({"data": {"dataset": "gone.py:load"}}, "data.dataset: no file 'gone.py'"),
     ):
         with pytest.raises(FedltError, match=f"^{reason}"):
             check_runs(lab.config(rounds=1, name=config.name, **changes))

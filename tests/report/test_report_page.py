@@ -17,6 +17,7 @@ from fedlt.cli import main
 from fedlt.comparing.sheet import spread
 from fedlt.errors import FedltError
 from fedlt.report.build import write_report
+from fedlt.report.facts import runs_sheet
 from fedlt.report.figures.gains import gain_by_size
 from fedlt.report.finished import read_runs
 from fedlt.report.summary import main_sheet
@@ -151,6 +152,16 @@ def test_runs_name_partition_prior_and_versions(page, comparison):
     assert {"torch", "cpu", "cores", "engine"} <= {
         row[0] for row in table(page, "Versions and hardware")[1]
     }
+
+
+def test_weights_are_said_below_the_runs(lab):
+    """A second run begins with the first; both lines of notes stand below the table once."""
+    first = lab.run(rounds=1)
+    assert len(runs_sheet(read_runs([first.directory.path])).notes) == 1
+    second = lab.run(rounds=1, model={"weights": str(first.directory.path)})
+    notes = runs_sheet(read_runs([second.directory.path])).notes
+    assert notes[1:] == second.result["weights"]
+    assert notes[1].startswith(f"weights of {first.directory.path}: ")
 
 
 def test_too_few_seeds_are_said(page):
