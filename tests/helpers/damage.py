@@ -139,7 +139,7 @@ class Bench:
         assert code in (1, 2), case
         errors = [line for line in output.err.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, case
-        named = [Path(name).name, "--resume", "no finished"]  # or the state of the run
+        named = [Path(name).name, "resume", "no finished"]  # or the state of the run
         named += [Path(name).parent.name] if name.startswith("checkpoints/round") else []
         assert any(word in errors[0] for word in named), case
         assert bytes_of(folder) == before, f"something was deleted or written: {case}"
