@@ -106,10 +106,10 @@ def test_a_plain_progress_goes_to_standard_error(folder, capfd):
         (TINY, (5,), "override 5: expected text"),
         ({**TINY, "loca": {}}, (), "the configuration: unknown key 'loca'; nearest: 'local'"),
         ({"rounds": 1}, (), "the configuration: name"),
-        ({**TINY, "compare": {"rows": {}}}, (), "it is for fedlt compare"),
+        ({**TINY, "compare": {"rows": {}}}, (), "fedlt compare FILE runs its rows"),
         ({**TINY, "local": {"lr": object()}}, (), "local.lr: a builtins.object is no value"),
         (7, (), "a name, a path or a dictionary, not a int"),
-        ("tables/digits", (), "it is for fedlt compare"),
+        ("tables/digits", (), "fedlt compare FILE runs its rows"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(folder, experiment, overrides, words):

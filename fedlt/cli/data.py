@@ -33,15 +33,18 @@ def data(
 ) -> None:
     """Decode the images of an experiment's data set once, into memory-mapped files.
 
-    A run does the same by itself if the files are missing. Files that are there are kept.
+    A run does the same by itself if the files are missing. Files that are there are kept. Of a
+    comparison or a recipe, the data of the common part of all rows are prepared.
     """
-    from fedlt.config import load_config
+    from fedlt.comparing.common import read_common
     from fedlt.config.experiments import find_experiment
     from fedlt.data.datasets import check_name, is_cached, load_dataset
     from fedlt.data.sources.image_cache import ImageCache
     from fedlt.data.torchvision_sets import data_root
 
-    section = load_config(find_experiment(file), overrides or []).data
+    common, lines = read_common(find_experiment(file), overrides or [])
+    section = common.data
+    screen().note(*lines)
     check_name(section.dataset)
     if not is_cached(section.dataset):
         screen().tell(f"data set {section.dataset}: no image files to decode; nothing to prepare")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,21 +32,24 @@ def inspect(
 ) -> None:
     """Show the class counts of each client; trains nothing.
 
+    Of a comparison or a recipe, the common part of all rows is shown.
+
     Python code named in FILE runs only with --trust; code named on the command line runs.
     """
-    from fedlt.config import load_config
+    from fedlt.comparing.common import read_common
     from fedlt.config.experiments import find_experiment
     from fedlt.config.loading import execution_rule
 
     path = find_experiment(file)
-    config = load_config(path, overrides or []).runs()[0]
+    common, lines = read_common(path, overrides or [])
+    config = common.runs()[0]
     check_place(png, "--png")
     check_trusted(config, path, overrides or [], trust=trust)
     with execution_rule(Announcer()):
-        _inspect(config, png)
+        _inspect(config, png, lines)
 
 
-def _inspect(config: Config, png: Path | None) -> None:
+def _inspect(config: Config, png: Path | None, lines: Sequence[str]) -> None:
     from fedlt.data import prepare_data
     from fedlt.data.batches import passes_of
     from fedlt.data.shots import groups_note
@@ -62,7 +66,7 @@ def _inspect(config: Config, png: Path | None) -> None:
     view = _view(observer)
     screen().show(show_partition(view))
     groups = groups_note(observer.shots, data.class_counts)
-    notes = [groups, data.note(), *data.partition_notes, data.missing_note()]
+    notes = [*lines, groups, data.note(), *data.partition_notes, data.missing_note()]
     notes = [note for note in notes if note]
     screen().tell(*notes, cost_text(cost, config.rounds))
     if png is not None:

@@ -119,7 +119,7 @@ def read_comparison(
     path = Path(path)
     tree = dict(read_mapping(path) if content is None else content)
     if "reproduce" in tree:
-        raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
+        raise FedltError(f"{path}: has a section 'reproduce'; fedlt reproduce FILE runs it")
     section = tree.pop("compare", None)
     tree = with_paths(tree, path.absolute().parent)
     if strategies or clients:

@@ -103,9 +103,9 @@ def load_content(tree: dict[str, Any], path: Path, overrides: Sequence[str] = ()
         FedltError: As in :func:`load_config`.
     """
     if "reproduce" in tree:
-        raise FedltError(f"{path}: has a section 'reproduce'; it is for fedlt reproduce")
+        raise FedltError(f"{path}: has a section 'reproduce'; fedlt reproduce FILE runs it")
     if "compare" in tree:
-        raise FedltError(f"{path}: has a section 'compare'; it is for fedlt compare")
+        raise FedltError(f"{path}: has a section 'compare'; fedlt compare FILE runs its rows")
     return build_config(tree, path, overrides)
 
 

@@ -137,5 +137,5 @@ def test_a_wrong_row_is_named(file):
         comparison.configs(comparison.rows[0])
     with pytest.raises(FedltError, match=r"no row 'Plian'; nearest: 'Plain'"):
         read_comparison(file(ROWS), only=["Plian"])
-    with pytest.raises(FedltError, match="it is for fedlt compare"):
+    with pytest.raises(FedltError, match="fedlt compare FILE runs its rows"):
         load_config(file(ROWS))

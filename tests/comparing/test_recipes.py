@@ -179,7 +179,7 @@ def test_wrong_arguments_get_one_line_and_code_2(file, capsys, arguments, words)
 
 def test_other_verbs_say_where_a_recipe_belongs(file):
     for read in (read_comparison, load_config):
-        with pytest.raises(FedltError, match="it is for fedlt reproduce"):
+        with pytest.raises(FedltError, match="fedlt reproduce FILE runs it"):
             read(file())
 
 
