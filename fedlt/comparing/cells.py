@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlt.comparing.sheet import DASH, Cell
+from fedlt.comparing.priors import prior_words
+from fedlt.comparing.sheet import DASH, Cell, half_width
 from fedlt.comparing.statistics import interval
 from fedlt.data.shots import GROUPS
 from fedlt.evaluation.headline import mass_note, scored_set
@@ -85,7 +86,9 @@ def accuracy_cell(runs: Runs, which: str, metric: str) -> Cell:
     one = interval([100 * value for value in found])
     sign = "+" if spec_of(metric).signed else ""
     mean = f"{mark(runs, metric)}{one.mean:{sign}z.1f}"
-    return Cell(mean if one.half is None else f"{mean} ± {one.half:z.1f}", one.mean / 100)
+    return Cell(
+        mean if one.half is None else f"{mean} ± {half_width(one.half / 100)}", one.mean / 100
+    )
 
 
 def price_cells(runs: Runs) -> dict[str, Cell]:
@@ -104,8 +107,13 @@ def price_cells(runs: Runs) -> dict[str, Cell]:
     moved = {name: DASH if pooled else f"{size:,.0f}" for name, size in traffic.items()}
     peaks = [float(run["peak_memory"]) for run in runs if run.get("peak_memory") is not None]
     memory = f"{min(peaks) / 2**20:,.0f}" if peaks else DASH
-    texts = {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": f"{seconds:z.0f}"}
+    texts = {"prior": prior_words(runs[0]), **moved, "MiB": memory, "s / run": _seconds(seconds)}
     return {name: Cell(text) for name, text in texts.items()} | _rounds_cell(runs)
+
+
+def _seconds(seconds: float) -> str:
+    """Return seconds as text, with one decimal below 10."""
+    return f"{seconds:.1f}" if round(seconds, 1) < 10 else f"{seconds:.0f}"
 
 
 def _rounds_cell(runs: Runs) -> dict[str, Cell]:
@@ -122,11 +130,3 @@ def _rounds_cell(runs: Runs) -> dict[str, Cell]:
     if one is not None and one.half is not None:
         text += f" ± {one.half:.1f}"
     return {f"rounds to {100 * asked[0][0]:g} %": Cell(text)}
-
-
-def prior_words(run: Mapping[str, Any]) -> str:
-    """Return the prior policy in a word or two: the prior, and the source of a global prior."""
-    prior = run.get("prior") or {}
-    use, source = prior.get("use", DASH), prior.get("source", "own")
-    share = f" {prior.get('gamma'):g}" if use == "mix" else ""
-    return f"{use}{share}" if source == "own" else f"{use}{share} ({source})"

@@ -23,7 +23,7 @@ from fedlt.comparing.statistics import interval
 DASH = "-"
 
 _SIM = r"{\sim}"
-_FIGURE = re.compile(r"(~)?([+-]?[\d.]+)(?: ± ([\d.]+))?")
+_FIGURE = re.compile(r"(~)?([+-]?[\d.]+)(?: ± (>?[\d.]+))?")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from clients import CLIENTS
+from fedlt.comparing.cells import price_cells
 from fedlt.comparing.conditions import check_comparable, conditions
 from fedlt.comparing.exports import csv_text, latex, markdown, verdicts_csv
+from fedlt.comparing.priors import prior_words, reads_prior
 from fedlt.comparing.table import footnotes, terminal_tables
 from fedlt.comparing.verdicts import describe, pick_reference, verdicts
 from fedlt.config import Config
 from fedlt.errors import FedltError
+from strategies import STRATEGIES
 
 METRICS = ("many", "medium", "few")
 
@@ -58,22 +63,59 @@ def shown(*parts):
 
 
 def test_cells_are_mean_and_t_interval_over_seeds():
-    """50, 60: mean 55, s = 7.071, t(1, 0.975) = 12.706: 12.706 * 7.071 / sqrt(2) = 63.5."""
+    """50, 60: mean 55, s = 7.071, t(1, 0.975) = 12.706: 12.706 * 7.071 / sqrt(2) = 63.5.
+
+    70, 90: twice that, 127.1, which is wider than the scale.
+    """
     lines = markdown("tiny", "last_k", TABLE, []).splitlines()
     assert lines[0].startswith("tiny, last_k, split final, seeds 1, 2: mean ± 95 %")
     assert lines[4] == (
-        "| A | 55.0 ± 63.5 | 55.0 ± 63.5 | 55.0 ± 63.5 | 55.0 ± 63.5 | 80.0 ± 127.1 "
-        "| 80.0 ± 127.1 | 80.0 ± 127.1 | +80.0 ± 127.1 | local_masked | 2 | 1 | 300 | 10 |"
+        "| A | 55.0 ± 63.5 | 55.0 ± 63.5 | 55.0 ± 63.5 | 55.0 ± 63.5 | 80.0 ± >100 "
+        "| 80.0 ± >100 | 80.0 ± >100 | +80.0 ± >100 | local_masked | 2 | 1 | 300 | 10 |"
     )
     assert lines[5].startswith("| B | ~40.0 ± 0.0 |")
     assert lines[5].endswith("| mix 0.1 (oracle) | 2 | 1 | - | 10 |")
     assert lines[6].startswith("| C | - | - | - | - | 80.0 ± 0.0 |")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.04, "0.0"), (3.26, "3.3"), (9.94, "9.9"), (9.96, "10"), (123.4, "123")],
+)
+def test_short_runs_have_a_decimal(seconds, shown):
+    assert price_cells([result(1, 0.5, 0.5, seconds=seconds)])["s / run"].text == shown
+
+
+@pytest.mark.parametrize(
+    ("strategy", "client", "shown"),
+    [
+        ("fedavg", "cross_entropy", "-"),
+        ("fedavg", "mixup + focal", "-"),
+        ("fedavg", "mixup + balanced_softmax", "mix 0.1 (oracle)"),
+        ("fedrod", "cross_entropy", "mix 0.1 (oracle)"),
+        ("mine.py:Mine", "cross_entropy", "mix 0.1 (oracle)"),  # of a user: not known
+    ],
+)
+def test_a_row_without_a_prior_shows_none(strategy, client, shown):
+    assert prior_words({"strategy": strategy, "client": client, "prior": MIX}) == shown
+
+
+def test_methods_that_read_the_prior_have_its_name_in_their_source():
+    """Of DisCL, the shares of the prior are read in fedlt/generators/tail.py."""
+    for table, read in ((STRATEGIES, {"fedrod"}), (CLIENTS, {"discl"})):
+        named = {
+            n for n in table if '"log_prior"' in inspect.getsource(inspect.getmodule(table[n]))
+        }
+        for name in table:
+            pair = (name, "cross_entropy") if table is STRATEGIES else ("fedavg", name)
+            assert reads_prior(*pair) == (name in named | read), name
+
+
 def test_the_terminal_fits_eighty_columns():
     text = shown(terminal_tables(RESULTS, "last_k"), terminal_tables(RESULTS, "all"))
     assert "…" not in text
     assert "~40.0±0.0" in text
+    assert "80.0±>100" in text
     assert "mix 0.1 (oracle)" in text
     assert "best_on_test" in text
 
@@ -97,6 +139,7 @@ def test_the_csv_has_every_run_unrounded():
 def test_latex_is_a_booktabs_table_without_raw_marks():
     text = latex("tiny", "last_k", {"": {"A_b 100%": RESULTS["B"]}}, ["p < 0.001 & more"])
     assert r"A\_b 100\% & ${\sim}40.0 \pm 0.0$ &" in text
+    assert r"$80.0 \pm >100$" in latex("tiny", "last_k", {"": {"A": RESULTS["A"]}}, [])
     for word in (r"\toprule", r"\midrule", r"\bottomrule", r"p $<$ 0.001 \& more\par"):
         assert word in text
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]

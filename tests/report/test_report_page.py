@@ -148,7 +148,8 @@ def test_runs_name_partition_prior_and_versions(page, comparison):
     assert len(rows) == 4
     expected = results(comparison, "fed-rod")[0]["partition_hash"]
     assert expected.startswith(rows[0][headings.index("partition")])
-    assert rows[0][headings.index("class prior")] == "local_masked"
+    priors = {row[0]: row[headings.index("class prior")] for row in rows}
+    assert priors == {"Fed ROD": "local_masked", "FedAvg": "-"}
     assert {"torch", "cpu", "cores", "engine"} <= {
         row[0] for row in table(page, "Versions and hardware")[1]
     }
