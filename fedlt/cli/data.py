@@ -56,6 +56,7 @@ def data(
 
 
 def _show(found: Dataset, cache: ImageCache) -> None:
+    from fedlt.data.federated import strangers_note
     from fedlt.data.sources.image_cache import described
 
     sizes = {"train": found.train_images, "val": found.validation_images, "test": found.test_images}
@@ -67,6 +68,9 @@ def _show(found: Dataset, cache: ImageCache) -> None:
         f"{found.name}: {found.num_classes} classes; images: {counts}; each {sides}",
         *map(described, cache.written),
     )
+    for part in ("validation", "test"):
+        if line := strangers_note(found.strangers.get(part, {}), part, named=True):
+            screen().note(line)
     if not cache.written:
         screen().tell("the arrays are read where they are; nothing to prepare")
     content = {"name": found.name, "classes": found.num_classes, "images": images, "shape": shape}

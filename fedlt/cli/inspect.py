@@ -67,6 +67,7 @@ def _inspect(config: Config, png: Path | None, lines: Sequence[str]) -> None:
     screen().show(show_partition(view))
     groups = groups_note(observer.shots, data.class_counts)
     notes = [*lines, groups, data.note(), *data.partition_notes, data.missing_note()]
+    notes.append(data.strangers_note(named=True))
     notes = [note for note in notes if note]
     screen().tell(*notes, cost_text(cost, config.rounds))
     if png is not None:

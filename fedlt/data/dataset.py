@@ -12,8 +12,8 @@ function as ``data.dataset: path/to/file.py:function``. Example::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,13 @@ class Dataset:
     validation_labels: IntArray | None = None  # (V,)
     validation_per_class: int | None = None  # images held out by `tune`; None = a tenth
     long_tailed: bool = False  # True: the pool is long-tailed already and used as it stands
-    train_clients: IntArray | None = None  # (N,) 0 .. U-1: natural client of each training image
-    validation_clients: IntArray | None = None  # (V,) likewise; -1: nobody's; None: unknown
+    train_clients: IntArray | None = None  # (N,) natural client; -1: nobody's; None: unknown
+    validation_clients: IntArray | None = None  # (V,) likewise
     test_clients: IntArray | None = None  # (M,) likewise
     client_names: tuple[str, ...] = ()  # (U,) names of the natural clients; (): none are known
+    # validation, test -> client id that no training image has -> its images; {}: not known
+    strangers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    client_hint: str = ""  # how a user gives client ids to this source, in words; "": unknown
 
     def __post_init__(self) -> None:
         shape = _check_part(self, "train", None)
@@ -120,11 +123,10 @@ class Dataset:
                     f"{part} clients must be int64 ({size},), one an image, got "
                     f"{_describe(clients)}"
                 )
-            least = 0 if part == "train" else -1
             most = len(self.client_names) or int(self.train_clients.max()) + 1
-            if size and not (least <= clients.min() and clients.max() < most):
+            if size and not (clients.min() >= -1 and clients.max() < most):
                 span = f"{clients.min()}..{clients.max()}"
-                raise self._error(f"{part} clients span {span}, not {least}..{most - 1}")
+                raise self._error(f"{part} clients span {span}, not -1..{most - 1}")
             object.__setattr__(self, f"{part}_clients", read_only(clients))
 
 
@@ -263,6 +265,7 @@ def _clients(where: str, train: ArrayLike | None, **others: ArrayLike | None) ->
         for part in given:
             raise FedltError(f"{where}: {part}_clients needs train_clients")
         return {}
-    numbers, found, names = numbered_clients(where, train, given)
-    fields = {f"{part}_clients": ids for part, ids in found.items()}
-    return {**fields, "train_clients": numbers, "client_names": names}
+    numbers, found, names, strangers = numbered_clients(where, train, given)
+    fields: dict[str, Any] = {f"{part}_clients": ids for part, ids in found.items()}
+    known = {"train_clients": numbers, "client_names": names, "strangers": strangers}
+    return {**fields, **known}

@@ -26,6 +26,7 @@ from fedlt.errors import FedltError, nearest, shortened
 if TYPE_CHECKING:
     from fedlt.config import PartitionConfig
 
+_HINT = "csv, list, npz, features, huggingface and dataset_from_arrays can give them"
 _GIVEN = ("labels", "num_clients", "seed")  # what a user's function gets by name
 
 
@@ -45,6 +46,7 @@ def deal(
     *,
     seed: int,
     users: NDArray[np.int64] | None = None,
+    hint: str = "",
 ) -> Dealing:
     """Return the partition of a run.
 
@@ -57,6 +59,7 @@ def deal(
         seed: The run's seed.
         users: (N,) client number of each image in the data set, :data:`NOBODY` for none; None: the
             data set has no client numbers.
+        hint: How a user gives client numbers to the data set, for the error without them.
 
     Raises:
         FedltError: If the numbers cannot be met, the file or the user's code is wrong, or images
@@ -67,6 +70,11 @@ def deal(
         where = f"partition.file {config.file!r}"
         return Dealing(partition, (*notes, *_uncovered(partition, where, config.uncovered)))
     if config.scheme == "natural":
+        if users is None:
+            words = (
+                "partition.scheme: natural needs client numbers, which the data set does not have"
+            )
+            raise FedltError(f"{words}; {hint or _HINT}")
         return _natural(labels, num_classes, config, users, seed)
     if not is_spec(config.scheme):
         return Dealing(draw_partition(labels, num_classes, config, seed=seed))
@@ -101,13 +109,9 @@ def _natural(
     labels: NDArray[np.int64],
     num_classes: int,
     config: PartitionConfig,
-    users: NDArray[np.int64] | None,
+    users: NDArray[np.int64],
     seed: int,
 ) -> Dealing:
-    if users is None:
-        raise FedltError(
-            "partition.scheme: natural needs client numbers, which the data set does not have"
-        )
     found = natural_clients(users, min_images=config.min_images, merge=config.merge, seed=seed)
     partition = Partition.from_owner(
         found.cids_of(users), labels, num_clients=found.num_clients, num_classes=num_classes

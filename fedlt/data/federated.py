@@ -5,7 +5,8 @@ data set -> hold out (tune) -> long tail -> partition over clients
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from fedlt.data.longtail import long_tail
 from fedlt.data.natural_clients import NaturalClients
 from fedlt.data.partition import Partition
 from fedlt.data.splits import hold_out, validation_sizes
-from fedlt.errors import FedltError, nearest
+from fedlt.errors import FedltError, nearest, shortened
 
 if TYPE_CHECKING:
     from fedlt.config import DataConfig, PartitionConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 SPLITS = ("final", "tune")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # channel means and deviations
 _NAMED = 10  # largest number of classes that a line names
+_STRANGERS = 3  # largest number of clients that a line names
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class FederatedData:
     eval_clients: NDArray[np.int64] | None = None  # (M,) cid whose own image it is; -1: nobody's
     client_names: tuple[str, ...] = ()  # (K,) names of natural clients; () for drawn clients
     partition_notes: tuple[str, ...] = ()  # lines about images without a client, users, the file
+    strangers: Mapping[str, int] = field(default_factory=dict)  # see :func:`strangers_note`
 
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
@@ -95,6 +98,11 @@ class FederatedData:
             "files, or made with long_tailed=True, is used as it stands with imbalance_factor 1)"
         )
 
+    def strangers_note(self, *, named: bool) -> str:
+        """Return :func:`strangers_note` of the scored images."""
+        words = "test" if self.split == "final" else "validation"
+        return strangers_note(self.strangers, words, named=named)
+
     def missing_note(self) -> str:
         """Return one line that names the classes without a training image; "" if there is none."""
         missing = np.flatnonzero(self.class_counts == 0)
@@ -108,6 +116,24 @@ class FederatedData:
         if tested:
             return f"{line} ({names}{more}); {tested:,} scored images are of such classes"
         return f"{line} ({names}{more}) and {weighs} nothing: no client and no shot group has one"
+
+
+def strangers_note(strangers: Mapping[str, int], part: str, *, named: bool) -> str:
+    """Return a line about images whose natural clients have no training images; "" if none are.
+
+    Args:
+        strangers: Id of such a client -> its images in the part.
+        part: Name of the part: ``test`` or ``validation``.
+        named: Whether the line has ids; files of a run may not (docs/partitions.md).
+    """
+    if not strangers:
+        return ""
+    line = f"{sum(strangers.values()):,} {part} images belong to clients without training images"
+    if not named:
+        return line
+    known = [repr(shortened(name)) for name in list(strangers)[:_STRANGERS]]
+    more = f" and {len(strangers) - len(known)} more" if len(strangers) > len(known) else ""
+    return f"{line}: {', '.join(known)}{more}"
 
 
 def prepare_data(
@@ -135,7 +161,8 @@ def prepare_data(
     labels = source.train_labels[chosen]
     mean, std = _normalisation(source, data.normalisation)
     users = None if source.train_clients is None else source.train_clients[chosen]
-    dealt = deal(labels, source.num_classes, partition, seed=seed, users=users)
+    hint = source.client_hint
+    dealt = deal(labels, source.num_classes, partition, seed=seed, users=users, hint=hint)
     natural, counts = dealt.natural, dealt.partition.counts(labels)
     return FederatedData(
         name=source.name,
@@ -156,6 +183,7 @@ def prepare_data(
         eval_clients=_own(natural, scored.clients),
         client_names=natural.names(source.client_names) if natural else (),
         partition_notes=dealt.notes,
+        strangers=scored.strangers if natural else {},
     )
 
 
@@ -188,6 +216,7 @@ class _Scored(NamedTuple):
     images: Images  # (M, Ch, H, W)
     labels: IntArray  # (M,)
     clients: IntArray | None  # (M,) natural clients, where the data set says them
+    strangers: Mapping[str, int]  # id of a client without training images -> its images
 
 
 def _split(source: Dataset, split: str) -> tuple[IntArray, _Scored]:
@@ -198,15 +227,18 @@ def _split(source: Dataset, split: str) -> tuple[IntArray, _Scored]:
     everything = np.arange(len(labels))
     if split == "final":
         tests = _all_rows(source.test_images)
-        return everything, _Scored(tests, source.test_labels, source.test_clients)
+        strangers = source.strangers.get("test", {})
+        return everything, _Scored(tests, source.test_labels, source.test_clients, strangers)
     if source.validation_images is not None and source.validation_labels is not None:
         own = _all_rows(source.validation_images)
-        return everything, _Scored(own, source.validation_labels, source.validation_clients)
+        strangers = source.strangers.get("validation", {})
+        clients = source.validation_clients
+        return everything, _Scored(own, source.validation_labels, clients, strangers)
     counts = np.bincount(labels, minlength=source.num_classes)
     sizes = validation_sizes(counts, source.validation_per_class, long_tailed=source.long_tailed)
     held, rest = hold_out(labels, source.num_classes, sizes)
     owners = None if clients is None else clients[held]
-    return rest, _Scored(chosen_rows(source.train_images, held), labels[held], owners)
+    return rest, _Scored(chosen_rows(source.train_images, held), labels[held], owners, {})
 
 
 def _all_rows(images: Pixels) -> Images:

@@ -53,8 +53,10 @@ def numbered_labels(
 
 def numbered_clients(
     where: str, train: ArrayLike, others: Mapping[str, ArrayLike]
-) -> tuple[IntArray, dict[str, IntArray], tuple[str, ...]]:
+) -> tuple[IntArray, dict[str, IntArray], tuple[str, ...], dict[str, dict[str, int]]]:
     """Return client ids as numbers 0 .. U-1, in the ascending order of the ids, and their names.
+
+    The last value has, for each other part, the ids without a training image and their images.
 
     Args:
         where: Beginning of an error line.
@@ -66,15 +68,17 @@ def numbered_clients(
     """
     ids = _column(f"{where}: train clients", train)
     known = _distinct(where, [ids])
-    found = {}
+    found, strangers = {}, {}
     for part, given in others.items():
         own = _column(f"{where}: {part} clients", given)
         if (own.dtype.kind in "iu") != (ids.dtype.kind in "iu"):
             raise FedltError(f"{where}: {part} clients are {own.dtype}, train clients {ids.dtype}")
         place = np.searchsorted(known, own).clip(max=len(known) - 1)
         found[part] = np.where(known[place] == own, place, -1).astype(np.int64)
+        names, sizes = np.unique(own[found[part] < 0], return_counts=True)
+        strangers[part] = dict(zip(map(_text, names), sizes.tolist(), strict=True))
     numbers = np.searchsorted(known, ids).astype(np.int64)
-    return numbers, found, tuple(map(_text, known))
+    return numbers, found, tuple(map(_text, known)), strangers
 
 
 def _numbered_integers(

@@ -81,16 +81,17 @@ class ScoredSet:
         known = [images for images in self.counts if images]
         low, high = min(known), max(known)
         span = f"{low}" if low == high else f"{low} to {high}"
-        line = f"the {self.name} is not balanced: {span} images a class"
+        line = f"{span} images a class"
         if self.without:
             names = [str(class_names[c]) if class_names else str(c) for c in self.without]
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             has, weighs = ("has", "weighs") if len(names) == 1 else ("have", "weigh")
-            line += f"; {len(names)} of {len(self.counts)} classes {has} none"
-            line += f" ({', '.join(names[:_NAMED])}{more}) and {weighs} nothing"
+            rest = f"{', '.join(names[:_NAMED])}{more}) and {weighs} nothing"
+            line = f"{len(names)} of {len(self.counts)} classes {has} no image ({rest}"
+            line += f", the other {'class has' if len(known) == 1 else 'classes have'} {span}"
         return (
-            f"{line}; balanced is the mean recall over the classes with images and comes before "
-            "accuracy"
+            f"the {self.name} is not balanced: {line}; balanced is the mean recall over the "
+            "classes with images and comes before accuracy"
         )
 
     @classmethod

@@ -95,6 +95,7 @@ class Observer(Terms):
         scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         lines = [groups_note(self.shots, data.class_counts), self.strategy.note(self.plugin)]
         lines += [data.note(), *data.partition_notes, data.missing_note()]
+        lines.append(data.strangers_note(named=self.config.report.client_names))
         lines.append(scored_on.note(data.class_names))
         lines += self.start.lines if self.start is not None else []
         lines += self._frozen_notes()

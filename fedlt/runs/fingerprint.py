@@ -36,7 +36,7 @@ RESULTS_VERSION = 2  # raise with every change of a number that a run gives
 
 # Fields of the data that follow from other fields, or that no number depends on.
 _DERIVED = ("name", "class_names", "client_names", "split", "partition", "class_counts",
-            "client_counts", "partition_notes")  # fmt: skip
+            "client_counts", "partition_notes", "strangers")  # fmt: skip
 _WORDS = {  # field of the data -> words in messages
     "num_classes": "numbers of classes",
     "mean": "channel means",

@@ -21,8 +21,9 @@ from fedlt.cli import main
 
 COUNTS = (40, 12, 6, 3, 0)  # test images by class
 NOTE = (
-    "the test set is not balanced: 3 to 40 images a class; 1 of 5 classes has none (4) and weighs "
-    "nothing; balanced is the mean recall over the classes with images and comes before accuracy"
+    "the test set is not balanced: 1 of 5 classes has no image (4) and weighs nothing, the other "
+    "classes have 3 to 40; balanced is the mean recall over the classes with images and comes "
+    "before accuracy"
 )
 DATA = '''
 """Five classes of 8 x 8 images; how many of each the test and the validation set have is given."""

@@ -133,13 +133,17 @@ def test_the_headline_follows_the_counts():
 
 def test_the_note_says_in_one_line_what_is_unusual():
     line = ScoredSet((6, 2, 4, 0), "tune").note(["cat", "dog", "owl", "yak"])
-    assert line.startswith("the validation set is not balanced: 2 to 6 images a class; ")
-    assert "; 1 of 4 classes has none (yak) and weighs nothing; balanced is " in line
+    assert line.startswith(
+        "the validation set is not balanced: 1 of 4 classes has no image (yak) and weighs nothing, "
+        "the other classes have 2 to 6; balanced is "
+    )
+    known = ScoredSet((6, 2)).note()
+    assert known.startswith("the test set is not balanced: 2 to 6 images a class; balanced is ")
     assert "\n" not in line
     many = ScoredSet((3, *[0] * 12)).note()
     assert (
-        "3 images a class; 12 of 13 classes have none (1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more)"
-        in many
+        "12 of 13 classes have no image (1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more) and weigh "
+        "nothing, the other class has 3; " in many
     )
 
 

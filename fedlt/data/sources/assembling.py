@@ -17,7 +17,7 @@ from fedlt.data.moments import channel_moments
 from fedlt.data.sources.decoding import Chosen, FirstImage, Form, Sources, decoded, first_shape
 from fedlt.data.sources.image_cache import ImageCache
 from fedlt.data.sources.known_sets import KnownSet, check_counts
-from fedlt.data.sources.numbering import Place, number_clients, number_labels
+from fedlt.data.sources.numbering import Owners, Place, number_clients, number_labels
 from fedlt.data.splits import hold_out
 from fedlt.errors import FedltError
 
@@ -152,11 +152,11 @@ def _clients(parts: Mapping[str, ImagePart]) -> dict[str, Any]:
     if parts["train"].clients is None:
         return {}
     named = {part: one for part, one in parts.items() if one.clients is not None}
-    numbers, names = number_clients(
+    owners = number_clients(
         {part: one.clients for part, one in named.items() if one.clients is not None},
         {part: one.place for part, one in named.items()},
     )
-    return {"clients": numbers, "client_names": names}
+    return {"owners": owners}
 
 
 def assembled(
@@ -165,10 +165,11 @@ def assembled(
     labels: Mapping[str, IntArray],
     class_names: tuple[str, ...],
     *,
-    clients: Mapping[str, IntArray] | None = None,
-    client_names: tuple[str, ...] = (),
+    owners: Owners | None = None,
 ) -> Dataset:
     """Return the data set of arrays by part; its pool is used as it stands.
+
+    Clients are unknown where no training image has one.
 
     Raises:
         FedltError: If arrays do not fit together, or there is only one class.
@@ -176,10 +177,13 @@ def assembled(
     if len(class_names) < 2:
         raise FedltError(f"data set {name!r}: all images are of class {class_names[0]!r}")
     fields: dict[str, Any] = {}
+    owned = owners if owners is not None and owners.names else None
     for part, field in _FIELDS.items():
         if part in images:
             fields[f"{field}_images"], fields[f"{field}_labels"] = images[part], labels[part]
-            fields[f"{field}_clients"] = (clients or {}).get(part)
+        if owned is not None and part in images:
+            fields[f"{field}_clients"] = owned.numbers.get(part)
+            fields.setdefault("strangers", {})[field] = owned.strangers.get(part, {})
     mean, std = channel_moments(images["train"])
     return Dataset(
         name=name,
@@ -188,7 +192,7 @@ def assembled(
         std=std,
         class_names=class_names,
         long_tailed=True,
-        client_names=client_names,
+        client_names=owned.names if owned is not None else (),
         **fields,
     )
 

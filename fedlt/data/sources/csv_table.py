@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,10 @@ def csv_table(
     files, top = need_tables(tables, root, known)
     finder = _Finder(top)
     parts: dict[str, ImagePart] = {}
+    names: list[str] = []  # of the first table's columns
     for option, file in files.items():
         table = _read_table(file, _checked(columns), is_first=option == "path")
+        names = names or table.names
         own = "train" if option == "path" else option.removesuffix("_path")
         parts |= _by_part(table, own, finder, single=len(files) == 1)
     if "train" not in parts:
@@ -82,7 +84,8 @@ def csv_table(
     hint = "data.options.columns.split: needs a column that says train or test (or test_path)"
     parts = with_test(parts, test_share, hint)
     name = files["path"].stem.lower()
-    return dataset_of_parts(name, parts, form, cache, known=known, strict=strict)
+    found = dataset_of_parts(name, parts, form, cache, known=known, strict=strict)
+    return replace(found, client_hint=_client_hint(names))
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,15 @@ class _Table:
     file: Path
     cells: dict[str, list[str]]  # use -> (N,)
     lines: list[int]  # (N,) line of each row
+    names: list[str]  # of all columns
 
     def where(self, row: int) -> str:
         return f"{self.file}, line {self.lines[row]}"
+
+
+def _client_hint(names: Sequence[str]) -> str:
+    known = shortened(", ".join(names))
+    return f"data.options.columns.client names the column that has them; columns: {known}"
 
 
 def _checked(columns: object) -> dict[str, str]:
@@ -144,7 +153,7 @@ def _read_table(file: Path, columns: Mapping[str, str], *, is_first: bool) -> _T
                 cells[use].append(row[column].strip())
     except csv.Error as error:
         raise FedltError(f"{file}, line {reader.line_num}: {error}") from error
-    return _Table(file, cells, lines)
+    return _Table(file, cells, lines, names)
 
 
 def _places(
@@ -153,7 +162,15 @@ def _places(
     """Return the position of each used column.
 
     Only the first table needs a column that ``columns`` gives for clients and splits.
+
+    Raises:
+        FedltError: If a needed column is missing.
     """
+    if not {columns.get(use, use) for use in _COLUMNS} & {*names}:
+        raise FedltError(
+            f"{file}: the first line must name the columns; it is: {shortened(', '.join(names))}; "
+            "data.options.columns says which column is which"
+        )
     found = {}
     for use in _COLUMNS:
         name = columns.get(use, use)
@@ -193,8 +210,6 @@ def _part(table: _Table, rows: list[int], finder: _Finder) -> ImagePart:
 
     paths = [finder.find(table.cells["path"][row], table.where(row)) for row in rows]
     clients = np.array(cells("client")) if "client" in table.cells else None
-    if clients is not None and not (clients != "").any():
-        clients = None
     return ImagePart(
         paths, cells("label"), lambda n: f"{table.where(rows[n])}: {paths[n]}", clients
     )

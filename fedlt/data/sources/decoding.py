@@ -6,7 +6,7 @@ PIL decodes and resizes outside of Python's lock, so threads use all cores.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from fedlt.errors import FedltError
 
 _CHUNK = 64  # images that a thread decodes at a time
 Sources = Sequence[Path | bytes]  # image files, or the bytes of image files
+_Chunk = tuple[NDArray[np.uint8], list[str]]  # images (n, Ch, H, W); a line for each broken one
 
 
 class Chosen(Sequence[Any]):
@@ -81,21 +82,41 @@ def decoded(
         threads: Number of threads.
 
     Raises:
-        FedltError: If an image cannot be read, or images differ in size and ``form`` has none.
+        FedltError: If images cannot be read, after all have been tried; or if images differ in size
+            and ``form`` has none.
     """
 
-    def chunk(start: int, part: Sources) -> NDArray[np.uint8]:
-        images = np.empty((len(part), *first.shape), np.uint8)
+    def chunk(start: int, part: Sources) -> _Chunk:
+        images = np.zeros((len(part), *first.shape), np.uint8)
+        broken: list[str] = []
         for row, source in enumerate(part):
             where = place(start + row)
-            image = read_picture(source, channels=form.channels, size=form.size, where=where)
+            try:
+                image = read_picture(source, channels=form.channels, size=form.size, where=where)
+            except FedltError as error:
+                broken.append(str(error))
+                continue
             if image.shape != first.shape:
                 raise _unequal(first, image.shape, where)
             images[row] = image
-        return images
+        return images, broken
 
+    lines: list[str] = []
+    for images, broken in _in_threads(chunk, sources, threads):
+        lines += broken
+        yield images
+    if lines:
+        first_of = "" if len(lines) == 1 else "; the first"
+        words = f"{len(lines):,} of {len(sources):,} images cannot be read{first_of}"
+        raise FedltError(f"{words}: {lines[0]}")
+
+
+def _in_threads(
+    chunk: Callable[[int, Sources], _Chunk], sources: Sources, threads: int
+) -> Iterator[_Chunk]:
+    """Yield what ``chunk`` returns of each part of the images, in order."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[NDArray[np.uint8]]] = deque()
+        waiting: deque[Future[_Chunk]] = deque()
         try:
             for start in range(0, len(sources), _CHUNK):
                 waiting.append(pool.submit(chunk, start, sources[start : start + _CHUNK]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fedlt.data.sources.image_cache import ImageCache
 from fedlt.data.sources.known_sets import find_known
 from fedlt.data.sources.pictures import picture_channels, picture_size
 from fedlt.data.sources.places import need_folder
-from fedlt.errors import FedltError, nearest, one_line
+from fedlt.errors import FedltError, nearest, one_line, shortened
 
 _SPLITS = {"train": "train", "test": "test", "validation": "val", "valid": "val", "val": "val"}
 
@@ -71,7 +72,10 @@ def hugging_face(
         parts["test"] = parts.pop("val")
     parts = with_test(parts, test_share, f"{where}: has no split 'test' or 'validation'")
     stem = where.rstrip("/").rpartition("/")[2].lower() or "huggingface"
-    return dataset_of_parts(stem, parts, form, cache, known=known, strict=strict)
+    found = dataset_of_parts(stem, parts, form, cache, known=known, strict=strict)
+    names = ", ".join(splits["train"].column_names)
+    hint = f"data.options.client names the column that has them; columns: {shortened(names)}"
+    return replace(found, client_hint=hint)
 
 
 def _open(path: str | None, name: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from fedlt.data.dataset import Dataset
@@ -16,7 +17,6 @@ from fedlt.errors import FedltError
 from fedlt.machine.reading import read_text
 
 _MOST = 1 << 30  # bytes of a list file
-_NOBODY = "-"  # stands for the client of an image that no client holds
 
 
 def list_files(
@@ -64,7 +64,9 @@ def list_files(
     }
     parts = with_test(parts, test_share, "data.options.test: needs a list of test images")
     name = files["train"].stem.lower().removesuffix("train").rstrip("_-") or top.name or "list"
-    return dataset_of_parts(name, parts, form, cache, known=known, strict=strict)
+    found = dataset_of_parts(name, parts, form, cache, known=known, strict=strict)
+    hint = "data.options.clients=true reads them from the last word of a line: path label client"
+    return replace(found, client_hint=hint)
 
 
 def _read_list(file: Path, top: Path, *, clients: bool) -> ImagePart:
@@ -87,7 +89,7 @@ def _read_list(file: Path, top: Path, *, clients: bool) -> ImagePart:
         words.append(fields[1:])
         lines.append(number)
     labels = [one[0] for one in words]
-    owners = ["" if one[1] == _NOBODY else one[1] for one in words] if clients else None
+    owners = [one[1] for one in words] if clients else None
     return ImagePart(paths, labels, _numbered(file, lines, paths), owners)
 
 

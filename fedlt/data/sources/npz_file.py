@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,10 @@ class _Arrays:
         owned = [part for part in self.pixels if f"{part}_clients" in self._members]
         clients: dict[str, Any] = {}
         if "train" in owned:
-            found = number_clients(*self._words("clients", owned))
-            clients["clients"], clients["client_names"] = found
-        return assembled(self._file.stem.lower(), images, numbers, classes, **clients)
+            clients["owners"] = number_clients(*self._words("clients", owned))
+        found = assembled(self._file.stem.lower(), images, numbers, classes, **clients)
+        hint = f"the array train_clients of {self._file.name} would hold them"
+        return replace(found, client_hint=hint)
 
     def _member(self, key: str) -> ArrayMember:
         if key not in self._members:

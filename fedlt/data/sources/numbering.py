@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlt.data.arrays import IntArray
 from fedlt.errors import FedltError, shortened
 
+_NOBODY = "-"  # as a client id: the image belongs to no client
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 Place = Callable[[int], str]  # row of a part -> the row's place in the user's files, in words
 
@@ -32,6 +33,20 @@ class Words:
         """Return the number of each row's name (N,), and -1 where the name is not known."""
         table = np.array([known.get(name, -1) for name in self.names] + [-1], np.int64)
         return table[self.rows]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of rows of each name."""
+        counts = np.bincount(self.rows[self.rows >= 0], minlength=len(self.names))
+        return dict(zip(self.names, counts.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Owners:
+    """The natural clients of a data set's images."""
+
+    numbers: dict[str, IntArray]  # part -> number of each row's client; -1: nobody
+    names: tuple[str, ...]  # (U,) ids of the clients; (): no training image has a client
+    strangers: dict[str, dict[str, int]]  # part -> id without training images -> its rows
 
 
 def number_labels(
@@ -64,28 +79,28 @@ def number_labels(
     return {part: found.numbers(known) for part, found in words.items()}, tuple(classes)
 
 
-def number_clients(
-    parts: Mapping[str, ArrayLike], places: Mapping[str, Place]
-) -> tuple[dict[str, IntArray], tuple[str, ...]]:
-    """Return natural client numbers of every part, and the ids of the clients as names (U,).
+def number_clients(parts: Mapping[str, ArrayLike], places: Mapping[str, Place]) -> Owners:
+    """Return the natural clients of every part's rows.
 
-    The clients are those with training images. A row of another part that has no client, or one
-    without training images, gets -1.
+    The clients are those with training images. A row gets -1 if it has no client ("", "-", None or
+    NaN), or, in another part, one without training images.
 
     Args:
         parts: Name of the part -> its client ids, (N,) or (N, 1); ``train`` is one of the parts.
         places: Name of the part -> words for the place of a row.
 
     Raises:
-        FedltError: If a training image has no client.
+        FedltError: If there is more than one client a row, or a client has no name.
     """
     words = {part: read_words(values, places[part], "client") for part, values in parts.items()}
-    rows = words["train"].rows
-    if (rows < 0).any():
-        raise FedltError(f"{places['train'](int(rows.argmin()))}: has no client")
-    clients = in_order(words["train"].names)
+    clients = in_order([name for name in words["train"].names if name != _NOBODY])
     known = {name: number for number, name in enumerate(clients)}
-    return {part: found.numbers(known) for part, found in words.items()}, tuple(clients)
+    strangers = {
+        part: {n: size for n, size in found.sizes().items() if n not in known and n != _NOBODY}
+        for part, found in words.items()
+    }
+    numbers = {part: found.numbers(known) for part, found in words.items()}
+    return Owners(numbers, tuple(clients), strangers)
 
 
 def in_order(names: list[str]) -> list[str]:

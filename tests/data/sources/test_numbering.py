@@ -68,9 +68,17 @@ def test_what_is_no_label(labels, line):
 
 def test_clients_without_training_images_are_nobody():
     parts = {"train": ["b", "a", "b"], "test": ["c", "", "a"]}
-    found, names = number_clients(parts, dict.fromkeys(parts, place))
-    assert names == ("a", "b")
-    assert found["train"].tolist() == [1, 0, 1]
-    assert found["test"].tolist() == [-1, -1, 0]
-    with pytest.raises(FedltError, match="row 1: has no client"):
-        number_clients({"train": ["b", ""]}, {"train": place})
+    found = number_clients(parts, dict.fromkeys(parts, place))
+    assert found.names == ("a", "b")
+    assert found.numbers["train"].tolist() == [1, 0, 1]
+    assert found.numbers["test"].tolist() == [-1, -1, 0]
+    assert found.strangers == {"train": {}, "test": {"c": 1}}
+
+
+@pytest.mark.parametrize("empty", ["", "-", None, float("nan")])
+def test_a_training_image_may_have_no_client(empty):
+    rows = np.array(["b", empty, "a"], object)
+    found = number_clients({"train": rows, "test": rows}, dict.fromkeys(("train", "test"), place))
+    assert found.names == ("a", "b")
+    assert found.numbers["train"].tolist() == found.numbers["test"].tolist() == [1, -1, 0]
+    assert found.strangers == {"train": {}, "test": {}}

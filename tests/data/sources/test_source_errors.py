@@ -84,7 +84,18 @@ def test_an_unreadable_image_is_named_and_leaves_no_file(content):
     broken = Path("tree/train/bee/1.png")
     broken.write_bytes(broken.read_bytes()[:200] if content is None else content)
     line = refused("folder", path="tree")
+    assert line.startswith("1 of 9 images cannot be read: ")
     assert "tree/train/bee/1.png: not an image that can be read" in line
+
+
+def test_all_broken_images_of_a_part_are_counted():
+    """Of ant 5, bee 3 and cat dog 1 images: one ant and two bees, the ant first."""
+    write_tree(Path("tree"))
+    for name in ("bee/2", "ant/3", "bee/0"):
+        Path(f"tree/train/{name}.png").write_bytes(b"no image")
+    line = refused("folder", path="tree")
+    assert line.startswith("3 of 9 images cannot be read; the first: ")
+    assert "tree/train/ant/3.png: not an image" in line
 
 
 def test_a_list_names_the_line_of_a_missing_file_and_of_a_missing_label():
@@ -110,6 +121,11 @@ def test_a_table_names_columns_and_lines():
     assert "columns.label: all.csv has no column 'specie'; nearest: 'species'" in line
     assert "unknown 'lable'; nearest: 'label'" in refused("csv", **given, columns={"lable": "x"})
     text = table.read_text().splitlines()
+    table.write_text("\n".join(text[1:]))
+    assert refused("csv", **given, columns=COLUMNS) == (
+        "all.csv: the first line must name the columns; it is: train/ant/0.png, ant, user 0, train;"
+        " data.options.columns says which column is which"
+    )
     table.write_text("\n".join([*text[:3], text[3].replace("train", "trian", 2), *text[4:]]))
     line = refused("csv", **given, columns=COLUMNS)
     table.write_text("\n".join([*text[:3], text[3] + "x", *text[4:]]))
