@@ -26,6 +26,7 @@ from fedlt.comparing.display import RunsProgress, make_runs_progress
 from fedlt.comparing.exports import conclusions, write_tables
 from fedlt.comparing.grid import Setting
 from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
+from fedlt.comparing.tuning import write_rates
 from fedlt.comparing.verdicts import pick_reference
 from fedlt.config import Config
 from fedlt.config.experiments import find_experiment
@@ -178,6 +179,7 @@ def _compared(
     tables, outcomes = run_grid(comparison, grid, runs, jobs=jobs, progress=progress)
     folder = comparison.folder()
     if tables:
+        write_rates(comparison)
         found, notes = conclusions(tables, MOMENT, reference)
         write_tables(folder, comparison.name, MOMENT, tables, notes, found)
     raise_failed(outcomes)

@@ -143,6 +143,7 @@ def _compare(
     from fedlt.comparing.display import make_runs_progress
     from fedlt.comparing.grid_runs import planned_runs, raise_failed, run_grid
     from fedlt.comparing.rounds_to import with_rounds_to
+    from fedlt.comparing.tuning import write_rates
     from fedlt.comparing.verdicts import pick_reference
 
     which, level = shown["which"], shown["rounds_to"]
@@ -154,6 +155,8 @@ def _compare(
     progress = make_runs_progress(screen().progress())
     tables, outcomes = run_grid(comparison, grid, runs, jobs=jobs, progress=progress)
     folder = comparison.folder()
+    if tables:
+        write_rates(comparison)
     if level is not None:
         tables = {name: with_rounds_to(table, level) for name, table in tables.items()}
     content = show(comparison.name, tables, which=which, against=against, folder=folder)

@@ -48,6 +48,7 @@ class Row:
     search: Space  # dotted key -> values or range that a sweep tries
     is_control: bool = False  # a control run that its row's client plugin asks for
     chosen: tuple[str, ...] = ()  # values of a search, ``key=value``; stronger than other overrides
+    own_rate: bool = False  # the row's changes have a `local.lr`
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,10 @@ def _row(
     given = dict(changes)
     own = _searched(path, f"{where}.search", given.pop("search", dict(search)))
     changed = with_paths(given, path.absolute().parent)
-    return Row(str(label), row_folder(str(label)), _merged(tree, changed), own)
+    local = given.get("local")
+    has_rate = isinstance(local, Mapping) and "lr" in local
+    merged = _merged(tree, changed)
+    return Row(str(label), row_folder(str(label)), merged, own, own_rate=has_rate)
 
 
 def _controls(rows: Sequence[Row]) -> list[Row]:
@@ -231,7 +235,8 @@ def _controls(rows: Sequence[Row]) -> list[Row]:
         if control and tree not in [other.tree for other in (*rows, *found)]:
             set_to = " ".join(str(value) for value in control.values() if value is not None)
             label = f"{row.label} (control: {set_to})"
-            found.append(Row(label, row_folder(label), tree, {}, is_control=True))
+            slug, rate = row_folder(label), row.own_rate
+            found.append(Row(label, slug, tree, {}, is_control=True, own_rate=rate))
     return found
 
 

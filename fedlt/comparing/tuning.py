@@ -7,7 +7,7 @@ values, and writes them with the budget of the search to ``tuned.json`` beside t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from fedlt.comparing.sweep import Found, Trial
 
 TUNED = "tuned.json"
+RATES = "rates.json"  # row -> "own" or "shared": whether its changes have a learning rate
 _RATE = "local.lr"
+_NAMED = 5  # rows that a line names
 
 
 def best_trial(trials: Sequence[tuple[Trial, float | None]]) -> tuple[Trial, float] | None:
@@ -74,7 +76,7 @@ def write_tuned(folder: Path, comparison: Comparison, found: Found) -> Path:
     """
     searched = {row.label: [*row.search] for row in comparison.rows}
     path = folder / TUNED
-    content = dict(read_json(path)) if path.is_file() else {}  # rows of another command stay
+    content = _read(path)  # rows of another command stay
     for label, trials in found.items():
         best = best_trial(trials)
         if best is not None:
@@ -93,18 +95,40 @@ def write_tuned(folder: Path, comparison: Comparison, found: Found) -> Path:
     return path
 
 
+def write_rates(comparison: Comparison) -> None:
+    """Write to ``rates.json`` which rows have a learning rate of their own in the file.
+
+    Reports and ``rescore`` read it, which have the runs and not the comparison's file. An override
+    of the rate is shared by all rows.
+
+    Raises:
+        FedltError: If the file cannot be written.
+    """
+    path = comparison.folder() / RATES
+    is_given = any(text.partition("=")[0].strip() == _RATE for text in comparison.overrides)
+    known = {
+        row.label: "own" if row.own_rate and not is_given else "shared" for row in comparison.rows
+    }
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_read(path) | known, indent=2) + "\n", encoding="utf-8")
+
+
 def lines_above(results: Results) -> list[str]:
-    """Return what stands above a table: chosen values with their budget, or a shared rate.
+    """Return what stands above a table: chosen values with their budget, and a shared rate.
 
     Rows that share one learning rate which nobody searched favour the method it happens to suit.
+    A rate of a row's own counts as searched. Where it is not known which rows have one, as of runs
+    that no comparison made, there is a line only if all rows have the same rate.
 
     Args:
         results: The finished rows of the table; runs without a folder say nothing.
     """
     configs = {label: _config(runs[0]) for label, runs in results.items() if runs}
     known = {label: found for label, found in configs.items() if found is not None}
-    lines, searched = [], _searched(results)
-    told = _tuned_of(results)
+    lines: list[str] = []
+    searched: set[str] = set()  # rows
+    told = _beside(results, TUNED)
     for label, (flat, _) in known.items():
         one = told.get(label)
         if one is not None and all(flat.get(key) == v for key, v in one["values"].items()):
@@ -114,15 +138,34 @@ def lines_above(results: Results) -> list[str]:
                 f"{one['trials']} trials{failed} of {', '.join(one['searched'])} on data.split: "
                 f"{one['split']}, seed {one['seed']}"
             )
-            searched |= set(one["searched"])
-    rates = {flat[_RATE] for flat, is_point in known.values() if not is_point}
-    methods = sum(not is_point for _, is_point in known.values())
-    if methods > 1 and len(rates) == 1 and _RATE not in searched:
-        lines.append(
-            f"not tuned: all methods have {_RATE} {rates.pop():g}, which nobody searched for this "
-            "table; another rate may change the order (fedlt compare --tune)"
-        )
-    return lines
+            searched |= {label} if _RATE in one["searched"] else set()
+    rates = {label: flat[_RATE] for label, (flat, is_point) in known.items() if not is_point}
+    return lines if _is_swept(results) else [*lines, *_not_tuned(results, rates, searched)]
+
+
+def _not_tuned(results: Results, rates: Mapping[str, float], searched: Set[str]) -> list[str]:
+    """Return a line that names the rows with a shared rate that nobody searched.
+
+    Args:
+        results: The finished rows.
+        rates: The learning rate of every row that is a method.
+        searched: Rows whose rate ``--tune`` has searched.
+    """
+    known = _beside(results, RATES)
+    if not known and len(set(rates.values())) > 1:
+        return []
+    own = {label for label in rates if known.get(label) == "own"} | searched
+    left = [r for r in rates if r not in own and r.partition(" (control")[0] not in searched]
+    if len(rates) < 2 or not left:
+        return []
+    found = " and ".join(dict.fromkeys(f"{rates[label]:g}" for label in left))
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    who = f"{', '.join(left[:_NAMED])}{more}" if len(left) < len(rates) else "all methods"
+    verb = "has" if len(left) == 1 else "have"
+    return [
+        f"not tuned: {who} {verb} {_RATE} {found}, which nobody searched for this table; another "
+        "rate may change the order (fedlt compare --tune)"
+    ]
 
 
 def _config(run: Mapping[str, Any]) -> tuple[dict[str, Any], bool] | None:
@@ -139,19 +182,18 @@ def _folders(results: Results) -> list[Path]:
     return list(dict.fromkeys(one for place in places for one in list(place.parents)[1:3]))
 
 
-def _tuned_of(results: Results) -> dict[str, Any]:
-    for folder in _folders(results):
-        if (folder / TUNED).is_file():
-            content = read_json(folder / TUNED)
-            return content if isinstance(content, dict) else {}
-    return {}
+def _beside(results: Results, name: str) -> dict[str, Any]:
+    """Return the content of a file in the comparison's folder; {} if there is none."""
+    found = (_read(folder / name) for folder in _folders(results))
+    return next((content for content in found if content), {})
 
 
-def _searched(results: Results) -> set[str]:
-    """Return the keys that a ``fedlt sweep`` of the comparison has searched."""
-    found: set[str] = set()
-    for folder in _folders(results):
-        table = folder / "sweep" / "sweep.csv"
-        if table.is_file() and _RATE in table.read_text(encoding="utf-8"):
-            found.add(_RATE)
-    return found
+def _read(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_swept(results: Results) -> bool:
+    """Return True if a ``fedlt sweep`` of the comparison has searched the learning rate."""
+    tables = [folder / "sweep" / "sweep.csv" for folder in _folders(results)]
+    return any(table.is_file() and _RATE in table.read_text(encoding="utf-8") for table in tables)

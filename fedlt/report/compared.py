@@ -15,6 +15,7 @@ from fedlt.comparing.cells import MOMENTS
 from fedlt.comparing.exports import caption, conclusions, latex, markdown
 from fedlt.comparing.sheet import to_html
 from fedlt.comparing.table import figures_sheet, stream_sheets, terminal_tables
+from fedlt.comparing.tuning import lines_above
 from fedlt.errors import FedltError, nearest
 from fedlt.report.build import write_report
 from fedlt.report.finished import MOMENT
@@ -105,6 +106,8 @@ class ComparisonTable:
         text = io.StringIO()
         console = Console(file=text, width=_WIDTH, color_system=None, force_jupyter=False)
         console.print(caption(self.name, MOMENT, self.results), markup=False, highlight=False)
+        for line in lines_above(self.results):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(terminal_tables(self.results, MOMENT))
         for line in self._conclusions(MOMENT)[1]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -116,7 +119,8 @@ class ComparisonTable:
         lines = [*self._conclusions(MOMENT)[1], str(self.folder)]
         below = "".join(f"<p>{escape(line)}</p>" for line in lines)
         title = escape(caption(self.name, MOMENT, self.results))
-        return f"<p>{title}</p>{''.join(map(to_html, sheets))}{below}"
+        above = "".join(f"<p>{escape(line)}</p>" for line in lines_above(self.results))
+        return f"<p>{title}</p>{above}{''.join(map(to_html, sheets))}{below}"
 
 
 def _check(which: str, known: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import fedlt
 from fedlt.cli import main
 from fedlt.comparing.comparison import read_comparison
 from fedlt.comparing.sweep import Trial
@@ -73,6 +74,34 @@ def test_a_rate_that_nobody_searched_is_told(file, tmp_path, capsys):
     sweep = tmp_path / "runs/c/sweep/sweep.csv"  # as of an earlier fedlt sweep
     sweep.parent.mkdir()
     sweep.write_text('method,trial,score,values\nFedAvg,0,0.5,"{""local.lr"": 0.1}"\n')
+    assert main(["compare", "c.yaml", "--jobs", "1", "--no-report"]) == 0
+    assert "not tuned" not in told(capsys)
+
+
+def test_rows_with_the_shared_rate_are_named_beside_rows_with_their_own(file, tmp_path, capsys):
+    """FedLoGe has a rate of its own; the two other rows share one that nobody searched."""
+    row = "    FedAvg again: {rng_salt: 1}\n    FedLoGe: {strategy: fedloge, local: {lr: 0.5}}\n"
+    file.write_text(FILE + row)
+    line = "not tuned: FedAvg, FedProx, FedAvg again have local.lr 0.1, which nobody searched"
+    assert main(["compare", "c.yaml", "--jobs", "1"]) == 0
+    assert line in told(capsys)
+    assert line in (tmp_path / "runs/c/last_k.md").read_text()
+    assert f"N{line[1:]}" in (tmp_path / "runs/c/report.html").read_text()
+    table = fedlt.compare("c.yaml", quiet=True)
+    assert line in repr(table)
+    assert f"<p>{line}" in table._repr_html_()
+    assert main(["rescore", "runs/c"]) == 0
+    assert line in told(capsys)
+    words = ["--rows", "FedAvg,FedLoGe", "--jobs", "1", "--no-report"]
+    assert main(["compare", "c.yaml", *words]) == 0
+    assert "not tuned: FedAvg has local.lr 0.1, which" in told(capsys)
+    assert main(["compare", "c.yaml", *words, "local.lr=0.2", "name=d"]) == 0
+    assert "not tuned: all methods have local.lr 0.2, which" in told(capsys)
+
+
+def test_a_table_of_rates_of_their_own_says_nothing(file, capsys):
+    file.write_text(FILE.replace("{}", "{local: {lr: 0.1}}").replace("}, search: {strat",
+                                 "}, local: {lr: 0.1}, search: {strat"))  # fmt: skip
     assert main(["compare", "c.yaml", "--jobs", "1", "--no-report"]) == 0
     assert "not tuned" not in told(capsys)
 
