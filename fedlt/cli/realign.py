@@ -184,7 +184,6 @@ def _show(
 ) -> None:
     """Print both views before and after the change, and the cost."""
     from fedlt.comparing.terminal import comparison_table
-    from fedlt.evaluation.headline import scored_set
     from fedlt.realigning.changes import spelt
 
     first = outcomes[0][0]
@@ -200,7 +199,7 @@ def _show(
     for number, plan in enumerate(plans):
         value = f", {swept}={spelt(plan.method.constants()[swept])}" if swept else ""
         rows.append((f"after{oracle}{value}", [own[number]["after"] for own in outcomes]))
-    screen().show(comparison_table(title, rows, scored_set(first)))
+    screen().show(comparison_table(title, rows, first))
     screen().tell(_cost(first, swept), *([_best(outcomes, swept)] if swept else []))
 
 

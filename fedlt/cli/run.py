@@ -78,6 +78,9 @@ def _report(config: Config, results: Sequence[dict[str, Any]]) -> None:
     from fedlt.runs.directory import RunDirectory
 
     paths = [RunDirectory.of(one).path for one in config.runs()]
+    if any(RunDirectory(path).lacks_names(config) for path in paths):
+        words = "the finished run holds no names; another name=... or --overwrite runs it anew"
+        screen().note(f"report.client_names: {words}, with names")
     screen().show(result_table(results[0]) if len(results) == 1 else seeds_table(results))
     screen().tell(*paths)
     pairs = zip(paths, results, strict=True)

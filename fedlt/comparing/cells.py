@@ -11,7 +11,7 @@ from fedlt.comparing.priors import prior_words
 from fedlt.comparing.sheet import DASH, Cell, half_width
 from fedlt.comparing.statistics import interval
 from fedlt.data.shots import GROUPS
-from fedlt.evaluation.headline import mass_note, scored_set
+from fedlt.evaluation.headline import mass_note, scored_note, scored_set
 from fedlt.evaluation.metrics import by_heading, spec_of
 
 Runs = Sequence[Mapping[str, Any]]  # results of one row, one per seed
@@ -46,7 +46,7 @@ def columns(results: Mapping[str, Runs]) -> dict[str, str]:
 
 def notes_of(results: Mapping[str, Runs], which: str) -> list[str]:
     """Return notes about a table's test set: imbalance, and weight that clients lost."""
-    lines = [scored_set(runs[0]).note() for runs in results.values()]
+    lines = [scored_note(runs[0]) for runs in results.values()]
     lines += [mass_note(runs, which) for runs in results.values()]
     return [line for line in dict.fromkeys(lines) if line]
 

@@ -73,6 +73,8 @@ def run_planned(
     rest = [n for n in range(len(runs)) if n not in found]
     left = [runs[n] for n in rest]
     progress.begin(list(map(str, left)), [planned.config.rounds for planned in left], len(found))
+    if line := _nameless([*found.values()]):
+        progress.note(line)
     try:
         with closing(_outcomes(left, jobs, progress.advance)) as outcomes:
             for number, outcome in outcomes:
@@ -81,6 +83,18 @@ def run_planned(
     finally:
         progress.stop()
     return [found[n] for n in range(len(runs))]
+
+
+def _nameless(found: Sequence[Outcome]) -> str:
+    """Return a line about finished runs that hold no names of clients, where these are wanted."""
+    from fedlt.runs.directory import RunDirectory
+
+    known = [(Path(one.result["path"]), one.planned) for one in found if one.result is not None]
+    count = sum(RunDirectory(path).lacks_names(planned.config) for path, planned in known)
+    if not count:
+        return ""
+    runs = "1 finished run holds" if count == 1 else f"{count} finished runs hold"
+    return f"report.client_names: {runs} no names; another name=... runs them anew, with names"
 
 
 def _finished(runs: Sequence[PlannedRun], within: Path | None) -> dict[int, Outcome]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fedlt.comparing.sheet import DASH, Cell, Sheet, share, spread, to_terminal
 from fedlt.data.shots import GROUPS
-from fedlt.evaluation.headline import ScoredSet, mass_note, scored_set
+from fedlt.evaluation.headline import ScoredSet, mass_note, scored_note, scored_set
 from fedlt.evaluation.metrics import spec_of
 
 _PERSONAL = {
@@ -76,21 +76,21 @@ def seeds_table(results: Sequence[Mapping[str, Any]], which: str = "final") -> R
 
 
 def comparison_table(
-    title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], scored_on: ScoredSet
+    title: str, rows: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], result: Mapping[str, Any]
 ) -> RenderableType:
     """Return the table of both views' primary heads, one row per model.
 
     Args:
         title: The title of the table.
         rows: Label and metrics per seed; shown as mean and 95 % confidence interval.
-        scored_on: The test set of all rows.
+        result: A result with the test set of all rows.
     """
     cells = {label: _over_seeds(every) for label, every in rows}
     views = []
-    for view, columns in _columns(scored_on).items():
+    for view, columns in _columns(scored_set(result)).items():
         lines = [[label, *_cells(cell, view, columns)] for label, cell in cells.items()]
         views.append(Sheet(view, [view, *columns], lines))
-    return _both(title, views, filter(None, [scored_on.note()]))
+    return _both(title, views, filter(None, [scored_note(result)]))
 
 
 def _both(title: str, views: Sequence[Sheet], notes: Iterable[str]) -> RenderableType:
@@ -104,7 +104,7 @@ def _both(title: str, views: Sequence[Sheet], notes: Iterable[str]) -> Renderabl
 
 def _notes(results: Sequence[Mapping[str, Any]], which: str) -> list[str]:
     """Return notes on unusual test images of the runs of a row."""
-    return [line for line in (scored_set(results[0]).note(), mass_note(results, which)) if line]
+    return [line for line in (scored_note(results[0]), mass_note(results, which)) if line]
 
 
 def _columns(scored_on: ScoredSet) -> dict[str, dict[str, str]]:

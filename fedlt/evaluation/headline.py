@@ -120,6 +120,11 @@ def scored_set(result: Mapping[str, Any]) -> ScoredSet:
     return ScoredSet.from_json(result.get(KEY) or {"counts": []}, split)
 
 
+def scored_note(result: Mapping[str, Any]) -> str:
+    """Return :meth:`ScoredSet.note` of a result, with the names of its classes."""
+    return scored_set(result).note(result.get("class_names") or ())
+
+
 def headlines(result: Mapping[str, Any]) -> dict[str, str]:
     """Return view -> headline metric, for the images that a result was scored on."""
     return scored_set(result).headlines

@@ -69,6 +69,12 @@ class RunRecord:
         """Names of the clients (K,); () unless the run's configuration lets a report show them."""
         return RunDirectory(self.path).client_names()
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names (C,) of the classes; their numbers in a result without names."""
+        numbers = range(len(self.evaluation.test_counts))
+        return list(map(str, self.result.get("class_names") or numbers))
+
     @cached_property
     def shots(self) -> ShotGroups:
         """Class groups of the run."""

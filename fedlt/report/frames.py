@@ -67,10 +67,9 @@ def classes_frame(record: RunRecord) -> DataFrame:
     """
     pandas, evaluation = load_pandas(), record.evaluation
     classes = len(evaluation.test_counts)
-    names = record.result.get("class_names") or list(map(str, range(classes)))
     found = {
         "class": np.arange(classes),
-        "name": list(map(str, names)),
+        "name": record.class_names,
         "images": record.class_counts,
         "test_images": evaluation.test_counts,
         "group": _groups(record, classes),

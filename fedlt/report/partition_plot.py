@@ -23,6 +23,7 @@ from fedlt.config.cohort import cohort_size
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.errors import writing
 from fedlt.evaluation.headline import ScoredSet
+from fedlt.report.class_words import class_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -236,18 +237,14 @@ def draw_heat(axes: Axes, view: PartitionView) -> None:
     bar.ax.minorticks_off()
     axes.set_ylabel("client")
     step, every = max(1, classes // 25), max(1, clients // 40)
-    labels = [_label(view, c) if step == 1 else str(c) for c in range(0, classes, step)]
+    words = class_words(list(map(str, view.class_names)))
+    labels = [words[c] if step == 1 else str(c) for c in range(0, classes, step)]
     axes.set_xticks(range(0, classes, step), labels, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(0, clients, every), map(str, range(0, clients, every)), fontsize=8)
     if view.scored_on.without:
         style: dict[str, Any] = {"marker": "x", "color": "black", "clip_on": False}
         axes.plot(view.scored_on.without, [-0.5] * len(view.scored_on.without), ls="", **style)
         axes.set_xlabel(f"x: no images in the {view.scored_on.name}")
-
-
-def _label(view: PartitionView, label: int) -> str:
-    name = str(view.class_names[label])
-    return name if name == str(label) else f"{label} {name}"
 
 
 def _write_counts(axes: Axes, counts: IntArray, peak: int) -> None:

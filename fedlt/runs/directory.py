@@ -227,6 +227,14 @@ class RunDirectory:
             return ()
         return tuple(map(str, read_sealed(path, self.run)["names"]))
 
+    def lacks_names(self, config: Config) -> bool:
+        """Return True if ``config`` shows names of natural clients, which this run does not keep.
+
+        Names change no result, so that a finished run without them is read, not repeated.
+        """
+        wanted = config.report.client_names and config.partition.scheme == "natural"
+        return wanted and not self.config().report.client_names
+
     def check_partition(self, partition: Partition) -> None:
         """Raise unless the stored partition equals ``partition``, which a resumed run has drawn."""
         from fedlt.data import Partition

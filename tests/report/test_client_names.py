@@ -46,11 +46,32 @@ def test_names_are_in_reports_only_if_the_file_says_so(tmp_path, monkeypatch, ca
     directory = RunDirectory(tmp_path / "runs/clinics/1")
     assert directory.client_names() == (("ward-north", "ward-south") if shown else ())
     assert main(["run", "a.yaml", "report.client_names=false"]) == 0  # the same run is shown
+    assert "report.client_names" not in capsys.readouterr().err
+    assert main(["run", "a.yaml", "report.client_names=true"]) == 0
+    line = "report.client_names: the finished run holds no names; another name=... or --overwrite"
+    assert (line in capsys.readouterr().err) != shown
     if shown:
         path = directory.path / "client_names.json"
         path.write_text(path.read_text().replace("north", "west"))
         with pytest.raises(FedltError, match="does not match its checksum"):
             directory.client_names()
+
+
+def test_compare_says_that_finished_runs_hold_no_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clinics.py").write_text(CLINICS)
+    (tmp_path / "a.yaml").write_text(YAML)
+    command = ["compare", "a.yaml", "--strategies", "fedavg,local_only", "--seeds", "1,2"]
+    command += ["--jobs", "1", "--no-report"]
+    assert main(command) == 0
+    assert "report.client_names" not in capsys.readouterr().err
+    assert main([*command, "report.client_names=true"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "report.client_names: 4 finished runs hold no names; another name=... runs them anew, with "
+        "names"
+    )
+    assert main([*command, "report.client_names=true", "name=b"]) == 0
+    assert "report.client_names" not in capsys.readouterr().err
 
 
 def test_a_picture_of_many_clients_is_drawn(tmp_path):

@@ -58,7 +58,7 @@ def test_classes_without_test_images_are_marked(tmp_path):
     text = render(view)
     assert ["1", "dog", "10", "few", "1", "2"] in rows(text)
     assert ["2", "owl", "5", "few", "1", "none"] in rows(text)
-    assert "1 of 3 classes has none (owl) and weighs nothing" in text
+    assert "1 of 3 classes has no image (owl) and weighs nothing" in text
     assert "test set" not in render(VIEW)
     axes = Figure().subplots()
     draw_heat(axes, view)

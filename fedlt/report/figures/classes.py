@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fedlt.comparing.sheet import DASH, Sheet, number, spread
 from fedlt.data.arrays import FloatArray, IntArray
+from fedlt.report.class_words import class_words
 from fedlt.report.finished import Method, RunRecord
 from fedlt.report.picture import Picture
 from fedlt.report.style import GROUP_LOOKS, LOOKS, legend_below, look, new_figure, percent_axis
@@ -56,19 +57,39 @@ def _whole(rows: Sequence[FloatArray | None]) -> bool:
     return all(row is not None for row in rows)
 
 
-def _names(methods: Sequence[Method]) -> list[str]:
-    """Return names of classes by rank: the class id if all runs have the same order."""
-    orders = {tuple(_order(run).tolist()) for m in methods for run in m.runs}
-    size = len(next(iter(orders)))
-    if len(orders) == 1:
-        names = [f"class {label}" for label in orders.pop()]
-    else:
-        names = [f"rank {rank}" for rank in range(1, size + 1)]
-    untested = {place for m in methods for run in m.runs for place in _untested(run)}
-    return [f"{name}{_UNTESTED}" if n in untested else name for n, name in enumerate(names)]
+class _Places(NamedTuple):
+    """Names of the classes by rank, for the axes and tables."""
+
+    kind: str  # class, or rank where runs differ in the order of the classes
+    words: Sequence[str]  # (C,) a name, or a number
+    untested: Collection[int]  # ranks of classes that are trained and not scored
+
+    @property
+    def named(self) -> bool:
+        """Whether a word is more than a number."""
+        return not all(word.isdecimal() for word in self.words)
+
+    def rows(self) -> list[str]:
+        """Return the first column (C,) of a table."""
+        start = "" if self.named else f"{self.kind} "
+        return [
+            f"{start}{word}{_UNTESTED if place in self.untested else ''}"
+            for place, word in enumerate(self.words)
+        ]
 
 
 _UNTESTED = ", no test images"  # after the name of a class that is trained and not scored
+
+
+def _places(methods: Sequence[Method]) -> _Places:
+    """Return the classes by rank: by name if all runs have the same order of the same classes."""
+    runs = [run for method in methods for run in method.runs]
+    orders = {tuple(class_words(run.class_names)[c] for c in _order(run)) for run in runs}
+    ranks = [str(rank) for rank in range(1, len(next(iter(orders))) + 1)]
+    untested = {place for run in runs for place in _untested(run)}
+    if len(orders) == 1:
+        return _Places("class", orders.pop(), untested)
+    return _Places("rank", ranks, untested)
 
 
 def _untested(run: RunRecord) -> list[int]:
@@ -99,7 +120,7 @@ def _how(methods: Sequence[Method]) -> str:
 
 
 def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
-    names, counts = _names(methods), _counts(methods)
+    places, counts = _places(methods), _counts(methods)
     figure = new_figure(5.2 + 0.25 * -(-len(methods) // 5))
     made = figure.subplots(2, len(found), height_ratios=(1, 4), squeeze=False, sharex="col")
     for column, (view, rows) in enumerate(found.items()):
@@ -110,17 +131,17 @@ def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
             if method.label not in rows:
                 continue
             values, style = np.array(rows[method.label]), look(position).line_of()
-            places = range(len(names))
-            axes.plot(places, values.mean(axis=0), label=method.label, **style)
+            ranks = range(len(counts))
+            axes.plot(ranks, values.mean(axis=0), label=method.label, **style)
             if len(values) > 1:
                 band = (values.min(axis=0), values.max(axis=0))
-                axes.fill_between(places, *band, color=style["color"], alpha=0.12, linewidth=0)
-        _name_classes(axes, names, counts)
+                axes.fill_between(ranks, *band, color=style["color"], alpha=0.12, linewidth=0)
+        _name_classes(axes, places, counts)
         percent_axis(axes.yaxis)
     made[0, 0].set_ylabel("images")
     made[1, 0].set_ylabel("recall")
     legend_below(figure, [made[1, 0]])
-    sheets = [_sheet(view, names, counts, rows) for view, rows in found.items()]
+    sheets = [_sheet(view, places.rows(), counts, rows) for view, rows in found.items()]
     return Picture("classes", _TITLE, _how(methods) + _BANDS, _alt(found), figure, sheets)
 
 
@@ -148,21 +169,22 @@ def _draw_counts(axes: Axes, counts: FloatArray, run: RunRecord) -> None:
         axes.legend(fontsize=8, ncols=3, loc="upper right")
 
 
-def _name_classes(axes: Axes, names: Sequence[str], counts: FloatArray) -> None:
-    step = max(1, len(names) // 12)
-    places = range(0, len(names), step)
+def _name_classes(axes: Axes, places: _Places, counts: FloatArray) -> None:
+    shown = range(0, len(counts), max(1, len(counts) // 12))
+    start = "rank " if places.kind == "rank" else ""
+    apart = " " if places.named else "\n"  # a name stands on the slant, on one line
     labels = [
-        f"{name.removeprefix('class ')}\n({counts[place]:.0f})" + ("\nno test" if comma else "")
-        for place in places
-        for name, comma, _ in [names[place].partition(",")]
+        f"{start}{places.words[place]}{apart}({counts[place]:.0f})"
+        f"{f'{apart}no test' if place in places.untested else ''}"
+        for place in shown
     ]
-    axes.set_xticks(places, labels, fontsize=8)
-    kind = "class" if names[0].startswith("class") else "rank"
-    axes.set_xlabel(f"{kind} (training images)")
+    slant: dict[str, Any] = {"rotation": 45, "ha": "right"} if places.named else {}
+    axes.set_xticks(shown, labels, fontsize=8, **slant)
+    axes.set_xlabel(f"{places.kind} (training images)")
 
 
 def _map(methods: Sequence[Method], view: str, rows: Mapping[str, Sequence[FloatArray]]) -> Picture:
-    names, counts = _names(methods), _counts(methods)
+    places, counts = _places(methods), _counts(methods)
     labels = [method.label for method in methods if method.label in rows]
     means = np.array([np.mean(rows[label], axis=0) for label in labels])
     figure = new_figure(1.6 + 0.24 * len(labels))
@@ -170,15 +192,15 @@ def _map(methods: Sequence[Method], view: str, rows: Mapping[str, Sequence[Float
     image = axes.imshow(means, aspect="auto", cmap="cividis", vmin=0, vmax=1)
     axes.grid(visible=False)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    _name_classes(axes, names, counts)
-    if means.size <= _WRITTEN * 2 and len(names) <= 25:
+    _name_classes(axes, places, counts)
+    if means.size <= _WRITTEN * 2 and len(counts) <= 25:
         for (row, place), value in np.ndenumerate(means):
             color = "black" if value > 0.55 or np.isnan(value) else "white"
             text = DASH if np.isnan(value) else f"{100 * value:.0f}"
             axes.text(place, row, text, ha="center", va="center", fontsize=7, color=color)
     bar = figure.colorbar(image, ax=axes, label="recall", fraction=0.03, pad=0.01)
     percent_axis(bar.ax.yaxis)
-    sheets = [_sheet(view, names, counts, rows)]
+    sheets = [_sheet(view, places.rows(), counts, rows)]
     title = f"{_TITLE}: {_VIEWS[view][0].lower()}{_VIEWS[view][1:]}"
     return Picture(f"classes-{view}", title, _how(methods), _alt({view: rows}), figure, sheets)
 

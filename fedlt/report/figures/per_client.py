@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedlt.comparing.sheet import Sheet, number, share, text_of
+from fedlt.report.class_words import are_numbers, class_words
 from fedlt.report.finished import ClientFigures, Method, RunRecord
 from fedlt.report.partition_plot import PartitionView, draw_heat
 from fedlt.report.picture import Picture
@@ -55,15 +56,16 @@ def _partition(
     slug: str, digest: str, pairs: Sequence[tuple[Method, RunRecord]], positions: dict[str, int]
 ) -> Picture:
     run = pairs[0][1]
-    counts, names = run.evaluation.client_counts, run.class_counts
+    counts = run.evaluation.client_counts
     known = [(method, one) for method, one in pairs if one.clients is not None]
-    labels, groups = [str(c) for c in range(len(names))], dict(run.shots.items())
-    view = PartitionView(counts, labels, groups, scored_on=pairs[0][0].scored_on)
+    classes, groups = class_words(run.class_names), dict(run.shots.items())
+    view = PartitionView(counts, run.class_names, groups, scored_on=pairs[0][0].scored_on)
     figure = new_figure(min(max(2.6 + 0.28 * len(counts), 4.0), 14.0))
     main, side = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     draw_heat(main, view)
     main.grid(visible=False)
-    main.set_xticks(main.get_xticks(), main.get_xticklabels(), rotation=0, ha="center")
+    if are_numbers(classes):
+        main.set_xticks(main.get_xticks(), main.get_xticklabels(), rotation=0, ha="center")
     main.set_xlabel(f"class ({mark})" if (mark := main.get_xlabel()) else "class")
     main.set_title("Training images of each client")
     _draw_accuracies(side, known, positions)
@@ -71,12 +73,13 @@ def _partition(
         "Left: how many training images of each class a client holds; white cells are empty. "
         "Right: how often the client's own model is right on the client's own class mix."
     )
+    shown = ", ".join(method.label for method, _ in known)
     alt = (
-        f"Map of {len(counts)} clients by {len(names)} classes, {int(counts.sum())} images in all; "
-        f"beside it the personal accuracy per client of {', '.join(m.label for m, _ in known)}."
+        f"Map of {len(counts)} clients by {len(classes)} classes, {int(counts.sum())} images in "
+        f"all; beside it the personal accuracy per client of {shown}."
     )
     title = f"Who holds what, and how the client fares: seed {run.seed}, partition {digest[:10]}"
-    sheets = [_clients_sheet(counts, known, run.client_names)]
+    sheets = [_clients_sheet(counts, known, run.client_names, classes)]
     return Picture(slug, title, how, alt, figure, sheets)
 
 
@@ -114,13 +117,16 @@ def _draw_accuracies(
 
 
 def _clients_sheet(
-    counts: np.ndarray, known: Sequence[tuple[Method, RunRecord]], names: Sequence[str]
+    counts: np.ndarray,
+    known: Sequence[tuple[Method, RunRecord]],
+    names: Sequence[str],
+    classes: Sequence[str],
 ) -> Sheet:
     figures = [clients_of(run) for _, run in known]
     tables = [dict(zip(f.cids.tolist(), f.accuracy.tolist(), strict=True)) for f in figures]
     rows: list[list[object]] = []
     for cid, row in enumerate(counts[:_MOST_ROWS]):
-        held = ", ".join(f"{c}: {n}" for c, n in enumerate(row.tolist()) if n)
+        held = ", ".join(f"{classes[c]}: {n}" for c, n in enumerate(row.tolist()) if n)
         cells = [share(table.get(cid)) for table in tables]
         client = f"{cid} {names[cid]}" if names else str(cid)
         rows.append([client, number(row.sum(), ""), held, *cells])
