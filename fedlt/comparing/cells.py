@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedlt.comparing.priors import prior_words
+from fedlt.comparing.prior_words import prior_words
 from fedlt.comparing.sheet import DASH, Cell, half_width
 from fedlt.comparing.statistics import interval
 from fedlt.data.shots import GROUPS

@@ -69,6 +69,11 @@ def _short_names(section: str) -> Mapping[str, tuple[str, Mapping[str, object]]]
     return names
 
 
+def is_built_in(section: str, name: str) -> bool:
+    """Return True if a name of ``strategy`` or ``client`` is one of fedlt's own methods."""
+    return name in [*_builtin(section), *_short_names(section)]  # imports no class
+
+
 def _loaders(section: str) -> dict[str, Callable[[], Any]]:
     """Return a loader of the class for every known name; built-in names win over entry points."""
     group = f"fedlt.{_TABLES[section][0]}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedlt.comparing.cells import notes_of
-from fedlt.comparing.priors import prior_words
+from fedlt.comparing.prior_words import prior_words
 from fedlt.comparing.sheet import DASH, Sheet, number
 from fedlt.comparing.table import view_notes
 from fedlt.comparing.terminal import faults_text

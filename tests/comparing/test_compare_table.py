@@ -14,7 +14,7 @@ from clients import CLIENTS
 from fedlt.comparing.cells import price_cells
 from fedlt.comparing.conditions import check_comparable, conditions
 from fedlt.comparing.exports import csv_text, latex, markdown, verdicts_csv
-from fedlt.comparing.priors import prior_words, reads_prior
+from fedlt.comparing.prior_words import prior_words, reads_prior
 from fedlt.comparing.table import footnotes, terminal_tables
 from fedlt.comparing.verdicts import describe, pick_reference, verdicts
 from fedlt.config import Config

@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedlt.comparing.sheet import DASH
+from fedlt.methods.lookup import is_built_in
 
-# Methods of fedlt that never read the configured prior; of a user's method this is not known.
-_STRATEGIES = frozenset((
-    "apfl", "balancefl", "ccvr", "centralised", "creff", "ditto", "fed_grab", "fedala", "fedavg",
-    "fedavg_ft", "fedbabu", "fedbn", "feddyn", "fedetf", "fedlmd", "fedloge", "fedloge_experts",
-    "fedmoswa", "fednh", "fednova", "fedntd", "fedper", "fedproto", "fedprox", "fedrep", "fedsam",
-    "fedswa", "lg_fedavg", "local_only", "moon", "pfedme", "scaffold", "fedadam", "fedavgm",
-    "fedyogi",
-))  # fmt: skip
-_CLIENTS = frozenset((
-    "class_balanced", "class_balanced_sampling", "cross_entropy", "deit_lt", "fedlc", "focal",
-    "infobatch", "ldam_drw", "mixup", "score_facility_location", "score_graph_cut",
-    "square_root_sampling",
+# Methods of fedlt that read the configured prior; of a user's method this is not known.
+_READERS = frozenset((
+    "balanced_softmax", "discl", "equalisation", "fedir", "fedyoyo", "logit_adjustment", "mdcs",
+    "fedrod",
 ))  # fmt: skip
 
 
@@ -29,7 +22,8 @@ def reads_prior(strategy: str, client: str) -> bool:
         strategy: The strategy's name in a result.
         client: The names of the client plugins, joined by " + ".
     """
-    return strategy not in _STRATEGIES or any(n not in _CLIENTS for n in client.split(" + "))
+    parts = [("strategy", strategy), *(("client", name) for name in client.split(" + "))]
+    return any(name in _READERS or not is_built_in(section, name) for section, name in parts)
 
 
 def prior_words(run: Mapping[str, Any]) -> str:
