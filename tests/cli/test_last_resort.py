@@ -31,12 +31,12 @@ def line_of(capsys, *arguments: str, code: int = 2) -> str:
 
 
 def test_a_fault_of_fedlt_s_own(capsys, monkeypatch, tmp_path):
-    import fedlt.config
+    import fedlt.comparing.common
 
     def fail(*_, **__):
         raise KeyError("a fault\nof two lines")
 
-    monkeypatch.setattr(fedlt.config, "load_config", fail)
+    monkeypatch.setattr(fedlt.comparing.common, "read_common", fail)
     Path("a.yaml").touch()
     line = line_of(capsys, "inspect", "a.yaml", code=1)
     assert "fedlt itself fails: KeyError" in line
