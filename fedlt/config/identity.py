@@ -62,6 +62,8 @@ def settings_of(config: Config) -> dict[str, str]:
     for key, value in _new_defaults(config).items():
         if flat.get(key) == value:
             del flat[key]
+    if flat.pop("flower.mods", None):
+        flat |= {f"flower.mods.{n}": json.dumps(m) for n, m in enumerate(config.flower.mods)}
     for key, source in _specs(config).items():
         if source.rpartition(":")[0].endswith(".py"):
             flat[key] = json.dumps(source.rpartition(":")[2])
@@ -139,6 +141,7 @@ def user_code(config: Config) -> dict[str, str]:
         "model.name": config.model.name,
         "engine.name": config.engine.name,
         **{f"{section}.name": plugin.name for section, plugin in _plugins(config).items()},
+        **{f"flower.mods.{place}": name for place, name in enumerate(config.flower.mods)},
     }
     return {key: name for key, name in named.items() if is_spec(name)}
 

@@ -18,13 +18,15 @@ from fedlt.errors import FedltError
 
 # Keys whose text may be ``file.py:Name``; a method's or the model's section may be a name.
 SPECS = ("data.dataset", "partition.scheme", "model", "model.name", "engine.name", "strategy",
-         "strategy.name", "client", "client.name", "client.loss", "client.loss.name")  # fmt: skip
+         "strategy.name", "client", "client.name", "client.loss", "client.loss.name",
+         "flower.mods")  # fmt: skip
 FREE = (  # sections with options of any name
     "data.options.", "partition.options.", "model.options.", "strategy.", "client.",
+    "deployment.test.options.",
 )  # fmt: skip
 # Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
 DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
-_PLACES = ("data.root", "model.weights", "partition.file")
+_PLACES = ("data.root", "model.weights", "partition.file", "deployment.test.root")
 _COLUMN = "data.options.columns.path"  # the name of a column of a table
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 
@@ -76,6 +78,8 @@ def with_paths(value: Any, folder: Path, key: str = "") -> Any:  # noqa: ANN401 
     if isinstance(value, Mapping):
         below = f"{key}." if key else ""
         return {name: with_paths(item, folder, f"{below}{name}") for name, item in value.items()}
+    if isinstance(value, list) and key in SPECS:
+        return [with_paths(item, folder, key) for item in value]
     if not isinstance(value, str) or value == "":
         return value
     if is_path(key):

@@ -21,6 +21,7 @@ from pydantic import (
 
 from fedlt.config.cohort import cohort_size
 from fedlt.config.data_section import DataConfig
+from fedlt.config.deployment_section import DeploymentConfig, FlowerConfig
 from fedlt.config.evaluate_section import EvaluateConfig
 from fedlt.config.faults_section import FaultsConfig
 from fedlt.config.local_section import LocalConfig
@@ -109,12 +110,12 @@ class PriorConfig(_Section):
 
     use: Literal["local_masked", "local_floor1", "global", "mix"] = "local_masked"
     gamma: Share = 0.5  # the local share of `mix`
-    source: Literal["own", "oracle", "secure_sum"] = "own"
+    source: Literal["own", "sum", "secure_sum", "oracle"] = "own"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.use in ("global", "mix") and self.source == "own":
-            raise ValueError(f"use: {self.use} needs source: oracle or secure_sum, not own")
+            raise ValueError(f"use: {self.use} needs source: sum, secure_sum or oracle, not own")
         if self.use.startswith("local_") and self.source != "own":
             raise ValueError(f"use: {self.use} needs source: own, not {self.source}")
         return self
@@ -204,6 +205,8 @@ class Config(_Section):
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     report: ReportConfig = ReportConfig()
+    deployment: DeploymentConfig = DeploymentConfig()
+    flower: FlowerConfig = FlowerConfig()
     output: StrictStr = "runs"  # folder of all run directories
 
     @field_validator("strategy", "client", mode="before")

@@ -21,6 +21,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedlt.errors import RunError
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import keep_reply, sum_replies
 from fedlt.machine.lazy import Lazy
@@ -95,7 +96,10 @@ def gather(
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
     """Return the reply to one message; an error names the client and the round."""
     try:
-        return app(message, context)
+        reply = app(message, context)
+        if reply.has_error():  # of a mod of Flower's
+            raise RunError(reply.error.reason or f"error {reply.error.code}")
+        return reply
     except Exception as error:
         error.add_note(f"raised in client {context.node_id}, round {message.metadata.group_id}")
         raise
@@ -105,6 +109,7 @@ class Engine(Grid):
     """Flower ``Grid`` whose node ids are client ids; updates are summed where the tasks run."""
 
     exact: ClassVar[bool] = True  # the bits of the serial engine
+    at_nodes: ClassVar[bool] = False  # personal states stay where the clients are
 
     @classmethod
     def prepare(cls, config: EngineConfig) -> Callable[[], None]:
@@ -142,6 +147,10 @@ class Engine(Grid):
         Raises:
             FedltError: If the engine cannot run the method.
         """
+
+    def news(self) -> list[str]:
+        """Return lines about the engine since the last call, such as a node that has failed."""
+        return []
 
     def peak_memory(self) -> int | None:
         """Return the peak memory of this engine's processes in bytes; None if unknown."""

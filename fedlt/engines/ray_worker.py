@@ -42,12 +42,13 @@ class RayWorker:
     def setup(self, held: tuple[ClientShares, Observer]) -> None:
         """Build the scratch model; the worker gets the shares, the scorer the observer."""
         from fedlt.flower.client_app import make_client_app
+        from fedlt.flower.mods import load_mods
         from fedlt.worker.scorer import Host
         from fedlt.worker.worker import prepare_process
 
         prepare_process()
         self._host = Host(*held)
-        self._app = make_client_app(lambda: self._host.worker)
+        self._app = make_client_app(lambda: self._host.worker, load_mods(held[0].config))
 
     def rest(self) -> None:
         """Forget the run: model, data, records, peak memory, and states of random generators.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fedlt.engines.engine import Engine, Job, JobResult, run_job
 from fedlt.engines.probe import Estimate, Probe
 from fedlt.flower.client_app import make_client_app
+from fedlt.flower.mods import load_mods
 from fedlt.machine.heap import keep_freed_memory
 from fedlt.worker.scorer import Host
 from fedlt.worker.worker import prepare_process
@@ -26,7 +27,7 @@ class SerialEngine(Engine):
         prepare_process()
         keep_freed_memory()
         self._host = Host(parties.shares, parties.observer)
-        self._app = make_client_app(lambda: self._host.worker)
+        self._app = make_client_app(lambda: self._host.worker, load_mods(parties.view.config))
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:

@@ -24,6 +24,7 @@ from fedlt.engines.stack_rehearsal import rehearse_stack, time_stack
 from fedlt.engines.template import TemplateModel
 from fedlt.errors import FedltError
 from fedlt.flower.client_app import make_client_app
+from fedlt.flower.mods import load_mods
 from fedlt.machine.heap import keep_freed_memory
 from fedlt.worker.scorer import Host
 from fedlt.worker.worker import Worker, prepare_process
@@ -78,6 +79,7 @@ class StackedEngine(Engine):
         self._template = TemplateModel(self._host.worker.model)
         size = parties.view.config.engine.stack
         self._size = stack_size(self._host.worker.model) if size == "auto" else size
+        self._mods = load_mods(parties.view.config)
         self._seats: list[tuple[Worker, ClientApp]] = []
 
     def rehearse(self, server: ServerHalf) -> None:
@@ -136,7 +138,7 @@ class StackedEngine(Engine):
         """Return worker and client app of the client at a position of a stack."""
         while len(self._seats) <= position:
             worker = self._host.worker.twin()
-            self._seats.append((worker, make_client_app(partial(_itself, worker))))
+            self._seats.append((worker, make_client_app(partial(_itself, worker), self._mods)))
         return self._seats[position]
 
 

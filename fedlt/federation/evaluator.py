@@ -46,6 +46,7 @@ class Standing:
     participated: BoolArray  # (K,)
     steps: IntArray  # (K,) local steps of a round that made each personal part
     global_counts: IntArray | None  # (C,) that the server may know
+    at_nodes: bool = False  # personal tensors are where the clients are, who score them
 
 
 class Evaluator:
@@ -101,7 +102,7 @@ class Evaluator:
             for cid, taken in answer.steps.items():
                 steps[cid] += taken
         generic = generic or GenericScores.nothing(self.observer.data.num_classes)
-        scores = self._stack(own, bases) if personal else None
+        scores = self._stack(own, bases) if personal and own else None
         metrics = self._metrics(standing, generic, scores, steps)
         return metrics, self._archive(standing, generic, scores)
 
@@ -128,10 +129,11 @@ class Evaluator:
         """Return requests: a piece of the test set with clients, or single clients where needed."""
         images, block = len(self.observer.data.eval_labels), self.observer.config.evaluate
         cids = self._cids if personal else []
-        alone = bool(cids) and (self.observer.tunes or self._has_own_backbone(standing))
+        tried = bool(cids) and not standing.at_nodes  # a node does all of its part at once
+        alone = tried and (self.observer.tunes or self._has_own_backbone(standing))
         whole = replace(self.request(standing, ()), keep_logits=keep_logits)
         size = block.batch_size * math.ceil(images / (block.batch_size * MAX_SHARDS))
-        step = CHUNK_CLIENTS if alone else _chunk_size(standing.personal)
+        step = CHUNK_CLIENTS if alone or standing.at_nodes else _chunk_size(standing.personal)
         parts = [
             _ScoredPart(
                 start,
@@ -176,10 +178,11 @@ class Evaluator:
     def _stack(
         self, own: Mapping[int, ClientHits | None], bases: Mapping[int, ClientHits | None]
     ) -> PersonalScores:
+        cids = [cid for cid in self._cids if cid in own]  # a node may have failed to answer
         return PersonalScores.stack(
-            self._cids,
-            [own[cid] for cid in self._cids],
-            [base for cid in self._cids if (base := bases[cid] or own[cid]) is not None],
+            cids,
+            [own[cid] for cid in cids],
+            [base for cid in cids if (base := bases[cid] or own[cid]) is not None],
             sampled=self.view.scheme == "sampled",
             own=self.view.scheme == "own",
         )
@@ -273,7 +276,7 @@ def _request(
         lone: The clients that are scored by a model of their own.
         part: What the request is about.
     """
-    own = standing.personal
+    own = {} if standing.at_nodes else standing.personal
     return replace(
         whole,
         start=part.start,

@@ -27,6 +27,8 @@ class RoundOutcome:
     used: tuple[int, ...]  # clients in the sum; none: no step was taken
     huge: tuple[int, ...]  # clients that answered and that the norm rule leaves out
     nonfinite: tuple[int, ...]  # clients that answered with an update that is not finite
+    silent: tuple[int, ...] = field(default=(), kw_only=True)  # asked, but no answer came
+    outdated: tuple[int, ...] = field(default=(), kw_only=True)  # their node has an older state
     state: ServerState  # the server's, after the round
     rule: NormRule | None  # the server's, with the norms of the round
     stock: object = None  # a stock Flower strategy after the round
@@ -48,7 +50,9 @@ class RoundOutcome:
         """Return a line for every update that was not used, and one where no step was taken."""
         start = f"round {self.state.round}:"
         left_out = (("not finite", self.nonfinite), ("too large", self.huge))
-        lines = [
+        lines = [f"{start} client {c}: no answer, counted as lost" for c in self.silent]
+        lines += [f"{start} client {c}: its node had lost its newest state" for c in self.outdated]
+        lines += [
             f"{start} client {c}: update {why}, left out" for why, cids in left_out for c in cids
         ]
         return lines if self.used else [*lines, f"{start} no update to use, no step taken"]
@@ -77,9 +81,16 @@ class Ledger:
             stored = sorted(set(outcome.used) - set(plan.stale))
             self.steps[stored] = [steps[cid] for cid in stored]
         self.excluded += [[round_, cid] for cid in outcome.excluded]
-        found = {"nonfinite": outcome.nonfinite, "huge": outcome.huge}
-        self.fault_log.add(round_, {**plan.by_kind(), **found}, passed=not outcome.used)
+        found = plan.by_kind() | {"nonfinite": outcome.nonfinite, "huge": outcome.huge}
+        found["lost"] = sorted([*found["lost"], *outcome.silent])
+        found["stale"] = sorted([*found["stale"], *outcome.outdated])
+        self.fault_log.add(round_, found, passed=not outcome.used)
         self.due = _train_metrics(outcome)
+
+    @property
+    def has_failures(self) -> bool:
+        """True if a client gave no answer, or its node has lost a state."""
+        return any(kind in ("lost", "stale") for _, _, kind in self.fault_log.entries)
 
     def metrics(self, late: int | None) -> dict[str, Metric]:
         """Return the entries ``train/...`` of a line of ``rounds.jsonl``.
@@ -87,7 +98,8 @@ class Ledger:
         Args:
             late: Clients that have not joined yet; None: the run's file names no faults.
         """
-        faults = {} if late is None else self.fault_log.metrics(late)
+        shown = late is not None or self.has_failures
+        faults = self.fault_log.metrics(late or 0) if shown else {}
         return {**(self.due or {}), **faults, "train/excluded": len(self.excluded)}
 
 
@@ -96,6 +108,7 @@ def _train_metrics(outcome: RoundOutcome) -> dict[str, Metric]:
     keep = np.isin(outcome.answered, outcome.used)
     sums = {n: float(np.asarray(values)[keep].sum()) for n, values in outcome.lists.items()}
     examples = sums.get("examples", 0.0)
-    skipped = {"cid", "finite", "weight", "bytes", "norm", "examples", "steps", "personal_steps"}
+    skipped = {"cid", "finite", "weight", "bytes", "norm", "examples", "steps", "personal_steps",
+               "stored", "outdated"}  # fmt: skip
     ratios = {f"train/{n}": v / examples for n, v in sums.items() if n not in skipped and examples}
     return {**ratios, "train/clients": len(outcome.used)}

@@ -54,7 +54,9 @@ def make_result(
         "weights": None if observer.start is None else list(observer.start.lines),
         **summarise(rows, state.round, selected_round=chosen, early=ended is not None),
         "excluded": ledger.excluded,
-        "faults": ledger.fault_log.result() if config.faults.is_set else None,
+        "faults": ledger.fault_log.result()
+        if config.faults.is_set or ledger.has_failures
+        else None,
         "bytes_down": sum(tensor.nbytes for tensor in sent),
         "bytes_up": ledger.bytes_up,
         "bytes_once": sum(tensor.nbytes for tensor in once),

@@ -192,6 +192,7 @@ class ServerHalf:
                 f"round {self.state.round + 1}: no usable update: "
                 f"the updates of clients {answered} are not finite"
             )
+        outdated = dict(zip(answered, lists.get("outdated", [0.0] * len(answered)), strict=True))
         rule, usable = self.rule, True
         huge: list[int] = []
         if rule is not None:
@@ -206,6 +207,8 @@ class ServerHalf:
             used=tuple(cid for cid in good if usable and cid not in left_out),
             huge=tuple(huge),
             nonfinite=tuple(cid for cid in answered if not flags[cid]),
+            silent=tuple(cid for cid in plan.asked if cid not in flags),
+            outdated=tuple(cid for cid in answered if outdated.get(cid)),
             state=self.state,
             rule=rule,
         )

@@ -1,43 +1,86 @@
 """The client half as a Flower ``ClientApp``: message in, one client task, message out.
 
-Personal state lives in ``Context.state["personal"]``; which client this is says the node's
-``partition-id``. The same app runs on fedlt's engines, under Flower's own simulation, and deployed.
+This app runs on fedlt's engines, where a message carries the client's personal state in
+``Context.state["personal"]`` and the node's ``partition-id`` is the client. The app of a node of a
+foreign grid is :mod:`fedlt.flower.node_app`; both do a task by :func:`train_reply`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
-from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
 from fedlt.federation.steps import corrupted, start_of, step_norm
 from fedlt.flower.records import array_record, tensors_of
-from fedlt.flower.replies import hits_record, pack_reply
+from fedlt.flower.replies import pack_reply
 from fedlt.strategy import Tensors, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.worker.worker import Worker
 
+Keep = Callable[[Tensors], None]  # stores a client's new personal state
+Mod = Callable[..., Message]
+TOLD = "told."  # before the names of numbers that a stock strategy of Flower's tells its clients
+OURS = frozenset({  # settings of fedlt's in a message; a stock strategy's have other names
+    "server-round", "global-counts", "max-norm", "work", "corrupt", "factor", "stale", "draws",
+    "run", "state-round", "fixed-digest",
+})  # fmt: skip
 
-def personal_of(context: Context) -> Tensors:
-    """Return the personal tensors of a context; empty before the client's first round."""
-    record = context.state.get("personal")
-    return tensors_of(record) if isinstance(record, ArrayRecord) else {}
+
+def train_reply(
+    worker: Worker,
+    message: Message,
+    *,
+    cid: int,
+    broadcast: Tensors,
+    fixed: Tensors,
+    personal: Tensors,
+    keep: Keep,
+) -> Message:
+    """Do the task that a message asks for, and return the reply.
+
+    Args:
+        worker: The worker of this process.
+        message: With the record ``config``: the settings of the round and of the client.
+        cid: The client.
+        broadcast: The shared part of the model, and extras.
+        fixed: The fixed part of the model.
+        personal: The client's personal state; {} before its first round.
+        keep: Stores the client's new personal state; the tensors are live.
+    """
+    config = message.content.config_records["config"]
+    work = cast("list[int] | None", config.get("work"))
+    client = worker.client(
+        cid,
+        int(cast(int, config["server-round"])),
+        broadcast,
+        fixed=fixed,
+        personal=personal,
+        global_counts=cast("list[int] | None", config.get("global-counts")),
+    )
+    client.work = None if work is None else (work[0], work[1])
+    client.draws = int(cast(int, config["draws"])) if "draws" in config else None
+    client.tensors |= {
+        f"{TOLD}{name}": torch.tensor(value, device=worker.device)
+        for name, value in told(config).items()
+    }
+    return make_reply(worker.train(client), client, message, keep)
 
 
-def make_reply(update: Update, client: Client, message: Message, context: Context) -> Message:
+def make_reply(update: Update, client: Client, message: Message, keep: Keep) -> Message:
     """Return the reply to a training message, and store the client's personal state.
 
     Faults that the message names for this client happen here: a corrupt update, a stale state.
     The state of a client whose update is left out does not change.
     """
-    config = cast(ConfigRecord, message.content["config"])
+    config = message.content.config_records["config"]
     names = client.model.parameter_names("shared")
     start = start_of(update, client.broadcast, names)
     if "corrupt" in config:
@@ -50,75 +93,52 @@ def make_reply(update: Update, client: Client, message: Message, context: Contex
         max_norm = float(cast(float, config["max-norm"]))
     reply = pack_reply(update, client.cid, reply_to=message, norm=norm, max_norm=max_norm)
     if update.personal and "stale" not in config and "arrays" in reply.content:
-        own = {n: t.detach().to("cpu", copy=True) for n, t in update.personal.items()}
-        context.state["personal"] = array_record(own)
+        keep(update.personal)
     return reply
 
 
-def _client(worker: Worker, message: Message, context: Context) -> Client:
-    """Read one message, load the model, and return the client that the message is for."""
-    content = message.content
-    config = cast(ConfigRecord, content["config"])
-    counts, work = config.get("global-counts"), cast("list[int] | None", config.get("work"))
-    client = worker.client(
-        int(cast(int, context.node_config["partition-id"])),
-        int(cast(int, config["server-round"])),
-        tensors_of(cast(ArrayRecord, content["arrays"])),
-        fixed=tensors_of(cast(ArrayRecord, content["fixed"])),
-        personal=personal_of(context),
-        global_counts=cast("list[int] | None", counts),
-    )
-    client.work = None if work is None else (work[0], work[1])
-    client.draws = int(cast(int, config["draws"])) if "draws" in config else None
-    return client
-
-
-def make_client_app(
-    get_worker: Callable[[], Worker], score: Callable[[ScoreRequest], Scores] | None = None
-) -> ClientApp:
-    """Return the client app.
+def make_client_app(get_worker: Callable[[], Worker], mods: Sequence[Mod] = ()) -> ClientApp:
+    """Return the client app of fedlt's engines.
 
     Args:
         get_worker: Returns the worker of this process, made once.
-        score: Answers the observer's requests, on a grid where nodes score. None: they do not.
+        mods: Flower's mods around a training task, the outermost first.
     """
     app = ClientApp()
+    fixed: list[ArrayRecord] = []  # of the message at work: mods expect one record of arrays
 
-    @app.train()
+    def hide_fixed(message: Message, context: Context, call_next: Mod) -> Message:
+        record = message.content.array_records["fixed"]
+        del message.content["fixed"]
+        fixed[:] = [record]
+        try:
+            return call_next(message, context)
+        finally:
+            message.content["fixed"] = record
+
+    @app.train(mods=[hide_fixed, *mods] if mods else [])
     def train(message: Message, context: Context) -> Message:
-        worker = get_worker()
-        client = _client(worker, message, context)
-        return make_reply(worker.train(client), client, message, context)
+        record = context.state.get("personal")
 
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        assert score is not None
-        cid = int(cast(int, context.node_config["partition-id"]))
-        content = message.content
-        config = content.config_records["config"]
-        counts = config.get("global-counts")
-        request = ScoreRequest(
-            round=int(cast(int, config["server-round"])),
-            broadcast=tensors_of(content.array_records["arrays"]),
-            fixed=tensors_of(content.array_records["fixed"]),
-            private_mean=tensors_of(content.array_records["private-mean"]),
-            start=0,
-            stop=int(cast(int, config["images"])),
-            generic=False,
-            keep_logits=False,
-            global_counts=None if counts is None else tuple(cast(list[int], counts)),
-            clients=(ClientRequest(cid, personal_of(context) if config["personal"] else None),),
+        def keep(tensors: Tensors) -> None:
+            own = {n: t.detach().to("cpu", copy=True) for n, t in tensors.items()}
+            context.state["personal"] = array_record(own)
+
+        records: Mapping[str, Any] = message.content
+        return train_reply(
+            get_worker(),
+            message,
+            cid=int(cast(int, context.node_config["partition-id"])),
+            broadcast=tensors_of(records["arrays"]),
+            fixed=tensors_of(fixed[0] if mods else records["fixed"]),
+            personal=tensors_of(record) if isinstance(record, ArrayRecord) else {},
+            keep=keep,
         )
-        own, generic = score(request).clients[cid]
-        reply = RecordDict({"metrics": MetricRecord({"cid": [cid]})})
-        for name, hits in (("generic", generic), ("personal", own)):
-            if hits is not None:
-                reply[name] = hits_record(hits)
-        return Message(reply, reply_to=message)
-
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        cid = int(cast(int, context.node_config["partition-id"]))
-        return Message(RecordDict({"metrics": MetricRecord({"cid": [cid]})}), reply_to=message)
 
     return app
+
+
+def told(config: ConfigRecord) -> dict[str, float]:
+    """Return the numbers in a message that a stock strategy of Flower's tells its clients."""
+    numbers = {n: v for n, v in config.items() if isinstance(v, int | float) and n not in OURS}
+    return {name: float(value) for name, value in numbers.items()}

@@ -10,7 +10,8 @@ import copy
 import inspect
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,19 +19,30 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import (
+    DifferentialPrivacyClientSideAdaptiveClipping,
+    DifferentialPrivacyClientSideFixedClipping,
+    FedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
+)
 from flwr.serverapp.strategy import Strategy as FlowerBase
 
 from fedlt.errors import FedltError, RunError, nearest
 from fedlt.federation.ledger import RoundOutcome
 from fedlt.federation.packing import ServerSnapshot
 from fedlt.flower.adapter import Answers, ServerHalf
+from fedlt.flower.client_app import TOLD, told
 from fedlt.flower.records import array_record, tensors_of, with_content
 from fedlt.models import Model
-from fedlt.rng import key
+from fedlt.rng import key, seed_torch, set_torch_state
+from fedlt.rng import torch_state as get_torch_state
 from fedlt.strategy import Strategy, StrategyTraits, Tensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedlt.client import Batch, Client
     from fedlt.federation import ServerView
     from fedlt.federation.faults import Faults
 
@@ -44,6 +56,16 @@ class StockStrategy(Strategy):
     traits = StrategyTraits(reduces=False)
     factory: Callable[..., FlowerBase] = FedAvg
     options: dict[str, Any] = field(default_factory=dict)
+
+    def objective(self, client: Client, batch: Batch) -> Tensor:
+        """Return the loss, with the proximal term where the strategy tells its weight mu.
+
+        The term is mu / 2 |w - w_global|^2: Li et al., MLSys 2020,
+        https://arxiv.org/abs/1812.06127, equation 2.
+        """
+        loss = super().objective(client, batch)
+        mu = client.tensors.get(f"{TOLD}proximal-mu")
+        return loss if mu is None else loss + 0.5 * mu * client.squared_distance(client.broadcast)
 
     def make(self, num_clients: int, cohort_size: int) -> FlowerBase:
         """Construct the strategy; ``clients_per_round`` sets the cohort.
@@ -66,9 +88,14 @@ class StockStrategy(Strategy):
         chosen = {option: value for option, value in sampling.items() if option in known}
         name = getattr(self.factory, "__name__", repr(self.factory))
         try:
-            return self.factory(**chosen, **self.options)
+            made = self.factory(**chosen, **self.options)
         except (TypeError, ValueError) as error:
             raise FedltError(f"strategy: {name} refuses: {error}") from error
+        if isinstance(made, FedXgbBagging | FedXgbCyclic):
+            raise FedltError(
+                f"strategy: {name} puts trees together; clients of fedlt train networks"
+            )
+        return made
 
 
 class StockFlowerStrategy(ServerHalf):
@@ -85,6 +112,8 @@ class StockFlowerStrategy(ServerHalf):
                 "them; use a strategy of fedlt's"
             )
         self.stock = strategy.make(view.num_clients, view.cohort_size)
+        _check_mods(self.stock, view.config.flower.mods)
+        self._told: dict[str, float] = {}  # what the strategy tells the clients of a round
         self._trained = model.parameter_names("shared")
 
     def cohort(self, round_: int, grid: Grid) -> list[int]:
@@ -96,7 +125,13 @@ class StockFlowerStrategy(ServerHalf):
             messages = list(self.stock.configure_train(round_, trained, ConfigRecord(), grid))
         finally:
             random.setstate(state)
+        configs = [c for m in messages for c in m.content.config_records.values()]
+        self._told = told(configs[0]) if configs else {}
         return sorted({message.metadata.dst_node_id for message in messages})
+
+    def round_config(self, round_: int, cohort: list[int]) -> ConfigRecord:
+        """Return the settings of one round, with what the strategy tells its clients."""
+        return ConfigRecord({**self._told, **super().round_config(round_, cohort)})
 
     def take_step(self, outcome: RoundOutcome, answers: Answers) -> RoundOutcome:
         """Let a copy of the strategy aggregate trainable parameters."""
@@ -104,7 +139,8 @@ class StockFlowerStrategy(ServerHalf):
         held = {n: v for n, v in vars(stock).items() if isinstance(v, dict | list)}
         vars(stock).update({name: copy.copy(value) for name, value in held.items()})
         replies = [self._strip(reply) for reply in answers.replies]
-        arrays, _ = stock.aggregate_train(round_, replies)
+        with _seeded(key(self.view.seed, "stock", round_)):
+            arrays, _ = stock.aggregate_train(round_, replies)
         if arrays is None:
             name, updates = type(stock).__name__, len(replies)
             raise RunError(f"round {round_}: {name} gave no model of {updates} updates")
@@ -122,8 +158,10 @@ class StockFlowerStrategy(ServerHalf):
         """Return a client's reply with trainable parameters and its number of examples only."""
         tensors = tensors_of(reply.content.array_records["arrays"])
         arrays = array_record({name: tensors[name] for name in self._trained})
-        examples = reply.content.metric_records["metrics"]["num-examples"]
-        metrics = MetricRecord({"num-examples": examples})
+        given = reply.content.metric_records["metrics"]
+        metrics = MetricRecord({"num-examples": given["num-examples"]})
+        loss, examples = (cast("list[float]", given.get(n, [0.0])) for n in ("loss", "examples"))
+        metrics[getattr(self.stock, "train_loss_key", "train_loss")] = loss[0] / (examples[0] or 1)
         return with_content(reply, RecordDict({"arrays": arrays, "metrics": metrics}))
 
     def snapshot(self) -> ServerSnapshot:
@@ -148,6 +186,36 @@ class StockFlowerStrategy(ServerHalf):
             if name.startswith("stock/"):
                 arrays = {entry: tensor.numpy() for entry, tensor in group.items()}
                 setattr(self.stock, name.removeprefix("stock/"), _shape_like(arrays))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators for the block: a strategy of Flower's may add noise."""
+    state, numpy_state, torch_state = random.getstate(), np.random.get_state(), get_torch_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    seed_torch(seed, "stock")
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+        set_torch_state(torch_state)
+
+
+def _check_mods(stock: FlowerBase, mods: Sequence[str]) -> None:
+    """Refuse wrappers that clip at the clients by a mod, if the mod is not named or cannot work."""
+    if isinstance(stock, DifferentialPrivacyClientSideAdaptiveClipping):
+        raise FedltError(
+            "strategy: DifferentialPrivacyClientSideAdaptiveClipping needs a bit of each client "
+            "that fedlt does not pass on; clip at the server, or with a fixed norm"
+        )
+    is_fixed = isinstance(stock, DifferentialPrivacyClientSideFixedClipping)
+    if is_fixed and not any(name.endswith(":fixedclipping_mod") for name in mods):
+        raise FedltError(
+            "strategy: DifferentialPrivacyClientSideFixedClipping clips at the clients, by a mod: "
+            "flower.mods=[flwr.clientapp.mod:fixedclipping_mod]"
+        )
 
 
 def _arrays(value: object) -> Tensors:
