@@ -22,11 +22,10 @@ SPECS = ("data.dataset", "partition.scheme", "model", "model.name", "engine.name
          "flower.mods")  # fmt: skip
 FREE = (  # sections with options of any name
     "data.options.", "partition.options.", "model.options.", "strategy.", "client.",
-    "deployment.test.options.",
 )  # fmt: skip
 # Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
 DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
-_PLACES = ("data.root", "model.weights", "partition.file", "deployment.test.root")
+_PLACES = ("data.root", "model.weights", "partition.file")
 _COLUMN = "data.options.columns.path"  # the name of a column of a table
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 

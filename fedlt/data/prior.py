@@ -53,7 +53,7 @@ def log_prior(
     if use == "local_masked":
         return _log(client_counts)
     if global_counts is None:
-        raise FedltError(f"prior.use: {use} needs prior.source oracle or secure_sum")
+        raise FedltError(f"prior.use: {use} needs prior.source sum, secure_sum or oracle")
     if use == "global":
         return _log(global_counts)
     if not 0 <= gamma <= 1:

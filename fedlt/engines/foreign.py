@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType
@@ -95,6 +95,10 @@ class ForeignEngine(Engine):
         self._stored: dict[int, int] = {}  # cid -> round, of the last answers
         self._fixed: tuple[object, str] = (None, "")  # a record and its digest
         self._news: list[str] = []
+
+    def __enter__(self) -> Self:
+        """Leave Flower's identity of this task as Flower has set it."""
+        return self
 
     def states(self) -> StatesAtNodes:  # type: ignore[override]  # read alike
         """Return the personal states in force, which lie at the nodes."""

@@ -32,7 +32,7 @@ SHARED_FACTS = {
 
 
 @dataclass(frozen=True)
-class Member:
+class KnownNode:
     """A node that takes part."""
 
     node: int  # id on the grid
@@ -55,7 +55,7 @@ class Roster:
         self._grid, self._clients, self._timeout = grid, num_clients, timeout
         self._expected = dict(expected)
         self._asked: set[int] = set()
-        self.members: dict[int, Member] = {}  # by cid
+        self.members: dict[int, KnownNode] = {}  # by cid
 
     def find(self, wait: float) -> None:
         """Wait until a node is there for every client.
@@ -120,10 +120,10 @@ class Roster:
             if wrong:
                 lines.append(f"node {node}: {wrong}")
                 continue
-            claims.setdefault(int(cid), []).append(node)
-            if int(cid) in self.members and not is_running:
-                claims[int(cid)].insert(0, self.members[int(cid)].node)
-            self.members[int(cid)] = Member(node, facts)
+            known = int(cid) in self.members and not is_running
+            before = [self.members[int(cid)].node] if known else []
+            claims.setdefault(int(cid), before).append(node)
+            self.members[int(cid)] = KnownNode(node, facts)
         lines += [
             f"nodes {_and(nodes)}: {'both' if len(nodes) == 2 else 'all'} say partition-id={cid}"
             for cid, nodes in claims.items()

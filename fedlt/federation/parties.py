@@ -19,7 +19,7 @@ from fedlt.federation.image_checks import check_images
 from fedlt.federation.observer import Observer
 from fedlt.federation.share import ClientShares
 from fedlt.federation.start import find_start
-from fedlt.federation.view import AskCounts, OracleCounts, SecureSum, ServerView, no_counts
+from fedlt.federation.view import AllCounts, AskCounts, SecureSum, ServerView, no_counts
 
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
@@ -68,8 +68,8 @@ def _ask_counts(config: Config, data: FederatedData) -> AskCounts:
     """Return the function by which the server learns class counts, by ``prior.source``."""
     if config.prior.source == "own":
         return no_counts
-    if config.prior.source == "oracle":
-        return OracleCounts(data.class_counts)
+    if config.prior.source in ("sum", "oracle"):
+        return AllCounts(data.class_counts)
     return SecureSum(data.client_counts)
 
 
@@ -108,7 +108,7 @@ def prepare_parties(
     if plugin.traits.needs_global_prior and config.prior.source == "own":
         raise FedltError(
             f"client {config.client.label!r} needs the class mix of all clients: set prior.use to "
-            "global (or mix) and prior.source to secure_sum or oracle"
+            "global (or mix) and prior.source to sum, secure_sum or oracle"
         )
     data = prepare_data(config.data, config.partition, seed=config.seed)
     clients, cohort = (

@@ -40,8 +40,12 @@ class SecureSum:
 
 
 @dataclass(frozen=True, eq=False)
-class OracleCounts:
-    """Privileged: the global class counts (C,), which no server of a federation knows."""
+class AllCounts:
+    """Class counts of all clients together (C,).
+
+    With ``sum`` every client tells the server its counts before the first round. With ``oracle``
+    nobody is asked: it is privileged, since no server of a federation knows them.
+    """
 
     _class_counts: IntArray  # (C,)
 

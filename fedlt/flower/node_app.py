@@ -1,7 +1,6 @@
 """The ``ClientApp`` of a node of a foreign grid: Flower's own simulation, or a deployment.
 
     query            who the node is: client, versions, what it holds
-    query.counts     the class counts of its training images, where the file lets a server ask
     query.personal   the personal part of its client's model, where the file lets a server ask
     train            one client task
     evaluate         hits of the client's model, and of the generic model, on the node's test images
@@ -25,10 +24,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
 from fedlt.errors import FedltError, RunError
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
-from fedlt.evaluation.scores import ClientHits
 from fedlt.flower.client_app import Mod, train_reply
 from fedlt.flower.node_states import NodeStates
 from fedlt.flower.records import array_record, tensors_digest, tensors_of
@@ -51,8 +50,6 @@ class Node:
     make_fixed: Callable[[], Tensors]  # the fixed part of the initial model
     facts: Mapping[str, str | int | list[int]]  # the answer to a query
     test_images: int  # M, which one request scores
-    per_class: bool = True  # answers have hits by class; False: their totals
-    test_counts: Sequence[int] = ()  # (C,) own test images by class; (): the server has them
     state_folder: Path | None = None
     _fixed: Tensors | None = field(default=None, init=False)
 
@@ -67,16 +64,6 @@ class Node:
         """Return the client's personal states of the run that a message belongs to."""
         return NodeStates(context, str(config["run"]), self.cid, self.state_folder)
 
-    @property
-    def class_counts(self) -> list[int]:
-        """Training images of each class (C,)."""
-        counts: list[int] = self.worker.shares.client_counts[self.cid].tolist()
-        return counts
-
-
-class FixedDiffersError(RunError):
-    """The node's fixed part of the model is not the server's."""
-
 
 def make_node_app(open_node: Callable[[Context], Node], mods: Sequence[Mod] = ()) -> ClientApp:
     """Return the client app of a node.
@@ -85,98 +72,105 @@ def make_node_app(open_node: Callable[[Context], Node], mods: Sequence[Mod] = ()
         open_node: Returns the node of a context, made once per process. Its errors are answered.
         mods: Flower's mods around a training task, the outermost first.
     """
+
+    def handled(handler: Callable[[Node, Message, Context], Message]) -> ClientAppCallable:
+        def handle(message: Message, context: Context) -> Message:
+            try:
+                return handler(open_node(context), message, context)
+            except (FedltError, RunError) as error:
+                content = RecordDict({"facts": ConfigRecord({"refused": str(error)})})
+                return Message(content, reply_to=message)
+
+        return handle
+
     app = ClientApp()
-
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        try:
-            node = open_node(context)
-        except FedltError as error:
-            return _refusal(error, message)
-        return _answer(message, node, facts=dict(node.facts))
-
-    @app.query("counts")
-    def counts(message: Message, context: Context) -> Message:
-        node = open_node(context)
-        return _answer(message, node, counts=node.class_counts)
-
-    @app.query("personal")
-    def personal(message: Message, context: Context) -> Message:
-        node = open_node(context)
-        config = message.content.config_records["config"]
-        wanted = int(cast(int, config["state-round"]))
-        tensors, found = node.states(context, config).read(wanted)
-        names = set(node.worker.model.names("personal"))
-        if found != wanted:
-            return _refusal(FedltError(f"has lost the personal state of round {wanted}"), message)
-        reply = _answer(message, node)
-        reply.content["arrays"] = array_record({n: t for n, t in tensors.items() if n in names})
-        return reply
-
-    @app.train(mods=[*mods])
-    def train(message: Message, context: Context) -> Message:
-        node = open_node(context)
-        config = message.content.config_records["config"]
-        round_, wanted = (int(cast(int, config[key])) for key in ("server-round", "state-round"))
-        states = node.states(context, config)
-        tensors, found = states.read(wanted)
-        try:
-            received = _received(node, message)
-        except FixedDiffersError:
-            return _answer(message, node, needs_fixed=[1])
-        stored: list[Tensors] = []
-        reply = train_reply(
-            node.worker,
-            message,
-            cid=node.cid,
-            broadcast=received.broadcast,
-            fixed=received.fixed,
-            personal=tensors,
-            keep=stored.append,
-        )
-        if stored:
-            states.keep(stored[0], round_, wanted=wanted)
-        metrics = reply.content.metric_records["metrics"]
-        metrics["stored"], metrics["outdated"] = [len(stored)], [int(found != wanted)]
-        return reply
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        node = open_node(context)
-        config = message.content.config_records["config"]
-        wanted = int(cast(int, config["state-round"]))
-        tensors, found = node.states(context, config).read(wanted)
-        try:
-            received = _received(node, message)
-        except FixedDiffersError:
-            return _answer(message, node, needs_fixed=[1])
-        known = cast("list[int] | None", config.get("global-counts"))
-        round_ = int(cast(int, config["server-round"]))
-        own = None
-        if config["personal"]:
-            is_lost = wanted > 0 and not found
-            own = _first_state(node, received, round_, known) if is_lost else tensors
-        request = ScoreRequest(
-            round=round_,
-            broadcast=received.broadcast,
-            fixed=received.fixed,
-            private_mean=received.private_mean,
-            start=0,
-            stop=node.test_images,
-            generic=False,
-            keep_logits=False,
-            global_counts=None if known is None else tuple(known),
-            clients=(ClientRequest(node.cid, own, base=bool(config["generic"])),),
-        )
-        scores = node.score(request)
-        mine, base = scores.clients[node.cid]
-        reply = _answer(message, node, steps=[scores.steps.get(node.cid, 0)])
-        for name, hits in (("generic", base), ("personal", mine)):
-            if hits is not None:
-                reply.content[name] = hits_record(hits if node.per_class else _totals(hits))
-        return reply
-
+    app.query()(handled(_say_who))
+    app.query("personal")(handled(_send_personal))
+    app.train(mods=[*mods])(handled(_train))
+    app.evaluate()(handled(_evaluate))
     return app
+
+
+def _say_who(node: Node, message: Message, context: Context) -> Message:
+    return _answer(message, node, facts=dict(node.facts))
+
+
+def _send_personal(node: Node, message: Message, context: Context) -> Message:
+    """Answer with the personal part of the client's model.
+
+    Raises:
+        RunError: If the node has lost it.
+    """
+    config = message.content.config_records["config"]
+    wanted = int(cast(int, config["state-round"]))
+    tensors, found = node.states(context, config).read(wanted)
+    if found != wanted:
+        raise RunError(f"has lost the personal state of round {wanted}")
+    names = set(node.worker.model.names("personal"))
+    reply = _answer(message, node)
+    reply.content["arrays"] = array_record({n: t for n, t in tensors.items() if n in names})
+    return reply
+
+
+def _train(node: Node, message: Message, context: Context) -> Message:
+    """Do a task, and keep the client's new personal state."""
+    config = message.content.config_records["config"]
+    round_, wanted = (int(cast(int, config[key])) for key in ("server-round", "state-round"))
+    states = node.states(context, config)
+    tensors, found = states.read(wanted)
+    received = _received(node, message)
+    if received is None:
+        return _answer(message, node, needs_fixed=[1])
+    stored: list[Tensors] = []
+    reply = train_reply(
+        node.worker,
+        message,
+        cid=node.cid,
+        broadcast=received.broadcast,
+        fixed=received.fixed,
+        personal=tensors,
+        keep=stored.append,
+    )
+    if stored:
+        states.keep(stored[0], round_, wanted=wanted)
+    metrics = reply.content.metric_records["metrics"]
+    metrics["stored"], metrics["outdated"] = [len(stored)], [int(found != wanted)]
+    return reply
+
+
+def _evaluate(node: Node, message: Message, context: Context) -> Message:
+    """Answer with the hits of the client's model and of the generic model."""
+    config = message.content.config_records["config"]
+    wanted = int(cast(int, config["state-round"]))
+    tensors, found = node.states(context, config).read(wanted)
+    received = _received(node, message)
+    if received is None:
+        return _answer(message, node, needs_fixed=[1])
+    known = cast("list[int] | None", config.get("global-counts"))
+    round_ = int(cast(int, config["server-round"]))
+    own = None
+    if config["personal"]:
+        is_lost = wanted > 0 and not found
+        own = _first_state(node, received, round_, known) if is_lost else tensors
+    request = ScoreRequest(
+        round=round_,
+        broadcast=received.broadcast,
+        fixed=received.fixed,
+        private_mean=received.private_mean,
+        start=0,
+        stop=node.test_images,
+        generic=False,
+        keep_logits=False,
+        global_counts=None if known is None else tuple(known),
+        clients=(ClientRequest(node.cid, own, base=bool(config["generic"])),),
+    )
+    scores = node.score(request)
+    mine, base = scores.clients[node.cid]
+    reply = _answer(message, node, steps=[scores.steps.get(node.cid, 0)])
+    for name, hits in (("generic", base), ("personal", mine)):
+        if hits is not None:
+            reply.content[name] = hits_record(hits)
+    return reply
 
 
 @dataclass(frozen=True)
@@ -188,11 +182,10 @@ class _Received:
     private_mean: Tensors
 
 
-def _received(node: Node, message: Message) -> _Received:
+def _received(node: Node, message: Message) -> _Received | None:
     """Return the arrays of a message, with the fixed part made here unless it was sent.
 
-    Raises:
-        FixedDiffersError: If the fixed part made here is not the server's.
+    None if the fixed part made here is not the server's.
     """
     config = message.content.config_records["config"]
     parts: dict[str, Tensors] = {"": {}, FIXED: {}, MEAN: {}}
@@ -203,7 +196,7 @@ def _received(node: Node, message: Message) -> _Received:
     if not fixed and digest is not None:
         fixed = node.fixed
         if tensors_digest(fixed) != digest:
-            raise FixedDiffersError("the fixed part of the model differs")
+            return None
     return _Received(parts[""], fixed, parts[MEAN])
 
 
@@ -223,12 +216,6 @@ def _first_state(
     return {name: tensor.clone() for name, tensor in client.personal.items()}
 
 
-def _totals(hits: ClientHits) -> ClientHits:
-    """Return hits summed over the classes (H, 1)."""
-    plain, held = (table.sum(axis=1, keepdims=True) for table in (hits.hits, hits.hits_held))
-    return ClientHits(hits.heads, plain, held)
-
-
 def _answer(
     message: Message,
     node: Node,
@@ -240,11 +227,6 @@ def _answer(
     content = RecordDict({"metrics": MetricRecord({"cid": [node.cid], **listed})})
     if facts is not None:
         content["facts"] = ConfigRecord(dict(facts))
-    return Message(content, reply_to=message)
-
-
-def _refusal(error: FedltError, message: Message) -> Message:
-    content = RecordDict({"facts": ConfigRecord({"refused": str(error)})})
     return Message(content, reply_to=message)
 
 

@@ -85,16 +85,17 @@ class StockStrategy(Strategy):
             "min_evaluate_nodes": cohort_size,
             "min_available_nodes": num_clients,
         }
+        if inspect.isclass(self.factory) and issubclass(self.factory, FedXgbBagging | FedXgbCyclic):
+            raise FedltError(
+                f"strategy: {self.factory.__name__} puts trees together; clients of fedlt train "
+                "networks"
+            )
         chosen = {option: value for option, value in sampling.items() if option in known}
         name = getattr(self.factory, "__name__", repr(self.factory))
         try:
-            made = self.factory(**chosen, **self.options)
+            made = cast(FlowerBase, self.factory(**chosen, **self.options))
         except (TypeError, ValueError) as error:
             raise FedltError(f"strategy: {name} refuses: {error}") from error
-        if isinstance(made, FedXgbBagging | FedXgbCyclic):
-            raise FedltError(
-                f"strategy: {name} puts trees together; clients of fedlt train networks"
-            )
         return made
 
 

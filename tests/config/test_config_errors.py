@@ -85,7 +85,7 @@ def test_file_that_cannot_be_read(path, reason):
         ("evaluate: {clients: 11}", ["evaluate.clients: 11", "partition.num_clients: 10"]),
         ("clients_per_round: 11", ["clients_per_round: 11", "partition.num_clients: 10"]),
         ("clients_per_round: 0", ["clients_per_round is 0", "at least 1"]),
-        ("prior: {use: global}", ["prior.use: global needs source: oracle or secure_sum"]),
+        ("prior: {use: global}", ["prior.use: global needs source: sum, secure_sum or oracle"]),
         ("prior: {source: oracle}", ["use: local_masked needs source: own"]),
         ("prior: {gamma: 1.5}", ["prior.gamma is 1.5", "at most 1"]),
         (

@@ -2,8 +2,8 @@
 
 Node ids are random 64-bit numbers. Every message is taken apart into Flower's objects and put
 together again on the other side; replies come in random order. Failures are named by round and
-client: ``lost`` (no reply), ``error`` (Flower's own error reply), ``late`` (after the time is over),
-``doubled`` (two replies).
+client: ``lost`` (no reply), ``error`` (Flower's own error reply), ``raises`` (the node fails),
+``late`` (after the time is over), ``doubled`` (two replies).
 """
 
 from __future__ import annotations
@@ -29,13 +29,6 @@ class WireNode:
 
     context: Context
     app: Callable[[Message, Context], Message]
-
-
-@dataclass
-class Failure:
-    """What goes wrong with the answer of one client in one round of training."""
-
-    kind: str  # lost, error, late, doubled, raises
 
 
 @dataclass
@@ -70,9 +63,8 @@ class WireGrid(Grid):
 
     def leave(self, cid: int) -> None:
         """Kill the node of a client: its context is gone, too."""
-        self.nodes = {
-            n: one for n, one in self.nodes.items() if one.context.node_config["partition-id"] != cid
-        }
+        gone = self.context_of(cid)
+        self.nodes = {n: one for n, one in self.nodes.items() if one.context is not gone}
 
     def context_of(self, cid: int) -> Context:
         """Return the context of a client's node."""
@@ -103,7 +95,9 @@ class WireGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid.UUID(int=self.draw.getrandbits(128)))
+            message.metadata.__dict__["_message_id"] = str(
+                uuid.UUID(int=self.draw.getrandbits(128))
+            )
             ids.append(message.metadata.message_id)
             if message.metadata.dst_node_id not in self.nodes:
                 self.replies[ids[-1]] = [self._error(message, "the node is unavailable")]
@@ -136,7 +130,7 @@ class WireGrid(Grid):
             if failure == "raises":
                 raise ValueError("the disk is full")
             reply = over_wire(node.app(received, node.context), self.returned, kind)
-        except Exception as error:  # noqa: BLE001 (as Flower's node does)
+        except Exception as error:
             text = f"{type(error)}:<'{error}'>"
             reply = Message(Error(code=2, reason=text), reply_to=received)
         if failure == "late":
