@@ -83,7 +83,7 @@ def test_rows_may_be_named_on_the_command_line(file):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["no section 'compare'", "--strategies"]),
+        ("", ["no section 'compare'", "give strategies"]),
         ("compare: 3", ["compare: expected a mapping with rows"]),
         ("compare: {rows: {}}", ["no row"]),
         ("compare: {rows: {A: {}}, serach: {}}", ["compare.serach", "nearest: 'search'"]),
