@@ -24,6 +24,7 @@ import functools
 import logging
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from fedlt.engines.roster import Roster
 from fedlt.errors import FedltError, RunError
 from fedlt.federation import prepare_parties
 from fedlt.federation.faults import Faults
+from fedlt.federation.nodes import check_nodes, node_facts, node_parties, server_parties
 from fedlt.flower.mods import load_mods
 from fedlt.flower.node_app import Node, check_partition_id, make_node_app
 from fedlt.flower.server_app import make_server_app as _make_server_app
@@ -146,17 +148,28 @@ def _serve(config: Config, grid: Grid, context: Context) -> None:
     rules = config.deployment
     expected = {"version": installed_version(), "config": config_hash(config)}
     with claimed(directory.path):
-        parties = prepare_parties(config, *method)
-        found = fingerprint(config, parties.observer.data)
+        if rules.data == "nodes":
+            check_nodes(config, *method)
+            roster = Roster(grid, config.partition.num_clients, expected, timeout=rules.timeout)
+            roster.find(rules.wait)
+            told = {cid: member.facts for cid, member in sorted(roster.members.items())}
+            parties = server_parties(config, *method, told)
+            found = fingerprint(config, parties.observer.data)
+            digests = {f"images of client {cid}": str(facts["data"]) for cid, facts in told.items()}
+            found = replace(found, data={**found.data, **digests})
+        else:
+            parties = prepare_parties(config, *method)
+            found = fingerprint(config, parties.observer.data)
+            expected["partition"] = parties.observer.data.partition.hash()
+            roster = Roster(grid, parties.view.num_clients, expected, timeout=rules.timeout)
         if action == "show":
             directory.check(found)
             return
         if action == "resume":
             directory.check(found, purpose="resumed")
-        expected["partition"] = parties.observer.data.partition.hash()
-        roster = Roster(grid, parties.view.num_clients, expected, timeout=rules.timeout)
         roster.find(rules.wait)
-        server = make_server_half(parties.view, Faults.of(parties.observer))
+        faults = None if rules.data == "nodes" else Faults.of(parties.observer)
+        server = make_server_half(parties.view, faults)
         rehearsal = rehearse(parties, server)
         generic = rehearsal.generic
         if generic == "average" and not rules.average_personal:
@@ -177,25 +190,37 @@ def _open_node(find: FindConfig, context: Context) -> Node:
         FedltError: If the node's configuration is wrong, or its data cannot be had.
     """
     cid = check_partition_id(context)
-    folder = context.node_config.get("state-dir")
+    folder, place = (context.node_config.get(name) for name in ("state-dir", "data"))
     text = find(context).model_dump_json()
-    node = _node(text, cid)
+    node = _node(text, cid, None if place is None else str(place))
     node.state_folder = None if folder is None else Path(str(folder)).expanduser()
     return node
 
 
 @functools.cache
-def _node(text: str, cid: int) -> Node:
+def _node(text: str, cid: int, place: str | None) -> Node:
     config = Config.model_validate_json(text)
-    host, partition = _host(text)
-    facts = {"version": installed_version(), "config": config_hash(config), "partition": partition}
+    facts: dict[str, str | int | list[int]]
+    facts = {"version": installed_version(), "config": config_hash(config)}
+    is_alone = config.deployment.data == "nodes"
+    if is_alone:
+        if place is None:
+            raise FedltError("has no data: flower-supernode --node-config 'data=\"/path\"'")
+        prepare_process()
+        method = resolve_strategy(config), resolve_client(config)
+        parties = node_parties(config, *method, cid, place)
+        host, more = Host(parties.shares, parties.observer), node_facts(parties, cid)
+    else:
+        host, partition = _host(text)
+        more = {"partition": partition}
     return Node(
         cid=cid,
         worker=host.worker,
         score=host.score,
         make_fixed=functools.partial(_fixed, host),
-        facts=facts,
+        facts={**facts, **more},
         test_images=len(host.scorer.images),
+        per_class=not is_alone or config.deployment.answers == "per_class",
     )
 
 

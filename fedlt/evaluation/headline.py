@@ -24,7 +24,7 @@ _NAMED = 10  # largest number of classes that a line names
 class ScoredSet:
     """Class counts of the images that a run is scored on: its test set or validation set."""
 
-    counts: tuple[int, ...]  # (C,) images per class
+    counts: tuple[int, ...]  # (C,) images per class; (): there are no images
     split: str = "final"  # final: the test set; tune: the validation set
 
     @property
@@ -96,8 +96,9 @@ class ScoredSet:
 
     @classmethod
     def of(cls, labels: IntArray, num_classes: int, split: str) -> ScoredSet:
-        """Return the class counts of images with labels (M,)."""
-        return cls(tuple(np.bincount(labels, minlength=num_classes).tolist()), split)
+        """Return the class counts of images with labels (M,); () where there is no image."""
+        counts = np.bincount(labels, minlength=num_classes).tolist() if len(labels) else ()
+        return cls(tuple(counts), split)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-able dictionary; :meth:`from_json` is its inverse."""

@@ -138,12 +138,12 @@ class Evaluator:
             _ScoredPart(
                 start,
                 min(start + size, images),
-                self._has_generic and first == 0,
+                self._has_generic and first == 0 and images > 0,
                 cids[first : first + step],
                 base=self._has_generic,
             )
             for first in range(0, max(len(cids), 1), step)
-            for start in range(0, images, size)
+            for start in (range(0, images, size) if images else (0,))
         ]
         lone = [cid for cid in cids if self.has_own_model(standing, cid)]
         make = partial(_request, standing, whole, frozenset(lone))
@@ -197,19 +197,21 @@ class Evaluator:
         counts = self.observer.data.client_counts
         metrics = generic_metrics(generic, self.shots)
         if scores is not None:
-            metrics |= personal_metrics(
+            personal = personal_metrics(
                 scores,
                 self.view,
-                self.shots,
+                self.observer.personal_shots,
                 participated=standing.participated,
                 steps=steps,
                 has_generic=self._has_generic,
             )
+            metrics |= self.observer.as_known(personal, scores.cids)
         return metrics | coverage_metrics(standing.participated, counts, self.shots)
 
     def _archive(
         self, standing: Standing, generic: GenericScores, scores: PersonalScores | None
     ) -> Evaluation:
+        by_class = self.view.client_counts.shape[1] == self.observer.data.num_classes
         return Evaluation(
             round=standing.round,
             generic=generic,
@@ -217,10 +219,10 @@ class Evaluator:
             test_counts=self.test_counts,
             participated=standing.participated.copy(),
             local_test=self.view.scheme,
-            personal=scores,
+            personal=scores if by_class else None,  # nodes may tell totals
             labels=None if generic.logits is None else self.observer.data.eval_labels,
             seed=self.view.seed,
-            own_counts=self.view.own_counts,
+            own_counts=self.view.own_counts if by_class else None,
         )
 
 

@@ -21,6 +21,7 @@ from fedlt.progress import Progress
 
 if TYPE_CHECKING:
     from fedlt.data import FederatedData
+    from fedlt.evaluation import Metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,15 @@ class Observer(Terms):
         evaluate = self.config.evaluate
         lists = evaluate.shot_classes.model_dump() if evaluate.shot_classes else None
         return shot_groups(self.data.class_counts, scheme=evaluate.shots, given=lists)
+
+    @property
+    def personal_shots(self) -> ShotGroups:
+        """The groups of classes in the personal view."""
+        return self.shots
+
+    def as_known(self, metrics: dict[str, Metric], cids: IntArray) -> dict[str, Metric]:
+        """Return personal metrics of the scored clients; the observer of a simulation knows all."""
+        return metrics
 
     @cached_property
     def local_test(self) -> LocalTest:

@@ -79,6 +79,7 @@ def prepare_parties(
     plugin: ClientPlugin,
     *,
     progress: Progress | None = None,
+    data: FederatedData | None = None,
 ) -> Parties:
     """Load the data, draw the partition, and let the plugin prepare its material.
 
@@ -87,10 +88,41 @@ def prepare_parties(
         strategy: Its strategy.
         plugin: Its client plugin.
         progress: Shows how far the plugin is; silent by default.
+        data: The data, where they are not those that the configuration names.
 
     Raises:
         FedltError: If strategy and plugin do not compose, the data cannot be had, the partition
             has too few clients for what the file asks, or the plugin cannot be prepared.
+    """
+    check_method(config, strategy, plugin)
+    if data is None:
+        data = prepare_data(config.data, config.partition, seed=config.seed)
+    _check_data(config, strategy, data)
+    check_images(config, plugin, data)
+    parties = Parties.of(config, strategy, plugin, data)
+    # Both refuse what does not fit the data.
+    _ = parties.observer.shots, parties.observer.local_test
+    parties = with_start(parties)
+    with users_code(f"client {config.client.label!r}: prepare fails"):
+        made = plugin.prepare(parties.observer.preparation(progress))
+    material = {name: read_only(array) for name, array in made.items()}
+    shares, observer = replace(parties.shares, material=material), parties.observer
+    if config.model.cache_features:
+        shares, observer = cache_features(shares, observer)
+    return Parties(parties.view, shares, observer)
+
+
+def with_start(parties: Parties) -> Parties:
+    """Return the parties with the weights of ``model.weights``, if there are any."""
+    start = find_start(parties.view)
+    return parties if start is None else parties.changed(start=start)
+
+
+def check_method(config: Config, strategy: Strategy, plugin: ClientPlugin) -> None:
+    """Refuse a strategy and a plugin that do not fit each other or the configuration.
+
+    Raises:
+        FedltError: With the reason.
     """
     reason = strategy.refuses(plugin)
     if reason is not None:
@@ -110,11 +142,12 @@ def prepare_parties(
             f"client {config.client.label!r} needs the class mix of all clients: set prior.use to "
             "global (or mix) and prior.source to sum, secure_sum or oracle"
         )
-    data = prepare_data(config.data, config.partition, seed=config.seed)
-    clients, cohort = (
-        data.partition.num_clients,
-        cohort_size(config.clients_per_round, data.partition.num_clients),
-    )
+
+
+def _check_data(config: Config, strategy: Strategy, data: FederatedData) -> None:
+    """Refuse data without the clients or the kind of images that the file asks for."""
+    clients = data.partition.num_clients
+    cohort = cohort_size(config.clients_per_round, clients)
     if cohort > clients:
         raise FedltError(f"clients_per_round: {cohort} exceeds the {clients} clients")
     if config.local.augment == "imagenet" and data.train_images.dtype != np.uint8:
@@ -126,20 +159,6 @@ def prepare_parties(
         _check_secure_sum(strategy, cohort)
     if config.evaluate.local_test == "reference":
         logging.getLogger(__name__).warning(REFERENCE_WARNING)
-    check_images(config, plugin, data)
-    parties = Parties.of(config, strategy, plugin, data)
-    # Both refuse what does not fit the data.
-    _ = parties.observer.shots, parties.observer.local_test
-    start = find_start(parties.view)
-    if start is not None:
-        parties = parties.changed(start=start)
-    with users_code(f"client {config.client.label!r}: prepare fails"):
-        made = plugin.prepare(parties.observer.preparation(progress))
-    material = {name: read_only(array) for name, array in made.items()}
-    shares, observer = replace(parties.shares, material=material), parties.observer
-    if config.model.cache_features:
-        shares, observer = cache_features(shares, observer)
-    return Parties(parties.view, shares, observer)
 
 
 def _check_steps(config: Config, strategy: Strategy) -> None:

@@ -28,6 +28,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedlt.errors import FedltError, RunError
 from fedlt.evaluation.request import ClientRequest, ScoreRequest, Scores
+from fedlt.evaluation.scores import ClientHits
 from fedlt.flower.client_app import Mod, train_reply
 from fedlt.flower.node_states import NodeStates
 from fedlt.flower.records import array_record, tensors_digest, tensors_of
@@ -50,6 +51,7 @@ class Node:
     make_fixed: Callable[[], Tensors]  # the fixed part of the initial model
     facts: Mapping[str, str | int | list[int]]  # the answer to a query
     test_images: int  # M, which one request scores
+    per_class: bool = True  # hits are answered by class; False: in total
     state_folder: Path | None = None
     _fixed: Tensors | None = field(default=None, init=False)
 
@@ -169,7 +171,7 @@ def _evaluate(node: Node, message: Message, context: Context) -> Message:
     reply = _answer(message, node, steps=[scores.steps.get(node.cid, 0)])
     for name, hits in (("generic", base), ("personal", mine)):
         if hits is not None:
-            reply.content[name] = hits_record(hits)
+            reply.content[name] = hits_record(hits if node.per_class else _total(hits))
     return reply
 
 
@@ -214,6 +216,12 @@ def _first_state(
         pooled=False,
     )
     return {name: tensor.clone() for name, tensor in client.personal.items()}
+
+
+def _total(hits: ClientHits) -> ClientHits:
+    """Return hits summed over the classes (H, 1)."""
+    plain, held = (table.sum(axis=1, keepdims=True) for table in (hits.hits, hits.hits_held))
+    return ClientHits(hits.heads, plain, held)
 
 
 def _answer(

@@ -82,6 +82,7 @@ def dataset_of_parts(
     *,
     known: KnownSet | None = None,
     strict: bool = True,
+    classes: Sequence[object] | None = None,
 ) -> Dataset:
     """Return the data set of images in files, decoded into the cache.
 
@@ -92,6 +93,7 @@ def dataset_of_parts(
         cache: Where decoded images are kept.
         known: Published numbers to check; None: none.
         strict: Whether a number that differs from a published one is an error.
+        classes: As in :func:`fedlt.data.sources.numbering.number_labels`.
 
     Raises:
         FedltError: If a part is empty, a label or client is missing, or an image cannot be read.
@@ -99,12 +101,13 @@ def dataset_of_parts(
     for part, one in parts.items():
         if len(one.sources) == 0:
             raise FedltError(f"data set {name!r}: has no {part} images")
-    numbers, classes = number_labels(
+    numbers, names = number_labels(
         {part: one.labels for part, one in parts.items()},
         {part: one.place for part, one in parts.items()},
+        classes,
     )
     counts = {part: len(labels) for part, labels in numbers.items()}
-    for line in check_counts(known, counts, len(classes), strict=strict):
+    for line in check_counts(known, counts, len(names), strict=strict):
         cache.note(line)
     with _obtained(known):
         identities = {part: one.identity() for part, one in parts.items()}
@@ -113,7 +116,9 @@ def dataset_of_parts(
         part: _decoded(name, part, one, identities[part], form, first, cache)
         for part, one in parts.items()
     }
-    return assembled(name, images, numbers, classes, **_clients(parts))
+    return assembled(
+        name, images, numbers, names, classes_given=classes is not None, **_clients(parts)
+    )
 
 
 @contextmanager
@@ -166,10 +171,11 @@ def assembled(
     class_names: tuple[str, ...],
     *,
     owners: Owners | None = None,
+    classes_given: bool = False,
 ) -> Dataset:
     """Return the data set of arrays by part; its pool is used as it stands.
 
-    Clients are unknown where no training image has one.
+    Clients are unknown where no training image has one. Given classes may lack images.
 
     Raises:
         FedltError: If arrays do not fit together, or there is only one class.
@@ -192,6 +198,7 @@ def assembled(
         std=std,
         class_names=class_names,
         long_tailed=True,
+        classes_given=classes_given,
         client_names=owned.names if owned is not None else (),
         **fields,
     )

@@ -42,6 +42,7 @@ def csv_table(
     test_share: float | None = None,
     expect: str | None = None,
     strict: bool = True,
+    classes: list[str] | None = None,
     cache: ImageCache,
 ) -> Dataset:
     """Table with an image file a row, and columns for label, client and split.
@@ -62,6 +63,7 @@ def csv_table(
         test_share: Share of each class to hold out, where there are no test images.
         expect: A known data set whose numbers are checked; None: as the name of the table says.
         strict: Whether a number that differs is an error.
+        classes: All classes in order, also those without an image here; None: as the images say.
         cache: Where decoded images are kept.
 
     Raises:
@@ -84,7 +86,7 @@ def csv_table(
     hint = "data.options.columns.split: needs a column that says train or test (or test_path)"
     parts = with_test(parts, test_share, hint)
     name = files["path"].stem.lower()
-    found = dataset_of_parts(name, parts, form, cache, known=known, strict=strict)
+    found = dataset_of_parts(name, parts, form, cache, known=known, strict=strict, classes=classes)
     return replace(found, client_hint=_client_hint(names))
 
 

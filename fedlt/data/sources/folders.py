@@ -27,6 +27,7 @@ def folder(
     test_share: float | None = None,
     expect: str | None = None,
     strict: bool = True,
+    classes: list[str] | None = None,
     cache: ImageCache,
 ) -> Dataset:
     """Images in one folder per class: train/<class>/*, test/<class>/* (or val/).
@@ -43,6 +44,7 @@ def folder(
         test_share: Share of each class to hold out, where there are no test images.
         expect: A known data set whose numbers are checked.
         strict: Whether a number that differs is an error.
+        classes: All classes in order, also those without an image here; None: as the images say.
         cache: Where decoded images are kept.
 
     Raises:
@@ -56,7 +58,9 @@ def folder(
         parts["test"] = _annotated(top / "val" / _ANNOTATIONS)
     hint = f"{top}: has no folder 'test', 'val' or 'valid' of test images"
     parts = with_test(parts, test_share, hint)
-    return dataset_of_parts(top.name or "folder", parts, form, cache, known=known, strict=strict)
+    return dataset_of_parts(
+        top.name or "folder", parts, form, cache, known=known, strict=strict, classes=classes
+    )
 
 
 def _is_tiny_imagenet(top: Path) -> bool:

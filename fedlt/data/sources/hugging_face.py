@@ -38,6 +38,7 @@ def hugging_face(
     test_share: float | None = None,
     expect: str | None = None,
     strict: bool = True,
+    classes: list[str] | None = None,
     cache: ImageCache,
 ) -> Dataset:
     """A Hugging Face data set saved with save_to_disk, or by name; needs fedlt[huggingface].
@@ -53,6 +54,7 @@ def hugging_face(
         test_share: Share of each class to hold out, where there is no test split.
         expect: A known data set whose numbers are checked.
         strict: Whether a number that differs is an error.
+        classes: All classes in order, also those without an image here; None: as the images say.
         cache: Where decoded images are kept.
 
     Raises:
@@ -72,7 +74,7 @@ def hugging_face(
         parts["test"] = parts.pop("val")
     parts = with_test(parts, test_share, f"{where}: has no split 'test' or 'validation'")
     stem = where.rstrip("/").rpartition("/")[2].lower() or "huggingface"
-    found = dataset_of_parts(stem, parts, form, cache, known=known, strict=strict)
+    found = dataset_of_parts(stem, parts, form, cache, known=known, strict=strict, classes=classes)
     names = ", ".join(splits["train"].column_names)
     hint = f"data.options.client names the column that has them; columns: {shortened(names)}"
     return replace(found, client_hint=hint)

@@ -31,6 +31,7 @@ def list_files(
     test_share: float | None = None,
     expect: str | None = None,
     strict: bool = True,
+    classes: list[str] | None = None,
     cache: ImageCache,
 ) -> Dataset:
     """List files with `path label` a line (ImageNet-LT, Places-LT, iNaturalist).
@@ -49,6 +50,7 @@ def list_files(
         test_share: Share of each class to hold out, where there is no test list.
         expect: A known data set whose numbers are checked; None: as the name of ``train`` says.
         strict: Whether a number that differs is an error.
+        classes: All classes in order, also those without an image here; None: as the images say.
         cache: Where decoded images are kept.
 
     Raises:
@@ -64,7 +66,7 @@ def list_files(
     }
     parts = with_test(parts, test_share, "data.options.test: needs a list of test images")
     name = files["train"].stem.lower().removesuffix("train").rstrip("_-") or top.name or "list"
-    found = dataset_of_parts(name, parts, form, cache, known=known, strict=strict)
+    found = dataset_of_parts(name, parts, form, cache, known=known, strict=strict, classes=classes)
     hint = "data.options.clients=true reads them from the last word of a line: path label client"
     return replace(found, client_hint=hint)
 

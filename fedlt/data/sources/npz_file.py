@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def npz_file(
     channels_last: bool | None = None,
     expect: str | None = None,
     strict: bool = True,
+    classes: list[str] | None = None,
     cache: ImageCache,
 ) -> Dataset:
     """Arrays train_images, train_labels, test_images, test_labels (and val) in an npz file.
@@ -43,6 +45,7 @@ def npz_file(
         channels_last: Whether the last axis is the channel axis; None: as the sizes tell.
         expect: A known data set whose numbers are checked; None: as the file's name says.
         strict: Whether a number that differs is an error.
+        classes: All classes in order, also those without an image here; None: as the images say.
         cache: Where arrays are kept that cannot be mapped in place.
 
     Raises:
@@ -50,15 +53,16 @@ def npz_file(
     """
     known = find_known(expect, path)
     arrays = _Arrays(need_array_file(path, "data.options.path", known), "images", cache)
-    return arrays.dataset(known, strict=strict, channels_last=channels_last)
+    return arrays.dataset(known, strict=strict, channels_last=channels_last, classes=classes)
 
 
-def features(*, path: str, cache: ImageCache) -> Dataset:
+def features(*, path: str, classes: list[str] | None = None, cache: ImageCache) -> Dataset:
     """Float vectors (N, d) with labels in an npz file: embeddings of any frozen model.
 
     Args:
         path: A file with the arrays ``train_features``, ``train_labels``, ``test_features``,
             ``test_labels``, and perhaps those of ``val`` and ``..._clients``.
+        classes: All classes in order, also those without an image here; None: as the images say.
         cache: Where arrays are kept that cannot be mapped in place.
 
     Raises:
@@ -69,7 +73,7 @@ def features(*, path: str, cache: ImageCache) -> Dataset:
         if member.dtype.kind != "f" or len(member.shape) != 2:
             found = f"{member.dtype} {member.shape}"
             raise FedltError(f"{member.where}: features must be float (N, d), got {found}")
-    return arrays.dataset(None, strict=True, channels_last=None)
+    return arrays.dataset(None, strict=True, channels_last=None, classes=classes)
 
 
 class _Arrays:
@@ -82,13 +86,18 @@ class _Arrays:
         self.pixels = {part: self._member(f"{part}_{kind}") for part in parts}
 
     def dataset(
-        self, known: KnownSet | None, *, strict: bool, channels_last: bool | None
+        self,
+        known: KnownSet | None,
+        *,
+        strict: bool,
+        channels_last: bool | None,
+        classes: Sequence[object] | None,
     ) -> Dataset:
         """Return the data set of the arrays."""
         labels, places = self._words("labels", [*self.pixels])
-        numbers, classes = number_labels(labels, places)
+        numbers, names = number_labels(labels, places, classes)
         counts = {part: len(one) for part, one in numbers.items()}
-        for line in check_counts(known, counts, len(classes), strict=strict):
+        for line in check_counts(known, counts, len(names), strict=strict):
             self._cache.note(line)
         images = {
             part: usable_images(member.where, self._kept(part, member), channels_last=channels_last)
@@ -98,7 +107,8 @@ class _Arrays:
         clients: dict[str, Any] = {}
         if "train" in owned:
             clients["owners"] = number_clients(*self._words("clients", owned))
-        found = assembled(self._file.stem.lower(), images, numbers, classes, **clients)
+        clients["classes_given"] = classes is not None
+        found = assembled(self._file.stem.lower(), images, numbers, names, **clients)
         hint = f"the array train_clients of {self._file.name} would hold them"
         return replace(found, client_hint=hint)
 

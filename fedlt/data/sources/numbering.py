@@ -7,7 +7,7 @@ then by value. So labels that begin at 1, leave gaps or are words become classes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlt.data.arrays import IntArray
-from fedlt.errors import FedltError, shortened
+from fedlt.errors import FedltError, nearest, shortened
 
 _NOBODY = "-"  # as a client id: the image belongs to no client
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
@@ -50,33 +50,57 @@ class Owners:
 
 
 def number_labels(
-    parts: Mapping[str, ArrayLike], places: Mapping[str, Place]
+    parts: Mapping[str, ArrayLike],
+    places: Mapping[str, Place],
+    classes: Sequence[object] | None = None,
 ) -> tuple[dict[str, IntArray], tuple[str, ...]]:
     """Return class numbers of every part, and the names of the classes (C,).
 
     Args:
         parts: Name of the part -> its labels, (N,) or (N, 1); ``train`` is one of the parts.
         places: Name of the part -> words for the place of a row.
+        classes: All classes in the order of their numbers, also those without an image here; None:
+            the classes of the training images, sorted.
 
     Raises:
-        FedltError: If a label is missing or has no name, or a class of another part has no
-            training image.
+        FedltError: If a label is missing, has no name or is not among ``classes``, or a class of
+            another part has no training image.
     """
     words = {part: read_words(values, places[part], "label") for part, values in parts.items()}
     for part, found in words.items():
         if (found.rows < 0).any():
             raise FedltError(f"{places[part](int(found.rows.argmin()))}: has no label")
-    classes = in_order(words["train"].names)
-    known = {name: number for number, name in enumerate(classes)}
+    names = _class_names(classes) if classes is not None else in_order(words["train"].names)
+    known = {name: number for number, name in enumerate(names)}
     for part, found in words.items():
         strangers = [name for name in found.names if name not in known]
         if strangers:
             row = int(np.flatnonzero(found.rows == found.names.index(strangers[0]))[0])
+            if classes is not None:
+                stranger = strangers[0]
+                raise FedltError(
+                    f"{places[part](row)}: class {shortened(stranger)!r} is not one of "
+                    f"data.options.classes{nearest(stranger, names)}"
+                )
             raise FedltError(
                 f"{places[part](row)}: class {shortened(strangers[0])!r} has a {part} image, but no"
                 " training image"
             )
-    return {part: found.numbers(known) for part, found in words.items()}, tuple(classes)
+    return {part: found.numbers(known) for part, found in words.items()}, tuple(names)
+
+
+def _class_names(classes: Sequence[object]) -> list[str]:
+    """Return given classes as names.
+
+    Raises:
+        FedltError: If they are no list of different names.
+    """
+    names = [] if isinstance(classes, str) else [str(name) for name in classes]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise FedltError(
+            f"data.options.classes: must be a list of different names, got {classes!r}"
+        )
+    return names
 
 
 def number_clients(parts: Mapping[str, ArrayLike], places: Mapping[str, Place]) -> Owners:
