@@ -7,7 +7,7 @@
     fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
     fedlt data prepare FILE [key=value ...]
-    fedlt export RUN -o FILE
+    fedlt export RUN -o FILE              fedlt app FILE [DIR] [key=value ...]
     fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
 
@@ -31,6 +31,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import click
 import typer
 
+from fedlt.cli.app import make_app
 from fedlt.cli.check import check
 from fedlt.cli.compare import compare
 from fedlt.cli.copy import copy
@@ -69,6 +70,7 @@ app = typer.Typer(
 )
 
 
+app.command("app", cls=Verb)(make_app)
 app.command("list", cls=Verb)(list_names)
 for verb in (
     check, compare, copy, data, estimate, export, generate, inspect, new, realign, report,

@@ -33,6 +33,9 @@ TASKS = {
         "realign": "fedlt realign runs/quickstart/1 --method tau_norm --tau 0.5",
         "export": "fedlt export runs/quickstart/1 -o model.pt2",
     },
+    "Deploy a federation": {
+        "app": "fedlt app experiments/quickstart.yaml quickstart-app",
+    },
     "Find and add methods": {
         "list": "fedlt list strategies",
         "new": "fedlt new strategy my_method",

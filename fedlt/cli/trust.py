@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fedlt.config import Config
 
 # Verbs that train or build models, and so execute the classes and functions that a file names.
-EXECUTING = ("run", "estimate", "generate", "compare", "sweep", "reproduce", "realign", "export")
+EXECUTING = ("run", "app", "estimate", "generate", "compare", "sweep", "reproduce", "realign",
+             "export")  # fmt: skip
 
 
 @dataclass

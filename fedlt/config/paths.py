@@ -19,13 +19,15 @@ from fedlt.errors import FedltError
 # Keys whose text may be ``file.py:Name``; a method's or the model's section may be a name.
 SPECS = ("data.dataset", "partition.scheme", "model", "model.name", "engine.name", "strategy",
          "strategy.name", "client", "client.name", "client.loss", "client.loss.name",
-         "flower.mods")  # fmt: skip
+         "flower.mods", "deployment.test.dataset")  # fmt: skip
+DATA_SECTIONS = ("data", "deployment.test")  # each names a data set
 FREE = (  # sections with options of any name
     "data.options.", "partition.options.", "model.options.", "strategy.", "client.",
+    "deployment.test.options.",
 )  # fmt: skip
 # Built-in data set -> its options that are paths, beside those named ``path`` and ``..._path``.
 DATA_PATHS = {"list": ("train", "test", "val", "root"), "csv": ("root",)}
-_PLACES = ("data.root", "model.weights", "partition.file")
+_PLACES = ("data.root", "model.weights", "partition.file", "deployment.test.root")
 _COLUMN = "data.options.columns.path"  # the name of a column of a table
 _MOST_PATH, _MOST_PART = 3900, 255  # bytes of a path, and of a name in it, on every file system
 
@@ -38,10 +40,10 @@ def is_path(key: str) -> bool:
     return key in _PLACES or (key.startswith(FREE) and (leaf == "path" or leaf.endswith("_path")))
 
 
-def data_paths(dataset: object) -> list[str]:
-    """Return the dotted keys of :data:`DATA_PATHS` of a data set."""
+def data_paths(dataset: object, section: str = "data") -> list[str]:
+    """Return the dotted keys of :data:`DATA_PATHS` of a data set that a section names."""
     names = DATA_PATHS.get(dataset, ()) if isinstance(dataset, str) else ()
-    return [f"data.options.{name}" for name in names]
+    return [f"{section}.options.{name}" for name in names]
 
 
 def absolute(text: str, folder: Path, key: str) -> str:
@@ -102,18 +104,37 @@ def with_data_paths(
     Raises:
         FedltError: If a path cannot be used.
     """
-    data = tree.get("data")
-    options = data.get("options") if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or not isinstance(options, Mapping):
-        return tree
+    found = dict(tree)
+    for section in DATA_SECTIONS:
+        *above, last = section.split(".")
+        place = found
+        for name in above:
+            below = place.get(name)
+            if not isinstance(below, Mapping):
+                break
+            place[name] = dict(below)
+            place = place[name]
+        else:
+            if isinstance(place.get(last), Mapping):
+                place[last] = _with_options(place[last], section, folder, given)
+    return found
+
+
+def _with_options(
+    data: Mapping[str, Any], section: str, folder: Path, given: Collection[str]
+) -> dict[str, Any]:
+    """Return a section that names a data set, with absolute paths in its options."""
+    options = data.get("options")
+    if not isinstance(options, Mapping):
+        return dict(data)
     found = dict(options)
-    for key in data_paths(data.get("dataset")):
+    for key in data_paths(data.get("dataset"), section):
         name = key.rpartition(".")[2]
         text = found.get(name)
         if isinstance(text, str) and text:
             typed = any(key == one or key.startswith(f"{one}.") for one in given)
             found[name] = absolute(text, Path.cwd() if typed else folder, key)
-    return {**tree, "data": {**data, "options": found}}
+    return {**data, "options": found}
 
 
 def output_folder(output: str, *below: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,11 +26,9 @@ def digits() -> Dataset:
     The 17 grey levels x become (255 x + 8) // 16. The test set has 50 images per class and is the
     same in every run (:func:`fedlt.data.splits.hold_out`). Training classes have 124 to 133 images.
     """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images = ((raw.images.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)
-    labels = raw.target.astype(np.int64)
+    table = _digits_table()  # (1797, 65): 64 grey levels, and the digit
+    grey, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    images = ((grey * 255 + 8) // 16).astype(np.uint8)
     test, pool = hold_out(labels, 10, _DIGITS_TEST_PER_CLASS)
     return dataset_from_arrays(
         "digits",
@@ -36,6 +38,23 @@ def digits() -> Dataset:
         labels[test],
         validation_per_class=15,
     )
+
+
+def _digits_table() -> NDArray[np.int64]:
+    """Return the table of scikit-learn's file, without the second that importing it takes."""
+    spec = find_spec("sklearn")
+    for folder in () if spec is None else spec.submodule_search_locations or ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            with gzip.open(file, "rb") as lines:
+                text = lines.read()
+            return np.array(text.replace(b"\n", b",").strip(b",").split(b","), np.int64).reshape(
+                -1, 65
+            )
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    return np.column_stack([raw.data, raw.target]).astype(np.int64)
 
 
 def synthetic(

@@ -60,6 +60,7 @@ def scored_model(
     prepare_process()
     run = FinishedRun.at(path)
     server, _, snapshot = unpack(run.checkpoint, len(run.evaluation.client_counts))
+    _check_place(run, client, snapshot)
     is_own = _has_own_model(run, client, server)
     cid = client if is_own else None
     needs_images = cid is not None and (run.tunes or not server.trained[cid])
@@ -93,6 +94,22 @@ def scored_model(
         std=images["std"],
         info=describe(run, names, head=name, client=client, is_own=is_own),
     )
+
+
+def _check_place(run: FinishedRun, client: int | None, snapshot: Snapshot) -> None:
+    """Refuse a model whose personal parts are at the nodes of a deployment.
+
+    Raises:
+        FedltError: If the model needs them.
+    """
+    held = snapshot.table.get("at_node")
+    away = run.config.deployment.data == "nodes" or (held is not None and len(held) > 0)
+    if away and client is not None:
+        raise FedltError(f"client: the personal model of client {client} is at its node, not here")
+    if away and run.result["generic_model"] == "average":
+        raise FedltError(
+            "the generic model is an average of personal parts, which are at the nodes"
+        )
 
 
 def _has_own_model(run: FinishedRun, client: int | None, server: ServerSnapshot) -> bool:

@@ -202,7 +202,7 @@ def test_tune_holds_out_a_tenth_of_each_class_and_scores_the_recall_over_these(l
     recall = confusion.diagonal()[:4] / [4, 1, 1, 1]
     assert run.rows[-1]["generic/balanced"] == pytest.approx(recall.mean())
     assert run.result["scored_on"]["without"] == [4]
-    assert any("1 of 5 classes has none (4)" in line for line in federation.observer.notes())
+    assert any("1 of 5 classes has no image (4)" in line for line in federation.observer.notes())
 
 
 def test_a_validation_part_of_its_own_is_used(lab):

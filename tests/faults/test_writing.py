@@ -49,7 +49,9 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line(lab, reference, monkeypat
                 disk.left = writes
 
     config = lab.fresh(strategy="fedloge")
-    with pytest.raises(RunError, match=f"cannot be written: {os.strerror(number)}; --res") as no:
+    with pytest.raises(
+        RunError, match=f"cannot be written: {os.strerror(number)}; resume goes"
+    ) as no:
         run(config, progress=Fill())
     assert "\n" not in str(no.value)
     directory = RunDirectory.of(config)

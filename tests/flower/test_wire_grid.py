@@ -232,13 +232,13 @@ def test_messages_are_their_tensors_and_little_else(wired):
 
 
 def test_a_node_that_makes_another_fixed_part_gets_the_servers(wired, reference, monkeypatch):
-    import fedlt.apps
+    from fedlt.apps import node
 
     def other(host):
         return {"heads.sse_c.weight": torch.zeros(4, 12)}
 
-    monkeypatch.setattr(fedlt.apps, "_fixed", other)
-    fedlt.apps._node.cache_clear()
+    monkeypatch.setattr(node, "_fixed", other)
+    node._node.cache_clear()
     found = wired(strategy="fedloge")
-    fedlt.apps._node.cache_clear()
+    node._node.cache_clear()
     check_equal(found, reference(strategy="fedloge"))

@@ -27,7 +27,7 @@ from fedlt.errors import FedltError, RunError
 from strategies import STRATEGIES
 
 NUMBER, SEED = 2000, 20
-WRITERS = ("rescore", "inspect", "new")  # they are asked to, and end in a moment
+WRITERS = ("app", "rescore", "inspect", "new")  # they are asked to, and end in a moment
 LIMIT = 10  # seconds that one input may take on a machine that does something else besides
 METHODS = {"strategy": dict(STRATEGIES.items()), "client": dict(CLIENTS.items())}
 FILES = {
@@ -84,6 +84,7 @@ def stopped(monkeypatch, tmp_path):
     import fedlt.report.build
     from fedlt import simulate
     from fedlt.comparing import estimate, grid_runs, sweep
+    from fedlt.engines import preparing
     from fedlt.engines.serial import SerialEngine
     from fedlt.realigning import session
 
@@ -108,7 +109,7 @@ def stopped(monkeypatch, tmp_path):
 
     monkeypatch.setattr(simulate, "run", run)
     monkeypatch.setattr(simulate, "engine_class", serial)  # no Ray for an input
-    monkeypatch.setattr(simulate, "choose_engine", lambda name, *_: (name, []))  # times real steps
+    monkeypatch.setattr(preparing, "choose_engine", lambda name, *_: (name, []))  # times real steps
     monkeypatch.setattr(estimate, "prepare_parties", stop)
     monkeypatch.setattr(simulate, "create_run", stop)
     monkeypatch.setattr(grid_runs, "run_planned", stop)

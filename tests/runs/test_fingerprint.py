@@ -22,6 +22,8 @@ from fedlt.runs.fingerprint import RESULTS_VERSION, declared, fingerprint, finge
 FREE = {
     "name", "output", "seeds", "trackers", "data.root", "checkpoint.every",
     "report.client_names", "deployment.wait", "deployment.timeout", "deployment.min_replies",
+    "deployment.data", "deployment.image_shape", "deployment.mean", "deployment.std",
+    "deployment.test", "deployment.answers",
     "deployment.on_error", "deployment.average_personal",
     "diagnostics.every", "diagnostics.images", "diagnostics.clients",
     "engine.name", "engine.workers", "engine.address", "engine.cpus_per_worker",
