@@ -127,7 +127,13 @@ def test_the_cover_is_pairwise():
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("kind", "policy", "prior", "workers"), COVER)
+@pytest.mark.parametrize(
+    ("kind", "policy", "prior", "workers"),
+    [
+        pytest.param(*case, marks=() if place % 4 == 0 else pytest.mark.slow)
+        for place, case in enumerate(COVER)
+    ],
+)
 def test_ray_gives_the_bits_of_serial(lab, reference, kind, policy, prior, workers):
     changes = {**METHODS[kind], **POLICIES[policy], **PRIORS[prior]}
     engine = {"name": "ray", "workers": workers}

@@ -156,6 +156,7 @@ def test_runs_that_depend_on_the_process_differ(check, name):
     assert "differs" in found.line
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_shows_what_one_process_hides(tmp_path):
     """A tensor per process, made when the file is read: every worker of Ray has another."""

@@ -94,6 +94,7 @@ def test_ticks_of_the_colour_bar_do_not_overlap(peak):
         assert not any(one.overlaps(other) for other in boxes[:number])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mlflow") is None, reason="needs mlflow")
 def test_mlflow_says_nothing_between_the_rounds(tmp_path):
     """In a process of its own, where nobody has set MLflow's logger before."""

@@ -76,6 +76,7 @@ def test_a_process_that_dies_costs_its_task_only():
     assert found == {0: 0.0, 1: ("die", -signal.SIGKILL), 2: 0.1, 3: 0.2}
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_how_many_go_at_once(lab):
     """Three runs in this process, and the same three in two others."""
     told = Told()
@@ -141,6 +142,7 @@ def test_compare_prints_both_views_and_writes_the_table(file, capsys):
     assert (file / "runs/tiny/fedavg/1/result.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_comparison_stopped_three_times_at_random_has_the_same_table(file, capsys, monkeypatch):
     """Ctrl-C in the middle of three rounds, wherever they fall; only seconds and memory differ."""
     command = ["compare", "c.yaml", "--jobs", "1"]

@@ -99,6 +99,7 @@ def test_the_draws_are_keyed_and_leave_the_images_alone():
     assert np.bincount(orders[:, 0].numpy()).min() > 900
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_serial_and_ray_have_the_same_pixels(lab):
     changes = {"local": {"augment": "imagenet", "epochs": 2}}

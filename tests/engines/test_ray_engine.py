@@ -106,6 +106,7 @@ def test_no_jobs_no_answers(federation, engine):
     assert list(engine.run_scores([])) == []
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_working_directory_comes_back(lab, tmp_path, monkeypatch):
     """Ray starts in an empty folder; the process is where it was afterwards."""

@@ -62,6 +62,7 @@ def test_an_actor_that_is_used_again_gives_the_bits_of_a_new_one(lab, crew):
     assert again.bits == first.bits
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_an_edited_file_is_read_anew_in_new_actors(lab, crew, tmp_path):
     """The loss is what the file says, at once after it was written with the same length."""

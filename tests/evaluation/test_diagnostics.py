@@ -226,6 +226,7 @@ def test_a_resumed_run_has_the_same(lab):
     assert resumed.bits == whole.bits
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_has_the_same(lab):
     changes = {"strategy": "fedloge", "rounds": 2, "diagnostics": {"every": 1}}

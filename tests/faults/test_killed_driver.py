@@ -26,6 +26,7 @@ def disturbed(lab, *how, strategy="fedloge", **changes):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_some_moments_and_steps(lab):
     """Before a sync, a rename, a removal, ... of a checkpoint, an evaluation, a row, the result."""

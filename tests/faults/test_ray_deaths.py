@@ -38,7 +38,7 @@ class Slow(ClientPlugin):
     [
         pytest.param("gcs/gcs_server", "control service", marks=pytest.mark.slow),
         pytest.param("raylet/raylet --", "raylet", marks=pytest.mark.slow),
-        ("ray::DashboardAgent", "agent"),
+        pytest.param("ray::DashboardAgent", "agent", marks=pytest.mark.slow),
     ],
 )
 def test_a_server_that_is_killed_ends_the_run_in_one_line(

@@ -29,6 +29,7 @@ def bench(stored, tmp_path, monkeypatch):
     return Bench(stored, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
 def test_a_sample_of_all_damages(bench, stored, state, capsys):
     """Of every file one of the five damages and one of the six commands, in turn."""

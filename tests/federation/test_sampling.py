@@ -127,6 +127,7 @@ def test_a_client_drawn_twice_counts_twice_in_a_plain_mean(lab):
         torch.testing.assert_close(after[name], mean)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_runs_are_the_same_on_ray_and_after_a_stop(lab):
     serial = lab.run(**BY_SIZE)

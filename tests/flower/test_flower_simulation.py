@@ -48,10 +48,10 @@ def simulate(config, folder):
     return RunDirectory.of(config)
 
 
-STRATEGIES = [  # with faults, the test below runs fedloge in the fast tier
+STRATEGIES = [  # in the fast tier, test_wire_grid.py has every method
     pytest.param("fedavg", marks=pytest.mark.slow),
     pytest.param("fedloge", marks=pytest.mark.slow),
-    "flwr.serverapp.strategy:FedAdam",
+    pytest.param("flwr.serverapp.strategy:FedAdam", marks=pytest.mark.slow),
 ]
 
 

@@ -37,6 +37,7 @@ def test_fedprox_has_its_proximal_term(lab, reference, engine):
     assert any(not torch.allclose(t, plain[n], atol=1e-4) for n, t in broadcast(found).items())
 
 
+@pytest.mark.slow
 def test_qfedavg_depends_on_q(lab):
     runs = [
         lab.run(strategy={"name": f"{FLOWER}:QFedAvg", "client_learning_rate": 0.1, "q": q})

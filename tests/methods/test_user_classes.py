@@ -311,7 +311,8 @@ def test_ray_workers_find_what_the_driver_finds(rows_of):
     assert one == two == rows_of("serial", "my_module:Prox")
 
 
-@pytest.mark.parametrize("engine", ["stacked", pytest.param("auto", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["stacked", "auto"])
 def test_other_engines_run_a_class_of_ones_own(rows_of, engine):
     one, other = rows_of(engine, "my_module:Prox"), rows_of("serial", "my_module:Prox")
     assert one[0]["train/loss"] == pytest.approx(other[0]["train/loss"], rel=1e-4)

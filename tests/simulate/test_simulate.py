@@ -274,6 +274,7 @@ def test_steps_of_a_bad_update_are_not_counted(lab, failing):
     assert torch.equal(bad["steps"], clean["steps"][bad["trained"]])
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_bad_update_on_ray_equals_serial(lab, failing):
     changes = {"strategy": "fedloge", "client": failing([1, 3], [2])}
