@@ -26,8 +26,6 @@ SHARED_FACTS = {
     "version": "fedlt",
     "config": "the configuration",
     "partition": "the partition",
-    "classes": "the classes",
-    "shape": "the shape of images",
 }
 
 
@@ -135,18 +133,12 @@ class Roster:
         if not 0 <= cid < self._clients:
             return f"partition-id={cid}, but the run has clients 0 to {self._clients - 1}"
         for name, words in SHARED_FACTS.items():
-            if name not in facts:
+            wanted, found = self._expected.get(name), facts.get(name)
+            if wanted is None or found is None or found == wanted:
                 continue
-            wanted = self._expected.get(name)
-            if wanted is not None and facts[name] != wanted:
-                values = "" if name in ("config", "partition") else f" {_shown(facts[name])}"
-                mine = "" if not values else f", the server has {_shown(wanted)}"
-                return f"another {words.removeprefix('the ')}:{values}{mine}".removesuffix(":")
+            values = f": {found}, the server has {wanted}" if name == "version" else ""
+            return f"another {words.removeprefix('the ')}{values}"
         return ""
-
-
-def _shown(value: object) -> str:
-    return str(list(value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _and(nodes: Sequence[int]) -> str:
