@@ -293,6 +293,8 @@ def main() -> None:
         functions = {one.__name__: one for one in (prepare, inspect, alike, run, times)}
         print(json.dumps(functions[kind](*arguments)))
         return
+    if given.folder is not None:
+        Path(given.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         print(json.dumps(measure(Path(folder), given.images, given.rounds), indent=2))
 

@@ -11,7 +11,7 @@ from fedlt.cli import main
 
 README = (ROOT / "README.md").read_text()
 SCREENS = [b.text.split("\n") for b in blocks_of(ROOT / "README.md") if b.language == "text"]
-NUMBER = re.compile(r"~?[-+]?\d+\.\d|(?<= )-(?= |$)|─+")
+NUMBER = re.compile(r">100|~?[-+]?\d+\.\d|(?<= )-(?= |$)|─+")
 SHORT = ["rounds=1", "evaluate.every=1", "engine.name=serial", "local.epochs=1"]
 
 
