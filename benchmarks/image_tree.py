@@ -227,11 +227,11 @@ def times(section: dict[str, Any], rounds: int) -> dict[str, Any]:
     }
     sources = {"map": section, "memory": copied}
 
-    def federated(data: dict[str, Any], engine: str, rounds: int) -> dict[str, Any]:
-        return {**settings(data, "fedavg", engine), "rounds": rounds}
-
-    mapped_data.settings = federated  # its runs then have this file's clients and model
-    runs = {name: mapped_data.Run(data, "serial", rounds + 2) for name, data in sources.items()}
+    base = {**settings(section, "fedavg", "serial"), "rounds": rounds + 2}
+    runs = {
+        name: mapped_data.Run({**base, "data": {**base["data"], **data}})
+        for name, data in sources.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 2):
         for name in list(runs) if number % 2 else list(runs)[::-1]:
@@ -276,6 +276,7 @@ def measure(top: Path, images: int, rounds: int) -> dict[str, Any]:
         strategy: {name: child("run", sources[name], strategy) for name in names}
         for strategy, names in methods.items()
     }
+    print(json.dumps(facts), file=sys.stderr, flush=True)
     facts["rounds"] = child("times", given["folder"], rounds)
     return facts
 

@@ -79,17 +79,17 @@ def mapped(folder: str, *, in_memory: bool = False) -> dict[str, Any]:
 
 
 class Run:
-    """A run, round by round."""
+    """A run of a configuration, given as a tree, round by round."""
 
-    def __init__(self, data: dict[str, Any], engine: str, rounds: int, clients: int) -> None:
+    def __init__(self, tree: dict[str, Any]) -> None:
         from fedlt.config import Config
         from fedlt.engines import engine_class
         from fedlt.federation import prepare_parties
         from fedlt.flower.server_half import make_server_half
         from fedlt.methods.lookup import resolve_client, resolve_strategy
 
-        config = Config.model_validate(settings(data, engine, rounds, clients))
-        kind = engine_class(engine)
+        config = Config.model_validate(tree)
+        kind = engine_class(config.engine.name)
         kind.prepare(config.engine)()
         self.parties = prepare_parties(config, resolve_strategy(config), resolve_client(config))
         self.server: ServerHalf = make_server_half(self.parties.view)
@@ -112,7 +112,7 @@ def memory(data: dict[str, Any], engine: str, clients: int) -> dict[str, Any]:
 
     prepare_process()
     start = time.perf_counter()
-    run = Run(data, engine, 2, clients)
+    run = Run(settings(data, engine, 2, clients))
     opened = time.perf_counter() - start
     with run.grid:
         for _ in range(2):
@@ -140,7 +140,7 @@ def times(folder: str, rounds: int) -> dict[str, Any]:
 
     prepare_process()
     runs = {
-        name: Run(mapped(folder, in_memory=name == "memory"), "serial", rounds + 2, 10)
+        name: Run(settings(mapped(folder, in_memory=name == "memory"), "serial", rounds + 2, 10))
         for name in ("map", "memory")
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
