@@ -233,9 +233,10 @@ def times(section: dict[str, Any], rounds: int) -> dict[str, Any]:
         for name, data in sources.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 2):
-        for name in list(runs) if number % 2 else list(runs)[::-1]:
-            seconds[name].append(runs[name].step())
+    with runs["map"].grid, runs["memory"].grid:
+        for number in range(rounds + 2):
+            for name in list(runs) if number % 2 else list(runs)[::-1]:
+                seconds[name].append(runs[name].step())
     kept = {name: values[2:] for name, values in seconds.items()}  # the first two warm up
     ratios = [a / b for a, b in zip(kept["map"], kept["memory"], strict=True)]
     medians = {name: round(statistics.median(values), 4) for name, values in kept.items()}
