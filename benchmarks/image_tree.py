@@ -128,19 +128,29 @@ def prepare(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def alike(given: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return whether all formats have the same labels, pixels and clients (in a child)."""
+    """Return whether all formats have the same labels, pixels and clients (in a child).
+
+    A folder sorts the images of a class by name, so pixels are compared without their order.
+    """
     first, *others = [_loaded(section) for section in given]
     found: dict[str, Any] = {"labels": True, "pixels": True, "clients": True}
     for part in ("train", "test"):
-        mine = np.asarray(getattr(first, f"{part}_images"))
+        mine = _digests(first, part)
         owners = getattr(others[0], f"{part}_clients")
         for other in others:
-            theirs = np.asarray(getattr(other, f"{part}_images"))
-            found["pixels"] &= bool(np.array_equal(mine, theirs))
+            found["pixels"] &= mine == _digests(other, part)
             labels = [getattr(one, f"{part}_labels") for one in (first, other)]
             found["labels"] &= bool(np.array_equal(*labels))
             found["clients"] &= bool(np.array_equal(owners, getattr(other, f"{part}_clients")))
     return found
+
+
+def _digests(data: Dataset, part: str) -> list[tuple[int, int]]:
+    """Return the label and a hash of the pixels of every image, sorted."""
+    images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
+    return sorted(
+        (int(c), hash(np.asarray(x).tobytes())) for x, c in zip(images, labels, strict=True)
+    )
 
 
 def _loaded(section: dict[str, Any]) -> Dataset:
