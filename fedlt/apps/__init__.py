@@ -96,6 +96,10 @@ def _of_folder(module: str, context: Context) -> Config:
     config = load_config(folder / str(given.get("experiment", EXPERIMENT)), overrides)
     if config.seeds is not None:
         raise FedltError("one run is one seed: give seed, not seeds")
+    if config.flower.mods != load_config(folder / EXPERIMENT).flower.mods:
+        raise FedltError(
+            "flower.mods: the mods of an app are those of its folder; fedlt app writes another one"
+        )
     output = str(given.get("output", "")) or config.output
     return config.model_copy(update={"output": str(Path(output).expanduser())})
 

@@ -19,7 +19,7 @@ class PublicTestConfig(Section):
 
 
 class DeploymentConfig(Section):
-    """What a server asks of the nodes of Flower's grid, and what a failing node does."""
+    """Rules of a run on Flower's grid: who holds the images, and what a failing node does."""
 
     data: Literal["shared", "nodes"] = "shared"  # nodes: each has images of its own
     image_shape: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = None  # Ch, H, W

@@ -1,4 +1,4 @@
-"""What the driver of a run keeps and writes: evaluations, lines of rounds.jsonl, checkpoints."""
+"""The record of a run, which its driver writes: evaluations, lines of rounds.jsonl, checkpoints."""
 
 from __future__ import annotations
 

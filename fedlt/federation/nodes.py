@@ -227,7 +227,7 @@ def server_parties(
 
 @dataclass(frozen=True, eq=False)
 class NodesObserver(Observer):
-    """What the server of a deployment may observe: its public test set, and what nodes told it."""
+    """Observer at the server of a deployment: a public test set, and the counts that nodes told."""
 
     sizes: IntArray = field(kw_only=True)  # (K,) training images
     tests: IntArray = field(kw_only=True)  # (K,) test images of the nodes' own

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PORT = 8000  # of a SuperLink
 FIRST_NODE_PORT = 9100  # each node on a machine needs a port of its own
-FLOWER = "flwr>=1.41,<1.43"
+FLOWER = "flwr>=1.41,<1.42"  # as fedlt itself needs it
 CONNECTION = "fedlt"  # name of the connection in Flower's config.toml
 MODULES = ("server_app", "client_app")
 
@@ -68,7 +68,7 @@ FROM python:3.11-slim
 COPY wheels/ /wheels/
 RUN pip install --no-cache-dir /wheels/*.whl
 ENV FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 OMP_NUM_THREADS=1
-WORKDIR /work
+WORKDIR /fedlt
 """
 
 
@@ -194,7 +194,7 @@ def _compose(config: Config) -> str:
             "build": ".",
             "command": "flower-superlink --insecure --host 0.0.0.0",
             "ports": [f"{PORT}:{PORT}"],
-            "volumes": ["./runs:/work/runs"],
+            "volumes": ["./runs:/fedlt/runs"],
         }
     }
     own = config.deployment.data == "nodes"

@@ -123,7 +123,7 @@ def test_frozen_parts_must_be_filled(lab, weights, tmp_path, names, expected):
 
 
 def test_notes_of_frozen_parts(lab, weights):
-    """What trains of a wholly frozen backbone is the head: D weights and a bias a class."""
+    """Beside a wholly frozen backbone, the head alone trains: D weights and a bias a class."""
     model = lab.federation().view.build_model()
     head = model.num_classes * (model.num_features + 1)
     total = sum(p.numel() for p in model.parameters())

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from doc_blocks import ROOT
 from flwr.app import Context, RecordDict
 from wire_grid import WireGrid
 
 from fedlt.check import TINY
 from fedlt.check.tiny_runs import read_rows
 from fedlt.cli import main
+from fedlt.errors import FedltError
 from fedlt.runs.directory import RunDirectory
 
 OWN = """
@@ -71,11 +73,22 @@ def test_an_app_runs_from_its_folder_alone(folder, capsys, identity, monkeypatch
     assert shown[-1].startswith("flwr run out fedlt --stream -c")
 
 
+def test_a_run_cannot_change_the_mods_of_its_app(folder, identity):
+    """A node's app is made before it knows the run, so another mod would not be there."""
+    assert main(["app", "tiny.yaml", "out", "strategy=fedavg"]) == 0
+    changed = "flower.mods=[flwr.clientapp.mod:message_size_mod]"
+    with pytest.raises(FedltError, match="the mods of an app are those of its folder"):
+        run_app(folder / "out", output=str(folder / "here"), set=changed)
+
+
 def test_flower_builds_the_bundle(folder, capsys):
     assert main(["app", "tiny.yaml", "out", "--check"]) == 0
     assert ".fab: " in capsys.readouterr().out
     project = tomllib.loads((folder / "out" / "pyproject.toml").read_text())
     assert project["tool"]["flwr"]["app"]["fab-format-version"] == 1
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (flower,) = [one for one in ours if one.startswith("flwr[simulation]")]
+    assert project["project"]["dependencies"] == [flower.replace("[simulation]", "")]
     compose = yaml.safe_load((folder / "out" / "compose.yaml").read_text())
     assert list(compose["services"]) == ["superlink", *(f"node-{cid}" for cid in range(5))]
 

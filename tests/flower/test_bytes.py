@@ -1,4 +1,4 @@
-"""What travels between server and node, byte by byte: the table of docs/deploy.md."""
+"""The bytes of the messages between server and node: the table of docs/deploy.md."""
 
 from __future__ import annotations
 

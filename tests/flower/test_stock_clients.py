@@ -1,4 +1,4 @@
-"""What stock strategies of Flower tell their clients, mods around a client's task, and refusals."""
+"""Numbers that stock strategies of Flower tell their clients, mods around a task, and refusals."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ number = 3
 
 
 def test_a_mod_acts_on_every_engine_alike(lab, tmp_path, identity):
-    """It halves each client's step: the first round moves half as far."""
+    """The mod halves each client's step: the first round moves half as far."""
     path = tmp_path / "mods.py"
     path.write_text(HALVES)
     changes = {**GROUP, "rounds": 1, "strategy": "fedavg"}
