@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PORT = 8000  # of a SuperLink
 FIRST_NODE_PORT = 9100  # each node on a machine needs a port of its own
-FLOWER = "flwr>=1.41,<1.42"  # as fedlt itself needs it
 CONNECTION = "fedlt"  # name of the connection in Flower's config.toml
 MODULES = ("server_app", "client_app")
 
@@ -99,7 +98,7 @@ def app_files(config: Config) -> dict[str, bytes]:
     project = _PROJECT.format(
         name=name,
         description=f"{config.strategy.name} of fedlt: {config.name}",
-        flower=FLOWER,
+        flower=_flower(),
         target=version("flwr"),
         include=", ".join(f'"{one}"' for one in listed),
     )
@@ -125,6 +124,13 @@ def next_commands(config: Config, folder: Path) -> list[str]:
 def connection() -> str:
     """Return the lines of Flower's ``config.toml`` that name the SuperLink of this machine."""
     return f'[superlink.{CONNECTION}]\naddress = "127.0.0.1:{PORT}"\ninsecure = true\n'
+
+
+def _flower() -> str:
+    """Return the versions of Flower that fedlt itself needs, as a requirement."""
+    lines = requires("fedlt") or []
+    name = "flwr[simulation]"
+    return next(line.replace(name, "flwr") for line in lines if line.startswith(name))
 
 
 def _quoted(text: str) -> str:
