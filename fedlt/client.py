@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedlt.batch import Batch, ClientData, Phase, Schedule, add_metrics
 from fedlt.config.ranges import Checked
 from fedlt.data.batches import batch_slices, make_batches
 from fedlt.losses import cross_entropy
 from fedlt.models.frozen import frozen_features
 from fedlt.models.modes import chosen_names, evaluating, set_training_modes
+from fedlt.optim.batch import Batch, ClientData, Phase, Schedule, add_metrics
 from fedlt.rng import torch_generator
 from fedlt.update import Tensors, Update, under
 

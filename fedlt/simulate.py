@@ -192,7 +192,7 @@ class Simulation(Bookkeeping):
     def main(self, grid: Grid, context: Context) -> None:
         """Run the remaining rounds on an engine, which is a Flower grid: the loop over rounds."""
         assert isinstance(grid, Engine)
-        engine, rounds = grid, self.config.rounds
+        engine, rounds = grid, self.rounds
         self.progress.start(rounds, self.server.state.round)
         self.trackers.start(self.directory.rounds())
         self.start_clock()
@@ -220,6 +220,8 @@ class Simulation(Bookkeeping):
                 f"its best value {ended['best']:.4g} in round {ended['best_round']}"
             )
         result = make_result(self.evaluator, self.ledger, self.server.state, rows)
+        if self.privacy is not None:
+            result["privacy"] = self.privacy.result(self.server.state.round, self.ledger)
         result["peak_memory"] = engine.peak_memory()
         self.directory.write_result(result, self.ledger.evaluations)
 
@@ -236,7 +238,7 @@ class Simulation(Bookkeeping):
             self._is_whole = False
             server.adopt(outcome)
             engine.commit(outcome.used)
-            self.ledger.note(outcome)
+            self.note(outcome)
             self.count_seconds()
             self._is_whole = True
         self.tell([*engine.news(), *outcome.notes()])
@@ -246,7 +248,7 @@ class Simulation(Bookkeeping):
         row: dict[str, Any] = {}
         round_ = self.server.state.round
         generic, personal = self.evaluator.is_due(round_)
-        last = round_ == self.config.rounds
+        last = round_ == self.rounds
         if generic:
             row = self.evaluate(engine, round_, personal=personal, keep_logits=last)
         if generic and not last and self.is_stopped({"round": round_, **row}):

@@ -54,6 +54,8 @@ class StrategyTraits:
     own_model: str = ""  # prefix of a whole model in a client's personal tensors; empty: none
     reference: str = ""  # privileged information of an oracle; empty: federated
     pools: bool = False  # a round is one task, on the images of all clients
+    sends: str | None = None  # what it needs of clients beside their mean model; None: not said
+    trains_once: bool = False  # a task is one call of ``client.train`` on the whole model
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Strategy(Checked):
     def adapt_epochs(self) -> int:
         """Epochs of :meth:`adapt` over a client's data; 0: :meth:`adapt` is not called."""
         return 0
+
+    def needs_beyond_mean(self) -> str | None:
+        """What the method needs of clients beside the mean of their models, in words.
+
+        "" for nothing, None if the strategy does not say. A private run releases the mean alone.
+        """
+        return self.traits.sends
 
     def refuses(self, plugin: ClientPlugin) -> str | None:
         """Return why this strategy cannot run with ``plugin``; None if it can."""

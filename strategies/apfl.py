@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedlt.batch import Phase
 from fedlt.config.ranges import Share
 from fedlt.models.modes import set_training_modes
+from fedlt.optim.batch import Phase
 from fedlt.strategy import StrategyTraits, Tensors, Update, prefixed, under
 from fedlt.worker.training import make_optimizer, precision_of
 from strategies.fedavg import FedAvg
@@ -38,7 +38,9 @@ class APFL(FedAvg):
     round.
     """
 
-    traits = StrategyTraits(needs_sgd=True, knows=("nesterov", "clip"), own_model="mixed.")
+    traits = StrategyTraits(
+        needs_sgd=True, knows=("nesterov", "clip"), own_model="mixed.", sends=""
+    )
 
     alpha: Share = 0.5  # share of v in the mixture; its first value if it is adaptive
     adaptive: bool = True  # alpha takes a gradient step at the first batch of each round

@@ -34,7 +34,7 @@ class BalanceFL(FedAvg):
     of a task are made before training: memory for the floats of all their images.
     """
 
-    traits = StrategyTraits(reads_labels=True)
+    traits = StrategyTraits(reads_labels=True, sends="")
 
     weight: NotNegative = 1.0  # weight of the distillation of absent classes
     tau: Positive = 2.0  # temperature of the distillation

@@ -32,7 +32,7 @@ class CCVR(FedAvg):
     the head on them. Classes that the cohort does not hold keep their class vectors.
     """
 
-    traits = StrategyTraits(needs_linear_heads=True)
+    traits = StrategyTraits(needs_linear_heads=True, sends="class means and covariances")
 
     covariance: Covariance = Calibration.covariance  # full covariances take C D^2 numbers a client
     allocation: Allocation = Calibration.allocation  # equal, or in proportion to a class's images

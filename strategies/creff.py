@@ -36,7 +36,7 @@ class CReFF(Strategy):
     features to the mean gradients.
     """
 
-    traits = StrategyTraits(needs_linear_heads=True)
+    traits = StrategyTraits(needs_linear_heads=True, sends="class gradients")
 
     per_class: Count = 100  # federated features of each class
     gradient_batches: Count = 10  # number of batches whose mean is the gradient of a class

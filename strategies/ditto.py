@@ -26,7 +26,7 @@ class Ditto(FedAvg):
     The personal model starts at the global model of the client's first round.
     """
 
-    traits = StrategyTraits(own_model="own.")
+    traits = StrategyTraits(own_model="own.", sends="")
 
     lam: NotNegative = 1.0  # lambda: weight of the proximal term
 

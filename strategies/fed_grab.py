@@ -35,7 +35,7 @@ class FedGraB(FedAvg):
     prior analyser).
     """
 
-    traits = StrategyTraits(needs_linear_heads=True, reads_labels=True)
+    traits = StrategyTraits(needs_linear_heads=True, reads_labels=True, sends="")
 
     kp: NotNegative = 10.0  # gains of the incremental PID controllers
     ki: NotNegative = 0.01

@@ -39,7 +39,7 @@ class FedALA(FedAvg):
     layers start as received. The personal model is the model that the client trained last.
     """
 
-    traits = StrategyTraits(own_model="own.")
+    traits = StrategyTraits(own_model="own.", sends="")
 
     layers: Count = 1  # p: number of mixed top layers, counted from the head
     share: ShareAboveZero = 0.8  # s: share of the client's batches that the weights are learnt on

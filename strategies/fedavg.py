@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedlt.strategy import Strategy
+from fedlt.strategy import Strategy, StrategyTraits
 
 
 @dataclass(frozen=True)
@@ -16,3 +16,5 @@ class FedAvg(Strategy):
 
     These are the defaults of the strategy contract. The personal model is the generic one.
     """
+
+    traits = StrategyTraits(sends="", trains_once=True)

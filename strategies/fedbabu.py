@@ -27,7 +27,7 @@ class FedBABU(Strategy):
     Tuning takes ``epochs`` passes, on the whole model or on the head alone.
     """
 
-    traits = StrategyTraits(needs_linear_heads=True)
+    traits = StrategyTraits(needs_linear_heads=True, sends="")
 
     scope: Literal["all", "head"] = "all"  # parameters that are tuned
     epochs: Count = 5

@@ -46,7 +46,7 @@ class FedDyn(Strategy):
     so the first round takes the plain mean step 1 + |cohort| / N times.
     """
 
-    traits = StrategyTraits(own_weights=True)
+    traits = StrategyTraits(own_weights=True, sends="the number of clients in a round")
 
     alpha: Positive = 0.1  # weight of the regulariser
 

@@ -20,7 +20,7 @@ from fedlt.models import Model
 from fedlt.models.class_statistics import client_features
 from fedlt.models.etf_head import EtfHead, descend_on
 from fedlt.rng import torch_generator
-from fedlt.strategy import HeadFunction, Strategy, Tensors
+from fedlt.strategy import HeadFunction, Strategy, StrategyTraits, Tensors
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
@@ -34,6 +34,8 @@ class FedETF(Strategy):
     client's class counts. Just before scoring, a client tunes class vectors and projection in turns
     by cross-entropy on its features. Only the projection has the file's momentum and weight decay.
     """
+
+    traits = StrategyTraits(sends="")
 
     scale: Positive = 1.0  # where the learnable scale of the cosines starts
     alternations: Whole = 20  # turns of tuning class vectors, then projection; 0: no personal model

@@ -27,7 +27,7 @@ class FedLMD(FedAvg):
     These minority classes have no more images at the client than its average class.
     """
 
-    traits = StrategyTraits(reads_labels=True)
+    traits = StrategyTraits(reads_labels=True, sends="")
 
     beta: NotNegative = 1.0  # weight of the distillation; 0: FedAvg
     tau: Positive = 1.0  # temperature

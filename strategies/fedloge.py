@@ -41,8 +41,8 @@ class FedLoGe(Strategy):
     """
 
     traits = StrategyTraits(
-        needs_linear_heads=True, takes_stream_heads=True, with_experts="fedloge_experts"
-    )
+        needs_linear_heads=True, takes_stream_heads=True, with_experts="fedloge_experts", sends="",
+        trains_once=True)  # fmt: skip
     sparsity: ShareBelowOne = 0.6  # beta: share of the classifier's entries that are zero
     etf_norm: Positive = 0.1  # gamma: target norm of each class vector
     etf_scale: Positive | None = None  # instead: logits are etf_scale * cosine

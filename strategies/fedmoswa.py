@@ -40,7 +40,7 @@ class FedMoSWA(FedSWA):
     weighted by examples.
     """
 
-    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",))
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",), sends="sums of gradients")
     gamma: ShareAboveZero = 0.2  # how fast m follows the clients' gradients
 
     def init(self, model: Model) -> ServerState:

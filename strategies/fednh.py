@@ -32,7 +32,7 @@ class FedNH(Strategy):
     sends these sums beside the model. SGD does not change the prototypes.
     """
 
-    traits = StrategyTraits(own_weights=True)
+    traits = StrategyTraits(own_weights=True, sends="class prototypes")
 
     momentum: Share = 0.9  # rho: share of the old prototype
     scale: Positive = 20.0  # first value of the learnable scale of the cosines

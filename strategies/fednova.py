@@ -35,7 +35,9 @@ class FedNova(Strategy):
     of steps the method is FedAvg, up to rounding.
     """
 
-    traits = StrategyTraits(needs_sgd=True, knows=("nesterov", "clip"))
+    traits = StrategyTraits(
+        needs_sgd=True, knows=("nesterov", "clip"), sends="numbers of local steps"
+    )
 
     def local_update(self, client: Client) -> Update:
         """Train; the update holds the mean step d_k and a_k."""

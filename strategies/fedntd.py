@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class FedNTD(FedAvg):
     """FedAvg; clients distil from the global model on all classes but the image's true one."""
 
-    traits = StrategyTraits(reads_labels=True)
+    traits = StrategyTraits(reads_labels=True, sends="", trains_once=True)
 
     beta: NotNegative = 1.0  # weight of the distillation; 0: FedAvg
     tau: Positive = 1.0  # temperature

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.models import LinearHead
-from fedlt.strategy import Strategy
+from fedlt.strategy import Strategy, StrategyTraits
 
 if TYPE_CHECKING:
     from fedlt.models import Model
@@ -21,6 +21,8 @@ class FedPer(Strategy):
 
     The generic model is the backbone under the mean of the heads, and is marked as an average.
     """
+
+    traits = StrategyTraits(sends="", trains_once=True)
 
     def build(self, model: Model) -> None:
         """Add a personal head."""

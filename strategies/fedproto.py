@@ -37,7 +37,7 @@ class FedProto(Strategy):
     There is no generic model.
     """
 
-    traits = StrategyTraits(reads_labels=True)
+    traits = StrategyTraits(reads_labels=True, sends="class prototypes")
 
     lam: NotNegative = 1.0  # lambda: weight of the distance to the prototypes
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fedlt.client import add_metrics
 from fedlt.config.ranges import Whole
 from fedlt.models import LinearHead
-from fedlt.strategy import Strategy, Update
+from fedlt.strategy import Strategy, StrategyTraits, Update
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -25,6 +25,8 @@ class FedRep(Strategy):
     The head takes ``head_epochs`` on the frozen backbone, then the backbone ``local.epochs`` under
     the frozen head. So the backbone gets as many passes as in every other method.
     """
+
+    traits = StrategyTraits(sends="")
 
     head_epochs: Whole = 10  # tau in the paper; 0 leaves the head at its start, as in FedBABU
 

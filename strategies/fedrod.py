@@ -16,7 +16,7 @@ from torch import Tensor
 from fedlt.losses import balanced_softmax
 from fedlt.methods.composition import is_plain, own_cross_entropy, weighted
 from fedlt.models import LinearHead, Model
-from fedlt.strategy import HeadFunction, Strategy
+from fedlt.strategy import HeadFunction, Strategy, StrategyTraits
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client
@@ -30,6 +30,8 @@ class FedROD(Strategy):
     client plugin that has one. The personal head learns by cross-entropy on the sum of generic and
     personal logits. Its features and the generic logits are detached.
     """
+
+    traits = StrategyTraits(sends="", trains_once=True)
 
     def build(self, model: Model) -> None:
         """Add the heads ``head`` (shared) and ``personal``."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedlt.config.ranges import Positive, Share
-from fedlt.strategy import ServerState, Strategy, Total, Update
+from fedlt.strategy import ServerState, Strategy, StrategyTraits, Total, Update
 
 if TYPE_CHECKING:
-    from fedlt.batch import Schedule
     from fedlt.client import Client
+    from fedlt.optim.batch import Schedule
 
 
 def falling(step: int, steps: int, *, end: float) -> float:
@@ -32,6 +32,8 @@ class FedSWA(Strategy):
 
     With rho = alpha = 1 the method is FedAvg, bit for bit. Means are weighted by examples.
     """
+
+    traits = StrategyTraits(sends="")
 
     rho: Share = 0.1  # share of its first value towards which the learning rate falls
     alpha: Positive = 1.5  # server's step from the old model to the mean; above 1: beyond

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedlt.strategy import HeadFunction, Strategy
+from fedlt.strategy import HeadFunction, Strategy, StrategyTraits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,8 @@ class LgFedAvg(Strategy):
 
     There is no generic model: the clients share no backbone.
     """
+
+    traits = StrategyTraits(sends="")
 
     def build(self, model: Model) -> None:
         """Make the backbone personal."""

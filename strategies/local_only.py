@@ -21,7 +21,7 @@ class LocalOnly(Strategy):
     All clients start from the same weights. There is no generic model.
     """
 
-    traits = StrategyTraits(reference="each client alone")
+    traits = StrategyTraits(reference="each client alone", sends="")
 
     def build(self, model: Model) -> None:
         """Make the whole model personal."""

@@ -36,7 +36,7 @@ class PFedMe(Strategy):
     ``lam``.
     """
 
-    traits = StrategyTraits(own_model="own.", own_weights=True)
+    traits = StrategyTraits(own_model="own.", own_weights=True, sends="")
 
     lam: Positive = 15.0  # lambda: weight of the proximal term |theta - w_k|^2 / 2
     inner_steps: Count = 5  # K: steps on theta with one batch

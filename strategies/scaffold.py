@@ -71,7 +71,8 @@ class SCAFFOLD(Strategy):
     means.
     """
 
-    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",), own_weights=True)
+    traits = StrategyTraits(needs_sgd=True, knows=("nesterov",), own_weights=True,
+                            sends="control variates")  # fmt: skip
     server_lr: Positive = 1.0  # eta_g
 
     def init(self, model: Model) -> ServerState:

@@ -7,6 +7,7 @@
     fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
     fedlt data prepare FILE [key=value ...]
+    fedlt privacy FILE [key=value ...]
     fedlt export RUN -o FILE              fedlt app FILE [DIR] [key=value ...]
     fedlt generate FILE [key=value ...]
     fedlt new strategy|client NAME        fedlt check NAME [key=value ...]
@@ -43,6 +44,7 @@ from fedlt.cli.help import MODES, Verb, Verbs
 from fedlt.cli.inspect import inspect
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
+from fedlt.cli.privacy import privacy
 from fedlt.cli.realign import realign
 from fedlt.cli.report import report
 from fedlt.cli.reproduce import reproduce
@@ -73,8 +75,8 @@ app = typer.Typer(
 app.command("app", cls=Verb)(make_app)
 app.command("list", cls=Verb)(list_names)
 for verb in (
-    check, compare, copy, data, estimate, export, generate, inspect, new, realign, report,
-    reproduce, rescore, run, status, sweep,
+    check, compare, copy, data, estimate, export, generate, inspect, new, privacy, realign,
+    report, reproduce, rescore, run, status, sweep,
 ):  # fmt: skip
     app.command(verb.__name__, cls=Verb)(verb)
 

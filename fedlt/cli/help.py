@@ -19,6 +19,7 @@ TASKS = {
         "estimate": "fedlt estimate tables/five_digits",
         "inspect": "fedlt inspect experiments/quickstart.yaml",
         "generate": "fedlt generate experiments/digits_discl.yaml",
+        "privacy": "fedlt privacy experiments/digits_private.yaml privacy.target_epsilon=4",
         "run": "fedlt run experiments/quickstart.yaml strategy=fedavg name=plain",
     },
     "Compare methods": {

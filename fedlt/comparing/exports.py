@@ -9,7 +9,7 @@ from fedlt.comparing.cells import MOMENTS, SPREAD, columns
 from fedlt.comparing.conditions import Results
 from fedlt.comparing.sheet import latex_text, to_csv, to_latex, to_markdown
 from fedlt.comparing.stream_tables import streams_csv
-from fedlt.comparing.table import figures_sheet, footnotes, stream_sheets
+from fedlt.comparing.table import figures_sheet, footnotes, privacy_sheets, stream_sheets
 from fedlt.comparing.tuning import lines_above
 from fedlt.comparing.verdicts import Verdict, describe, verdicts
 from fedlt.errors import writing
@@ -19,6 +19,7 @@ Tables = Mapping[str, Results]  # setting -> finished rows; "" without a grid
 _BESIDE = (  # in the CSV only: the masked view, the references, and the clients behind the figures
     "personal/accuracy_held", "personal/generic", "personal/generic_held", "personal/gain_held",
     "personal/majority_guess", "personal/hurt", "personal/gain_few_owners", "personal/gain_others",
+    "personal/accuracy_few_owners", "personal/accuracy_others",
     "personal/worst10", "personal/std", "personal/balanced", "personal/many", "personal/medium",
     "personal/few", "personal/many_clients", "personal/medium_clients", "personal/few_clients",
     "personal/steps", "personal/clients", "personal/excluded", "personal/participated",
@@ -48,7 +49,8 @@ def markdown(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str
     for setting, results in tables.items():
         text += f"{_title(name, which, setting, results)}\n\n"
         text += "".join(f"{line}\n\n" for line in lines_above(results))
-        for sheet in (figures_sheet(results, which), *stream_sheets(results, which)):
+        beside = [*stream_sheets(results, which), *privacy_sheets(results, which)]
+        for sheet in (figures_sheet(results, which), *beside):
             text += f"{to_markdown(sheet)}\n"
     return text + "".join(f"* {note}\n" for note in notes)
 
@@ -60,7 +62,7 @@ def latex(name: str, which: str, tables: Tables, notes: Sequence[str]) -> str:
         text += f"% {_title(name, which, setting, results)}\n"
         text += "".join(f"{latex_text(line)}\\par\n" for line in lines_above(results))
         text += to_latex(figures_sheet(results, which))
-        for sheet in stream_sheets(results, which):
+        for sheet in [*stream_sheets(results, which), *privacy_sheets(results, which)]:
             text += f"\\par\\medskip\n{to_latex(sheet)}"
     if notes:
         text += "\\par\\smallskip{\\footnotesize\n"

@@ -21,6 +21,12 @@ from fedlt.comparing.cells import (
     values,
 )
 from fedlt.comparing.conditions import Results
+from fedlt.comparing.privacy_price import (
+    clipped_sheet,
+    epsilon_cells,
+    price_sheet,
+    privacy_notes,
+)
 from fedlt.comparing.sheet import Cell, Sheet, percent, text_of, to_terminal
 from fedlt.comparing.stream_tables import stream_rows
 from fedlt.evaluation.headline import headlines
@@ -40,6 +46,9 @@ def figures_sheet(results: Results, which: str) -> Sheet:
         return _sheet("method", results, shown)
     bare = _sheet("method", results, {n: (which, m) for n, m in columns(results).items()})
     prices = [price_cells(runs) for runs in results.values()]
+    spent = epsilon_cells(results)
+    if spent is not None:
+        prices = [{"epsilon": one, **own} for one, own in zip(spent, prices, strict=True)]
     rows = [[*row, *price.values()] for row, price in zip(bare.rows, prices, strict=True)]
     return Sheet(bare.title, [*bare.columns, *prices[0]], rows)
 
@@ -53,6 +62,21 @@ def stream_sheets(results: Results, which: str) -> list[Sheet]:
     ]
     title = "generic, by stream"
     return [Sheet(title, [title, *rows[0].metrics], cells)] if rows else []
+
+
+def privacy_sheets(results: Results, which: str) -> list[Sheet]:
+    """Return the tables of private rows: clipped updates, and the price of privacy."""
+    found = [clipped_sheet(results), None if which == "all" else price_sheet(results, which)]
+    return [sheet for sheet in found if sheet is not None]
+
+
+def _narrow(sheet: Sheet) -> list[Sheet]:
+    """Return a wide sheet as two: its columns up to ``personal``, and the others."""
+    if "personal" not in sheet.columns:
+        return [sheet]
+    cut = list(sheet.columns).index("personal")
+    halves = (sheet.columns[1:cut], sheet.columns[cut:])
+    return [sheet.part(sheet.title, {name: name for name in half}) for half in halves]
 
 
 def metric_sheet(
@@ -100,8 +124,9 @@ def terminal_tables(results: Results, which: str) -> RenderableType:
             for view, names in own.items()
         ]
         parts[1:1] = stream_sheets(results, which)
-        prices = price_cells(next(iter(results.values())))
+        prices = [name for name in whole.columns[1:] if name not in columns(results)]
         parts.append(whole.part("price", {name: name for name in prices}))
+        parts += [one for sheet in privacy_sheets(results, which) for one in _narrow(sheet)]
     return Group(*(line for part in parts for line in ("", to_terminal(part))))
 
 
@@ -119,6 +144,7 @@ def footnotes(tables: Mapping[str, Results], which: str) -> list[str]:
             lines.append(f"always guessing a client's largest class{where}: {100 * guess:z.1f}")
         lines += [f"{line}{where}" for line in notes_of(results, moment)]
         lines += _coverage(results, moment, where)
+        lines += privacy_notes(results)
     lines += dict.fromkeys(line for runs in rows for run in runs for line in view_notes(run))
     if which in ("all", "best_on_test"):
         lines.append(BEST_ON_TEST)

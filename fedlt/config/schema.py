@@ -27,6 +27,7 @@ from fedlt.config.faults_section import FaultsConfig
 from fedlt.config.local_section import LocalConfig
 from fedlt.config.model_section import ModelConfig
 from fedlt.config.partition_section import PartitionConfig
+from fedlt.config.privacy_section import PrivacyConfig
 from fedlt.config.ranges import (
     Count,
     Epochs,
@@ -196,6 +197,7 @@ class Config(_Section):
     local: LocalConfig = LocalConfig()
     batchnorm: Literal["average", "pooled", "local"] = "average"  # statistics under aggregation
     prior: PriorConfig = PriorConfig()
+    privacy: PrivacyConfig | None = None  # differential privacy; None: no clipping and no noise
     evaluate: EvaluateConfig = EvaluateConfig()
     stop: StopConfig | None = None  # end before `rounds`; None: never
     personal: PersonalConfig = PersonalConfig()

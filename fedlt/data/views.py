@@ -22,7 +22,7 @@ from fedlt.data.distort import distort
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fedlt.batch import Batch, ClientData
+    from fedlt.optim.batch import Batch, ClientData
 
 
 def to_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from fedlt.engines.engine import Engine
 from fedlt.evaluation.patience import stopped
 from fedlt.federation import Parties
 from fedlt.federation.evaluator import Evaluator, GenericModel, Standing
-from fedlt.federation.ledger import Ledger
+from fedlt.federation.ledger import Ledger, RoundOutcome
 from fedlt.federation.packing import load_run, save_run, unpack
+from fedlt.federation.privacy_record import PrivacyRecord
 from fedlt.flower.adapter import ServerHalf
 from fedlt.machine.stopping import Stops
 from fedlt.progress import Progress
@@ -40,7 +41,10 @@ class Bookkeeping:
     def __post_init__(self) -> None:
         """Make the evaluator and the ledger."""
         self.config: Config = self.parties.view.config
-        self.evaluator = Evaluator(self.parties.observer, self.server.model, self.generic)
+        plan, observer = self.server.privacy, self.parties.observer
+        self.privacy = None if plan is None else PrivacyRecord(plan, observer)
+        self.rounds = self.config.rounds if plan is None else plan.last_round
+        self.evaluator = Evaluator(observer, self.server.model, self.generic, self.rounds)
         self.diagnosis = Diagnosis(self.parties.shares, self.evaluator)
         self.trackers = Trackers(self.directory.path / "trackers", self.config)
         self.ledger = Ledger(np.zeros(self.parties.view.num_clients, dtype=np.int64))
@@ -53,6 +57,12 @@ class Bookkeeping:
         now = time.perf_counter()
         self.ledger.seconds += now - self._clock
         self._clock = now
+
+    def note(self, outcome: RoundOutcome) -> None:
+        """Enter the outcome of a round in the ledger; its evaluation is due then."""
+        self.ledger.note(outcome)
+        if self.privacy is not None and self.ledger.due is not None:
+            self.ledger.due |= self.privacy.of_round(outcome, self.ledger)
 
     def standing(self, engine: Engine, round_: int) -> Standing:
         """Return the models after a round, for scoring."""
@@ -90,7 +100,8 @@ class Bookkeeping:
         self.ledger.evaluations |= self.directory.write_evaluation(evaluation, once=once)
         faults = self.server.faults
         late = 0 if faults is None else faults.late(round_)
-        return values | self.ledger.metrics(late if self.config.faults.is_set else None)
+        spent = {} if self.privacy is None else self.privacy.spent(round_)
+        return values | self.ledger.metrics(late if self.config.faults.is_set else None) | spent
 
     def save(self, engine: Engine) -> None:
         """Write a checkpoint of the last round, which may still await its evaluation."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from fedlt.rng import set_torch_state, torch_state
 
 if TYPE_CHECKING:
-    from fedlt.batch import Phase
     from fedlt.client import Client
+    from fedlt.optim.batch import Phase
 from fedlt.client import Trainer
 
 Answer = TypeVar("Answer")

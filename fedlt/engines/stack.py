@@ -21,12 +21,12 @@ from torch.func import vmap
 from fedlt.client import Batch, Client
 from fedlt.engines.lockstep import TrainRequest
 from fedlt.engines.stack_batches import Stream, largest_group
-from fedlt.engines.template import TemplateClient, TemplateModel
 from fedlt.losses import under_vmap
 from fedlt.models.modes import set_training_modes
 from fedlt.optim.adamw import AdamMoments, adamw
 from fedlt.optim.sgd import climb, clipped, descend, descend_rows
 from fedlt.update import Tensors
+from fedlt.worker.template import TemplateClient, TemplateModel
 from fedlt.worker.training import check_loss, parameter_groups, precision_of
 
 

@@ -9,8 +9,8 @@ from typing import cast
 
 from fedlt.client import Batch, Client
 from fedlt.engines.lockstep import TrainRequest
-from fedlt.engines.template import BatchClient, UnstackableError
 from fedlt.rng import set_torch_state, torch_state
+from fedlt.worker.template import BatchClient, UnstackableError
 from fedlt.worker.training import phase_batches, step_factors
 
 _AHEAD = 8  # batches drawn at once, between two exchanges of torch's global generator

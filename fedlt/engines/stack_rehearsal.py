@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlt.batch import Phase
 from fedlt.client import Trainer
 from fedlt.engines.alike import describe_difference, group_alike
 from fedlt.engines.lockstep import Task, TrainRequest, run_together
 from fedlt.engines.probe import measure_seconds, method_name
 from fedlt.engines.stack import Stack
-from fedlt.engines.template import TemplateModel, UnstackableError
 from fedlt.errors import FedltError, one_line
+from fedlt.optim.batch import Phase
+from fedlt.worker.template import TemplateModel, UnstackableError
 from fedlt.worker.training import train_alone
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from fedlt.engines.lockstep import Task, TrainRequest, run_together
 from fedlt.engines.probe import BATCHES, Estimate, Probe
 from fedlt.engines.stack import Stack
 from fedlt.engines.stack_rehearsal import rehearse_stack, time_stack
-from fedlt.engines.template import TemplateModel
 from fedlt.errors import FedltError
 from fedlt.flower.client_app import make_client_app
 from fedlt.flower.mods import load_mods
 from fedlt.machine.heap import keep_freed_memory
 from fedlt.worker.scorer import Host
+from fedlt.worker.template import TemplateModel
 from fedlt.worker.worker import Worker, prepare_process
 
 if TYPE_CHECKING:

@@ -169,6 +169,18 @@ def hurt(clients: ScoredClients) -> Metric:
     return _mean((clients.gains < -ROUNDING).astype(np.float64))
 
 
+def accuracy_few_owners(clients: ScoredClients) -> Metric:
+    """Return the mean accuracy of the clients that hold an image of a few class."""
+    owns = clients.owns_few
+    return None if owns is None else _mean(clients.accuracies(clients.hits)[owns])
+
+
+def accuracy_others(clients: ScoredClients) -> Metric:
+    """Return the mean accuracy of the clients that hold no image of a few class."""
+    owns = clients.owns_few
+    return None if owns is None else _mean(clients.accuracies(clients.hits)[~owns])
+
+
 def gain_few_owners(clients: ScoredClients) -> Metric:
     """Return the mean of gain_k over the clients that hold an image of a few class."""
     return None if clients.owns_few is None else _mean(clients.gains[clients.owns_few])

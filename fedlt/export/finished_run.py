@@ -49,12 +49,12 @@ class FinishedRun:
             raise FedltError(f"{path} holds runs of seeds {names}; give one, as {directory.path}")
         if directory.state != "finished":
             raise FedltError(f"{path} is not finished; resume it first")
-        config = directory.config()
+        config, result = directory.config(), directory.result()
         return cls(
             directory,
             config,
-            directory.result(),
-            directory.evaluation(config.rounds),
+            result,
+            directory.evaluation(result["rounds"]),
             resolve_strategy(config),
             resolve_client(config),
         )
@@ -76,7 +76,7 @@ class FinishedRun:
         Raises:
             FedltError: If it is missing, damaged, or of another run.
         """
-        last, folder = self.config.rounds, self.directory.checkpoints
+        last, folder = self.result["rounds"], self.directory.checkpoints
 
         def check(one: Checkpoint) -> str:
             return "" if one.round == last else f"the scored model is that of round {last}"

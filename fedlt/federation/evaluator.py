@@ -52,10 +52,13 @@ class Standing:
 class Evaluator:
     """Scores the models of a run; the strategy gives the names of the heads."""
 
-    def __init__(self, observer: Observer, model: Model, generic: GenericModel) -> None:
+    def __init__(
+        self, observer: Observer, model: Model, generic: GenericModel, rounds: int | None = None
+    ) -> None:
         data, config = observer.data, observer.config
         self.observer, self.model, self.generic = observer, model, generic
         self._has_generic = generic != "none"
+        self._rounds = config.rounds if rounds is None else rounds  # of the run
         self.test_counts = np.bincount(data.eval_labels, minlength=data.num_classes)
         self.scored_on = ScoredSet.of(data.eval_labels, data.num_classes, data.split)
         self.shots = observer.shots
@@ -68,7 +71,7 @@ class Evaluator:
         """Return whether the generic view and the personal view are scored after a round."""
         config = self.observer.config
         generic, personal = rounds_to_evaluate(
-            config.rounds,
+            self._rounds,
             every=config.evaluate.every,
             personal_every=config.evaluate.personal_every,
             chosen=config.evaluate.selected_round,

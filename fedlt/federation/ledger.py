@@ -14,6 +14,7 @@ from fedlt.federation.faults import FaultLog
 if TYPE_CHECKING:
     from fedlt.evaluation import Metric
     from fedlt.federation.faults import NormRule, RoundFaults
+    from fedlt.privacy.release import Released
     from fedlt.strategy import ServerState
 
 
@@ -32,10 +33,13 @@ class RoundOutcome:
     state: ServerState  # the server's, after the round
     rule: NormRule | None  # the server's, with the norms of the round
     stock: object = None  # a stock Flower strategy after the round
+    release: Released | None = None  # of a private run: the noisy sum
 
     @property
     def weight(self) -> float:
-        """The sum of the weights of the clients in the sum."""
+        """The sum of the weights of the clients in the sum; of a private run, its divisor."""
+        if self.release is not None:
+            return self.release.divisor
         used = set(self.used)
         pairs = zip(self.answered, self.lists["weight"], strict=True)
         return sum(weight for cid, weight in pairs if cid in used)
@@ -55,7 +59,10 @@ class RoundOutcome:
         lines += [
             f"{start} client {c}: update {why}, left out" for why, cids in left_out for c in cids
         ]
-        return lines if self.used else [*lines, f"{start} no update to use, no step taken"]
+        if self.used:
+            return lines
+        step = "no step taken" if self.release is None else "the step is noise alone"
+        return [*lines, f"{start} no update to use, {step}"]
 
 
 @dataclass
@@ -69,6 +76,7 @@ class Ledger:
     bytes_up: int = 0  # a client's answer of one round, largest so far
     rounds_length: int = 0  # bytes of rounds.jsonl that are lines of this run
     evaluations: dict[str, str] = field(default_factory=dict)  # file -> digest, of those written
+    clipped: dict[str, list[int]] = field(default_factory=dict)  # group -> clipped, all; updates
     due: dict[str, Metric] | None = None  # train/... of a round that is not evaluated yet
 
     def note(self, outcome: RoundOutcome) -> None:
@@ -109,6 +117,6 @@ def _train_metrics(outcome: RoundOutcome) -> dict[str, Metric]:
     sums = {n: float(np.asarray(values)[keep].sum()) for n, values in outcome.lists.items()}
     examples = sums.get("examples", 0.0)
     skipped = {"cid", "finite", "weight", "bytes", "norm", "examples", "steps", "personal_steps",
-               "stored", "outdated"}  # fmt: skip
+               "stored", "outdated", "clipped"}  # fmt: skip
     ratios = {f"train/{n}": v / examples for n, v in sums.items() if n not in skipped and examples}
     return {**ratios, "train/clients": len(outcome.used)}

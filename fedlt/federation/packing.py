@@ -50,6 +50,7 @@ def save_run(
             "faults": vars(ledger.fault_log),
             "norms": server.norms,
             "bytes_up": ledger.bytes_up,
+            "clipped": ledger.clipped,
             "seconds": ledger.seconds,
             "due": ledger.due,
             "record": record,
@@ -86,6 +87,7 @@ def unpack(checkpoint: Checkpoint, num_clients: int) -> tuple[ServerSnapshot, Le
         excluded=meta["excluded"],
         fault_log=FaultLog(**meta["faults"]),
         bytes_up=meta["bytes_up"],
+        clipped=meta.get("clipped", {}),  # not in checkpoints of earlier versions
         rounds_length=meta["record"]["rounds"]["length"],
         evaluations=meta["record"]["evaluations"],
         due=meta["due"],

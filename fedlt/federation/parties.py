@@ -17,6 +17,7 @@ from fedlt.evaluation.local_test import REFERENCE_WARNING
 from fedlt.federation.feature_cache import cache_features
 from fedlt.federation.image_checks import check_images
 from fedlt.federation.observer import Observer
+from fedlt.federation.private_runs import check_private
 from fedlt.federation.share import ClientShares
 from fedlt.federation.start import find_start
 from fedlt.federation.view import AllCounts, AskCounts, SecureSum, ServerView, no_counts
@@ -53,7 +54,9 @@ class Parties(NamedTuple):
             pooled=strategy.traits.pools,
         )
         sizes = data.client_sizes if config.sampling == "by_size" else None
-        view = ServerView(*terms, ask_counts=_ask_counts(config, data), sizes=sizes)
+        privacy = config.privacy
+        images = data.client_sizes if privacy and privacy.mechanism == "sample" else None
+        view = ServerView(*terms, ask_counts=_ask_counts(config, data), sizes=sizes, images=images)
         return cls(view, shares, Observer(*terms, data=data))
 
     def changed(self, **terms: Any) -> Parties:  # noqa: ANN401 (each as its field has it)
@@ -128,6 +131,7 @@ def check_method(config: Config, strategy: Strategy, plugin: ClientPlugin) -> No
     if reason is not None:
         names = f"strategy {config.strategy.name!r} with client {config.client.label!r}"
         raise FedltError(f"{names}: {reason}")
+    check_private(config, strategy, plugin)
     if strategy.traits.needs_sgd:
         _check_steps(config, strategy)
     if strategy.traits.pools:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlt.data.arrays import IntArray
+from fedlt.federation.private_runs import plan_privacy
 from fedlt.federation.terms import Terms
+from fedlt.privacy.plan import PrivacyPlan
 
 AskCounts = Callable[[NDArray[np.bool_]], IntArray | None]  # which clients (K,) -> counts (C,)
 
@@ -20,6 +23,18 @@ class ServerView(Terms):
 
     ask_counts: AskCounts  # by ``prior.source``: :func:`no_counts`, or one of the classes below
     sizes: IntArray | None = None  # (K,) images of each client, told for ``sampling: by_size`` only
+    images: IntArray | None = None  # (K,) the same, for the account of privacy's `sample` only
+
+    @cached_property
+    def privacy(self) -> PrivacyPlan | None:
+        """The plan of a private run; None without a section ``privacy``.
+
+        Raises:
+            FedltError: If its numbers do not fit each other.
+        """
+        nobodys = np.ones(self.num_clients, np.int64)
+        sizes = nobodys if self.images is None else self.images
+        return plan_privacy(self.config, self.strategy, sizes, seed=self.seed)
 
 
 def no_counts(clients: NDArray[np.bool_]) -> IntArray | None:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType
 from flwr.serverapp import Grid
 
-from fedlt.data.arrays import IntArray
 from fedlt.errors import RunError
+from fedlt.federation.cohorts import drawn_by_size, drawn_one_by_one, drawn_uniformly
 from fedlt.federation.faults import Faults, NormRule, RoundFaults
 from fedlt.federation.ledger import RoundOutcome
 from fedlt.federation.packing import ServerSnapshot
@@ -27,11 +27,12 @@ from fedlt.flower.records import Records, array_record, record_dict, tensors_of
 from fedlt.flower.replies import finite, metric_lists, sum_replies, unpack_sums, unpack_update
 from fedlt.models import Model
 from fedlt.models.batchnorm import batchnorm_statistics, from_moments
-from fedlt.rng import numpy_generator
+from fedlt.privacy.release import release
 from fedlt.strategy import ServerState, Tensors, Total, Update
 
 if TYPE_CHECKING:
     from fedlt.federation import ServerView
+    from fedlt.privacy.plan import PrivacyPlan
 
 
 class NoUsableUpdateError(RunError):
@@ -69,6 +70,8 @@ class ServerHalf:
         self._moments = batchnorm_statistics(model, "shared")
         integers = set(model.integer_names())
         self._buffers = [n for n in model.buffer_names("shared") if n not in integers]
+        self.privacy = view.privacy
+        self.norm = None if view.privacy is None else view.privacy.first_norm  # of the next round
 
     def sample(self, round_: int, node_ids: Sequence[int]) -> list[int]:
         """Return the cohort of a round: sorted, a function of (seed, round) and the nodes.
@@ -83,9 +86,11 @@ class ServerHalf:
         size, sizes = self.view.cohort_size, self.view.sizes
         if sizes is not None and self.view.config.clients_per_round is not None:
             return drawn_by_size(self.view.seed, round_, node_ids, sizes, size)
-        generator = numpy_generator(self.view.seed, "cohort", round_)
-        chosen = generator.choice(len(node_ids), size=min(size, len(node_ids)), replace=False)
-        return [node_ids[position] for position in sorted(chosen.tolist())]
+        rules = self.view.config.privacy
+        if rules is not None and (rules.mechanism, rules.sampling) == ("central", "poisson"):
+            rate = size / self.view.num_clients
+            return drawn_one_by_one(self.view.seed, round_, node_ids, rate)
+        return drawn_uniformly(self.view.seed, round_, node_ids, size)
 
     def round_config(self, round_: int, cohort: list[int]) -> ConfigRecord:
         """Return the settings of one round that travel with every message."""
@@ -95,6 +100,11 @@ class ServerHalf:
             config["global-counts"] = counts.tolist()
         if self.rule is not None:
             config["max-norm"] = self.rule.bound
+        if self.privacy is not None:
+            config["privacy"] = self.privacy.rules.mechanism
+            config["privacy-noise"] = self.privacy.noise
+            if self.norm is not None:
+                config["privacy-norm"] = self.norm
         return config
 
     def prior_counts(self, cohort: list[int]) -> npt.NDArray[np.int64] | None:
@@ -147,6 +157,8 @@ class ServerHalf:
         """
         answers = self._add(replies) if replies else _NOBODY
         outcome = self._judge(plan, answers.lists)
+        if self.privacy is not None:
+            outcome, answers = self._released(self.privacy, round_, outcome, answers)
         buffers = self._average_buffers(answers.sums, outcome.weight)
         if outcome.weight:  # else nothing was trained, or nothing of it can be used
             outcome = self.take_step(outcome, answers)
@@ -154,8 +166,27 @@ class ServerHalf:
         state = replace(outcome.state, round=round_, broadcast=broadcast)
         return replace(outcome, state=self._in_one_block(state))
 
+    def _released(
+        self, plan: PrivacyPlan, round_: int, outcome: RoundOutcome, answers: Answers
+    ) -> tuple[RoundOutcome, Answers]:
+        """Return outcome and answers with the noisy sum in place of the clients' own."""
+        made = release(
+            plan,
+            self.state.broadcast,
+            answers.sums,
+            answers.lists.get("norm", []),
+            names=self.model.parameter_names("shared"),
+            norm=self.norm,
+            answered=len(outcome.used),
+            round_=round_,
+            seed=self.view.seed,
+        )
+        return replace(outcome, release=made), Answers(answers.lists, made.sums)
+
     def adopt(self, outcome: RoundOutcome) -> None:
         """Put a round's outcome in force."""
+        if outcome.release is not None:
+            self.norm = outcome.release.next_norm
         pools = self.view.strategy.traits.pools
         for flags, cids in ((self.heard, outcome.answered), (self.trained, outcome.used)):
             flags[slice(None) if pools and cids else list(cids)] = True
@@ -163,7 +194,7 @@ class ServerHalf:
 
     def _add(self, replies: Sequence[Message]) -> Answers:
         """Add replies in order. Single updates are kept beside their metrics and buffers."""
-        if self.reduces:
+        if self.reduces or self.privacy is not None:
             reply = sum_replies(replies)
             sums, plain = unpack_sums(reply) if "sums" in reply.content else ({}, {})
             return Answers(metric_lists(reply), sums, plain)
@@ -287,39 +318,20 @@ class ServerHalf:
         state = self.state
         groups = {"broadcast": state.broadcast, "private": state.private, "fixed": state.fixed}
         norms = [] if self.rule is None else self.rule.medians
-        return ServerSnapshot(groups, {"round": state.round}, self.heard, self.trained, norms)
+        values: dict[str, object] = {"round": state.round}
+        if self.norm is not None:
+            values["privacy.norm"] = self.norm
+        return ServerSnapshot(groups, values, self.heard, self.trained, norms)
 
     def restore(self, saved: ServerSnapshot) -> None:
         """Take back a snapshot."""
         groups = {name: saved.tensors.get(name, {}) for name in ("broadcast", "private", "fixed")}
         self.set_state(ServerState(int(str(saved.values["round"])), **groups))
         self.heard, self.trained = saved.heard, saved.trained
+        if "privacy.norm" in saved.values:
+            self.norm = float(str(saved.values["privacy.norm"]))
         if self.rule is not None:
             self.rule = replace(self.rule, medians=saved.norms)
-
-
-def drawn_by_size(
-    seed: int, round_: int, node_ids: Sequence[int], sizes: IntArray, draws: int
-) -> list[int]:
-    """Return clients drawn with replacement, client k with probability n_k / n, sorted.
-
-    With equal weights of all draws, the mean of the clients' models is then on average the mean of
-    all clients' models weighted by n_k: Li et al., On the convergence of FedAvg on non-IID data,
-    ICLR 2020, https://arxiv.org/abs/1907.02189, scheme I, which is the sampling of FedProx (Li et
-    al., MLSys 2020, https://arxiv.org/abs/1812.06127, algorithm 2).
-
-    Args:
-        seed: Of the run.
-        round_: The round.
-        node_ids: The clients to draw from.
-        sizes: (K,) n_k, images of every client of the population.
-        draws: Number of draws.
-    """
-    listed = np.asarray(node_ids)
-    images = sizes[listed].astype(np.float64)
-    generator = numpy_generator(seed, "cohort by size", round_)
-    chosen = generator.choice(listed, size=draws, replace=True, p=images / images.sum())
-    return sorted(chosen.tolist())
 
 
 def _told(settings: ConfigRecord, plan: RoundFaults, cid: int) -> ConfigRecord:

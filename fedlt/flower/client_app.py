@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,10 +17,12 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedlt.federation.private_step import private_step
 from fedlt.federation.steps import corrupted, start_of, step_norm
 from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.replies import pack_reply
 from fedlt.strategy import Tensors, Update
+from fedlt.worker.private_training import train_on_samples
 
 if TYPE_CHECKING:
     from fedlt.client import Client
@@ -30,7 +33,7 @@ Mod = Callable[..., Message]
 TOLD = "told."  # before the names of numbers that a stock strategy of Flower's tells its clients
 OURS = frozenset({  # settings of fedlt's in a message; a stock strategy's have other names
     "server-round", "global-counts", "max-norm", "work", "corrupt", "factor", "stale", "draws",
-    "run", "state-round", "fixed-digest",
+    "run", "state-round", "fixed-digest", "privacy", "privacy-norm", "privacy-noise",
 })  # fmt: skip
 
 
@@ -71,6 +74,14 @@ def train_reply(
         f"{TOLD}{name}": torch.tensor(value, device=worker.device)
         for name, value in told(config).items()
     }
+    if config.get("privacy") == "sample":
+        rules = worker.shares.config.privacy
+        client.trainer = partial(
+            train_on_samples,
+            norm=cast("float | None", config.get("privacy-norm")),
+            noise=float(cast(float, config["privacy-noise"])),
+            sampling="poisson" if rules is None else rules.sampling,
+        )
     return make_reply(worker.train(client), client, message, keep)
 
 
@@ -88,7 +99,16 @@ def make_reply(update: Update, client: Client, message: Message, keep: Keep) -> 
         wrong = corrupted(update.sums, start, names, kind=kind, factor=factor)
         update = replace(update, sums=wrong)
     norm, max_norm = None, inf
-    if "max-norm" in config:
+    if "privacy" in config:
+        update, norm = private_step(
+            update,
+            client,
+            names,
+            mechanism=str(config["privacy"]),
+            norm=cast("float | None", config.get("privacy-norm")),
+            noise=float(cast(float, config["privacy-noise"])),
+        )
+    elif "max-norm" in config:
         norm = step_norm(update.sums, start, names)
         max_norm = float(cast(float, config["max-norm"]))
     reply = pack_reply(update, client.cid, reply_to=message, norm=norm, max_norm=max_norm)

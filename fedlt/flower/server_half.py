@@ -12,6 +12,7 @@ from fedlt.flower.stock import StockFlowerStrategy, StockStrategy
 if TYPE_CHECKING:
     from fedlt.federation import ServerView
     from fedlt.federation.faults import Faults
+    from fedlt.models import Model
 
 
 def make_server_half(view: ServerView, faults: Faults | None = None) -> ServerHalf:
@@ -32,6 +33,27 @@ def make_server_half(view: ServerView, faults: Faults | None = None) -> ServerHa
             raise FedltError(
                 f"strategy {name!r}: there is no client to keep what is personal: {kept[0]}"
             )
+        _check_buffers(view, model)
         if isinstance(strategy, StockStrategy):
             return StockFlowerStrategy(strategy, model, view, faults)
         return ServerHalf(view, model, strategy.init(model), faults)
+
+
+def _check_buffers(view: ServerView, model: Model) -> None:
+    """Refuse a private run whose clients would send BatchNorm's statistics, which are not clipped.
+
+    With ``sample`` BatchNorm is refused altogether: it mixes the images of a batch.
+    """
+    rules = view.config.privacy
+    if rules is None:
+        return
+    held = [*model.buffer_names("shared")]
+    if rules.mechanism == "sample":
+        held += model.buffer_names("personal")
+    if held:
+        reason = (
+            "mixes the images of a batch"
+            if rules.mechanism == "sample"
+            else "has statistics of the images, which would leave a client as they are"
+        )
+        raise FedltError(f"privacy: BatchNorm ({held[0]}) {reason}; take model.norm=group")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     DifferentialPrivacyClientSideAdaptiveClipping,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from fedlt.federation import ServerView
     from fedlt.federation.faults import Faults
 
+_OF_MEANS = ("FedAvg", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "FedProx")
 SAMPLING = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes")
 
 
@@ -56,6 +57,12 @@ class StockStrategy(Strategy):
     traits = StrategyTraits(reduces=False)
     factory: Callable[..., FlowerBase] = FedAvg
     options: dict[str, Any] = field(default_factory=dict)
+
+    def needs_beyond_mean(self) -> str:
+        """Nothing but the model, if the strategy steps with the clients' mean; else the refusal."""
+        if getattr(self.factory, "__name__", "") in _OF_MEANS:
+            return ""
+        return "the updates of single clients"
 
     def objective(self, client: Client, batch: Batch) -> Tensor:
         """Return the loss, with the proximal term where the strategy tells its weight mu.
@@ -128,6 +135,8 @@ class StockFlowerStrategy(ServerHalf):
             random.setstate(state)
         configs = [c for m in messages for c in m.content.config_records.values()]
         self._told = told(configs[0]) if configs else {}
+        if self.privacy is not None:  # epsilon counts the draws of fedlt's own cohorts
+            return super().cohort(round_, grid)
         return sorted({message.metadata.dst_node_id for message in messages})
 
     def round_config(self, round_: int, cohort: list[int]) -> ConfigRecord:
@@ -140,6 +149,8 @@ class StockFlowerStrategy(ServerHalf):
         held = {n: v for n, v in vars(stock).items() if isinstance(v, dict | list)}
         vars(stock).update({name: copy.copy(value) for name, value in held.items()})
         replies = [self._strip(reply) for reply in answers.replies]
+        if outcome.release is not None:
+            replies = [self._mean_reply(answers.sums, outcome.weight)]
         with _seeded(key(self.view.seed, "stock", round_)):
             arrays, _ = stock.aggregate_train(round_, replies)
         if arrays is None:
@@ -154,6 +165,12 @@ class StockFlowerStrategy(ServerHalf):
         super().adopt(outcome)
         if outcome.stock is not None:
             self.stock = cast(FlowerBase, outcome.stock)
+
+    def _mean_reply(self, sums: Tensors, weight: float) -> Message:
+        """Return the noisy mean of a private run as the reply of one client."""
+        arrays = array_record({name: sums[name] / weight for name in self._trained})
+        metrics = MetricRecord({"num-examples": 1.0})
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), 1, MessageType.TRAIN)
 
     def _strip(self, reply: Message) -> Message:
         """Return a client's reply with trainable parameters and its number of examples only."""

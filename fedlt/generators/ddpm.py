@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedlt.batch import ImageTensor
 from fedlt.config.ranges import Count, NotNegative, Positive, ShareBelowOne
 from fedlt.data.prior import ABSENT
 from fedlt.errors import FedltError
@@ -30,6 +29,7 @@ from fedlt.generators.fitting import Fit, fit
 from fedlt.generators.generator import ClientGroup, Generator, Items, Maker, PoolRequest, TimesEight
 from fedlt.generators.sdedit import alpha_bars, denoise, guided, noised
 from fedlt.machine.maps import placed
+from fedlt.optim.batch import ImageTensor
 from fedlt.progress import round_time
 from fedlt.rng import seed_torch, set_torch_state, torch_generator, torch_state
 

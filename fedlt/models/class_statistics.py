@@ -19,8 +19,8 @@ from fedlt.data.augment import normalize
 from fedlt.models.frozen import frozen_features
 
 if TYPE_CHECKING:
-    from fedlt.batch import ClientData
     from fedlt.models.model import Model
+    from fedlt.optim.batch import ClientData
 
 Moments = Literal["none", "diag", "full"]  # second moments: none, of each feature, of every pair
 

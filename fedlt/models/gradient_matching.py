@@ -22,8 +22,8 @@ from fedlt.data.augment import normalize
 from fedlt.models.frozen import frozen_features
 
 if TYPE_CHECKING:
-    from fedlt.batch import ClientData
     from fedlt.models.model import Model
+    from fedlt.optim.batch import ClientData
 
 
 def class_gradients(features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:

@@ -1,1 +1,4 @@
-"""Optimisers whose step the stacked engine can take for many clients at once."""
+"""One step of local training: batches and phases, and the optimisers.
+
+The stacked engine takes a step of these optimisers for many clients at once.
+"""

@@ -37,6 +37,7 @@ class Realignment(Checked):
     reads_local: ClassVar[bool] = (
         False  # a client's local head sets the norms of its personal model
     )
+    reads_clients: ClassVar[bool] = False  # images or class counts of clients, without noise
 
     def constants(self) -> dict[str, Any]:
         """Return the constants (numbers and words) by name."""
@@ -88,6 +89,7 @@ class PostHocAdjustment(ClosedForm):
 
     name: ClassVar[str] = "logit_adjustment"
     moves_bias: ClassVar[bool] = True
+    reads_clients: ClassVar[bool] = True
     tau: NotNegative = 1.0
 
     def realign(self, head: Head, class_counts: Tensor) -> Head:
@@ -99,6 +101,7 @@ class PostHocAdjustment(ClosedForm):
 class Learner(Realignment):
     """Method that learns on features: rows (N, D) with labels (N,)."""
 
+    reads_clients: ClassVar[bool] = True
     once: ClassVar[bool] = False  # the method has exactly one round
     epochs: Whole = 10  # passes over the features, in each round
     lr: Positive = 0.1

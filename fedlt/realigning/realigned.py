@@ -70,6 +70,7 @@ class Realigned(Strategy):
     learner: Learner | None = None  # the task of :meth:`local_update`
 
     refuses = _asked(Strategy.refuses)
+    needs_beyond_mean = _asked(Strategy.needs_beyond_mean)
     note = _asked(Strategy.note)
     build = _asked(Strategy.build)
     init = _asked(Strategy.init)

@@ -156,6 +156,11 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
     with _named(config):
         head = find_head(strategy, client, fixed, name=config.strategy.name)
         _check(plan, head, client.model.names("personal"))
+        if config.privacy is not None and plan.method.reads_clients:
+            raise FedltError(
+                f"realign: {plan.method.name} reads images or class counts of clients, of which "
+                "the run's privacy knows nothing; gla_fr and tau_norm read the head alone"
+            )
         local = find_local_head(strategy, client) if plan.method.reads_local else None
     changed = parties.changed(strategy=Realigned(strategy, head, local))
     return _Opened(directory, checkpoint, simulation, changed, head, local is not None)

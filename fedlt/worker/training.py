@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fedlt.batch import Phase
 from fedlt.optim.adamw import AdamW
+from fedlt.optim.batch import Phase
 from fedlt.optim.sgd import Optimizer, ParameterGroup, Sgd, climb
 
 if TYPE_CHECKING:
-    from fedlt.batch import Batch
     from fedlt.client import Client
+    from fedlt.optim.batch import Batch
 
 
 def step_factors(client: Client, phase: Phase) -> Iterator[float]:

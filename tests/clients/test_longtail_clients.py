@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from clients import Equalisation, LdamDrw
-from fedlt.batch import Batch
 from fedlt.client import ClientPlugin
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
+from fedlt.optim.batch import Batch
 from fedlt.worker.worker import Worker
 
 ORACLE = {"use": "global", "source": "oracle"}

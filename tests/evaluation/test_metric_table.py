@@ -18,6 +18,10 @@ NO_METRICS = {"round", "run", "seconds"}  # of a line of rounds.jsonl
 BLOCKS = f"{Path(__file__).with_name('test_rank.py')}:Stack"
 
 
+SMALL = {"name": "mlp", "width": 8, "norm": "none"}
+PRIVATE = {"norm": 1.0, "delta": 1e-3}
+
+
 def page_names() -> list[str]:
     """Return the names of the page's tables, whole."""
     names = []
@@ -45,6 +49,8 @@ def written(lab_factory):
         lab.run(client="mdcs", **looked),
         lab.run(model={"name": BLOCKS}, **looked),
         lab.run(**reference),
+        lab.run(model=SMALL, privacy=PRIVATE | {"noise_multiplier": 0.5}),
+        lab.run(model=SMALL, privacy=PRIVATE | {"noise_multiplier": 0.5, "mechanism": "sample"}),
     ]
     names = {name for run in runs for row in run.rows for name in row} - NO_METRICS
     counts, recalls = np.ones(2, dtype=np.int64), np.ones((1, 2))

@@ -12,7 +12,6 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from clients import CLIENTS, Mixup
-from fedlt.batch import Batch
 from fedlt.flower.server_half import make_server_half
 from fedlt.losses import (
     class_weighted_cross_entropy,
@@ -23,6 +22,7 @@ from fedlt.losses import (
     weighted_distillation,
 )
 from fedlt.methods.composition import Composed
+from fedlt.optim.batch import Batch
 from fedlt.worker.worker import Worker
 
 CIFAR = torch.tensor([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])  # imbalance 100

@@ -358,3 +358,14 @@ def test_realigning_reads_no_global_randomness(reference):
     first = one(reference(), plan)["after"]
     torch.manual_seed(99)
     assert one(reference(), plan)["after"] == first
+
+
+def test_a_private_run_is_realigned_without_its_clients(lab):
+    """tau_norm reads the head alone; cRT and a class prior would read what has no noise."""
+    pytest.importorskip("dp_accounting")
+    privacy = {"norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-2}
+    outcome = lab.run(model={"name": "mlp", "width": 8, "norm": "none"}, privacy=privacy)
+    assert one(outcome, Plan(TauNorm(tau=0.5)))
+    for plan in (Plan(Crt(), "federated"), Plan(PostHocAdjustment())):
+        with pytest.raises(FedltError, match="of which the run's privacy knows nothing"):
+            one(outcome, plan)

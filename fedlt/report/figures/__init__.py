@@ -7,6 +7,7 @@ per_stream.py   many / medium / few for every expert or token alone
 per_client.py   the clients' class counts and accuracies
 gains.py     gain of personal models by kind of client
 price.py     seconds and bytes per round
+privacy.py   points lost to clipping and noise
 ranks.py     number of directions that the features of every block use
 diagnostics.py   diagnostics of the models, if the runs measured them
 
@@ -25,6 +26,7 @@ from fedlt.report.figures.groups import group_bars
 from fedlt.report.figures.per_client import client_distribution, partition_and_accuracy
 from fedlt.report.figures.per_stream import stream_accuracy
 from fedlt.report.figures.price import price
+from fedlt.report.figures.privacy import privacy_price
 from fedlt.report.figures.ranks import token_ranks
 from fedlt.report.finished import Method
 from fedlt.report.picture import Picture
@@ -41,6 +43,7 @@ _ORDER = (
     gain_by_size,
     tail_owners,
     price,
+    privacy_price,
     diagnostics,
     class_vectors,
     token_ranks,

@@ -1,0 +1,1 @@
+"""Differential privacy: clipping, noise, and how much of it a run spends (docs/privacy.md)."""
