@@ -17,8 +17,8 @@ _SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the rounds, a line each
 def privacy(file: FileArgument, overrides: Overrides = None) -> None:
     """Show the epsilon that a private run will spend, and the noise it needs.
 
-    Nothing is run. Give privacy.target_epsilon for the noise of a wanted epsilon, or privacy.noise_multiplier for
-    the epsilon of a noise.
+    Nothing is run. Give privacy.target_epsilon for the noise of a wanted epsilon, or
+    privacy.noise_multiplier for the epsilon of a noise.
     """
     from fedlt.comparing.sheet import to_terminal
     from fedlt.config import load_config
