@@ -6,6 +6,7 @@ client and that the engine does not stack. Comparing the results with training a
 
 from __future__ import annotations
 
+import inspect
 import re
 import traceback
 from collections.abc import Sequence
@@ -149,11 +150,12 @@ def _reason(error: Exception) -> str:
     """
     text = re.split(r"(?<=\.) (?=[A-Z])", one_line(error))[0].rstrip(". ")
     text = text.removeprefix(f"{UnstackableError.__name__}: ")
-    torch_home, engine_home = Path(torch.__file__).parent, Path(__file__).parent
+    machinery = (torch.__file__, __file__, inspect.getfile(TemplateModel))
+    homes = {Path(file).parent for file in machinery}
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not {torch_home, engine_home} & set(Path(frame.filename).parents)
+        if not homes & set(Path(frame.filename).parents)
     ]
     if not frames:
         return text
