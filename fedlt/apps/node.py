@@ -60,6 +60,7 @@ def _node(text: str, cid: int, place: str | None) -> Node:
         facts={**facts, **more},
         test_images=len(host.scorer.images),
         per_class=not is_alone or config.deployment.answers == "per_class",
+        has_secrets=is_alone,
     )
 
 

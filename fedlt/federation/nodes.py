@@ -72,6 +72,8 @@ def check_nodes(config: Config, strategy: Strategy, plugin: ClientPlugin) -> Non
             config.diagnostics.every is not None
         ),
         "model.cache_features: is for simulations": config.model.cache_features,
+        "privacy.mechanism: sample counts the images of every client, which nodes keep; take "
+        "central or local": config.privacy is not None and config.privacy.mechanism == "sample",
         f"strategy {config.strategy.name!r}: trains on everybody's images, which no node has": (
             strategy.traits.pools
         ),

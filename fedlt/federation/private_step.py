@@ -31,6 +31,7 @@ def private_step(
     mechanism: str,
     norm: float | None,
     noise: float,
+    seed: int,
 ) -> tuple[Update, float | None]:
     """Return the update as a step with weight 1, and its length before clipping.
 
@@ -44,6 +45,7 @@ def private_step(
         mechanism: ``central``, ``local`` or ``sample``; the noise of ``sample`` is in the training.
         norm: The clipping norm; None: nothing is clipped.
         noise: Noise multiplier of the client's own noise.
+        seed: Keys that noise, with round and client.
 
     Raises:
         ValueError: If the update holds more than the model's shared parameters.
@@ -60,7 +62,7 @@ def private_step(
     metrics = update.metrics
     if mechanism == "local":
         metrics = {name: metrics[name] for name in _KEPT if name in metrics}
-        steps = _with_noise(steps, client, names, noise * (norm or 0.0))
+        steps = _with_noise(steps, client, names, noise * (norm or 0.0), seed)
     private = replace(update, sums=steps, weight=1.0, metrics=metrics, is_step=True)
     return private, length if mechanism == "central" else None
 
@@ -71,11 +73,11 @@ def _own(step: Tensor) -> Tensor:
 
 
 def _with_noise(
-    steps: Mapping[str, Tensor], client: Client, names: Sequence[str], deviation: float
+    steps: Mapping[str, Tensor], client: Client, names: Sequence[str], deviation: float, seed: int
 ) -> dict[str, Tensor]:
     if not deviation:
         return dict(steps)
-    drawn = gaussian(steps, names, deviation, client.round, client.cid, seed=client.seed)
+    drawn = gaussian(steps, names, deviation, client.round, client.cid, seed=seed)
     return {name: steps[name] + drawn[name].to(steps[name].device) for name in names}
 
 

@@ -8,6 +8,7 @@ policy, and clients whose update is not finite or too large are left out.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,6 +73,9 @@ class ServerHalf:
         self._buffers = [n for n in model.buffer_names("shared") if n not in integers]
         self.privacy = view.privacy
         self.norm = None if view.privacy is None else view.privacy.first_norm  # of the next round
+        # The nodes of a deployment know the file's seed, which must tell neither noise nor cohorts.
+        is_real = view.config.deployment.data == "nodes" and view.privacy is not None
+        self._noise_seed = secrets.randbits(62) if is_real else view.seed
 
     def sample(self, round_: int, node_ids: Sequence[int]) -> list[int]:
         """Return the cohort of a round: sorted, a function of (seed, round) and the nodes.
@@ -89,8 +93,10 @@ class ServerHalf:
         rules = self.view.config.privacy
         if rules is not None and (rules.mechanism, rules.sampling) == ("central", "poisson"):
             rate = size / self.view.num_clients
-            return drawn_one_by_one(self.view.seed, round_, node_ids, rate)
-        return drawn_uniformly(self.view.seed, round_, node_ids, size)
+            return drawn_one_by_one(self._noise_seed, round_, node_ids, rate)
+        is_central = rules is not None and rules.mechanism == "central"
+        seed = self._noise_seed if is_central else self.view.seed
+        return drawn_uniformly(seed, round_, node_ids, size)
 
     def round_config(self, round_: int, cohort: list[int]) -> ConfigRecord:
         """Return the settings of one round that travel with every message."""
@@ -179,7 +185,7 @@ class ServerHalf:
             norm=self.norm,
             answered=len(outcome.used),
             round_=round_,
-            seed=self.view.seed,
+            seed=self._noise_seed,
         )
         return replace(outcome, release=made), Answers(answers.lists, made.sums)
 

@@ -46,6 +46,7 @@ def train_reply(
     fixed: Tensors,
     personal: Tensors,
     keep: Keep,
+    noise_seed: int | None = None,
 ) -> Message:
     """Do the task that a message asks for, and return the reply.
 
@@ -57,6 +58,7 @@ def train_reply(
         fixed: The fixed part of the model.
         personal: The client's personal state; {} before its first round.
         keep: Stores the client's new personal state; the tensors are live.
+        noise_seed: Keys the noise of local privacy; None: the run's seed does.
     """
     config = message.content.config_records["config"]
     work = cast("list[int] | None", config.get("work"))
@@ -82,10 +84,17 @@ def train_reply(
             noise=float(cast(float, config["privacy-noise"])),
             sampling="poisson" if rules is None else rules.sampling,
         )
-    return make_reply(worker.train(client), client, message, keep)
+    return make_reply(worker.train(client), client, message, keep, noise_seed=noise_seed)
 
 
-def make_reply(update: Update, client: Client, message: Message, keep: Keep) -> Message:
+def make_reply(
+    update: Update,
+    client: Client,
+    message: Message,
+    keep: Keep,
+    *,
+    noise_seed: int | None = None,
+) -> Message:
     """Return the reply to a training message, and store the client's personal state.
 
     Faults that the message names for this client happen here: a corrupt update, a stale state.
@@ -107,6 +116,7 @@ def make_reply(update: Update, client: Client, message: Message, keep: Keep) -> 
             mechanism=str(config["privacy"]),
             norm=cast("float | None", config.get("privacy-norm")),
             noise=float(cast(float, config["privacy-noise"])),
+            seed=client.seed if noise_seed is None else noise_seed,
         )
     elif "max-norm" in config:
         norm = step_norm(update.sums, start, names)

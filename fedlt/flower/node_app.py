@@ -16,6 +16,7 @@ its digest. Which client a node is, its ``partition-id`` says.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,7 @@ class Node:
     facts: Mapping[str, str | int | list[int]]  # the answer to a query
     test_images: int  # M, which one request scores
     per_class: bool = True  # hits are answered by class; False: in total
+    has_secrets: bool = False  # noise of local privacy is the node's own: no seed tells it
     state_folder: Path | None = None
     _fixed: Tensors | None = field(default=None, init=False)
 
@@ -132,6 +134,7 @@ def _train(node: Node, message: Message, context: Context) -> Message:
         fixed=received.fixed,
         personal=tensors,
         keep=stored.append,
+        noise_seed=secrets.randbits(62) if node.has_secrets else None,
     )
     if stored:
         states.keep(stored[0], round_, wanted=wanted)

@@ -138,6 +138,21 @@ def test_without_a_public_test_set_the_generic_view_is_a_dash(deployed, caplog):
     assert "no public test set" in caplog.text
 
 
+@pytest.mark.parametrize("mechanism", ["central", "local"])
+def test_no_seed_tells_the_noise_of_nodes(deployed, mechanism):
+    """Twice the same file: other noise, since the nodes know its seed; epsilon is the same."""
+    pytest.importorskip("dp_accounting")
+    privacy = {"mechanism": mechanism, "norm": 0.5, "noise_multiplier": 1.0, "delta": 1e-2}
+    model = {"name": "mlp", "width": 8, "norm": "none"}
+    runs = [deployed(privacy=privacy, model=model, rounds=1, name=f"noise-{n}") for n in range(2)]
+    first, second = (tensors(directory) for directory, _ in runs)
+    names = [name for name in first if name.startswith("backbone")]
+    assert names
+    assert not any(torch.equal(first[name], second[name]) for name in names)
+    spent = [directory.result()["privacy"]["epsilon"] for directory, _ in runs]
+    assert spent[0] == spent[1] > 0
+
+
 def test_a_sum_of_class_counts_is_asked_openly(lab, places, deployed):
     """The prior of all clients, as the oracle of a simulation has it."""
     changes = {"client": "balanced_softmax", "clients_per_round": None}

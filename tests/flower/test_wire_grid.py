@@ -100,6 +100,19 @@ def test_an_average_of_personal_parts_needs_leave(wired, reference, caplog, chan
         assert row["personal/steps"] == wanted["personal/steps"] > 0
 
 
+PRIVATE = {"norm": 0.5, "noise_multiplier": 0.5, "delta": 1e-3}
+
+
+@pytest.mark.parametrize("mechanism", ["central", "local", "sample"])
+def test_private_runs_have_the_numbers_of_serial(wired, reference, mechanism):
+    pytest.importorskip("dp_accounting")
+    small = {"name": "mlp", "width": 8, "norm": "none"}
+    changes = {"model": small, "strategy": "fedrod", "privacy": PRIVATE | {"mechanism": mechanism}}
+    found, expected = wired(**changes), reference(**changes)
+    check_equal(found, expected)
+    assert found.result["privacy"] == expected.result["privacy"]
+
+
 # ---- nodes that fail
 
 
