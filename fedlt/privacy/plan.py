@@ -163,6 +163,7 @@ class PrivacyPlan:
         if noise is None:
             assert rules.target_epsilon is not None
             noise = solve_noise(lambda z: account.spent(z, rounds), rules.target_epsilon)
+        account.spent(noise, 1)  # refuses what the accountant lacks before anything runs
         limit, last = rules.stop_at, rounds
         if limit is not None:
             last = longest(lambda r: account.spent(noise, r), limit, rounds)

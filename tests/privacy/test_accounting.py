@@ -162,3 +162,15 @@ def test_the_longest_run_within_a_limit():
 def test_pairs_that_no_other_exceeds():
     pairs = [(0.1, 5), (0.2, 5), (0.2, 3), (0.05, 9), (0.05, 2)]
     assert frontier(pairs) == [(0.2, 5), (0.05, 9)]
+
+
+def test_a_missing_accountant_is_a_line_before_anything_runs(lab, monkeypatch):
+    import sys
+
+    from fedlt.privacy import accounting
+
+    accounting._rdp.cache_clear()
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    own = {"norm": 0.5, "noise_multiplier": 1.0, "delta": 1e-2}
+    with pytest.raises(FedltError, match=r'needs dp-accounting: pip install "fedlt\[dp\]"'):
+        lab.federation(model={"name": "mlp", "norm": "none"}, privacy=own).view.privacy  # noqa: B018
