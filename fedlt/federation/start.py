@@ -67,11 +67,11 @@ def find_start(terms: Terms) -> StartWeights | None:
             f"model.weights: no tensor of {named} fits the network {terms.config.model.name}: "
             f"it has {_told(given, wanted)}; the network has {_told(wanted, given)}"
         )
-    _check_frozen(model, terms.config.model.freeze)
+    _check_frozen(model, terms.config.model.freeze, found)
     return replace(start, lines=_lines(named, found, start, model))
 
 
-def _check_frozen(model: Model, freeze: Sequence[str] | Literal["all"]) -> None:
+def _check_frozen(model: Model, freeze: Sequence[str] | Literal["all"], found: Match) -> None:
     """Refuse frozen parts of the backbone that the weights leave as they were drawn.
 
     Integer buffers are not drawn: they count, or are constants of the network.
@@ -83,7 +83,16 @@ def _check_frozen(model: Model, freeze: Sequence[str] | Literal["all"]) -> None:
         raise FedltError(
             f"model.freeze: {names[0]}{more} frozen, but model.weights does not fill "
             f"{'them; they' if len(names) > 1 else 'it; it'} would stay random"
+            f"{_why_unfilled(names[0].removeprefix('backbone.'), found)}"
         )
+
+
+def _why_unfilled(name: str, found: Match) -> str:
+    """Return in words why weights do not fill a tensor: another shape, or how many fit at all."""
+    if name in found.misfits:
+        given, wanted = (list(tensor.shape) for tensor in found.misfits[name])
+        return f". The weights have it as {given}, the network as {wanted}"
+    return f". {len(found.tensors)} tensors of the weights fit: is this the right network?"
 
 
 def check_weights(named: str | None) -> None:

@@ -335,7 +335,9 @@ def run_directories(path: str | Path) -> list[RunDirectory]:
         seeds = [one for one in folder.glob("*") if one.name.isdecimal() and is_run(one)]
         found = [RunDirectory(one) for one in sorted(seeds, key=lambda seed: int(seed.name))]
     if not found:
-        raise FedltError(f"{path} is neither a run directory nor a folder of runs by seed")
+        below = [one.name for one in sorted(folder.glob("*")) if [*one.glob("*/config.yaml")]]
+        hint = f"; it holds comparisons' rows: {', '.join(below[:5])}" if below else ""
+        raise FedltError(f"{path} is neither a run directory nor a folder of runs by seed{hint}")
     for directory in found:
         directory.recorded()
     return found
