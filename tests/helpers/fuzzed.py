@@ -216,10 +216,9 @@ def from_commands(draw: random.Random) -> Input:
     return Input(tuple(words), text, "commands")
 
 
-def inputs(number: int, seed: int, methods: dict[str, dict[str, type]]) -> list[Input]:
-    """Return so many inputs."""
+def inputs(number: int, seed: int, methods: dict[str, dict[str, type]]) -> Iterator[Input]:
+    """Yield so many inputs, each made when it is asked for."""
     draw = random.Random(seed)
-    found = []
     for _ in range(number):
         kind = draw.choices(range(5), [10, 6, 6, 3, 5])[0]
         made = (
@@ -229,5 +228,4 @@ def inputs(number: int, seed: int, methods: dict[str, dict[str, type]]) -> list[
             else from_comparisons(draw) if kind == 3
             else from_commands(draw)
         )  # fmt: skip
-        found.append(made)
-    return found
+        yield made
