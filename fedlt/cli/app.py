@@ -37,7 +37,13 @@ def make_app(
     from fedlt.config import load_config
     from fedlt.config.experiments import find_experiment
     from fedlt.federation.nodes import check_nodes
-    from fedlt.flower.app_folder import app_files, connection, next_commands
+    from fedlt.flower.app_folder import (
+        app_files,
+        check_folder_name,
+        connection,
+        folder_name,
+        next_commands,
+    )
     from fedlt.methods.lookup import resolve_client, resolve_strategy
 
     given = rest or []
@@ -46,7 +52,8 @@ def make_app(
         raise FedltError(f"{folders[1]!r} is no key=value, and the folder is {folders[0]!r}")
     config = load_config(find_experiment(file), [word for word in given if "=" in word])
     check_nodes(config, resolve_strategy(config), resolve_client(config))
-    folder = Path(folders[0]) if folders else Path(config.name)
+    folder = Path(folders[0]) if folders else Path(folder_name(config.name))
+    check_folder_name(folder.absolute().name)
     files = app_files(config)
     write_new({folder / name: content for name, content in files.items()})
     following = next_commands(config, folder)

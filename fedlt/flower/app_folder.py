@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PORT = 8000  # of a SuperLink
 FIRST_NODE_PORT = 9100  # each node on a machine needs a port of its own
 CONNECTION = "fedlt"  # name of the connection in Flower's config.toml
+_LONGEST = 32  # characters of a folder's name
+_FOLDER = re.compile(rf"[A-Za-z][A-Za-z0-9-]{{0,{_LONGEST - 1}}}")
 MODULES = ("server_app", "client_app")
 
 _MODULE = '''"""The {half} of the experiment in experiment.yaml, as Flower loads it."""
@@ -103,6 +105,25 @@ def app_files(config: Config) -> dict[str, bytes]:
         include=", ".join(f'"{one}"' for one in listed),
     )
     return {"pyproject.toml": project.encode(), **files}
+
+
+def folder_name(name: str) -> str:
+    """Return an experiment's name as Flower allows it for the folder of an app."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+    return (plain if plain[:1].isalpha() else f"app-{plain}")[:_LONGEST].strip("-")
+
+
+def check_folder_name(name: str) -> None:
+    """Refuse a folder that Flower would not take as an app's.
+
+    Raises:
+        FedltError: With the rule, and a name that would do.
+    """
+    if not _FOLDER.fullmatch(name):
+        raise FedltError(
+            f"DIR: Flower takes no app folder named {name!r}: letters, digits and hyphens, at most "
+            f"{_LONGEST}, a letter first; as {folder_name(name)!r}"
+        )
 
 
 def next_commands(config: Config, folder: Path) -> list[str]:

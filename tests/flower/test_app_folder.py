@@ -142,3 +142,16 @@ def test_paths_of_images_at_nodes_are_names(folder):
     assert "secret" not in text
     assert "data=" in (folder / "out" / "compose.yaml").read_text()
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [("|", "app"), ("my_app", "my-app"), ("3rd", "app-3rd"), ("a" * 40, "a" * 32)],
+)
+def test_a_folder_that_flower_refuses_is_refused_before_it_is_written(folder, capsys, name, better):
+    """Flower's rule for the names of apps: a letter first, letters, digits, hyphens, at most 32."""
+    assert main(["app", "tiny.yaml", name]) == 2
+    line = capsys.readouterr().err
+    assert f"no app folder named {name!r}" in line
+    assert line.rstrip().endswith(f"as {better!r}")
+    assert not (folder / name).exists()
