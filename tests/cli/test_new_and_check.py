@@ -36,6 +36,7 @@ def refused(capsys, *arguments):
     return captured.err
 
 
+@pytest.mark.slow
 def test_new_runs_as_it_is(capsys):
     """In an empty directory: the runs and the tests pass at once, as a user starts them."""
     for kind, name in (("strategy", "my_method"), ("client", "my_loss")):

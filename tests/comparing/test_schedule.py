@@ -61,6 +61,7 @@ class Told(RunsProgress):
         super().advance(position, done)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_its_task_only():
     tasks, heard = [0.0, "die", 0.1, 0.2], []
     found = dict(
@@ -192,6 +193,7 @@ def test_a_grid_has_a_table_for_every_value_and_reuses_finished_runs(file, capsy
     assert "4 of 4 runs are finished already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_method_beside_itself_has_the_same_partitions_and_other_draws(file, capsys):
     rows = "  rows: {A: {}, A again: {rng_salt: 1}}"
     text = (file / "c.yaml").read_text().replace("[1, 2]", "[1, 2, 3, 4, 5]")

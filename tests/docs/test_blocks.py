@@ -130,7 +130,18 @@ def test_commands_run(block, folder, fedlt):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("block", of("python", "diff"))
+def python_blocks() -> list:
+    """Return the blocks in Python; of a page's, all but the first are slow."""
+    seen, cases = set(), []
+    for one in of("python", "diff"):
+        page = one.values[0].page
+        marks = [pytest.mark.slow] if page in seen else []
+        cases.append(pytest.param(*one.values, id=one.id, marks=marks))
+        seen.add(page)
+    return cases
+
+
+@pytest.mark.parametrize("block", python_blocks())
 def test_python_blocks_run(block, folder, request, monkeypatch):
     if block.before:
         first = bash(block.before, folder, request.getfixturevalue("fedlt"), {})

@@ -72,6 +72,7 @@ def test_replies_come_in_the_order_of_the_messages(federation, engine):
     assert first.shape == (4, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, engine, monkeypatch):
     import ray

@@ -49,6 +49,7 @@ def idle(crew, call=lambda worker: os.getpid()):
     return ray.get([actor.__ray_call__.remote(call) for _, actor in crew.idle])
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_an_actor_that_is_used_again_gives_the_bits_of_a_new_one(lab, crew):
     """Another method, seed and number of classes in between; peak memory and seconds may differ."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
     ("engine", "number", "group"),
     [
         pytest.param(SERIAL, signal.SIGINT, True, id="ctrl-c-serial"),
-        pytest.param(SERIAL, signal.SIGTERM, False, id="sigterm-serial"),
+        pytest.param(SERIAL, signal.SIGTERM, False, id="sigterm-serial", marks=pytest.mark.slow),
         pytest.param(RAY, signal.SIGINT, True, id="ctrl-c-ray", marks=[ray, pytest.mark.slow]),
         pytest.param(RAY, signal.SIGTERM, False, id="sigterm-ray", marks=[ray, pytest.mark.slow]),
     ],

@@ -46,7 +46,14 @@ def test_resume_equals_the_undisturbed_run(lab, reference, name):
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("name", "workers"), [("fedloge", 1), ("fedloge", 2), ("fedloge", 3), ("FedAdam", 2)]
+    ("name", "workers"),
+    [
+        ("fedloge", 2),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("fedloge", 1), ("fedloge", 3), ("FedAdam", 2))
+        ),
+    ],
 )
 def test_ray_gives_the_bits_of_serial(lab, reference, name, workers):
     outcome = lab.run(**METHODS[name], engine={"name": "ray", "workers": workers})

@@ -103,7 +103,10 @@ def test_an_average_of_personal_parts_needs_leave(wired, reference, caplog, chan
 PRIVATE = {"norm": 0.5, "noise_multiplier": 0.5, "delta": 1e-3}
 
 
-@pytest.mark.parametrize("mechanism", ["central", "local", "sample"])
+@pytest.mark.parametrize(
+    "mechanism",
+    ["central", *(pytest.param(n, marks=pytest.mark.slow) for n in ("local", "sample"))],
+)
 def test_private_runs_have_the_numbers_of_serial(wired, reference, mechanism):
     pytest.importorskip("dp_accounting")
     small = {"name": "mlp", "width": 8, "norm": "none"}

@@ -124,6 +124,7 @@ def test_fedprox_pulls_towards_the_broadcast(lab, write):
     assert 0 < far[1.0] < 0.8 * far[0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_everything_of_a_users_own_on_ray(lab, write):
     """Strategy, plugin and data set from files: the workers get them by value."""

@@ -26,7 +26,7 @@ from fedlt.privacy.accounting import (
 # 0.6.0 by itself, and where q = 1 by the analytic Gaussian mechanism.
 TABLE = [
     ((100, 100), 1, 1, 1e-5, 4.7285, 4.3772),
-    ((100, 100), 1, 100, 1e-5, 96.1163, 91.8173),
+    pytest.param((100, 100), 1, 100, 1e-5, 96.1163, 91.8173, marks=pytest.mark.slow),
     ((100, 100), 4, 100, 1e-5, 14.1322, 13.2067),
     ((8, 20), 1, 200, 1e-5, 57.0707, 48.7222),
     ((8, 20), 1, 50, 1e-2, 15.0912, 12.2692),
@@ -61,7 +61,9 @@ def test_cohorts_of_a_fixed_size_need_twice_the_noise(sample, population, noise,
     assert tight_epsilon(release, times, 1e-5) is None
 
 
-@pytest.mark.parametrize(("noise", "times"), [(1, 1), (1, 100), (4, 100)])
+@pytest.mark.parametrize(
+    ("noise", "times"), [(1, 1), pytest.param(1, 100, marks=pytest.mark.slow), (4, 100)]
+)
 def test_the_analytic_gaussian_mechanism(noise, times):
     """Balle and Wang's formula, solved here by its own root finder."""
     mu = math.sqrt(times) / noise

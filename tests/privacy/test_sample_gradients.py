@@ -121,7 +121,9 @@ def test_the_noise_of_a_step(lab):
     assert float(moved.std()) == pytest.approx(wanted, rel=0.05)
 
 
-@pytest.mark.parametrize("engine", ["stacked", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    "engine", ["stacked", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+)
 def test_every_engine_gives_serials_bits(lab, engine):
     changes = {"model": CNN, "privacy": SAMPLE, "rounds": 2}
     serial = lab.run(**changes, engine={"name": "serial"})

@@ -295,6 +295,7 @@ def test_learning_on_pooled_features_helps_the_rare_classes(reference):
             assert after > before + gain
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_gives_the_numbers_of_serial(reference):
     plan = Plan(Crt(), "federated", rounds=2)

@@ -257,6 +257,7 @@ def test_a_damaged_environment_is_named(comparison, tmp_path, content):
         read_runs([tmp_path / "c"])
 
 
+@pytest.mark.slow
 def test_many_methods_and_figures(comparison, tmp_path):
     """More methods than lines: panels and maps instead, each picture as PNG and SVG."""
     for n in range(MANY):

@@ -89,6 +89,7 @@ def test_nothing_to_load_is_one_line_and_nothing_changes(stopped):
     assert {p: p.read_bytes() for p in directory.path.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_the_screen_shows_the_warning_and_the_exit_code(stopped):
     """The command itself: code 2 while both are damaged, a warning once one can be read."""
     _, directory = stopped
