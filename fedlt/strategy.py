@@ -70,7 +70,7 @@ class Strategy(Checked):
         return 0
 
     def needs_beyond_mean(self) -> str | None:
-        """What the method needs of clients beside the mean of their models, in words.
+        """Return the method's needs of clients beside the mean of their models, in words.
 
         "" for nothing, None if the strategy does not say. A private run releases the mean alone.
         """

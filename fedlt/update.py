@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]  # name -> tensor; model tensors go by their state_dict names
@@ -19,6 +21,12 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """Return the tensors whose names start with ``prefix``, with the prefix removed."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def joint_norm(tensors: Iterable[Tensor]) -> float:
+    """Return the Euclidean norm of tensors as one vector, added in float64; 0 for none."""
+    norms = [torch.linalg.vector_norm(t.contiguous(), dtype=torch.float64) for t in tensors]
+    return math.hypot(*torch.stack(norms).tolist()) if norms else 0.0
 
 
 @dataclass(frozen=True)

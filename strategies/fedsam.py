@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedlt.config.ranges import NotNegative
+from fedlt.strategy import StrategyTraits
 from strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class FedSAM(FedAvg):
     """
 
     rho: NotNegative = 0.05  # distance uphill at which the gradient is taken
+
+    traits = StrategyTraits(sends="")
 
     def local_update(self, client: Client) -> Update:
         """Train by w - eta grad F_k(w + rho g / |g|), g = grad F_k(w): algorithm 1."""

@@ -1,4 +1,4 @@
-"""What a private run spends, and whose updates it clips: for rounds.jsonl and result.json."""
+"""Record of a private run for rounds.jsonl and result.json: epsilon spent, updates clipped."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PrivacyRecord:
     ) -> tuple[FloatArray, FloatArray | None]:
         """Return clipped and all updates of each client that answered; images with ``sample``.
 
-        All are None where nothing is clipped, or nobody tells.
+        The second array is None where nothing is clipped, or no client tells.
         """
         lists = {name: np.asarray(values) for name, values in outcome.lists.items()}
         nobody = np.zeros(0)

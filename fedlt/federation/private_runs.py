@@ -107,6 +107,9 @@ def _reasons_of_samples(
             type(part).batches is not Base.batches or type(part).views is not Base.views
             for part in plugin.parts
         ),
+        f"client {name!r}: trains a network of its own, whose steps epsilon does not count": any(
+            type(part).train_networks is not Base.train_networks for part in plugin.parts
+        ),
         f"strategy {config.strategy.name!r}: its task is more than the training of one model": (
             not strategy.traits.trains_once
         ),

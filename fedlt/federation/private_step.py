@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from fedlt.client import Client
     from fedlt.update import Update
 
-_KEPT = (
-    "steps",
-    "personal_steps",
-)  # metrics that tell the number of images at most
+_KEPT = ("steps", "personal_steps")  # metrics that tell the number of images at most
 
 
 def private_step(
@@ -51,6 +48,11 @@ def private_step(
         ValueError: If the update holds more than the model's shared parameters.
     """
     _check(update, names)
+    if mechanism == "sample" and client.steps_done > client.planned_steps():
+        raise ValueError(
+            f"privacy.mechanism sample: the task took {client.steps_done} steps, and epsilon "
+            f"counts {client.planned_steps()}"
+        )
     start = start_of(update, client.broadcast, names)
     length = step_norm(update.sums, start, names)
     with torch.no_grad():
@@ -58,18 +60,13 @@ def private_step(
     steps |= {n: torch.zeros_like(client.broadcast[n]) for n in names if n not in steps}
     if mechanism != "sample":
         factor = clip_factor(length, norm)
-        steps = {n: _own(steps[n] * factor if factor != 1 else steps[n]) for n in names}
+        steps = {n: steps[n] * factor for n in names}
     metrics = update.metrics
     if mechanism == "local":
         metrics = {name: metrics[name] for name in _KEPT if name in metrics}
         steps = _with_noise(steps, client, names, noise * (norm or 0.0), seed)
     private = replace(update, sums=steps, weight=1.0, metrics=metrics, is_step=True)
     return private, length if mechanism == "central" else None
-
-
-def _own(step: Tensor) -> Tensor:
-    """Return a step without a gradient."""
-    return step.detach()
 
 
 def _with_noise(

@@ -6,13 +6,13 @@ This is the clients' part of the faults: tensors, and none of the server's draws
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from fedlt.strategy import Tensors, Update
+from fedlt.update import joint_norm
 
 
 def start_of(
@@ -40,12 +40,7 @@ def step_norm(
         broadcast: The origin of the step: :func:`start_of`.
         names: Shared parameters; names that are not in both are left out.
     """
-    norms = [
-        torch.linalg.vector_norm((sums[n] - broadcast[n]).contiguous(), dtype=torch.float64)
-        for n in names
-        if n in sums and n in broadcast
-    ]
-    return math.hypot(*torch.stack(norms).tolist()) if norms else 0.0
+    return joint_norm(sums[n] - broadcast[n] for n in names if n in sums and n in broadcast)
 
 
 def corrupted(

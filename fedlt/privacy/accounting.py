@@ -30,7 +30,7 @@ _LEAST, _MOST = 1e-2, 1e4  # noise multipliers between which one is solved for
 
 @dataclass(frozen=True)
 class Release:
-    """One kind of release: the sum over a sample, each member's part bounded, plus Gaussian noise.
+    """Kind of release: the sum over a sample, each member's part bounded, plus Gaussian noise.
 
     ``noise`` is the standard deviation over the norm that bounds a member's part. Samples are drawn
     by ``sampling``: ``poisson`` (every member by itself, with probability sample / population),

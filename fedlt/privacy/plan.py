@@ -66,7 +66,7 @@ class Account(ABC):
 
 
 class CentralAccount(Account):
-    """One release a round: the noisy sum over a cohort."""
+    """Account of ``central``: a release a round, the noisy sum over a cohort."""
 
     unit = "a client, with all its images"
 
@@ -80,7 +80,7 @@ class CentralAccount(Account):
 
 
 class LocalAccount(Account):
-    """One release of a client in each of its rounds, which the server sees by itself."""
+    """Account of ``local``: a release of a client in each round that asks the client."""
 
     unit = "a client, with all its images, against the server too"
 

@@ -6,23 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fedlt.privacy.noise import counted, gaussian
 from fedlt.privacy.plan import PrivacyPlan
-from fedlt.update import Tensors
+from fedlt.update import Tensors, joint_norm
 
 
 @dataclass(frozen=True)
 class Released:
-    """The release of a round. Shares and norms without noise are for reports of simulations."""
+    """The release of a round. The signal, without noise, is for reports of simulations."""
 
     sums: Tensors  # divisor * broadcast + sum of steps + noise, by name
     divisor: float  # the sums' weight; the same for every cohort of `central`
     norm: float | None  # the clipping norm of the round; None: nothing was clipped
     next_norm: float | None
-    clipped: float | None  # share of the updates that were clipped, without noise
     signal: float | None  # length of the sum of steps over that of the noise; None without noise
 
 
@@ -71,8 +69,9 @@ def release(
         divisor,
         norm,
         _next_norm(plan, norm, lengths, inside, entries, round_, seed) if is_central else norm,
-        1 - sum(inside) / len(inside) if inside and norm is not None else None,
-        _length(steps, names) / (own_noise * math.sqrt(entries)) if own_noise else None,
+        joint_norm(steps[n] for n in names if n in steps) / (own_noise * math.sqrt(entries))
+        if own_noise
+        else None,
     )
 
 
@@ -100,12 +99,3 @@ def _next_norm(
         noisy = counted(total, deviation, round_, number, seed=seed)
         shares.append(noisy / plan.cohort + 0.5)
     return plan.next_norm(norm, entries, shares[0], shares[1] * norm)
-
-
-def _length(steps: Tensors, names: Sequence[str]) -> float:
-    norms = [
-        torch.linalg.vector_norm(steps[n].contiguous(), dtype=torch.float64)
-        for n in names
-        if n in steps
-    ]
-    return math.hypot(*torch.stack(norms).tolist()) if norms else 0.0

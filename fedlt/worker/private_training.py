@@ -51,26 +51,27 @@ def train_on_samples(
         sampling: How the images of a step are drawn.
 
     Raises:
-        ValueError: If the phase brings batches of its own.
+        ValueError: If the phase brings batches of its own, or takes steps of SAM.
     """
-    if phase.batches is not None:
-        raise ValueError("privacy.mechanism sample: the strategy trains on batches of its own")
+    if phase.batches is not None or phase.ascent:
+        raise ValueError("privacy.mechanism sample: the strategy has batches or steps of its own")
     parameters = dict(client.model.named_parameters())
     optimizer = make_optimizer(client, phase, parameters)
     gradients = SampleGradients(client, phase)
     size = min(client.local.batch_size, client.data.num_examples)
-    steps = client.planned_steps(phase.epochs) if size else 0
-    done = client.steps_done
+    whole = client.planned_steps(phase.epochs) if size else 0
+    steps = min(whole, client.steps_in(phase.epochs) or whole)  # fewer for a straggler
+    done, deviation = client.steps_done, noise * (norm or 0.0)
     loss_sum, examples, clipped = 0.0, 0, 0
     for step, factor in zip(range(steps), step_factors(client, phase), strict=False):
         batch = _drawn(client, done + step, size, sampling)
         total, loss, cut = gradients.clipped_sum(batch, norm)
         key = (client.round, client.cid, done + step)
-        deviation = noise * (norm or 0.0)
-        drawn = gaussian(parameters, phase.trained, deviation, *key, seed=client.seed)
+        if deviation:
+            drawn = gaussian(parameters, phase.trained, deviation, *key, seed=client.seed)
+            total = {name: total[name] + drawn[name].to(total[name].device) for name in total}
         for name in phase.trained:
-            noisy = total[name] + drawn[name].to(total[name].device) if deviation else total[name]
-            parameters[name].grad = noisy / size
+            parameters[name].grad = total[name] / size
         optimizer.step(factor)
         loss_sum += loss
         clipped += cut

@@ -94,7 +94,7 @@ def test_updates_are_clipped_to_the_norm(lab):
     steps = [(outcome.state.broadcast[n] - before[n]).flatten() for n in before]
     assert float(torch.cat(steps).norm()) <= 0.01 * (1 + 1e-5)
     assert min(outcome.lists["norm"]) > 0.01
-    assert outcome.release.clipped == 1.0
+    assert outcome.release.norm == 0.01
 
 
 def test_poisson_cohorts():
@@ -187,6 +187,7 @@ def test_the_run_ends_before_it_spends_too_much(lab):
             "privacy.quantile.bit_noise: the noise multiplier 1 needs counts .* above 0.5",
         ),
         ({"privacy": PRIVATE | {"mechanism": "sample"}, "strategy": "fedrep"}, "is more than"),
+        ({"privacy": PRIVATE | {"mechanism": "sample"}, "strategy": "fedsam"}, "is more than"),
         ({"privacy": PRIVATE | {"mechanism": "sample"}, "client": "mixup"}, "no plain mean"),
     ],
 )

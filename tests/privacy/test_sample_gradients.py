@@ -73,7 +73,7 @@ def test_clipped_sums_are_those_of_torchs_own_gradients(lab, norm):
 
 
 def test_without_noise_and_norm_a_whole_batch_is_a_plain_step(lab):
-    """One batch of everything (rate 1): the step of SGD on the mean gradient, by torch."""
+    """A batch of all images (rate 1): the step of SGD on the mean gradient, by torch."""
     local = {"batch_size": 1000, "epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "lr": 0.5}
     client = client_of(lab, local=local)
     phase = phase_of(client)

@@ -36,7 +36,7 @@ def privacy_price(methods: Sequence[Method]) -> list[Picture]:
     figure = new_figure(3.2)
     made = figure.subplots(1, len(_SHOWN), sharey=True)
     for axes, word in zip(made, _SHOWN, strict=True):
-        for look, (twin, own) in zip(_looks(len(families)), families.items(), strict=True):
+        for look, (twin, own) in enumerate(families.items()):
             found = [
                 (price.epsilon or math.nan, lost)
                 for price in own
@@ -71,10 +71,6 @@ def privacy_price(methods: Sequence[Method]) -> list[Picture]:
     clipped = clipped_sheet(results)
     sheets = [sheet] if clipped is None else [sheet, clipped]
     return [Picture("privacy", "Price of privacy", how, alt, figure, sheets)]
-
-
-def _looks(count: int) -> range:
-    return range(count)
 
 
 def _name(price: Price) -> str:
