@@ -133,7 +133,7 @@ def _scores(
 
 
 def sweep_markdown(found: Found) -> str:
-    """Return the trials in Markdown, one line per trial, the best of a row in bold."""
+    """Return the trials in Markdown, a line for each row, the best of a row in bold."""
     rows = []
     for label, trials in found.items():
         best = max((value for _, value in trials if value is not None), default=None)
@@ -142,7 +142,22 @@ def sweep_markdown(found: Found) -> str:
             text = f"{trial}: {'failed' if value is None else f'{100 * value:z.1f}'}"
             cells.append(f"**{text}**" if value is not None and value == best else text)
         rows.append([label, ", ".join(cells)])
-    return to_markdown(Sheet("", ["method", "tried: score in %"], rows))
+    table = to_markdown(Sheet("", ["method", "tried: score in %"], rows))
+    return "\n".join([table, *_spent(found)])
+
+
+def _spent(found: Found) -> list[str]:
+    """Return a note about the privacy that trials of private rows spend; [] without such rows."""
+    private = {
+        label: len(trials)
+        for label, trials in found.items()
+        if any((rules := one.planned.config.privacy) and rules.is_noisy for one, _ in trials)
+    }
+    if not private:
+        return []
+    counts = ", ".join(f"{label} {count}" for label, count in private.items())
+    words = "Every trial of a private row spends privacy that no row's epsilon holds"
+    return [f"{words}: {counts}.\n"]
 
 
 def sweep_csv(found: Found) -> str:

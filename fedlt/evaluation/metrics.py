@@ -190,6 +190,8 @@ METRICS = (
         "Mean over the round's examples of what a client plugin reports, such as loss."),
     MetricSpec("privacy/epsilon", "epsilon", "number", "fedlt.federation.privacy_record",
         "Epsilon spent so far, by RDP; the largest of a client's where clients differ.", best=""),
+    MetricSpec("privacy/epsilon_pld", "epsilon (PLD)", "number", "fedlt.federation.privacy_record",
+        "The same by PLD, which is smaller and right, too.", best=""),
     MetricSpec("privacy/epsilon_median", "median epsilon", "number",
         "fedlt.federation.privacy_record", "Median over clients of their own epsilon.", best=""),
     MetricSpec("privacy/epsilon_owners", "epsilon, rare classes", "number",

@@ -67,11 +67,17 @@ class PrivacyRecord:
         return nobody, None
 
     def spent(self, round_: int) -> dict[str, Metric]:
-        """Return the epsilon spent after a round, by RDP; None without noise."""
+        """Return the epsilon spent after a round, by RDP and by PLD; None without noise.
+
+        PLD is left out where clients release differently often: it takes a second for each of them.
+        """
         plan = self.plan
         found: dict[str, Metric] = {
             "privacy/epsilon": _known(plan.account.spent(plan.noise, round_))
         }
+        if len(plan.account.releases(plan.noise, round_)) == 1:
+            tight = plan.account.tightly_spent(plan.noise, round_)
+            found["privacy/epsilon_pld"] = _known(tight)
         if isinstance(plan.account, SampleAccount) and plan.noise:
             by_client = plan.account.by_client(plan.noise, round_)
             found["privacy/epsilon_median"] = float(np.median(by_client))

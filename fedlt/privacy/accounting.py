@@ -165,14 +165,22 @@ def _rdp(release: Release, times: int, delta: float) -> float:
 
 @lru_cache(maxsize=1024)
 def _pld(release: Release, times: int, delta: float) -> float:
-    accounting = _google()
-    event = accounting.GaussianDpEvent(release.multiplier)
-    if release.sampling == "poisson" and release.sample < release.population:
-        event = accounting.PoissonSampledDpEvent(release.sample / release.population, event)
+    if release.sampling == "none" or release.sample == release.population:
+        # Gaussian releases to everybody add up to one with less noise.
+        composed = _loss(release.multiplier / math.sqrt(times), 1.0)
+    else:
+        composed = _loss(release.multiplier, release.sample / release.population)
+        composed = composed.self_compose(times)
+    return float(composed.get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=64)
+def _loss(multiplier: float, rate: float) -> Any:  # noqa: ANN401 (a package without types)
+    """Return the privacy loss distribution of one release to a Poisson sample."""
     with _quiet():
-        accountant = accounting.pld.PLDAccountant()
-        accountant.compose(event, times)
-        return float(accountant.get_epsilon(delta))
+        return _google().pld.privacy_loss_distribution.from_gaussian_mechanism(
+            multiplier, sampling_prob=rate, value_discretization_interval=1e-4
+        )
 
 
 def _google() -> Any:  # noqa: ANN401 (a package without types)

@@ -121,3 +121,26 @@ def test_the_command_says_epsilon_before_anything_runs(tmp_path, capsys, monkeyp
     (tmp_path / "b.yaml").write_text(yaml.safe_dump(tree))
     assert main(["privacy", "b.yaml"]) == 2
     assert "the file has no such section" in capsys.readouterr().err
+
+
+def test_a_search_says_that_it_spends_privacy(tmp_path, monkeypatch, capsys):
+    """Two trials of the noisy row spend; those without noise have no epsilon to spend."""
+    monkeypatch.chdir(tmp_path)
+    rows = {
+        "plain": {"privacy": {"noise_multiplier": 0.0, "delta": 0.01}},
+        "noisy": {"privacy": {"norm": 1.0, "noise_multiplier": 1.0, "delta": 0.01}},
+    }
+    content = {
+        "name": "spending",
+        "rounds": 1,
+        "data": {"dataset": "digits", "imbalance_factor": 5},
+        "partition": {"num_clients": 4},
+        "model": MLP,
+        "engine": {"name": "serial"},
+        "compare": {"search": {"local.lr": [0.1, 0.2]}, "rows": rows},
+    }
+    (tmp_path / "spending.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert main(["sweep", "spending.yaml", "--jobs", "1"]) == 0
+    line = "Every trial of a private row spends privacy that no row's epsilon holds: noisy 2."
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / "runs/spending/sweep/sweep.md").read_text()

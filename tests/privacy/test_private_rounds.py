@@ -157,14 +157,16 @@ def test_personal_heads_carry_no_noise(lab):
 
 
 def test_the_run_ends_before_it_spends_too_much(lab):
-    from fedlt.privacy.accounting import Release, epsilon
+    from fedlt.privacy.accounting import Release, epsilon, tight_epsilon
 
     spent = [epsilon(Release(1.0, 3, 5, "poisson"), r, 1e-2) for r in range(1, 6)]
+    tight = [tight_epsilon(Release(1.0, 3, 5, "poisson"), r, 1e-2) for r in range(1, 4)]
     limit = (spent[2] + spent[3]) / 2
     found = lab.run(**private(stop_at=limit), rounds=5)
     assert found.result["rounds"] == 3
     assert found.result["privacy"]["epsilon"] == pytest.approx(spent[2])
     assert [row["privacy/epsilon"] for row in found.rows] == pytest.approx(spent[:3])
+    assert [row["privacy/epsilon_pld"] for row in found.rows] == pytest.approx(tight)
     with pytest.raises(FedltError, match="the first round alone spends"):
         lab.federation(**private(stop_at=spent[0] / 2), rounds=5).view.privacy  # noqa: B018
 
