@@ -110,8 +110,9 @@ class Strategy(Checked):
 
         The default is the common initial value of every personal tensor of the model.
         """
-        state = client.model.state()
-        return {name: state[name].clone() for name in client.model.names("personal")}
+        names = client.model.names("personal")
+        state = client.model.state() if names else {}
+        return {name: state[name].clone() for name in names}
 
     def local_update(self, client: Client) -> Update:
         """Return the update of one client's whole task of a round (client)."""

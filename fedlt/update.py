@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedlt.machine.memory import Pieces
+
 Tensors = dict[str, Tensor]  # name -> tensor; model tensors go by their state_dict names
 HeadFunction = Callable[[Tensor], Tensor]  # features (B, S, D) -> logits (B, S, C)
 
@@ -65,4 +67,6 @@ class Total:
 
     def mean(self) -> Tensors:
         """Return every sum divided by the sum of the weights: the cohort's weighted mean."""
-        return {name: value / self.weight for name, value in self.sums.items()}
+        means = Pieces(self.sums)
+        means.pieces = [piece / self.weight for piece in means.pieces]
+        return means.tensors()

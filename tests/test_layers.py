@@ -15,8 +15,9 @@ FILES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 LAYERS = (  # from below: a file imports from its own folder and from lines above its own
-    "errors rng progress update losses",
+    "errors rng progress losses",
     "machine",
+    "update",
     "config optim",
     "data",
     "models evaluation privacy",

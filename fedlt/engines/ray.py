@@ -2,8 +2,9 @@
 
 Records that every message of a round shares (the broadcast, the fixed part) go into the object
 store once, and workers map the records without a copy, by one call a round. An unchanged record is
-not put again. Replies come back as buffers that the driver maps and adds in cohort order. The pool
-replaces workers that die.
+not put again. Replies come back as buffers that the driver maps and adds in cohort order. A call to
+a worker has one job, or several short ones (:mod:`fedlt.engines.ray_pace`). The pool replaces
+workers that die.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import ray
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord
 
 from fedlt.config.identity import code_digests
 from fedlt.config.loading import import_paths, user_modules
@@ -29,9 +30,10 @@ from fedlt.engines.ray_cluster import (
     local_workers,
     start_ray,
 )
+from fedlt.engines.ray_pace import Pace
 from fedlt.engines.ray_pool import ActorPool
 from fedlt.engines.ray_worker import RayWorker
-from fedlt.flower.records import array_record, with_content
+from fedlt.flower.records import array_record, record_dict, with_content
 
 if TYPE_CHECKING:
     from fedlt.config import EngineConfig
@@ -94,6 +96,7 @@ class RayEngine(Engine):
             is_remote=on_cluster,
         )
         self._puts: dict[str, tuple[ArrayRecord, Any]] = {}
+        self._pace = Pace()
 
     def __exit__(
         self,
@@ -135,15 +138,20 @@ class RayEngine(Engine):
         shared = _shared_records(jobs)
         self._share(shared)
         sizes = self.parties.shares.sizes
+        images = [int(sum(sizes[m.metadata.dst_node_id] for m in job.messages)) for job in jobs]
 
-        def images(position: int) -> int:
-            return int(sum(sizes[m.metadata.dst_node_id] for m in jobs[position].messages))
+        def submit(worker: Any, positions: Sequence[int]) -> Any:  # noqa: ANN401 (Ray has no types)
+            return worker.run.remote([_without(jobs[position], shared) for position in positions])
 
-        def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
-            return worker.run.remote(_without(jobs[position], shared))
+        def group(waiting: Sequence[int], workers: int) -> int:
+            return self._pace.group([images[position] for position in waiting], workers)
 
-        order = sorted(range(len(jobs)), key=lambda position: (-images(position), position))
-        yield from self._pool.run(submit, order, lambda position: _name(jobs[position]))
+        self._pace.begin()
+        order = sorted(range(len(jobs)), key=lambda position: (-images[position], position))
+        answers = self._pool.run(submit, order, lambda position: _name(jobs[position]), group)
+        for number, answer in zip(images, answers, strict=True):
+            self._pace.learn(number, answer.seconds, answer.size)
+            yield answer.result
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests and yield the answers in order."""
@@ -152,8 +160,8 @@ class RayEngine(Engine):
         models = ("broadcast", "fixed", "private_mean")
         self._share({name: array_record(getattr(requests[0], name)) for name in models})
 
-        def submit(worker: Any, position: int) -> Any:  # noqa: ANN401 (Ray handles have no types)
-            request = requests[position]
+        def submit(worker: Any, positions: Sequence[int]) -> Any:  # noqa: ANN401 (Ray has no types)
+            (request,) = (requests[position] for position in positions)
             own = [array_record(c.personal) for c in request.clients if c.personal is not None]
             bare = tuple(
                 replace(c, personal=None if c.personal is None else {}) for c in request.clients
@@ -191,5 +199,5 @@ def _without(job: Job, shared: dict[str, ArrayRecord]) -> Job:
     messages = []
     for message in job.messages:
         rest = {name: record for name, record in message.content.items() if name not in shared}
-        messages.append(with_content(message, RecordDict(rest)))
+        messages.append(with_content(message, record_dict(rest)))
     return replace(job, messages=messages)

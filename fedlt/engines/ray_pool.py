@@ -7,6 +7,7 @@ exception is not tried again, since the exception would be raised again.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter, deque
@@ -34,6 +35,13 @@ _LOST = (
 )
 _LOG = logging.getLogger(__name__)
 
+Submit = Callable[[Any, Sequence[int]], Any]
+Group = Callable[[Sequence[int], int], int]
+
+
+def _singly(waiting: Sequence[int], members: int) -> int:
+    return 1
+
 
 @dataclass(eq=False)
 class Member:
@@ -43,7 +51,7 @@ class Member:
     setup: Any  # reference of the set-up call
     ready: bool = False
     told: Any = None  # reference of the last call to every member, until checked
-    held: int = 0  # jobs at this member
+    held: int = 0  # calls at this member
 
 
 class ActorPool:
@@ -101,23 +109,27 @@ class ActorPool:
 
     def run(
         self,
-        submit: Callable[[Any, int], Any],
+        submit: Submit,
         order: Sequence[int],
         name: Callable[[int], str],
+        group: Group = _singly,
     ) -> Iterator[Any]:
         """Do the jobs and yield their results in the order of positions.
 
         Args:
-            submit: Gives an actor the job at a position; returns the reference of the result.
+            submit: Gives an actor the jobs at some positions; returns the reference of the list of
+                their results.
             order: Every position, in the order in which jobs are started.
             name: Returns the name of the job at a position, for errors.
+            group: Returns how many of the waiting jobs, given by position, the next call does,
+                from the first; the second argument is the number of actors.
 
         Raises:
             RunError: If a job costs the lives of ``MAX_DEATHS`` workers.
         """
         for member in self.members:
-            member.held = 0  # jobs of a list that was given up
-        work = _Work(self, submit, deque(order), name)
+            member.held = 0  # calls of a list that was given up
+        work = _Work(self, submit, deque(order), name, group)
         work.feed()
         for wanted in range(len(order)):
             while wanted not in work.finished:
@@ -177,28 +189,35 @@ class _Work:
     """List of jobs in progress."""
 
     pool: ActorPool
-    submit: Callable[[Any, int], Any]
+    submit: Submit
     waiting: deque[int]
     name: Callable[[int], str]
-    running: dict[Any, tuple[Member, int]] = field(default_factory=dict)  # in order of submission
+    group: Group
+    running: dict[Any, tuple[Member, list[int]]] = field(default_factory=dict)  # as submitted
     finished: dict[int, Any] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
 
     def feed(self) -> None:
-        """Give every idle member one job, so that no job waits behind the longest job."""
+        """Give every idle member one call, so that no job waits behind the longest job."""
         for member in self.pool.members:
             self._feed(member, 1)
 
     def _feed(self, member: Member, limit: int) -> None:
-        """Give a member its next jobs; the last jobs go to idle members only."""
+        """Give a member its next calls; the last jobs go to idle members only."""
         members = len(self.pool.members)
         while member.ready and self.waiting:
             if member.held >= (limit if len(self.waiting) > members else 1):
                 return
-            position = self.waiting.popleft()
+            positions = self._next()
             self.pool.check()
-            self.running[self.submit(member.actor, position)] = (member, position)
+            self.running[self.submit(member.actor, positions)] = (member, positions)
             member.held += 1
+
+    def _next(self) -> list[int]:
+        """Take the jobs of the next call; a job that has cost a worker's life goes alone."""
+        fit = list(itertools.takewhile(lambda position: not self.deaths[position], self.waiting))
+        number = self.group(fit, len(self.pool.members)) if fit else 1
+        return [self.waiting.popleft() for _ in range(number)]
 
     def step(self) -> None:
         """Wait for one answer and process the answer."""
@@ -223,7 +242,7 @@ class _Work:
 
     def _collect(self, ref: Any) -> None:  # noqa: ANN401 (Ray references have no types)
         """Store one answer, after its member has got the next job."""
-        member, position = self.running[ref]
+        member, positions = self.running[ref]
         member.held -= 1
         self._feed(member, 2)
         self.pool.check()
@@ -231,7 +250,7 @@ class _Work:
             if member.told is not None:
                 ray.get(member.told)
                 member.told = None
-            self.finished[position] = ray.get(ref)
+            self.finished |= zip(positions, ray.get(ref), strict=True)
             del self.running[ref]
         except _LOST as error:
             self._bury(member, error)
@@ -241,15 +260,15 @@ class _Work:
         self.pool.replace(member)
         refs = [ref for ref, (owner, _) in self.running.items() if owner is member]
         ray.wait(refs, num_returns=len(refs), timeout=GRACE, fetch_local=self.pool.is_remote)
-        again = []
+        lost = []
         for ref in refs:
-            _, position = self.running.pop(ref)
+            _, positions = self.running.pop(ref)
             try:
-                self.finished[position] = ray.get(ref, timeout=0)
+                self.finished |= zip(positions, ray.get(ref, timeout=0), strict=True)
             except (*_LOST, exceptions.GetTimeoutError):
-                again.append(position)
-        self.waiting.extendleft(reversed(again))
-        for position in again[:1]:  # the job at work when the member died
+                lost.append(positions)
+        self.waiting.extendleft(reversed([position for call in lost for position in call]))
+        for position in itertools.chain(*lost[:1]):  # of the call at work when the member died
             self.deaths[position] += 1
             if self.deaths[position] == MAX_DEATHS:
                 times = f"its worker died {MAX_DEATHS} times"

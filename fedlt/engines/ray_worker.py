@@ -7,14 +7,15 @@ An actor outlives its run: the next run of the driver's process sets the actor u
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 import torch
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, RecordDict
 
 from fedlt.config.loading import add_import_paths, check_packages
 from fedlt.engines.engine import Job, JobResult, run_job
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from fedlt.federation import ClientShares, Observer
 
 SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
+
+
+@dataclass(frozen=True)
+class TimedResult:
+    """Result of a job, with its cost."""
+
+    result: JobResult
+    seconds: float  # of the worker
+    size: int  # bytes of all tensors
 
 
 class RayWorker:
@@ -76,14 +86,22 @@ class RayWorker:
         """Return the peak memory of this process in bytes."""
         return peak_memory()
 
-    def run(self, job: Job) -> JobResult:
-        """Return the result of one job."""
+    def run(self, jobs: Sequence[Job]) -> list[TimedResult]:
+        """Return the results of jobs, done in order."""
         shared = {name: record for name, (_, record) in self._records.items()}
+        return [self._run(job, shared, live=job is jobs[-1]) for job in jobs]
+
+    def _run(self, job: Job, shared: dict[str, ArrayRecord], *, live: bool) -> TimedResult:
+        start = time.perf_counter()
         for message in job.messages:
             message.content.update(shared)
-        return run_job(self._app, job, live=True)
+        result = run_job(self._app, job, live=live)
+        contents = [reply.content for reply in result.replies]
+        states = [context.state for context in result.contexts]
+        size = sum(map(_size, [*contents, *states]))
+        return TimedResult(result, time.perf_counter() - start, size)
 
-    def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> Scores:
+    def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> list[Scores]:
         """Return the scores of one request, whose personal tensors are a separate argument."""
         shared = {name: tensors_of(record) for name, (_, record) in self._records.items()}
         records = iter(personal)
@@ -92,4 +110,10 @@ class RayWorker:
             for c in request.clients
         )
         light: Callable[..., ScoreRequest] = replace
-        return self._host.score(light(request, clients=clients, **shared))
+        return [self._host.score(light(request, clients=clients, **shared))]
+
+
+def _size(content: RecordDict) -> int:
+    """Return the bytes of all tensors."""
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    return sum(tensor.nbytes for record in records for tensor in tensors_of(record).values())

@@ -26,6 +26,7 @@ from fedlt.federation.ledger import RoundOutcome
 from fedlt.federation.packing import ServerSnapshot
 from fedlt.flower.records import Records, array_record, record_dict, tensors_of
 from fedlt.flower.replies import finite, metric_lists, sum_replies, unpack_sums, unpack_update
+from fedlt.machine.memory import Pieces, find_block
 from fedlt.models import Model
 from fedlt.models.batchnorm import batchnorm_statistics, from_moments
 from fedlt.privacy.release import release
@@ -201,7 +202,8 @@ class ServerHalf:
     def _add(self, replies: Sequence[Message]) -> Answers:
         """Add replies in order. Single updates are kept beside their metrics and buffers."""
         if self.reduces or self.privacy is not None:
-            reply = sum_replies(replies)
+            is_sum = len(replies) == 1 and "sums" in replies[0].content
+            reply = replies[0] if is_sum else sum_replies(replies)
             sums, plain = unpack_sums(reply) if "sums" in reply.content else ({}, {})
             return Answers(metric_lists(reply), sums, plain)
         lists: dict[str, list[float]] = {}
@@ -284,6 +286,9 @@ class ServerHalf:
     def _in_one_block(self, state: ServerState) -> ServerState:
         """Return a state whose broadcast model tensors lie in one block of memory."""
         layout, broadcast = self._layout, state.broadcast
+        found = find_block(broadcast)
+        if found is not None and found[0] == layout:
+            return state
         packed = layout.fill(broadcast) if layout.fits(broadcast) else {}
         return replace(state, broadcast={**broadcast, **packed})
 
@@ -314,7 +319,7 @@ class ServerHalf:
                     f"{name}.aggregate: broadcast {wanted!r} has shape {found}, "
                     f"expected {tuple(tensor.shape)}"
                 )
-        if not finite(state.broadcast.values()):
+        if not finite(Pieces(state.broadcast).pieces):
             raise RunError(
                 f"round {self.state.round + 1}: {name}.aggregate gave values that are not finite"
             )

@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 
 from fedlt.federation.private_step import private_step
 from fedlt.federation.steps import corrupted, start_of, step_norm
-from fedlt.flower.records import array_record, tensors_of
+from fedlt.flower.records import array_record, config_of, tensors_of
 from fedlt.flower.replies import pack_reply
 from fedlt.strategy import Tensors, Update
 from fedlt.worker.private_training import train_on_samples
@@ -60,7 +60,7 @@ def train_reply(
         keep: Stores the client's new personal state; the tensors are live.
         noise_seed: Keys the noise of local privacy; None: the run's seed does.
     """
-    config = message.content.config_records["config"]
+    config = config_of(message)
     work = cast("list[int] | None", config.get("work"))
     client = worker.client(
         cid,
@@ -72,10 +72,8 @@ def train_reply(
     )
     client.work = None if work is None else (work[0], work[1])
     client.draws = int(cast(int, config["draws"])) if "draws" in config else None
-    client.tensors |= {
-        f"{TOLD}{name}": torch.tensor(value, device=worker.device)
-        for name, value in told(config).items()
-    }
+    for name, value in told(config).items():
+        client.tensors[f"{TOLD}{name}"] = torch.tensor(value, device=worker.device)
     if config.get("privacy") == "sample":
         rules = worker.shares.config.privacy
         client.trainer = partial(
@@ -100,7 +98,7 @@ def make_reply(
     Faults that the message names for this client happen here: a corrupt update, a stale state.
     The state of a client whose update is left out does not change.
     """
-    config = message.content.config_records["config"]
+    config = config_of(message)
     names = client.model.parameter_names("shared")
     start = start_of(update, client.broadcast, names)
     if "corrupt" in config:

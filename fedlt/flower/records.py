@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.common.constant import SType
 from torch import Tensor
 
-from fedlt.machine.memory import Layout, as_tensor, find_block
+from fedlt.machine.memory import Block, Layout, as_tensor, find_block
 
 
 def _rebuild(array: np.ndarray[Any, Any]) -> TensorArray:
@@ -76,11 +76,29 @@ def _unpack(
 
 
 class TensorRecord(ArrayRecord):
-    """A Flower ``ArrayRecord`` of tensors; those in one block are pickled as one buffer."""
+    """A Flower ``ArrayRecord`` of tensors; those in one block are pickled as one buffer.
+
+    The record knows its tensors by name, and their block, until an array is set or deleted.
+    """
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self.__dict__.pop("_known", None)
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self.__dict__.pop("_known", None)
+        super().__delitem__(key)
+
+    def known(self) -> tuple[dict[str, Tensor], Block | None]:
+        """Return the tensors by name, in a dictionary that is read only, and their block."""
+        found: tuple[dict[str, Tensor], Block | None] | None = self.__dict__.get("_known")
+        if found is None:
+            tensors = {name: _tensor_of(array) for name, array in self.items()}
+            found = self.__dict__["_known"] = tensors, find_block(tensors)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        tensors = tensors_of(self)
-        found = find_block(tensors)
+        _, found = self.known()
         if found is None:
             return _plain, (dict(self),)
         layout, block = found
@@ -105,6 +123,11 @@ def array_record(tensors: Mapping[str, Tensor]) -> ArrayRecord:
     return _filled(TensorRecord(), {n: TensorArray(tensor) for n, tensor in tensors.items()})
 
 
+def config_of(message: Message) -> ConfigRecord:
+    """Return the settings of a message: its record ``config``."""
+    return cast(ConfigRecord, message.content["config"])
+
+
 def metric_record(values: Mapping[str, float | list[float]]) -> MetricRecord:
     """Return a record of numbers and lists of numbers, which are not checked."""
     return _filled(MetricRecord(), values)
@@ -117,10 +140,18 @@ def record_dict(records: Records) -> RecordDict:
 
 def tensors_of(record: ArrayRecord) -> dict[str, Tensor]:
     """Return a record's tensors by name; shared, or read from plain arrays."""
-    return {
-        name: array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy())
-        for name, array in record.items()
-    }
+    if isinstance(record, TensorRecord):
+        return dict(record.known()[0])
+    return {name: _tensor_of(array) for name, array in record.items()}
+
+
+def block_of(record: ArrayRecord) -> Block | None:
+    """Return the block in which a record's tensors lie, and its layout; None if there is none."""
+    return record.known()[1] if isinstance(record, TensorRecord) else find_block(tensors_of(record))
+
+
+def _tensor_of(array: Array) -> Tensor:
+    return array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy())
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

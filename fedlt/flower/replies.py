@@ -25,12 +25,13 @@ from fedlt.evaluation.scores import ClientHits
 from fedlt.flower.records import (
     Records,
     array_record,
+    block_of,
     metric_record,
     record_dict,
     tensors_of,
     with_content,
 )
-from fedlt.machine.memory import Pieces
+from fedlt.machine.memory import Block, Pieces
 from fedlt.strategy import Tensors, Update
 
 _IN_CACHE = 2**16  # entries
@@ -68,7 +69,8 @@ def pack_reply(
         max_norm: An update with a larger norm travels without arrays.
     """
     arrays = {**update.sums, **{f"{PLAIN}{name}": t for name, t in update.plain.items()}}
-    good = finite(Pieces(arrays).pieces) and finite(update.personal.values())
+    record = array_record(arrays)
+    good = finite(Pieces(arrays, block_of(record)).pieces) and finite(update.personal.values())
     weight = float(update.weight)
     metrics: dict[str, float | list[float]] = {
         "cid": [cid],
@@ -82,7 +84,7 @@ def pack_reply(
         metrics["norm"] = [norm]
     content: Records = {"metrics": metric_record(metrics)}
     if good and (norm is None or norm <= max_norm):
-        content["arrays"] = array_record(arrays)
+        content["arrays"] = record
     return Message(record_dict(content), reply_to=reply_to)
 
 
@@ -91,7 +93,7 @@ def keep_reply(reply: Message) -> Message:
     content = dict(reply.content)
     arrays = content.get("arrays")
     if isinstance(arrays, ArrayRecord):
-        own = Pieces(tensors_of(arrays))
+        own = Pieces(tensors_of(arrays), block_of(arrays))
         own.pieces = [piece.to("cpu", copy=True) for piece in own.pieces]
         content["arrays"] = array_record(own.tensors())
     return with_content(reply, record_dict(content))
@@ -147,9 +149,9 @@ def sum_replies(replies: Iterable[Message]) -> Message:
             continue
         weight = 1.0 if "sums" in content else own["weight"][0]
         if total is None:
-            total = _Sum(tensors_of(record), weight)
+            total = _Sum(record, weight)
         else:
-            total.add(tensors_of(record), weight, cid=int(own["cid"][0]))
+            total.add(record, weight, cid=int(own["cid"][0]))
     if first is None:
         raise ValueError("no replies to sum")
     summed: Records = {"metrics": metric_record(lists)}
@@ -158,18 +160,28 @@ def sum_replies(replies: Iterable[Message]) -> Message:
     return with_content(first, record_dict(summed))
 
 
+def _parts_of(record: ArrayRecord) -> list[tuple[Tensors, Block | None]]:
+    """Return the tensors that are summed with the weight and without, and blocks where known."""
+    tensors = tensors_of(record)
+    sums, plain = _split(tensors)
+    return [(sums, block_of(record) if sums is tensors else None), (plain, None)]
+
+
 class _Sum:
     """A growing sum of replies' tensors, with the weight and without."""
 
-    def __init__(self, tensors: Tensors, weight: float) -> None:
-        self._parts = [Pieces(part) for part in _split(tensors)]
+    def __init__(self, record: ArrayRecord, weight: float) -> None:
+        self._parts = [Pieces(part, found) for part, found in _parts_of(record)]
         for part, factor in zip(self._parts, (weight, 1.0), strict=True):
             part.pieces = [(piece * factor).contiguous() for piece in part.pieces]
 
-    def add(self, tensors: Tensors, weight: float, *, cid: int) -> None:
-        """Add the tensors of a client's reply, or of a sum whose first client is ``cid``."""
-        for part, given, factor in zip(self._parts, _split(tensors), (weight, 1.0), strict=True):
-            pieces = part.cut(given)
+    def add(self, record: ArrayRecord, weight: float, *, cid: int) -> None:
+        """Add the arrays of a client's reply, or of a sum whose first client is ``cid``."""
+        factors = (weight, 1.0)
+        for part, (given, found), factor in zip(
+            self._parts, _parts_of(record), factors, strict=True
+        ):
+            pieces = part.cut(given, found)
             if pieces is None:
                 raise ValueError(_difference(cid, given, part.shapes))
             for held, piece in zip(part.pieces, pieces, strict=True):
@@ -190,6 +202,9 @@ def _add_scaled(total: Tensor, piece: Tensor, factor: float) -> None:
     """
     if factor == 1.0:
         total.add_(piece)
+        return
+    if total.numel() <= _IN_CACHE:
+        total.add_(piece * factor)
         return
     flat = total.view(-1), piece.reshape(-1)
     for held, part in zip(*(torch.split(one, _IN_CACHE) for one in flat), strict=True):

@@ -8,9 +8,11 @@ sends one buffer. A block only saves time: tensors outside a block give the same
 from __future__ import annotations
 
 import itertools
+import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -38,6 +40,14 @@ class Layout:
     strides: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]  # entry of the block at which each tensor begins
     size: int  # entries of the block
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_layout, (self._pickled,)
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        shapes = tuple(map(tuple, self.shapes))
+        return pickle.dumps((self.names, shapes, self.strides, self.offsets, self.size))
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -75,7 +85,17 @@ class Layout:
         return dict(zip(self.names, views, strict=True))
 
 
-def find_block(tensors: Mapping[str, Tensor]) -> tuple[Layout, Tensor] | None:
+Block = tuple[Layout, Tensor]  # and the block (size,)
+
+
+@lru_cache(maxsize=64)
+def _load_layout(pickled: bytes) -> Layout:
+    """Return a layout from its bytes: the same object each time, so it is quickly compared."""
+    names, shapes, strides, offsets, size = pickle.loads(pickled)
+    return Layout(names, tuple(map(torch.Size, shapes)), strides, offsets, size)
+
+
+def find_block(tensors: Mapping[str, Tensor]) -> Block | None:
     """Return the layout and the block of the first of ``tensors``.
 
     The result is None if that tensor lies in no block, or ``tensors`` lack a view of the block.
@@ -100,10 +120,15 @@ def find_block(tensors: Mapping[str, Tensor]) -> tuple[Layout, Tensor] | None:
 
 
 class Pieces:
-    """Named tensors as pieces of memory: the block if there is one, then each other tensor."""
+    """Named tensors as pieces of memory: the block if there is one, then each other tensor.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        found = find_block(tensors)
+    Args:
+        tensors: The tensors.
+        found: Result of :func:`find_block`, where it is known.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], found: Block | None = None) -> None:
+        found = found or find_block(tensors)
         self.layout = None if found is None else found[0]
         inside = frozenset(self.layout.names) if self.layout is not None else frozenset()
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -112,9 +137,12 @@ class Pieces:
         if found is not None:
             self.pieces.insert(0, found[1])
 
-    def cut(self, tensors: Mapping[str, Tensor]) -> list[Tensor] | None:
-        """Return other tensors cut into the same pieces; None if names or shapes differ."""
-        found = find_block(tensors)
+    def cut(self, tensors: Mapping[str, Tensor], found: Block | None = None) -> list[Tensor] | None:
+        """Return other tensors cut into the same pieces; None if names or shapes differ.
+
+        ``found`` is the result of :func:`find_block`, where it is known.
+        """
+        found = found or find_block(tensors)
         same = found is not None and found[0] == self.layout
         for name in self.others if same else self.shapes:
             if name not in tensors or tensors[name].shape != self.shapes[name]:

@@ -98,19 +98,18 @@ class Index:
         self.live = {part.name: _live(part.tensor, packed.get(part.name)) for part in self.parts}
         self.order = tuple(self.live)
         self.groups = {name: resolve_group(name, groups) for name in self.order}
-        self._addresses = [
-            (part.owner, part.key, part.tensor, part.tensor.data_ptr()) for part in self.parts
-        ]
+        self._tensors = [part.tensor for part in self.parts]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._names: dict[tuple[Group | None, TensorKind], tuple[str, ...]] = {}
         self._targets: dict[tuple[str, ...], _Targets] = {}
         self.frozen: tuple[nn.Module, ...] | None = None  # of the backbone; None: not looked for
 
     def is_live(self) -> bool:
         """Whether every indexed tensor is still in the model, at the same memory address."""
-        for owner, key, tensor, address in self._addresses:
-            if owner.get(key) is not tensor or tensor.data_ptr() != address:
+        for part in self.parts:
+            if part.owner.get(part.key) is not part.tensor:
                 return False
-        return True
+        return [tensor.data_ptr() for tensor in self._tensors] == self._addresses
 
     def names(self, group: Group | None, kind: TensorKind) -> tuple[str, ...]:
         """Return the names of the tensors of a group (``None``: all) and kind, in order."""

@@ -68,7 +68,8 @@ class ModelLoader:
         broadcast = {**request.broadcast, **client.refreshed}
         own_weights = self.strategy.personal_weights(self.model, broadcast, personal)
         weights = {**client.refreshed, **own_weights}
-        before = {name: self.model.state()[name].clone() for name in weights}
+        state = self.model.state()
+        before = {name: state[name].clone() for name in weights}
         self.model.load(weights, weights)
         return before, self.strategy.personal(self.model, broadcast, personal)
 

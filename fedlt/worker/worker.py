@@ -29,6 +29,7 @@ from fedlt.strategy import ServerState, Tensors, Update
 from fedlt.worker.training import train_alone
 
 if TYPE_CHECKING:
+    from fedlt.config import LocalConfig
     from fedlt.federation import ClientShare, ClientShares
 
 
@@ -59,6 +60,8 @@ class Worker:
         self._initial = {name: model.state()[name].clone() for name in model.names("personal")}
         self._moments = batchnorm_statistics(model, "shared")
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
+        self._data = lru_cache(maxsize=256)(self._find_data)
+        self._local = lru_cache(maxsize=2)(self._find_local)
 
     def twin(self) -> Self:
         """Return a worker with another scratch model; both share everything else."""
@@ -72,7 +75,10 @@ class Worker:
 
     def client_data(self, cid: int, *, pooled: bool = False) -> ClientData:
         """Return client ``cid``'s share of the data; with ``pooled`` all clients' images."""
-        share = self._share(None if pooled else cid)
+        return self._data(None if pooled else cid)
+
+    def _find_data(self, cid: int | None) -> ClientData:
+        share = self._share(cid)
         return ClientData(
             images=self._images,
             labels=self._labels,
@@ -81,6 +87,9 @@ class Worker:
             mean=self._mean,
             std=self._std,
         )
+
+    def _find_local(self, round_: int) -> LocalConfig:
+        return self.shares.config.local.at(round_, self.shares.config.rounds)
 
     def _share(self, cid: int | None) -> ClientShare:
         """Return a client's share; None stands for everybody's images."""
@@ -123,7 +132,7 @@ class Worker:
             broadcast=broadcast,
             personal=self._moved(personal),
             data=data,
-            local=shares.config.local.at(round_, shares.config.rounds),
+            local=self._local(round_),
             plugin=shares.plugin,
             tensors={
                 "class_counts": data.class_counts,
