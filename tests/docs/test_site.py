@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -96,6 +97,91 @@ def test_the_page_of_a_kind_lists_its_methods(site, folder):
     known = titles(folder) & {*STRATEGIES, *CLIENTS}
     assert known <= set(re.findall(r"<td><a href=[^>]*><code>(\w+)</code>", text))
     assert inspect.getdoc({**STRATEGIES, **CLIENTS}[min(known)]).split(maxsplit=1)[0] in text
+
+
+class Shown(HTMLParser):
+    """The code in the first cells of a page's tables, and the text of its paragraphs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[str] = []
+        self.paragraphs: list[str] = []
+        self._cell, self._code, self._inside = -1, False, False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "tr":
+            self._cell = -1
+        self._cell += tag == "td"
+        if tag == "code" and self._cell == 0:
+            self._code = True
+            self.keys.append("")
+        if tag == "p":
+            self._inside = True
+            self.paragraphs.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._code = self._code and tag != "code"
+        if tag in ("td", "table"):
+            self._code = False
+        if tag == "table":
+            self._cell = -1
+        self._inside = self._inside and tag != "p"
+
+    def handle_data(self, data: str) -> None:
+        if self._code:
+            self.keys[-1] += data
+        if self._inside:
+            self.paragraphs[-1] += data
+
+
+def shown_on(page: Path) -> Shown:
+    parser = Shown()
+    parser.feed(page.read_text(encoding="utf-8"))
+    return parser
+
+
+@needs_mkdocs
+def test_every_row_of_a_table_is_a_row_on_the_site(site):
+    """Every row of a source is a row of the site; no row became words of a paragraph."""
+    pages = list(site.rglob("index.html"))
+    assert len(pages) > 60
+    for page in pages:
+        broken = [text for text in shown_on(page).paragraphs if text.lstrip().startswith("|")]
+        assert not broken, page
+    shown = shown_on(site / "configuration/index.html").keys
+    source = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `([\w.]+)` \|", source, re.MULTILINE)
+    assert len(keys) > 120
+    assert Counter(keys) == Counter(shown)
+
+
+@needs_mkdocs
+def test_the_site_has_the_colours_of_the_system_light_and_dark(site):
+    """The start page offers the system's colours, light and dark, and its pictures lie on white."""
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert 'data-md-color-media="(prefers-color-scheme: dark)" data-md-color-scheme="slate"' in page
+    assert page.count('name="__palette"') == 3
+    rule = re.search(
+        r"\[data-md-color-scheme=\"slate\"\] \.md-typeset img \{([^}]*)\}",
+        (site / "wide.css").read_text(encoding="utf-8"),
+    )
+    assert rule is not None
+    assert "background: #fff" in rule[1]
+
+
+@needs_mkdocs
+def test_old_addresses_go_on_working(site):
+    """Addresses and anchors that other people may have written down go on working."""
+    for name in (
+        "first_run", "command_line", "concepts", "configuration", "data", "partitions", "metrics",
+        "methods", "extending/own_methods", "python", "tutorials/paper_table", "compare", "report",
+        "export", "reproduce", "engines", "deploy", "faults", "privacy", "tables", "results",
+        "limits", "layout", "stability", "older",
+    ):  # fmt: skip
+        assert (site / name / "index.html").is_file(), name
+    page = (site / "configuration/index.html").read_text(encoding="utf-8")
+    for anchor in ("the-run-directory", "what-a-result-belongs-to"):
+        assert f'id="{anchor}"' in page
 
 
 @needs_mkdocs
