@@ -38,7 +38,6 @@ class Mark(NamedTuple):
 TRIVIAL: dict[str, Any] = {"color": INK.light, "linewidth": 1.0, "linestyle": (0, (1, 2))}
 BASELINE: dict[str, Any] = {"color": INK.light, "linewidth": 1.0, "linestyle": (0, (6, 3))}
 _HOLLOW: dict[str, Any] = {
-    "marker": "o",
     "linestyle": "none",
     "markerfacecolor": PAGE.light,
     "markeredgecolor": INK.light,
@@ -70,19 +69,20 @@ def line_of(position: int, method: Method, *, generic: bool = False) -> dict[str
     return {**style, "linewidth": 1.0, "markersize": 4} if method.reference else style
 
 
-def averaged(methods: Iterable[Method], *, tilde: bool = False) -> list[Mark]:
+def averaged(methods: Iterable[Method], *, tilde: bool = False, marker: str = "o") -> list[Mark]:
     """Return the mark of generic models averaged from personal parts, if a method has one.
 
     Args:
         methods: The methods of the picture.
         tilde: Whether ``~`` before a name marks them; else they are hollow.
+        marker: The hollow marker of the legend.
     """
     from matplotlib.lines import Line2D
 
     names = [method.label for method in methods if method.is_average]
     if not names:
         return []
-    style = _TILDE if tilde else _HOLLOW
+    style = _TILDE if tilde else {**_HOLLOW, "marker": marker}
     words = _AVERAGED if tilde else f"hollow ({AVERAGE}): {_AVERAGED}"
     shown = AVERAGE if tilde else f"Hollow ({AVERAGE})"
     alt = f"{shown}: the generic model of {', '.join(names)} is {_AVERAGED}."

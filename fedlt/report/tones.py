@@ -26,15 +26,15 @@ INK = Tone("ink", "#000000", "#ececec")  # text, axes, whiskers
 GRID = Tone("grid", "#e0e0e0", "#353b43")
 BACKDROP = Tone("backdrop", "#d0d0d0", "#4a525c")  # other methods behind the one that is shown
 BLANK = Tone("blank", "#fdfdfd", "#d5d9de")  # empty cells of a map
-GREY = Tone("grey", "#767676", "#a3a9b0")  # reference points, all classes together
+GREY = Tone("grey", "#767676", "#868e97")  # reference points, all classes together
 BLUE = Tone("blue", "#0072b2", "#2f7fd0")
 VERMILION = Tone("vermilion", "#d55e00", "#ee6a24")
 GREEN = Tone("green", "#009e73", "#17a97d")
 PINK = Tone("pink", "#cc79a7", "#db7cb4")
 WINE = Tone("wine", "#831106", "#f6cc5a")
 INDIGO = Tone("indigo", "#332288", "#8cd9ff")
-MEDIUM = Tone("medium", "#3a98d0", "#7cc7f2")  # a class group, as BLUE is many
-FEW = Tone("few", "#bf8000", "#f0b93a")
+MEDIUM = Tone("medium", "#3a98d0", "#55a8dc")  # a class group, as BLUE is many
+FEW = Tone("few", "#bf8000", "#cf9222")
 TONES = (
     PAGE, INK, GRID, BACKDROP, BLANK, GREY, BLUE, VERMILION, GREEN, PINK, WINE, INDIGO, MEDIUM, FEW,
 )  # fmt: skip

@@ -96,7 +96,7 @@ def _together(
 
 def _name(method: Method) -> str:
     """Return a method's name in the legend; the others are tested against a marked one."""
-    return f"{name_of(method)}{' (tested against)' if method.is_baseline else ''}"
+    return f"{name_of(method)}{' (others tested against it)' if method.is_baseline else ''}"
 
 
 def _marks(panels: Sequence[Axes], methods: Sequence[Method], view: str) -> list[Mark]:

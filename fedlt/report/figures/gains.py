@@ -16,7 +16,7 @@ from fedlt.evaluation.metrics import by_heading, heading_of
 from fedlt.evaluation.personal_metrics import ROUNDING
 from fedlt.report.figures.per_client import clients_of, with_clients
 from fedlt.report.finished import MOMENT, Method
-from fedlt.report.marks import averaged, explain, name_of, said
+from fedlt.report.marks import Mark, averaged, explain, name_of, said
 from fedlt.report.picture import Picture
 from fedlt.report.style import grid_of, legend_below, new_figure, points_axis
 from fedlt.report.tones import BLUE, FEW, INK, PAGE
@@ -56,9 +56,8 @@ def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
         rows += _draw_sizes(axes, method)
     figure.supxlabel("training images of the client (log scale)", fontsize=10)
     figure.supylabel("gain, percentage points", fontsize=10)
-    legend_below(figure, made)
     marks = averaged(known, tilde=True)
-    explain(figure, marks, "outside upper center")
+    explain(figure, [*_entries(made), *marks], "outside upper center")  # below is the axis' name
     headings = ["method", "clients by size", "images", "mean gain", "worse off", "clients"]
     note = "In percentage points, over all clients of all seeds, last round."
     words = [f"{r[0]}, {r[1]} third: {text_of(r[3])}" for r in rows]
@@ -68,6 +67,12 @@ def gain_by_size(methods: Sequence[Method]) -> list[Picture]:
     return [Picture("gain-by-size", title, _BY_SIZE, alt, figure, sheets)]
 
 
+def _entries(panels: Sequence[Axes]) -> list[Mark]:
+    """Return the entries of the panels' legend."""
+    pairs = (zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels)
+    return [Mark(handle, label, "") for own in pairs for handle, label in own]
+
+
 def _has_gains(method: Method) -> bool:
     gains = [clients_of(run).gain for run in method.runs]
     return all(gain is not None for gain in gains) and any(np.any(gain) for gain in gains)
@@ -75,6 +80,8 @@ def _has_gains(method: Method) -> bool:
 
 def _draw_sizes(axes: Axes, method: Method) -> list[list[object]]:
     """Draw a method's clients and return the rows of the table for them."""
+    from matplotlib.ticker import LogFormatter
+
     figures = [clients_of(run) for run in method.runs]
     sizes = np.concatenate([one.sizes for one in figures])
     gains = np.concatenate([np.asarray(one.gain) for one in figures])
@@ -90,6 +97,7 @@ def _draw_sizes(axes: Axes, method: Method) -> list[list[object]]:
     axes.axhline(0, color=INK.light, linewidth=1, label=_ZERO)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter())  # 20, 30 and so on where there is room
     axes.set_title(textwrap.fill(name_of(method, generic=True), 24), fontsize=9)
     points_axis(axes.yaxis)
     return _size_rows(method, sizes, gains)

@@ -65,7 +65,11 @@ def group_bars(methods: Sequence[Method]) -> list[Picture]:
 
 def _lines(axes: Axes, methods: Sequence[Method], view: str, headline: str) -> list[Mark]:
     """Draw the lines of a view to compare with; return the marks of the view."""
-    own = averaged(methods) if view == "generic" else trivial([axes], methods, across=False)
+    own = (
+        averaged(methods, marker="s")
+        if view == "generic"
+        else trivial([axes], methods, across=False)
+    )
     metric = f"{view}/{headline}"
     return own + baseline([axes], methods, metric, "all classes", across=False)
 

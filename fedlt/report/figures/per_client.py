@@ -245,7 +245,7 @@ def _draw_row(axes: Axes, place: int, row: _Row, generator: np.random.Generator)
     are_pixels = values.size > _DOTS  # which cannot follow the colours of the page
     style: dict[str, Any] = {
         "s": 12,
-        "alpha": 0.6,
+        "alpha": 0.85,
         "linewidths": 0,
         "color": PIXELS if are_pixels else row.color,
         "rasterized": are_pixels,
