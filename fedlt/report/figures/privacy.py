@@ -97,19 +97,25 @@ def _families(prices: Sequence[Price]) -> Families:
 
 def _draw(axes: Axes, place: int, name: str, own: Sequence[Price], metric: str) -> None:
     """Draw what a family loses in one panel: seeds, mean and interval, and the part of clipping."""
-    parts = {price.epsilon or 0.0: price.parts(MOMENT, metric) for price in own}
-    known = {epsilon: part["together"] for epsilon, part in parts.items() if part["together"]}
     hollow = metric.startswith("generic/") and is_average(own[0].private)
     style = look(place).line_of(hollow=hollow)
-    errors = [min(interval(lost).half or 0.0, 1.0) for lost in known.values()]
-    means = list(map(statistics.fmean, known.values()))
-    axes.errorbar(list(known), means, yerr=errors, label=name, elinewidth=0.8, **style)
-    for epsilon, lost in known.items():
-        axes.scatter([epsilon] * len(lost), lost, s=6, color=style["color"], alpha=0.6)
-    clipped = {epsilon: part["clipping"] for epsilon, part in parts.items() if part["clipping"]}
+    places, lost = _points(own, metric, "together")
+    errors = [min(interval(values).half or 0.0, 1.0) for values in lost]
+    means = list(map(statistics.fmean, lost))
+    axes.errorbar(places, means, yerr=errors, label=name, elinewidth=0.8, **style)
+    for epsilon, values in zip(places, lost, strict=True):
+        axes.scatter([epsilon] * len(values), values, s=6, color=style["color"], alpha=0.6)
     thin: dict[str, Any] = {"color": style["color"], "linewidth": 0.9, "linestyle": (0, (2, 2))}
-    means = list(map(statistics.fmean, clipped.values()))
-    axes.plot(list(clipped), means, label=f"{name}: clipping alone", **thin)
+    places, lost = _points(own, metric, "clipping")
+    means = list(map(statistics.fmean, lost))
+    axes.plot(places, means, label=f"{name}: clipping alone", **thin)
+
+
+def _points(own: Sequence[Price], metric: str, part: str) -> tuple[list[float], list[list[float]]]:
+    """Return epsilons, and what is lost by seed, of the prices for which a part is known."""
+    pairs = [(price.epsilon or 0.0, price.parts(MOMENT, metric)[part]) for price in own]
+    known = [(epsilon, lost) for epsilon, lost in pairs if lost]
+    return [epsilon for epsilon, _ in known], [lost for _, lost in known]
 
 
 def _shape(panels: Sequence[Axes], families: Families, metrics: Mapping[str, str]) -> None:
