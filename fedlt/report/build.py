@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedlt.comparing.verdicts import Verdict
@@ -104,6 +105,7 @@ def write_report(
     refusal = ""
     if found is None:
         found, refusal = judged(reading.methods, against)
+    reading = _with_baseline(reading, found)
     with styled():
         pictures = all_pictures(reading.methods)
         text = render(_content(reading, pictures, found, refusal))
@@ -112,6 +114,13 @@ def write_report(
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     return [output, *drawn]
+
+
+def _with_baseline(reading: Reading, found: Sequence[Verdict]) -> Reading:
+    """Return the reading with the method marked that the verdicts test the others against."""
+    names = {one.against for one in found}
+    methods = (replace(one, is_baseline=one.label in names) for one in reading.methods)
+    return replace(reading, methods=tuple(methods))
 
 
 def _save_all(pictures: Sequence[Picture], folder: Path) -> list[Path]:

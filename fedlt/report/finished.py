@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlt.comparing.cells import mark, values
+from fedlt.comparing.cells import is_average, mark, values
 from fedlt.comparing.conditions import check_comparable
 from fedlt.comparing.sheet import Cell, spread
 from fedlt.comparing.stored import collect, read_finished
@@ -143,11 +143,22 @@ class Method:
 
     label: str
     runs: tuple[RunRecord, ...]  # by seed, at least one
+    is_baseline: bool = False  # True: the other methods of the report are tested against it
 
     @property
     def results(self) -> list[Mapping[str, Any]]:
         """Results of the runs."""
         return [run.result for run in self.runs]
+
+    @property
+    def reference(self) -> str:
+        """What a reference point is that is not federated, such as "pooled data"; else ""."""
+        return str(next((one["reference"] for one in self.results if one.get("reference")), ""))
+
+    @property
+    def is_average(self) -> bool:
+        """Whether the generic model is averaged from personal parts; the method has none."""
+        return is_average(self.results)
 
     @property
     def scored_on(self) -> ScoredSet:

@@ -1,6 +1,6 @@
 """Report as one HTML page that opens from disk and loads no other file.
 
-The page is also well-formed XML.
+The page is also well-formed XML. Its colours follow the reader's light or dark setting.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from html import escape
 from pathlib import Path
 
 from fedlt.comparing.sheet import Sheet, to_html
+from fedlt.report.inline import inline_svg
 from fedlt.report.picture import Picture
-from fedlt.report.style import data_uri
+from fedlt.report.tones import tone_css
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = Path(__file__).with_name("page.css")
@@ -75,7 +76,8 @@ def _document(title: str, body: str) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}" />\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1" />\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f'<meta name="color-scheme" content="light dark" />\n<title>{escape(title)}</title>\n'
+        f"<style>{tone_css()}{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -98,7 +100,7 @@ def _folded(words: str, parts: Sequence[str]) -> str:
 
 def _picture(picture: Picture) -> str:
     tables = list(map(to_html, picture.sheets))
-    image = f'<img src="{data_uri(picture.figure)}" alt="{escape(picture.alt)}" />'
+    image = inline_svg(picture.figure, picture.slug, picture.alt)
     return (
         f'<h2 id="{picture.slug}">{escape(picture.title)}</h2>\n<p>{escape(picture.how)}</p>\n'
         f"<figure>{image}</figure>\n{_folded('The numbers behind this picture', tables)}"

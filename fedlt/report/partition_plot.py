@@ -1,7 +1,7 @@
 """Drawing of a partition: images by client and class; and the cost of a round.
 
 The heat map uses cividis, which keeps its order for every kind of colour vision and in grey (Nuñez,
-Anderton and Renslow, PLOS ONE 2018, doi:10.1371/journal.pone.0199239); empty cells are white, and
+Anderton and Renslow, PLOS ONE 2018, doi:10.1371/journal.pone.0199239); empty cells are blank, and
 the counts are written into the cells where they fit.
 """
 
@@ -24,6 +24,7 @@ from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.errors import writing
 from fedlt.evaluation.headline import ScoredSet
 from fedlt.report.class_words import class_words
+from fedlt.report.tones import BLANK, INK, ON_DEEP, ON_PALE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -230,7 +231,8 @@ def draw_heat(axes: Axes, view: PartitionView) -> None:
     )
     if view.counts.size <= _MAX_WRITTEN:
         _write_counts(axes, view.counts, peak)
-    label = "images (log scale; white: none)"
+    axes.set_facecolor(BLANK.light)
+    label = "images (log scale; blank: none)"
     bar = axes.figure.colorbar(
         image, ax=axes, label=label, location="bottom", aspect=40, format="%g", ticks=_ticks(peak)
     )
@@ -242,7 +244,7 @@ def draw_heat(axes: Axes, view: PartitionView) -> None:
     axes.set_xticks(range(0, classes, step), labels, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(0, clients, every), map(str, range(0, clients, every)), fontsize=8)
     if view.scored_on.without:
-        style: dict[str, Any] = {"marker": "x", "color": "black", "clip_on": False}
+        style: dict[str, Any] = {"marker": "x", "color": INK.light, "clip_on": False}
         axes.plot(view.scored_on.without, [-0.5] * len(view.scored_on.without), ls="", **style)
         axes.set_xlabel(f"x: no images in the {view.scored_on.name}")
 
@@ -258,7 +260,7 @@ def _write_counts(axes: Axes, counts: IntArray, peak: int) -> None:
             ha="center",
             va="center",
             fontsize=6,
-            color="w" if dark else "k",
+            color=ON_DEEP if dark else ON_PALE,
         )
 
 

@@ -1,14 +1,11 @@
 """Style of figures: one look per method everywhere, distinguishable without colour too.
 
-Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), chosen for every kind of colour
-vision; yellow is left out, since yellow vanishes on white. Each method has its own marker and line
-style, each class group a hatch, so that a print in black and white shows the same.
+Each method has its own marker and line style, each class group a hatch, so that a print in black
+and white shows the same. The colours are those of tones.py.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from fedlt.comparing.statistics import interval
 from fedlt.errors import writing
+from fedlt.report.tones import BLUE, FEW, GREY, GRID, MEDIUM, METHODS, PAGE
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 10.0  # inches
+_LINE, _HANDLE = 112, 8  # characters in the width of a figure, and as wide as a legend's handle
 _RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -32,7 +32,7 @@ _RC: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.grid": True,
-    "grid.color": "0.88",
+    "grid.color": GRID.light,
     "legend.frameon": False,
     "hatch.linewidth": 0.6,
     "svg.hashsalt": "fedlt",  # the same file for the same numbers
@@ -47,33 +47,36 @@ class Look:
     marker: str
     line: Any  # a matplotlib line style
 
-    def line_of(self) -> dict[str, Any]:
-        """Return the arguments of ``Axes.plot``."""
+    def line_of(self, *, hollow: bool = False) -> dict[str, Any]:
+        """Return the arguments of ``Axes.plot``; hollow markers have the page's colour inside."""
+        inside, edge = (PAGE.light, self.color) if hollow else (self.color, PAGE.light)
         return {
             "color": self.color,
             "marker": self.marker,
             "linestyle": self.line,
             "markersize": 5,
             "linewidth": 1.6,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.6,
+            "markerfacecolor": inside,
+            "markeredgecolor": edge,
+            "markeredgewidth": 1.1 if hollow else 0.6,
         }
 
 
-LOOKS = (
-    Look("#0072B2", "o", "-"),
-    Look("#D55E00", "s", "--"),
-    Look("#009E73", "^", "-."),
-    Look("#CC79A7", "D", ":"),
-    Look("#000000", "v", (0, (5, 1))),
-    Look("#E69F00", "P", (0, (3, 1, 1, 1, 1, 1))),
-    Look("#56B4E9", "X", (0, (1, 1))),
+_LINES: tuple[tuple[str, Any], ...] = (  # marker, line
+    ("o", "-"),
+    ("s", "--"),
+    ("^", "-."),
+    ("D", ":"),
+    ("v", (0, (5, 1))),
+    ("P", (0, (3, 1, 1, 1, 1, 1))),
+    ("X", (0, (1, 1))),
 )
+LOOKS = tuple(Look(tone.light, *line) for tone, line in zip(METHODS, _LINES, strict=True))
 GROUP_LOOKS = {  # class group -> fill, hatch
-    "all": ("#999999", ""),
-    "many": ("#0072B2", ""),
-    "medium": ("#56B4E9", "///"),
-    "few": ("#E69F00", "xxx"),
+    "all": (GREY.light, ""),
+    "many": (BLUE.light, ""),
+    "medium": (MEDIUM.light, "///"),
+    "few": (FEW.light, "xxx"),
 }
 MARKERS = {"all": "o", "many": "s", "medium": "D", "few": "^"}  # of a class group's points
 
@@ -108,11 +111,24 @@ def grid_of(panels: int, *, columns: int = 4, height: float = 1.9) -> tuple[Figu
 
 
 def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Draw one legend below the panels, for the panel with the most lines."""
-    found = (axes.get_legend_handles_labels() for axes in panels)
-    handles, labels = max(found, key=lambda pair: len(pair[1]))
-    where: dict[str, Any] = {"loc": "outside lower center", "ncols": min(5, len(labels))}
-    figure.legend(handles, labels, handlelength=4, **where)
+    """Draw one legend below the panels, for the labels of all panels."""
+    named = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    outer_legend(figure, list(named.values()), list(named), "outside lower center")
+
+
+def outer_legend(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], where: str
+) -> None:
+    """Draw a legend outside the panels, in as many columns as the figure is wide enough for."""
+    if labels:
+        longest = max(map(len, labels))
+        columns = max(1, min(5, len(labels), _LINE // (longest + _HANDLE)))
+        place: dict[str, Any] = {"loc": where, "ncols": columns}
+        figure.legend(handles, labels, handlelength=4, **place)
 
 
 def whiskers(found: Sequence[Sequence[float]]) -> tuple[list[float], list[list[float]]]:
@@ -155,13 +171,6 @@ def styled() -> Any:  # noqa: ANN401 (a context manager of matplotlib's)
     import matplotlib as mpl
 
     return mpl.rc_context(_RC)
-
-
-def data_uri(figure: Figure) -> str:
-    """Return a figure as SVG in a data URI; text becomes outlines, equal on every machine."""
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None}, dpi=150)
-    return f"data:image/svg+xml;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
 def save(figure: Figure, folder: Path, slug: str, endings: Iterable[str]) -> Sequence[Path]:

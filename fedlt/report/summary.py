@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from fedlt.comparing.cells import is_average, majority_guess
+from fedlt.comparing.cells import majority_guess
 from fedlt.comparing.sheet import DASH, Sheet, percent, share
 from fedlt.comparing.statistics import interval
 from fedlt.comparing.verdicts import MIN_SEEDS, Verdict
@@ -55,20 +55,16 @@ def introduction(reading: Reading) -> str:
     )
 
 
-def _is_reference(method: Method) -> bool:
-    return any(run.result.get("reference") for run in method.runs)
-
-
 def _contenders(methods: Sequence[Method], metric: str) -> list[tuple[float, Method]]:
     """Return the federated methods that have a metric, with its mean, best first."""
     which = MOMENT
     found = [
         (statistics.fmean(values), method)
         for method in methods
-        if (values := method.values(metric, which)) and not _is_reference(method)
+        if (values := method.values(metric, which)) and not method.reference
     ]
     if metric.startswith("generic/"):
-        found = [(mean, method) for mean, method in found if not is_average(method.results)]
+        found = [(mean, method) for mean, method in found if not method.is_average]
     return sorted(found, key=lambda pair: -pair[0])
 
 
@@ -117,7 +113,7 @@ def _view_line(methods: Sequence[Method], view: str, metric: str, found: Sequenc
 def _number_of(ranked: Sequence[tuple[float, Method]], methods: Sequence[Method]) -> str:
     """Return the number of ranked methods, with the names of unranked methods."""
     names = {method.label for _, method in ranked}
-    rest = [m.label for m in methods if m.label not in names and not _is_reference(m)]
+    rest = [m.label for m in methods if m.label not in names and not m.reference]
     without = f" ({', '.join(rest)} left out: no such model)" if rest else ""
     return f"{len(ranked)}{without}"
 
@@ -155,7 +151,7 @@ def _tail_line(methods: Sequence[Method]) -> str:
 
 def _gain_line(methods: Sequence[Method]) -> str:
     which = MOMENT
-    own = [m for m in methods if not _is_reference(m) and not is_average(m.results)]
+    own = [m for m in methods if not m.reference and not m.is_average]
     gains = {m.label: m.values("personal/gain", which) for m in own}
     known = {label: statistics.fmean(v) for label, v in gains.items() if v and any(v)}
     if not known:
@@ -185,8 +181,8 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
     scored_on = methods[0].scored_on
     columns = {f"generic {n}": f"generic/{word}" for n, word in scored_on.columns.items()} | _REST
     for method in methods:
-        reference = next((run.result.get("reference") for run in method.runs), None)
-        label = f"{method.label} (reference: {reference})" if reference else method.label
+        said = f" (reference: {method.reference})" if method.reference else ""
+        label = f"{method.label}{said}"
         rows.append([label, *map(method.cell, columns.values())])
     notes = [
         f"In %, {MOMENTS[MOMENT]}, mean ± 95 % interval over the seeds; {DASH}: does not exist."
@@ -196,11 +192,11 @@ def main_sheet(methods: Sequence[Method]) -> Sheet:
     guess = majority_guess([method.results for method in methods], MOMENT)
     if guess is not None:
         notes.append(f"Always guessing a client's largest class: {percent(guess)}.")
-    if any(is_average(method.results) for method in methods):
+    if any(method.is_average for method in methods):
         notes.append(
             "~: the generic model is averaged from personal parts; the method itself has none."
         )
-    if any(map(_is_reference, methods)):
+    if any(method.reference for method in methods):
         notes.append("A reference is not federated: it says what is possible, and is not ranked.")
     return Sheet("Both views, primary heads", ["method", *columns], rows, notes)
 

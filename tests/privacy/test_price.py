@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from fedlt.comparing.privacy_price import (
 )
 from fedlt.comparing.sheet import text_of
 from fedlt.federation.privacy_record import tail_owners
+from fedlt.report.figures.privacy import privacy_price
+from fedlt.report.finished import Method, RunRecord
 
 MLP = {"name": "mlp", "width": 8, "norm": "none"}
 
@@ -78,6 +81,31 @@ def test_the_tables(results):
     assert "searches" in lines[-1]
     assert price_sheet({"without": results["without"]}, "final") is None
     assert epsilon_cells({"without": results["without"]}) is None
+
+
+def test_the_picture_has_the_points_of_both_twins(results):
+    """Per panel the mean loss by row, the same without noise, and all seeds within the axis."""
+    methods = [
+        Method(label, tuple(RunRecord(Path(), run, (), {}, {}) for run in runs))
+        for label, runs in results.items()
+    ]
+    (picture,) = privacy_price(methods)
+    panels = {axes.get_title(): axes for axes in picture.figure.axes}
+    assert len(panels) == 7
+    by_hand = {
+        label: np.array([run["last_k"]["generic/accuracy"] for run in results[label]])
+        for label in ("plain", "clipped", "private", "other norm")
+    }
+    axes = panels["all classes"]
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    lost = [by_hand["plain"] - by_hand[label] for label in ("private", "other norm")]
+    drawn = np.concatenate([y for y in map(np.asarray, lines.values()) if len(y) == 2 and any(y)])
+    assert {round(float(one.mean()), 12) for one in lost} <= set(np.round(drawn, 12))
+    (clipping,) = lines["fedavg: clipping alone"]
+    assert clipping == pytest.approx((by_hand["plain"] - by_hand["clipped"]).mean())
+    low, high = axes.get_ylim()
+    assert all(low <= value <= high for value in np.concatenate(lost))
+    assert "private: generic" in picture.alt
 
 
 def test_owners_are_counted_from_the_partition(lab):

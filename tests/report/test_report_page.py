@@ -21,7 +21,9 @@ from fedlt.report.facts import runs_sheet
 from fedlt.report.figures.gains import gain_by_size
 from fedlt.report.finished import read_runs
 from fedlt.report.summary import main_sheet
+from fedlt.report.tones import ON_DEEP, ON_PALE
 
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 MANY = 9  # more methods than one picture has lines for
 
 
@@ -44,19 +46,31 @@ def results(comparison, name):
 
 
 def test_nothing_is_loaded_from_anywhere(page):
-    allowed = {"src": "data:image/svg+xml;base64,", "href": "#"}
+    allowed = {"href": "#", f"{XLINK}href": ("#", "data:image/png;base64,")}
     for node in page.iter():
         assert node.tag not in ("script", "link", "iframe", "object")
+        assert node.get("src") is None
         for key, start in allowed.items():
-            assert node.get(key, start).startswith(start)
+            assert node.get(key, "#").startswith(start)
     assert not re.search(r"url\(|@import", page.find("head/style").text)
     policy = next(meta for meta in page.iter("meta") if meta.get("http-equiv"))
     assert policy.get("content").startswith("default-src 'none'")
 
 
+def test_every_colour_of_a_picture_follows_the_page(page_file):
+    """Except numbers on the coloured cells of a map, which keep theirs."""
+    text = page_file.read_text(encoding="utf-8")
+    paint = set(re.findall(r'(?:fill|stroke)(?:: |=")(#[0-9a-f]+)', text))
+    assert paint <= {ON_PALE, ON_DEEP}
+    used = set(re.findall(r"var\(--(\w+)\)", text))
+    assert used <= set(re.findall(r"--(\w+):", text))
+    assert {"page", "ink", "grid", "blue", "vermilion"} <= used
+
+
 def test_links_lead_somewhere(page):
-    places = [node.get("id") for node in page.iter() if node.get("id")]
-    assert len(set(places)) == len(places)
+    names = [node.get("id") for node in page.iter() if node.get("id")]
+    assert len(set(names)) == len(names)
+    places = [node.get("id") for node in page.iter("h2")]
     assert {a.get("href") for a in page.iter("a")} == {f"#{place}" for place in places}
 
 
@@ -65,7 +79,7 @@ def test_every_picture_has_words_and_a_table(page):
     figures = [n for n, node in enumerate(body) if node.tag == "figure"]
     assert len(figures) >= 9
     for n in figures:
-        assert len(body[n].find("img").get("alt")) > 40
+        assert len(body[n].find(f"{SVG}svg").get("aria-label")) > 40
         assert body[n - 2].tag == "h2"
         assert body[n - 1].tag == "p"
         assert next(body[n + 1].iter("tbody")).findall("tr")

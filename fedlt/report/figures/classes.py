@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fedlt.comparing.cells import mark
 from fedlt.comparing.sheet import DASH, Sheet, number, spread
 from fedlt.data.arrays import FloatArray, IntArray
 from fedlt.report.class_words import class_words
 from fedlt.report.finished import Method, RunRecord
+from fedlt.report.marks import averaged, explain, line_of, name_of, said
 from fedlt.report.picture import Picture
-from fedlt.report.style import GROUP_LOOKS, LOOKS, legend_below, look, new_figure, percent_axis
+from fedlt.report.style import GROUP_LOOKS, LOOKS, legend_below, new_figure, percent_axis
+from fedlt.report.tones import BLANK, GREY, ON_DEEP, ON_PALE, PAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +124,7 @@ def _how(methods: Sequence[Method]) -> str:
 
 def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
     places, counts = _places(methods), _counts(methods)
-    figure = new_figure(5.2 + 0.25 * -(-len(methods) // 5))
+    figure = new_figure(5.4 + 0.25 * -(-len(methods) // 5))
     made = figure.subplots(2, len(found), height_ratios=(1, 4), squeeze=False, sharex="col")
     for column, (view, rows) in enumerate(found.items()):
         top, axes = made[:, column]
@@ -130,9 +133,9 @@ def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
         for position, method in enumerate(methods):
             if method.label not in rows:
                 continue
-            values, style = np.array(rows[method.label]), look(position).line_of()
-            ranks = range(len(counts))
-            axes.plot(ranks, values.mean(axis=0), label=method.label, **style)
+            values, ranks = np.array(rows[method.label]), range(len(counts))
+            style = line_of(position, method, generic=view == "generic")
+            axes.plot(ranks, values.mean(axis=0), label=name_of(method), **style)
             if len(values) > 1:
                 band = (values.min(axis=0), values.max(axis=0))
                 axes.fill_between(ranks, *band, color=style["color"], alpha=0.12, linewidth=0)
@@ -140,9 +143,12 @@ def _lines(methods: Sequence[Method], found: Mapping[str, Any]) -> Picture:
         percent_axis(axes.yaxis)
     made[0, 0].set_ylabel("images")
     made[1, 0].set_ylabel("recall")
-    legend_below(figure, [made[1, 0]])
-    sheets = [_sheet(view, places.rows(), counts, rows) for view, rows in found.items()]
-    return Picture("classes", _TITLE, _how(methods) + _BANDS, _alt(found), figure, sheets)
+    legend_below(figure, made[1])
+    marks = averaged(methods) if "generic" in found else []
+    explain(figure, marks, "outside upper center")
+    sheets = [_sheet(view, methods, places.rows(), counts, rows) for view, rows in found.items()]
+    alt = f"{_alt(found)}{said(methods, marks)}"
+    return Picture("classes", _TITLE, _how(methods) + _BANDS, alt, figure, sheets)
 
 
 _TITLE = "Accuracy per class, frequent classes first"
@@ -158,13 +164,13 @@ def _draw_counts(axes: Axes, counts: FloatArray, run: RunRecord) -> None:
         style: dict[str, Any] = {
             "color": color,
             "hatch": hatch,
-            "edgecolor": "white",
+            "edgecolor": PAGE.light,
             "linewidth": 0,
         }
         if places:
             axes.bar(places, counts[places], width=0.9, label=name, **style)
     if not any(classes for _, classes in run.shots.items()):
-        axes.bar(range(len(counts)), counts, width=0.9, color="0.6")
+        axes.bar(range(len(counts)), counts, width=0.9, color=GREY.light)
     else:
         axes.legend(fontsize=8, ncols=3, loc="upper right")
 
@@ -185,35 +191,45 @@ def _name_classes(axes: Axes, places: _Places, counts: FloatArray) -> None:
 
 def _map(methods: Sequence[Method], view: str, rows: Mapping[str, Sequence[FloatArray]]) -> Picture:
     places, counts = _places(methods), _counts(methods)
-    labels = [method.label for method in methods if method.label in rows]
-    means = np.array([np.mean(rows[label], axis=0) for label in labels])
+    shown = [method for method in methods if method.label in rows]
+    labels = [name_of(method, generic=view == "generic") for method in shown]
+    means = np.array([np.mean(rows[method.label], axis=0) for method in shown])
     figure = new_figure(1.6 + 0.24 * len(labels))
     axes = figure.subplots()
     image = axes.imshow(means, aspect="auto", cmap="cividis", vmin=0, vmax=1)
+    axes.set_facecolor(BLANK.light)
     axes.grid(visible=False)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     _name_classes(axes, places, counts)
     if means.size <= _WRITTEN * 2 and len(counts) <= 25:
         for (row, place), value in np.ndenumerate(means):
-            color = "black" if value > 0.55 or np.isnan(value) else "white"
+            color = ON_PALE if value > 0.55 or np.isnan(value) else ON_DEEP
             text = DASH if np.isnan(value) else f"{100 * value:.0f}"
             axes.text(place, row, text, ha="center", va="center", fontsize=7, color=color)
     bar = figure.colorbar(image, ax=axes, label="recall", fraction=0.03, pad=0.01)
     percent_axis(bar.ax.yaxis)
-    sheets = [_sheet(view, places.rows(), counts, rows)]
+    marks = averaged(shown, tilde=True) if view == "generic" else []
+    explain(figure, marks)
+    sheets = [_sheet(view, methods, places.rows(), counts, rows)]
     title = f"{_TITLE}: {_VIEWS[view][0].lower()}{_VIEWS[view][1:]}"
-    return Picture(f"classes-{view}", title, _how(methods), _alt({view: rows}), figure, sheets)
+    alt = f"{_alt({view: rows})}{said(shown, marks)}"
+    return Picture(f"classes-{view}", title, _how(methods), alt, figure, sheets)
 
 
 def _sheet(
     view: str,
+    methods: Sequence[Method],
     names: Sequence[str],
     counts: FloatArray,
     rows: Mapping[str, Sequence[FloatArray]],
 ) -> Sheet:
     lines: list[list[object]] = []
+    marks = {method.label: mark(method.results, f"{view}/accuracy") for method in methods}
     for place, name in enumerate(names):
-        cells = [spread([float(r[place]) for r in values]) for values in rows.values()]
+        cells = [
+            spread([float(one[place]) for one in values], mark=marks[label])
+            for label, values in rows.items()
+        ]
         lines.append([name, number(counts[place], ".0f"), *cells])
     note = "In %, mean ± 95 % interval over seeds."
     return Sheet(_VIEWS[view], ["class", "training images", *rows], lines, [note])

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import statistics
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.cells import mark
 from fedlt.comparing.sheet import Cell, Sheet, between, share
 from fedlt.report.finished import Method
+from fedlt.report.marks import BASELINE, Mark, averaged, explain, line_of, name_of, said, trivial
 from fedlt.report.picture import Picture
 from fedlt.report.style import (
     LOOKS,
     grid_of,
     legend_below,
-    look,
     new_figure,
     percent_axis,
     round_axis,
 )
+from fedlt.report.tones import BACKDROP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,63 +73,93 @@ def _together(
 ) -> list[Picture]:
     if not found:
         return []
-    figure = new_figure(4.6 + 0.25 * -(-len(methods) // 5))
+    figure = new_figure(4.8 + 0.25 * -(-len(methods) // 5))
     made = figure.subplots(1, len(found), squeeze=False)[0]
+    marks: list[Mark] = []
     for axes, view in zip(made, found, strict=True):
         for position, method in enumerate(methods):
             if method.label in found[view]:
-                draw_lines(axes, found[view][method.label], look(position).line_of(), method.label)
+                style = line_of(position, method, generic=view == "generic")
+                draw_lines(axes, found[view][method.label], style, _name(method))
+        marks += _marks([axes], methods, view)
         axes.set_title(names[view].partition(" (")[0].replace(", ", ",\n", 1))
         axes.set_xlabel("round")
         round_axis(axes.xaxis)
         percent_axis(axes.yaxis)
     made[0].set_ylabel("accuracy")
     legend_below(figure, made)
-    sheets = [rounds_sheet(names[view], own, share) for view, own in found.items()]
-    return [_picture("curves", "How the accuracy grows with the rounds", figure, found, sheets)]
+    explain(figure, marks, "outside upper center")
+    sheets = [_sheet(names[view], methods, view, own) for view, own in found.items()]
+    title, alt = "How the accuracy grows with the rounds", _alt(methods, found, marks)
+    return [Picture("curves", title, _HOW, alt, figure, sheets)]
+
+
+def _name(method: Method) -> str:
+    """Return a method's name in the legend; the others are tested against a marked one."""
+    return f"{name_of(method)}{' (others tested against it)' if method.is_baseline else ''}"
+
+
+def _marks(panels: Sequence[Axes], methods: Sequence[Method], view: str) -> list[Mark]:
+    """Return the marks of a view; in the personal one the trivial model's line is drawn."""
+    return averaged(methods) if view == "generic" else trivial(panels, methods, across=True)
 
 
 def _panels(view: str, methods: Sequence[Method], found: dict[str, Series], name: str) -> Picture:
-    kept = [method.label for method in methods if method.label in found]
+    kept = [method for method in methods if method.label in found]
     figure, made = grid_of(len(kept))
-    for axes, label in zip(made, kept, strict=True):
+    generic = view == "generic"
+    for axes, method in zip(made, kept, strict=True):
         for other in kept:
-            means = [statistics.fmean(values) for values in found[other].values()]
-            axes.plot(list(found[other]), means, color="0.85", linewidth=0.8, zorder=1)
-        draw_lines(axes, found[label], look(0).line_of())
-        axes.set_title(textwrap.fill(label, 24), fontsize=9)
+            style = BASELINE if other.is_baseline else {"color": BACKDROP.light, "linewidth": 0.8}
+            means = [statistics.fmean(values) for values in found[other.label].values()]
+            axes.plot(list(found[other.label]), means, **style, zorder=1)
+        draw_lines(axes, found[method.label], line_of(0, method, generic=generic))
+        axes.set_title(textwrap.fill(name_of(method, generic=generic), 24), fontsize=9)
         round_axis(axes.xaxis)
         percent_axis(axes.yaxis)
     figure.supxlabel("round", fontsize=10)
     figure.supylabel("accuracy; grey: the other methods", fontsize=10)
+    marks = [*_marks(made, kept, view), *_baseline_curve(kept)]
+    explain(figure, marks, "outside upper center")
     title = f"How the accuracy grows: {name[0].lower()}{name[1:]}"
-    sheets = [rounds_sheet(name, found, share)]
-    return _picture(f"curves-{view}", title, figure, {view: found}, sheets)
+    alt = _alt(kept, {view: found}, marks)
+    sheets = [_sheet(name, methods, view, found)]
+    return Picture(f"curves-{view}", title, _HOW, alt, figure, sheets)
 
 
-def rounds_sheet(title: str, found: dict[str, Series], cell: Callable[[float], Cell]) -> Sheet:
+def _baseline_curve(methods: Sequence[Method]) -> list[Mark]:
+    """Return the mark of the curve, drawn in every panel, that the others are tested against."""
+    from matplotlib.lines import Line2D
+
+    names = [method.label for method in methods if method.is_baseline]
+    words = [f"{name}: the others are tested against it" for name in names]
+    return [Mark(Line2D([], [], **BASELINE), word, f"Dashed line: {word}.") for word in words]
+
+
+def _sheet(title: str, methods: Sequence[Method], view: str, found: dict[str, Series]) -> Sheet:
     """Return a table of mean and range over seeds, by method and round."""
     rows = [
-        [label, str(number), cell(statistics.fmean(values)), between(values)]
-        for label, series in found.items()
-        for number, values in series.items()
+        [label, str(number), _cell(values, f"{view}/accuracy", method), between(values)]
+        for method in methods
+        if (label := method.label) in found
+        for number, values in found[label].items()
     ]
     return Sheet(title, ["method", "round", "mean %", "lowest to highest seed %"], rows)
 
 
-def _picture(
-    slug: str,
-    title: str,
-    figure: Any,  # noqa: ANN401 (a matplotlib figure)
-    found: dict[str, dict[str, Series]],
-    sheets: list[Sheet],
-) -> Picture:
+def _cell(values: Sequence[float], metric: str, method: Method) -> Cell:
+    """Return the cell of the mean over seeds, after the usual mark."""
+    mean = share(statistics.fmean(values))
+    return Cell(f"{mark(method.results, metric)}{mean.text}", mean.value)
+
+
+def _alt(
+    methods: Sequence[Method], found: dict[str, dict[str, Series]], marks: Sequence[Mark]
+) -> str:
     words = []
     for view, series in found.items():
         last = [
             f"{label} {100 * statistics.fmean(s[max(s)]):z.1f} %" for label, s in series.items()
         ]
         words.append(f"{view} model in the last round: {', '.join(last)}")
-    return Picture(
-        slug, title, _HOW, f"Lines of accuracy by round. {'. '.join(words)}.", figure, sheets
-    )
+    return f"Lines of accuracy by round. {'. '.join(words)}.{said(methods, marks)}"

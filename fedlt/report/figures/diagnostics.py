@@ -12,16 +12,17 @@ from fedlt.evaluation.generic import mean
 from fedlt.evaluation.metrics import by_heading, heading_of
 from fedlt.report.figures.curves import Series, by_round, draw_lines
 from fedlt.report.finished import Method
+from fedlt.report.marks import averaged, explain, line_of, name_of, said
 from fedlt.report.picture import Picture
 from fedlt.report.style import (
     GROUP_LOOKS,
     LOOKS,
     MARKERS,
     legend_below,
-    look,
     new_figure,
     round_axis,
 )
+from fedlt.report.tones import INK, PAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,39 +54,50 @@ def diagnostics(methods: Sequence[Method]) -> list[Picture]:
     many = len(methods) > len(LOOKS)
     columns = min(3, len(found))
     height = 0.2 * len(methods) + 1.0 if many else 2.3
-    figure = new_figure(height * -(-len(found) // columns) + 0.8)
+    figure = new_figure(height * -(-len(found) // columns) + 1.0)
     made = list(figure.subplots(-(-len(found) // columns), columns, squeeze=False).flat)
     for axes, (metric, series) in zip(made, found.items(), strict=False):
-        if many:
-            _draw_last(axes, methods, series)
-        else:
-            _draw_rounds(axes, methods, series)
+        draw = _draw_last if many else _draw_rounds
+        draw(axes, methods, series, is_generic=metric.startswith("nc"))
         axes.set_title(heading_of(f"{_PREFIX}{metric}"), fontsize=9)
     for spare in made[len(found) :]:
         spare.remove()
     if not many:
         legend_below(figure, made[: len(found)])
+    shown = [m for m in methods if any(m.label in series for series in found.values())]
+    marks = averaged(shown)
+    explain(figure, marks, "outside upper center")
     sheet = _sheet(found)
-    first = next(iter(found.values()))
-    alt = f"Panels of {', '.join(found)} by round for {', '.join(first)}; the table has the values."
+    names = ", ".join(method.label for method in shown)
+    alt = f"Panels of {', '.join(found)} by round for {names}; the table has the values."
+    alt += said(shown, marks)
     title = "Inside the models: diagnostics over the rounds"
     return [Picture("diagnostics", title, _HOW, alt, figure, [sheet])]
 
 
-def _draw_rounds(axes: Axes, methods: Sequence[Method], series: dict[str, Series]) -> None:
+def _draw_rounds(
+    axes: Axes, methods: Sequence[Method], series: dict[str, Series], *, is_generic: bool
+) -> None:
+    """Draw a diagnostic over the rounds; ``is_generic``: it is measured on the generic model."""
     for position, method in enumerate(methods):
         if method.label in series:
-            draw_lines(axes, series[method.label], look(position).line_of(), method.label)
+            style = line_of(position, method, generic=is_generic)
+            draw_lines(axes, series[method.label], style, name_of(method))
     round_axis(axes.xaxis)
     axes.set_xlabel("round", fontsize=8)
 
 
-def _draw_last(axes: Axes, methods: Sequence[Method], series: dict[str, Series]) -> None:
-    labels = [method.label for method in methods if method.label in series]
-    means = [statistics.fmean(series[label][max(series[label])]) for label in labels]
-    axes.plot(means, range(len(labels)), linestyle="none", marker="o", color=LOOKS[0].color)
-    axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+def _draw_last(
+    axes: Axes, methods: Sequence[Method], series: dict[str, Series], *, is_generic: bool
+) -> None:
+    """Draw a diagnostic in the last round; ``is_generic``: it is measured on the generic model."""
+    known = [method for method in methods if method.label in series]
+    for place, method in enumerate(known):
+        own = series[method.label]
+        style = line_of(0, method, generic=is_generic) | {"linestyle": "none"}
+        axes.plot(statistics.fmean(own[max(own)]), place, **style)
+    axes.set_yticks(range(len(known)), [name_of(method) for method in known], fontsize=7)
+    axes.set_ylim(len(known) - 0.4, -0.6)
 
 
 def _sheet(found: dict[str, dict[str, Series]]) -> Sheet:
@@ -108,7 +120,7 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     rows = [(m.label, head, m) for m in methods for head in _heads(m)]
     if not rows:
         return []
-    figure = new_figure(1.8 + 0.32 * len(rows))
+    figure = new_figure(2.1 + 0.32 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     table: list[list[object]] = []
     for place, (label, head, method) in enumerate(rows):
@@ -118,21 +130,19 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
                 value = _last(method, f"{_PREFIX}{head}/{word}_{group}")
                 cells.append(number(value, ".3g"))
                 if value is not None:
-                    style: dict[str, Any] = {
-                        "marker": MARKERS[group],
-                        "color": GROUP_LOOKS[group][0],
-                    }
-                    name = group if place == 0 else None
-                    axes.plot(
-                        value, place, linestyle="none", markeredgecolor="black", label=name, **style
-                    )
+                    axes.plot(value, place, **_point(group, hollow=method.is_average))
         cells += [number(_last(method, n.replace("<head>", head)), ".3g") for n in _MORE.values()]
         table.append(cells)
     left.set_title("Length of the class vectors")
     right.set_title("Angle to the nearest other class, degrees")
-    left.set_yticks(range(len(rows)), [f"{label}: {head}" for label, head, _ in rows], fontsize=9)
+    names = [f"{name_of(method, generic=True)}: {head}" for _, head, method in rows]
+    left.set_yticks(range(len(rows)), names, fontsize=9)
     left.set_ylim(len(rows) - 0.4, -0.6)
+    for group in GROUPS:
+        left.plot([], [], label=group, **_point(group, hollow=False))
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    marks = averaged([method for _, _, method in rows])
+    explain(figure, marks)
     headings = [f"{word} {group}" for word in ("norm", "angle") for group in GROUPS]
     note = "Last round with diagnostics, mean over the seeds."
     sheet = Sheet("Class vectors", ["head", *headings, *_MORE], table, [note])
@@ -142,7 +152,16 @@ def class_vectors(methods: Sequence[Method]) -> list[Picture]:
     )
     words = [f"{row[0]} many {text_of(row[1])}, few {text_of(row[3])}" for row in table]
     alt = f"Mean length of class vectors by class group: {'; '.join(words)}."
+    alt += said([method for _, _, method in rows], marks)
     return [Picture("class-vectors", "Class vectors of every head", how, alt, figure, [sheet])]
+
+
+def _point(group: str, *, hollow: bool) -> dict[str, Any]:
+    """Return the arguments of ``Axes.plot`` for a mark of a class group."""
+    color = GROUP_LOOKS[group][0]
+    inside, edge = (PAGE.light, color) if hollow else (color, INK.light)
+    style = {"marker": MARKERS[group], "linestyle": "none", "color": color}
+    return {**style, "markerfacecolor": inside, "markeredgecolor": edge}
 
 
 def _heads(method: Method) -> list[str]:

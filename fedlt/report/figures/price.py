@@ -8,13 +8,15 @@ from typing import Any
 
 from fedlt.comparing.sheet import Cell, Sheet, number, text_of
 from fedlt.report.finished import Method
+from fedlt.report.marks import name_of, said
 from fedlt.report.picture import Picture
-from fedlt.report.style import new_figure
+from fedlt.report.style import legend_below, new_figure
+from fedlt.report.tones import BLUE, FEW, MEDIUM, PAGE
 
 _BARS = (  # heading, unit, fill, hatch
-    ("seconds per round", "s", "#0072B2", ""),
-    ("to a client", "KiB", "#56B4E9", "///"),
-    ("from a client", "KiB", "#E69F00", "xxx"),
+    ("seconds per round", "s", BLUE.light, ""),
+    ("to a client", "KiB", MEDIUM.light, "///"),
+    ("from a client", "KiB", FEW.light, "xxx"),
 )
 
 
@@ -23,7 +25,7 @@ def price(methods: Sequence[Method]) -> list[Picture]:
     table = {method.label: _prices(method) for method in methods}
     if not any(any(v is not None for v in row) for row in table.values()):
         return []
-    figure = new_figure(1.4 + 0.36 * len(methods))
+    figure = new_figure(1.6 + 0.36 * len(methods))
     left, right = figure.subplots(1, 2, sharey=True)
     for column, (heading, _, color, hatch) in enumerate(_BARS):
         axes, height = (left, 0.7) if column == 0 else (right, 0.36)
@@ -33,15 +35,15 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         style: dict[str, Any] = {
             "color": color,
             "hatch": hatch,
-            "edgecolor": "white",
+            "edgecolor": PAGE.light,
             "linewidth": 0,
         }
         axes.barh([p for p, _ in known], [v for _, v in known], height, label=heading, **style)
         axes.grid(visible=False, axis="y")
     left.set_title("Seconds per round")
     right.set_title("KiB per client and round")
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=2)
-    left.set_yticks(range(len(table)), list(table))
+    legend_below(figure, [right])
+    left.set_yticks(range(len(table)), [name_of(method) for method in methods])
     left.set_ylim(len(table) - 0.45, -0.55)
     how = (
         "Time is that of the fastest run, since other work on a machine only adds to it; "
@@ -52,7 +54,8 @@ def price(methods: Sequence[Method]) -> list[Picture]:
     headings = [f"{name}, {unit}" if unit == "KiB" else name for name, unit, *_ in _BARS]
     note = (
         "Seconds of the fastest seed and memory of the smallest, bytes as the mean over seeds. "
-        "Once: tensors that never change, sent in the first round."
+        "Once: tensors that never change, sent in the first round. What is not federated sends "
+        "nothing."
     )
     columns = ["method", *headings, "once, KiB", "peak memory, MiB"]
     sheet = Sheet("Price of a round", columns, rows, [note])
@@ -60,7 +63,7 @@ def price(methods: Sequence[Method]) -> list[Picture]:
         f"{row[0]} {text_of(row[1])} s, {text_of(row[2])} KiB down, {text_of(row[3])} KiB up"
         for row in rows
     ]
-    alt = f"Seconds and KiB per round. {'; '.join(words)}."
+    alt = f"Seconds and KiB per round. {'; '.join(words)}.{said(methods, ())}"
     return [Picture("price", "What a round costs", how, alt, figure, [sheet])]
 
 
@@ -69,7 +72,8 @@ def _prices(method: Method) -> list[float | None]:
         s / run.result["rounds"]
         for s, run in zip(method.numbers("seconds"), method.runs, strict=True)
     ]
-    sizes = [method.numbers(key) for key in ("bytes_down", "bytes_up", "bytes_once")]
+    keys = ("bytes_down", "bytes_up", "bytes_once")
+    sizes = [[] if method.reference else method.numbers(key) for key in keys]
     kib = [[value / 1024 for value in values] for values in sizes]
     traffic = [statistics.fmean(values) if values else None for values in kib]
     peaks = [peak / 2**20 for peak in method.numbers("peak_memory")]

@@ -10,8 +10,9 @@ from fedlt.comparing.sheet import Sheet, share
 from fedlt.evaluation.rank import DIRECTIONS
 from fedlt.report.figures.curves import by_round
 from fedlt.report.finished import Method
+from fedlt.report.marks import averaged, explain, line_of, name_of, said
 from fedlt.report.picture import Picture
-from fedlt.report.style import legend_below, look, new_figure, percent_axis
+from fedlt.report.style import legend_below, new_figure, percent_axis
 
 _NAME = re.compile(r"diagnostics/block_(\d+)/(\w+)/variance_(\d+)")
 _DRAWN = 5  # directions whose share the picture shows
@@ -30,20 +31,24 @@ def token_ranks(methods: Sequence[Method]) -> list[Picture]:
     if not found:
         return []
     streams = list(dict.fromkeys(stream for _, stream in found))
-    labels = [method.label for method in methods]
-    figure = new_figure(3.6)
+    places = {method.label: (place, method) for place, method in enumerate(methods)}
+    figure = new_figure(3.9)
     made = figure.subplots(1, len(streams), sharey=True, squeeze=False)[0]
     for axes, stream in zip(made, streams, strict=True):
         for (label, own), blocks in found.items():
             if own == stream:
                 line = [by_d[_DRAWN] for by_d in blocks.values()]
-                style = look(labels.index(label)).line_of()
-                axes.plot(list(blocks), line, label=label, **style)
+                place, method = places[label]
+                style = line_of(place, method, generic=True)
+                axes.plot(list(blocks), line, label=name_of(method), **style)
         axes.set_title(stream, fontsize=10)
         axes.set_xlabel("block")
         axes.set_xticks(sorted({b for own in found.values() for b in own}))
         percent_axis(axes.yaxis)
     legend_below(figure, made)
+    shown = [places[label][1] for label in dict.fromkeys(label for label, _ in found)]
+    marks = averaged(shown)
+    explain(figure, marks, "outside upper center")
     rows = [
         [label, stream, str(block), *(share(by_d.get(d)) for d in DIRECTIONS)]
         for (label, stream), blocks in found.items()
@@ -58,6 +63,7 @@ def token_ranks(methods: Sequence[Method]) -> list[Picture]:
         for (label, own), blocks in found.items()
     ]
     alt = f"Lines of that share by block; in the last block: {', '.join(last)}."
+    alt += said(shown, marks)
     title = "How many directions the features of every block use"
     return [Picture("ranks", title, _HOW, alt, figure, [sheet])]
 
