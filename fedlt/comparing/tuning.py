@@ -87,6 +87,7 @@ def write_tuned(folder: Path, comparison: Comparison, found: Found) -> Path:
                 "trials": len(trials),
                 "failed": sum(value is None for _, value in trials),
                 "seed": best[0].planned.config.seed,
+                "rounds": best[0].planned.config.rounds,
                 "split": "tune",
             }
     with writing(path):
@@ -133,10 +134,12 @@ def lines_above(results: Results) -> list[str]:
         one = told.get(label)
         if one is not None and all(flat.get(key) == v for key, v in one["values"].items()):
             failed = f", {one['failed']} failed" if one["failed"] else ""
+            rounds = one.get("rounds", flat["rounds"])  # files of before this key lack it
+            short = f", {rounds} rounds each" if rounds != flat["rounds"] else ""
             lines.append(
                 f"tuned: {label}: {described(tuple(one['values'].items()))}, the best of "
                 f"{one['trials']} trials{failed} of {', '.join(one['searched'])} on data.split: "
-                f"{one['split']}, seed {one['seed']}"
+                f"{one['split']}, seed {one['seed']}{short}"
             )
             searched |= {label} if _RATE in one["searched"] else set()
     rates = {label: flat[_RATE] for label, (flat, is_point) in known.items() if not is_point}
