@@ -6,6 +6,7 @@
     fedlt compare FILE [key=value ...]    fedlt sweep FILE [key=value ...]
     fedlt reproduce RECIPE [key=value ...]
     fedlt realign RUN --method NAME       fedlt rescore RUN ...
+    fedlt leaderboard FOLDER ...
     fedlt data prepare FILE [key=value ...]
     fedlt privacy FILE [key=value ...]
     fedlt export RUN -o FILE              fedlt app FILE [DIR] [key=value ...]
@@ -42,6 +43,7 @@ from fedlt.cli.export import export
 from fedlt.cli.generate import generate
 from fedlt.cli.help import MODES, Verb, Verbs
 from fedlt.cli.inspect import inspect
+from fedlt.cli.leaderboard import leaderboard
 from fedlt.cli.list import list_names
 from fedlt.cli.new import new
 from fedlt.cli.privacy import privacy
@@ -75,8 +77,8 @@ app = typer.Typer(
 app.command("app", cls=Verb)(make_app)
 app.command("list", cls=Verb)(list_names)
 for verb in (
-    check, compare, copy, data, estimate, export, generate, inspect, new, privacy, realign,
-    report, reproduce, rescore, run, status, sweep,
+    check, compare, copy, data, estimate, export, generate, inspect, leaderboard, new, privacy,
+    realign, report, reproduce, rescore, run, status, sweep,
 ):  # fmt: skip
     app.command(verb.__name__, cls=Verb)(verb)
 

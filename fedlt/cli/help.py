@@ -26,6 +26,7 @@ TASKS = {
         "compare": "fedlt compare experiments/quickstart.yaml --strategies fedavg,ditto name=two",
         "sweep": "fedlt sweep experiments/tables/digits.yaml",
         "reproduce": "fedlt reproduce fedloge --scale cpu",
+        "leaderboard": "fedlt leaderboard runs/digits --output board",
     },
     "Look at runs, or change the heads of finished ones": {
         "status": "fedlt status runs",

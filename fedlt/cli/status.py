@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fedlt.runs.overview import RunStatus
 
-_COLOURS = {"finished": "green", "running": "cyan", "unfinished": "yellow"}
+_COLOURS = {"finished": "green", "kept": "green", "running": "cyan", "unfinished": "yellow"}
 
 
 def status(

@@ -21,4 +21,9 @@ recipes.py      a comparison file with the figures of a paper, at full scale or 
 reproduction.py a recipe's figures beside fedlt's: within tolerance or not
 search.py       values to try: all combinations, or proposals of Optuna
 sweep.py        a search on data.split: tune, from proposals to the table of trials
+tuning.py       values that a search chose, and the lines above a table about them
+beside.py       the files beside a table that say so, for those who read tables later
+ranking.py      mean ranks over data sets and seeds, and the critical difference
+leaderboard.py  finished comparisons, also kept ones -> one entry per data set
+board_tables.py the tables, notes and files of a leaderboard
 """

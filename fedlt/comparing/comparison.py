@@ -5,6 +5,7 @@ name: digits            # every key of an experiment: the common part of all row
 seeds: [1, 2, 3]
 compare:
   search: {local.lr: [0.05, 0.1]}   # values that fedlt sweep tries in every row; or log:0.01..1
+  trial_rounds: 20                  # rounds of the runs of a search; as many as all runs by default
   rows:
     FedAvg: {}                                        # changes to the common part
     FedProx: {strategy: {name: fedprox, mu: 0.1}, search: {strategy.mu: [0.01, 0.1]}}
@@ -33,7 +34,7 @@ from fedlt.errors import FedltError, nearest
 from fedlt.methods.lookup import client_control, resolve_client, resolve_strategy
 
 _WHOLE = ("strategy", "client")  # sections that a row replaces
-_KEYS = ("rows", "search")
+_KEYS = ("rows", "search", "trial_rounds")
 _COMMON = ("name", "output", "seed", "seeds")  # keys that no row may change
 _TAKEN = ("sweep",)  # folder names that no row may have
 
@@ -59,6 +60,7 @@ class Comparison:
     name: str
     overrides: tuple[str, ...]
     rows: tuple[Row, ...]
+    trial_rounds: int | None = None  # rounds of a trial of a search; None: of every other run
 
     def folder(self) -> Path:
         """Return the folder of all runs, ``output/<name>``."""
@@ -86,6 +88,23 @@ class Comparison:
         resolve_strategy(config)
         resolve_client(config)
         return config.runs()
+
+    def trial_config(self, row: Row, given: Sequence[str], folder: str) -> Config:
+        """Return the configuration of a trial: first seed, validation images, ``trial_rounds``.
+
+        Rounds of the command line are stronger than ``trial_rounds``.
+
+        Args:
+            row: A row of ``rows``.
+            given: The tried values, ``key=value``.
+            folder: Between the comparison's folder and the row's.
+
+        Raises:
+            FedltError: As of :meth:`configs`.
+        """
+        is_given = any(text.partition("=")[0].strip() == "rounds" for text in self.overrides)
+        short = [] if self.trial_rounds is None or is_given else [f"rounds={self.trial_rounds}"]
+        return self.configs(row, "data.split=tune", *short, *given, folder=folder)[0]
 
     def is_point(self, row: Row) -> bool:
         """Return True if a row is a reference point that is not federated."""
@@ -124,12 +143,13 @@ def read_comparison(
     section = tree.pop("compare", None)
     tree = with_paths(tree, path.absolute().parent)
     if strategies or clients:
-        section = {"rows": _grid(strategies or [None], clients or [None])}
+        grid = _grid(strategies or [None], clients or [None])
+        section = {**_mapping(section), "rows": grid}
     if section is None and search:
         section = {"rows": {_method(parse_options(overrides)) or _method(tree) or "fedavg": {}}}
     if section is None:
         raise FedltError(f"{path}: has no section 'compare'; give strategies")
-    rows, common = _read_section(path, section)
+    rows, common, trial_rounds = _read_section(path, section)
     chosen = [_row(path, tree, common, label, changes) for label, changes in rows.items()]
     chosen += _controls(chosen)
     if search:
@@ -142,7 +162,7 @@ def read_comparison(
     kept = [row for row in chosen if not only or row.label in only]
     kept += _controls(kept)
     name = parse_options(overrides).get("name", tree.get("name", path.stem))
-    return Comparison(path, str(name), tuple(overrides), tuple(kept))
+    return Comparison(path, str(name), tuple(overrides), tuple(kept), trial_rounds)
 
 
 def _method(tree: Mapping[str, Any]) -> str:
@@ -169,7 +189,12 @@ def _grid(
     return rows
 
 
-def _read_section(path: Path, section: object) -> tuple[Mapping[str, Any], Space]:
+def _mapping(given: object) -> Mapping[str, Any]:
+    return given if isinstance(given, Mapping) else {}
+
+
+def _read_section(path: Path, section: object) -> tuple[Mapping[str, Any], Space, int | None]:
+    """Return the rows, the common search, and the rounds of a trial."""
     if not isinstance(section, Mapping) or not isinstance(section.get("rows"), Mapping):
         raise FedltError(f"{path}: compare: expected a mapping with rows: {{label: changes}}")
     for key in section:
@@ -177,13 +202,17 @@ def _read_section(path: Path, section: object) -> tuple[Mapping[str, Any], Space
             raise FedltError(f"{path}: compare.{key}: unknown key{nearest(str(key), _KEYS)}")
     if not section["rows"]:
         raise FedltError(f"{path}: compare.rows: no row")
-    return section["rows"], _searched(path, "compare.search", section.get("search", {}))
+    rounds = section.get("trial_rounds")
+    if rounds is not None and (type(rounds) is not int or rounds < 1):
+        words = f"expected a whole number from 1, got {rounds!r}"
+        raise FedltError(f"{path}: compare.trial_rounds: {words}")
+    return section["rows"], _searched(path, "compare.search", section.get("search", {})), rounds
 
 
 def _searched(path: Path, where: str, given: object) -> Space:
     """Return a section ``search`` with parsed ranges."""
     found: dict[str, Choices] = {}
-    for key, value in given.items() if isinstance(given, Mapping) else ():
+    for key, value in _mapping(given).items():
         try:
             check_key(str(key))
             choices = value if isinstance(value, Range) else parse_choices(value)

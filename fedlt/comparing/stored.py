@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.beside import known_labels
 from fedlt.comparing.conditions import conditions
 from fedlt.comparing.grid import row_folder
 from fedlt.errors import FedltError
@@ -79,7 +80,7 @@ def collect(paths: Sequence[Path]) -> Stored:
     rows: dict[Path, list[Path]] = {}
     for run in done:
         rows.setdefault(run.parent, []).append(run)
-    tables = {folder.parent: _table_labels(folder.parent) for folder in rows}
+    tables = {folder.parent: table_labels(folder.parent) for folder in rows}
     if len(tables) == 1:
         order = list(next(iter(tables.values())))
         places = {row: order.index(row.name) if row.name in order else len(order) for row in rows}
@@ -133,8 +134,13 @@ def _by_number(path: Path) -> tuple[str, int, str]:
     return str(path.parent), number, path.name
 
 
-def _table_labels(comparison: Path) -> dict[str, str]:
-    """Return folder -> label in the order of the comparison's table; {} without a table."""
+def table_labels(comparison: Path) -> dict[str, str]:
+    """Return folder -> label in the order of the comparison's table, then all other known rows."""
+    labels = [*_labels_of_table(comparison), *known_labels(comparison)]
+    return {row_folder(label): label for label in labels}
+
+
+def _labels_of_table(comparison: Path) -> list[str]:
     for path in sorted(comparison.glob("*.csv")):
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -143,5 +149,5 @@ def _table_labels(comparison: Path) -> dict[str, str]:
             continue
         labels = [label for label in dict.fromkeys(rows) if label]
         if labels:
-            return {row_folder(label): label for label in labels}
-    return {}
+            return labels
+    return []

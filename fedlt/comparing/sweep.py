@@ -66,7 +66,7 @@ def _rows(comparison: Comparison) -> list[Row]:
 def _trial(comparison: Comparison, row: Row, values: Values) -> Trial:
     given = [f"{key}={json.dumps(value)}" for key, value in values]
     folder = f"sweep/{folder_name(dict(values))}"
-    config = comparison.configs(row, "data.split=tune", *given, folder=folder)[0]
+    config = comparison.trial_config(row, given, folder)
     return Trial(row, values, PlannedRun(f"{row.label}, {described(values)}", config))
 
 

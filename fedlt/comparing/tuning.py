@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlt.comparing.beside import RATES, TUNED, read_beside, rounds_each
 from fedlt.comparing.search import described
 from fedlt.config.identity import flatten
 from fedlt.errors import FedltError, writing
-from fedlt.machine.reading import read_json
 from fedlt.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from fedlt.comparing.conditions import Results
     from fedlt.comparing.sweep import Found, Trial
 
-TUNED = "tuned.json"
-RATES = "rates.json"  # row -> "own" or "shared": whether its changes have a learning rate
 _RATE = "local.lr"
 _NAMED = 5  # rows that a line names
 
@@ -76,7 +74,7 @@ def write_tuned(folder: Path, comparison: Comparison, found: Found) -> Path:
     """
     searched = {row.label: [*row.search] for row in comparison.rows}
     path = folder / TUNED
-    content = _read(path)  # rows of another command stay
+    content = read_beside(folder, TUNED)  # rows of another command stay
     for label, trials in found.items():
         best = best_trial(trials)
         if best is not None:
@@ -87,6 +85,7 @@ def write_tuned(folder: Path, comparison: Comparison, found: Found) -> Path:
                 "trials": len(trials),
                 "failed": sum(value is None for _, value in trials),
                 "seed": best[0].planned.config.seed,
+                "rounds": best[0].planned.config.rounds,
                 "split": "tune",
             }
     with writing(path):
@@ -111,7 +110,9 @@ def write_rates(comparison: Comparison) -> None:
     }
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_read(path) | known, indent=2) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(read_beside(path.parent, RATES) | known, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def lines_above(results: Results) -> list[str]:
@@ -133,10 +134,12 @@ def lines_above(results: Results) -> list[str]:
         one = told.get(label)
         if one is not None and all(flat.get(key) == v for key, v in one["values"].items()):
             failed = f", {one['failed']} failed" if one["failed"] else ""
+            rounds = one.get("rounds", flat["rounds"])  # files of before this key lack it
+            short = f", {rounds_each(rounds)}" if rounds != flat["rounds"] else ""
             lines.append(
                 f"tuned: {label}: {described(tuple(one['values'].items()))}, the best of "
                 f"{one['trials']} trials{failed} of {', '.join(one['searched'])} on data.split: "
-                f"{one['split']}, seed {one['seed']}"
+                f"{one['split']}, seed {one['seed']}{short}"
             )
             searched |= {label} if _RATE in one["searched"] else set()
     rates = {label: flat[_RATE] for label, (flat, is_point) in known.items() if not is_point}
@@ -184,13 +187,8 @@ def _folders(results: Results) -> list[Path]:
 
 def _beside(results: Results, name: str) -> dict[str, Any]:
     """Return the content of a file in the comparison's folder; {} if there is none."""
-    found = (_read(folder / name) for folder in _folders(results))
+    found = (read_beside(folder, name) for folder in _folders(results))
     return next((content for content in found if content), {})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
 
 
 def _is_swept(results: Results) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedlt.config import config_hash
 from fedlt.evaluation import summarise
 from fedlt.evaluation.patience import stopped
+from fedlt.runs.fingerprint import RESULTS_VERSION
 
 if TYPE_CHECKING:
     from fedlt.data import FederatedData
@@ -63,6 +64,7 @@ def make_result(
         "seconds": ledger.seconds,
         "partition_hash": observer.data.partition.hash(),
         "config_hash": config_hash(config),
+        "results_version": RESULTS_VERSION,
     }
 
 

@@ -38,6 +38,7 @@ from fedlt.runs.files import (
     write_sealed,
 )
 from fedlt.runs.fingerprint import RESULTS_VERSION, Fingerprint, declared
+from fedlt.runs.kept import is_kept
 from fedlt.runs.recorded import append_row, check_rounds, make_record, read_rows
 
 if TYPE_CHECKING:
@@ -144,6 +145,11 @@ class RunDirectory:
             FedltError: If the directory is not a whole run, the run was made by another results
                 version, or the configuration does not match the fingerprint.
         """
+        if is_kept(self.path):
+            raise FedltError(
+                f"{self.path} has a run's result and rounds only, which fedlt leaderboard shows; "
+                "everything else needs the whole run, with its configuration and evaluations"
+            )
         lacking = missing(self.path)
         if lacking == [FINGERPRINT] and self._is_older():
             self._refuse_version(1)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from fedlt.errors import FedltError
 from fedlt.runs.directory import OutdatedError, RunDirectory
 from fedlt.runs.files import CONFIG, is_run
+from fedlt.runs.kept import is_kept, read_kept
 
 if TYPE_CHECKING:
     from fedlt.config import Config
 
-FoundState = Literal["finished", "running", "unfinished", "outdated", "damaged"]
+FoundState = Literal["finished", "kept", "running", "unfinished", "outdated", "damaged"]
 _ROUND = re.compile(r"round_(\d{6,})")
 
 
@@ -62,6 +63,9 @@ def status_of(path: Path) -> RunStatus:
     directory = RunDirectory(path)
     saved = last_saved(directory.checkpoints)
     try:
+        if is_kept(path):
+            kept = read_kept(path)
+            return RunStatus(path, "kept", kept["rounds"], kept["rounds"], kept["seconds"])
         directory.recorded()
         config = directory.config()
         if directory.state == "finished":

@@ -106,12 +106,57 @@ def test_a_table_of_rates_of_their_own_says_nothing(file, capsys):
     assert "not tuned" not in told(capsys)
 
 
+def test_given_strategies_are_searched_as_the_rows_of_the_file_are(file, tmp_path):
+    words = ["--tune", "--strategies", "fedavg,ditto", "--jobs", "1", "--no-report"]
+    assert main(["compare", "c.yaml", *words]) == 0
+    found = json.loads((tmp_path / "runs/c/tuned.json").read_text())
+    assert {label: one["searched"] for label, one in found.items()} == {
+        "fedavg": ["local.lr"],
+        "ditto": ["local.lr"],
+    }
+
+
+def test_rows_without_a_search_cannot_be_tuned(file, tmp_path, capsys):
+    file.write_text(FILE.replace("  search: {local.lr: [0.01, 0.1]}\n", ""))
+    assert main(["compare", "c.yaml", "--tune", "--strategies", "fedavg,ditto"]) == 2
+    assert "row 'fedavg' has no search" in told(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_trials_have_rounds_of_their_own(file, tmp_path, capsys):
+    """Trials of 1 round, then runs of 2 rounds; rounds of the command line hold for both."""
+    file.write_text(FILE.replace("rounds: 1", "rounds: 2") + "  trial_rounds: 1\n")
+    words = ["--tune", "--rows", "FedProx", "--jobs", "1", "--no-report"]
+    assert main(["compare", "c.yaml", *words]) == 0
+    short = "the best of 1 trials of strategy.mu on data.split: tune, seed 3, 1 round each"
+    assert short in told(capsys)
+    assert rounds_of(tmp_path / "runs/c") == {"sweep": 1, "fedprox": 2}
+    assert main(["compare", "c.yaml", *words, "rounds=3", "name=d"]) == 0
+    assert " each" not in told(capsys)
+    assert rounds_of(tmp_path / "runs/d") == {"sweep": 3, "fedprox": 3}
+
+
+def rounds_of(folder):
+    """Return the rounds of the runs, by the first folder below ``folder``."""
+    found = {}
+    for path in sorted(folder.rglob("result.json")):
+        found[path.relative_to(folder).parts[0]] = json.loads(path.read_text())["rounds"]
+    return found
+
+
+@pytest.mark.parametrize("given", ["0", "2.5", "true", "many"])
+def test_trial_rounds_that_are_no_number_get_one_line(file, tmp_path, capsys, given):
+    file.write_text(f"{FILE}  trial_rounds: {given}\n")
+    assert main(["compare", "c.yaml"]) == 2
+    assert "compare.trial_rounds: expected a whole number from 1, got" in told(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["--trials", "3"], "--trials: is for the search of --tune"),
         (["--tune", "--set", "local.lr=0.1,0.2"], "--tune: not with --set"),
-        (["--tune", "--strategies", "fedavg,ditto"], "has no search"),
     ],
 )
 def test_wrong_words_get_one_line(file, tmp_path, capsys, words, reason):
