@@ -41,6 +41,7 @@ compare: {rows: {FedAvg: {}, FedProx: {strategy: {name: fedprox, mu: 0.1}}}}
 RECIPE = """
 reproduce:
   about: made up
+  scales: {low: {purpose: to see, limits: another level, set: {}, rounds_to: 0.5}}
   quantity: {rounds_to: 0.01}
   figures:
     - {row: FedAvg, metric: generic/accuracy, moment: rounds_to, unit: number, tolerance: 0.5,
@@ -82,6 +83,25 @@ def test_a_figure_of_a_recipe(file, capsys):
     assert "1 of 1 figures within tolerance" in capsys.readouterr().out
 
 
+def test_a_level_of_a_scale(file, capsys):
+    """At 0.001 the first evaluated round is high enough, whatever the figure's own level."""
+    file.write_text((FILE + RECIPE).replace("rounds_to: 0.5}", "rounds_to: 0.001}"))
+    words = ["reproduce", "r.yaml", "--jobs", "1", "--rows", "FedAvg", "--scale", "low"]
+    assert main(words) == 0
+    row = next(one for one in capsys.readouterr().out.splitlines() if "rounds_to" in one)
+    assert row.split()[-4:] == ["+0.0", "0.5", "not", "comparable"]
+    file.write_text((FILE + RECIPE).replace("rounds_to: 0.5}", "rounds_to: 0.999}"))
+    assert main(words) == 0
+    assert "not measured" in capsys.readouterr().out
+
+
+def test_a_level_of_a_scale_needs_the_quantity(file):
+    text = (FILE + RECIPE).partition("  figures:")[0]
+    file.write_text(text.replace("  quantity: {rounds_to: 0.01}\n", ""))
+    with pytest.raises(FedltError, match="rounds_to: there is no quantity"):
+        read_recipe(file)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -89,6 +109,7 @@ def test_a_figure_of_a_recipe(file, capsys):
         ("{rounds_to: 0.01}", "{round_to: 0.9}", "quantity.round_to: unknown key"),
         ("  quantity: {rounds_to: 0.01}\n", "", "unknown 'rounds_to'"),
         ("unit: number", "unit: percent", "rounds are a number, not percent"),
+        ("rounds_to: 0.5}", "rounds_to: 50}", "scales.low.rounds_to is 50; expected"),
     ],
 )
 def test_wrong_quantities_get_one_line(file, old, new, reason):
