@@ -71,7 +71,7 @@ class ReproducedCurve:
         """The compared rounds in words."""
         if not self.rounds:
             return "curve"
-        return f"curve of rounds {self.rounds[0]} to {self.rounds[-1]} ({len(self.rounds)} of them)"
+        return f"curve, {len(self.rounds)} rounds from {self.rounds[0]} to {self.rounds[-1]}"
 
 
 def read_curves(path: Path, settings: Iterable[str], where: str) -> list[Curve]:

@@ -161,6 +161,10 @@ def curves_summary(curves: Sequence[ReproducedCurve]) -> list[str]:
             "curve: the difference is the root mean square between means of five rounds, the "
             "tolerance is what the published curve jumps from round to round over the same rounds"
         )
+    if any(one.word == "not measured" for one in curves):
+        lines.append(
+            "curve not measured: both need five rounds or more around which all of five are known"
+        )
     return lines
 
 

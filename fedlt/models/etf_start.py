@@ -9,7 +9,7 @@ the published norm 0.1 for a ResNet-18; the norm with that pace for another netw
     norm * sqrt(PUBLISHED_PACE / pace)
 
 ``benchmarks/sse_c_norm.py`` measures paces. They depend on the number of features (in proportion,
-for one kind of network) and as much on depth.
+for one kind of convolutional network) and as much on depth.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ BATCH: Final = 8  # images of a gradient, as in the published runs
 BATCHES: Final = 4  # gradients of a mean
 
 
-def squared_gradient(model: Model, head: nn.Module, images: Tensor) -> float:
+def squared_gradient(model: Model, head: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the mean squared norm of the backbone's gradient of the cross-entropy, over batches.
 
-    The labels count up, 0, 1, ..., C - 1, 0, whatever the images show: before training a network
-    knows of no class. The model is as it was after the call; 0 if nothing of it is trained.
+    The model is as it was after the call. The result is 0 if nothing of the backbone is trained.
 
     Args:
         model: The model before its first step.
         head: A classifier (B, S, D) -> (B, S, C).
         images: (N, Ch, H, W), normalised; batches of :data:`BATCH` rows, and the rest.
+        labels: (N,) int64.
     """
     backbone = model.backbone
     trained = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
@@ -56,12 +56,11 @@ def squared_gradient(model: Model, head: nn.Module, images: Tensor) -> float:
     found = []
     try:
         for first in range(0, len(images), BATCH):
-            part = images[first : first + BATCH]
+            part, own = images[first : first + BATCH], labels[first : first + BATCH]
             buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-            labels = torch.arange(len(part), device=part.device) % model.num_classes
             with torch.enable_grad():
                 logits = head(functional_call(backbone, buffers, (part,)))  # (B, S, C)
-                repeated = labels.repeat_interleave(logits.shape[1])
+                repeated = own.repeat_interleave(logits.shape[1])
                 loss = cross_entropy(logits.flatten(0, 1), repeated)
                 gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
             found.append(sum(float(one.square().sum()) for one in gradients if one is not None))
@@ -98,8 +97,11 @@ def first_rate(local: LocalConfig, rounds: int) -> float:
     return local.lr / local.schedule.at(1, rounds) / (1 - local.momentum)
 
 
-def slow_start(model: Model, head: FixedHead, data: ClientData, rate: float) -> str:
+def slow_start(model: Model, head: nn.Module, data: ClientData, rate: float) -> str:
     """Return a line for a run whose first steps are far slower than published ones; "" otherwise.
+
+    The labels are drawn at random, as before training a network knows of no class: the few classes
+    of one client are not what the run's paces have in common.
 
     Args:
         model: The model before its first step.
@@ -107,13 +109,16 @@ def slow_start(model: Model, head: FixedHead, data: ClientData, rate: float) -> 
         data: A client's images.
         rate: As of :func:`first_rate`.
     """
-    if head.scale is not None or not rate or not data.num_examples:
+    is_linear = isinstance(head, FixedHead) and head.scale is None
+    if not is_linear or not rate or not data.num_examples:
         return ""
-    pace = rate * squared_gradient(model, head, spread_images(data))
+    images, generator = spread_images(data), torch.Generator().manual_seed(0)
+    labels = torch.randint(model.num_classes, (len(images),), generator=generator)
+    pace = rate * squared_gradient(model, head, images, labels.to(images.device))
     factor = math.sqrt(PUBLISHED_PACE / pace) if pace > 0 else 1.0
     if factor <= FAR:
         return ""
-    norm = float(torch.linalg.vector_norm(head.weight, dim=1).mean())
+    norm = float(torch.linalg.vector_norm(head.get_buffer("weight"), dim=1).mean())
     return (
         f"strategy.etf_norm: at {norm:.2g} the first steps of this network are {factor**2:,.0f} "
         f"times as slow as the published ones; {factor * norm:.2g} has their pace, or a larger "

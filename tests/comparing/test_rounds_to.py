@@ -41,11 +41,13 @@ compare: {rows: {FedAvg: {}, FedProx: {strategy: {name: fedprox, mu: 0.1}}}}
 RECIPE = """
 reproduce:
   about: made up
-  scales: {low: {purpose: to see, limits: another level, set: {}, rounds_to: 0.5}}
   quantity: {rounds_to: 0.01}
   figures:
     - {row: FedAvg, metric: generic/accuracy, moment: rounds_to, unit: number, tolerance: 0.5,
        source: table 1, value: 1.0}
+"""
+SCALE = """
+  scales: {low: {purpose: to see, limits: another level, set: {}, rounds_to: 0.001}}
 """
 
 
@@ -83,23 +85,32 @@ def test_a_figure_of_a_recipe(file, capsys):
     assert "1 of 1 figures within tolerance" in capsys.readouterr().out
 
 
-def test_a_level_of_a_scale(file, capsys):
-    """At 0.001 the first evaluated round is high enough, whatever the figure's own level."""
-    file.write_text((FILE + RECIPE).replace("rounds_to: 0.5}", "rounds_to: 0.001}"))
+def test_a_level_of_a_scale(file, tmp_path):
+    """At 0.001 the first evaluated round is high enough; 0.999 is never reached."""
     words = ["reproduce", "r.yaml", "--jobs", "1", "--rows", "FedAvg", "--scale", "low"]
-    assert main(words) == 0
-    row = next(one for one in capsys.readouterr().out.splitlines() if "rounds_to" in one)
-    assert row.split()[-4:] == ["+0.0", "0.5", "not", "comparable"]
-    file.write_text((FILE + RECIPE).replace("rounds_to: 0.5}", "rounds_to: 0.999}"))
-    assert main(words) == 0
-    assert "not measured" in capsys.readouterr().out
+    for level, row in (
+        ("0.001", "1.0 | 1.0 | +0.0 | 0.5 | not comparable |"),
+        ("0.999", "1.0 | - | - | 0.5 | not measured |"),
+    ):
+        file.write_text(FILE + RECIPE + SCALE.replace("0.001", level))
+        assert main(words) == 0
+        text = (tmp_path / "runs/c/low/reproduction.md").read_text()
+        assert f"| generic/accuracy, rounds_to | {row}" in text
 
 
-def test_a_level_of_a_scale_needs_the_quantity(file):
-    text = (FILE + RECIPE).partition("  figures:")[0]
-    file.write_text(text.replace("  quantity: {rounds_to: 0.01}\n", ""))
-    with pytest.raises(FedltError, match="rounds_to: there is no quantity"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (FILE + RECIPE.partition("  quantity")[0] + SCALE, "rounds_to: there is no quantity"),
+        (FILE + RECIPE + SCALE.replace("0.001", "50"), "rounds_to is 50; expected"),
+    ],
+)
+def test_wrong_levels_of_scales_get_one_line(file, text, reason):
+    file.write_text(text)
+    with pytest.raises(FedltError, match=reason) as told:
         read_recipe(file)
+    assert "reproduce.scales.low.rounds_to" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +120,6 @@ def test_a_level_of_a_scale_needs_the_quantity(file):
         ("{rounds_to: 0.01}", "{round_to: 0.9}", "quantity.round_to: unknown key"),
         ("  quantity: {rounds_to: 0.01}\n", "", "unknown 'rounds_to'"),
         ("unit: number", "unit: percent", "rounds are a number, not percent"),
-        ("rounds_to: 0.5}", "rounds_to: 50}", "scales.low.rounds_to is 50; expected"),
     ],
 )
 def test_wrong_quantities_get_one_line(file, old, new, reason):

@@ -57,26 +57,28 @@ def test_the_gradient_by_hand():
     squared n^2 |x_1 - x_0|^2 / 4. For x_0 = (1, 2, 2), x_1 = (1, 2, 0), n = 0.1 that is 0.01.
     """
     model = Model(Linear(), 2)
-    images = pixels([1, 2, 2], [1, 2, 0])
-    assert squared_gradient(model, head(0.1), images) == pytest.approx(0.01)
-    assert squared_gradient(model, head(0.3), images) == pytest.approx(0.09)
-    assert squared_gradient(model, head(0.1), images[:1]) == pytest.approx(0.09)  # n^2 |x_0|^2
-    # Eight black images and one more: the mean of 0 and 0.09, as if alone.
-    batches = torch.cat([torch.zeros(8, 3, 1, 1), images[:1]])
-    assert squared_gradient(model, head(0.1), batches) == pytest.approx(0.045)
+    images, labels = pixels([1, 2, 2], [1, 2, 0]), torch.tensor([0, 1])
+    assert squared_gradient(model, head(0.1), images, labels) == pytest.approx(0.01)
+    assert squared_gradient(model, head(0.3), images, labels) == pytest.approx(0.09)
+    one = squared_gradient(model, head(0.1), images[:1], labels[:1])
+    assert one == pytest.approx(0.09)  # n^2 |x_0|^2
+    # Eight black images and one more: the mean of 0 and 0.09.
+    batches, zeros = torch.cat([torch.zeros(8, 3, 1, 1), images[:1]]), torch.zeros(9).long()
+    assert squared_gradient(model, head(0.1), batches, zeros) == pytest.approx(0.045)
 
 
 def test_nothing_is_left_behind():
     model = build_model("cnn", image_shape=(1, 8, 8), num_classes=2, width=4, seed=1).eval()
     before = {name: tensor.clone() for name, tensor in model.state().items()}
     images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    found = squared_gradient(model, FixedHead(torch.eye(2, 16)), images)
+    labels = torch.arange(16) % 2
+    found = squared_gradient(model, FixedHead(torch.eye(2, 16)), images, labels)
     assert found > 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state().items())
     assert not any(part.training for part in model.modules())
     assert all(p.grad is None for p in model.parameters())
     model.set_group("backbone", "fixed")
-    assert squared_gradient(model, FixedHead(torch.eye(2, 16)), images) == 0
+    assert squared_gradient(model, FixedHead(torch.eye(2, 16)), images, labels) == 0
 
 
 @pytest.mark.parametrize(
@@ -97,10 +99,12 @@ def test_every_batch_spans_the_images(size, rows):
 
 
 def line(factor):
-    """The line at the rate at which a norm of ``factor`` times 0.1 has the published pace."""
-    images = pixels([1, 2, 2], [1, 2, 0])  # 0.01, from above
-    rate = PUBLISHED_PACE / 0.01 / factor**2
-    return slow_start(Model(Linear(), 2), head(0.1), data(images), rate)
+    """The line at the rate at which a norm of ``factor`` times 0.1 has the published pace.
+
+    Of one image the squared gradient is n^2 |x|^2 = 0.09, as above, whatever its label.
+    """
+    rate = PUBLISHED_PACE / 0.09 / factor**2
+    return slow_start(Model(Linear(), 2), head(0.1), data(pixels([1, 2, 2])), rate)
 
 
 def test_a_run_far_below_the_published_pace_says_so():
