@@ -92,6 +92,13 @@ class Strategy(Checked):
         """Return a line to show when a run with ``plugin`` starts; empty for no line."""
         return ""
 
+    def hint(self, client: Client) -> str:
+        """Return a line to show when a run starts, from a client before its first task.
+
+        Not asked for in a private run, where no line may depend on a client's images.
+        """
+        return ""
+
     def build(self, model: Model) -> None:
         """Add this method's heads to ``model`` and declare their groups (server and clients)."""
         model.add_head("head", LinearHead(model.num_features, model.num_classes))

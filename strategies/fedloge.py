@@ -16,17 +16,11 @@ from fedlt.config.ranges import Positive, ShareBelowOne
 from fedlt.methods.composition import own_cross_entropy
 from fedlt.models import FixedHead, LinearHead, Model, StreamHead, linear_logits
 from fedlt.models.etf import sparse_etf
+from fedlt.models.etf_start import first_rate, slow_start
 from fedlt.models.realign import global_realign, local_realign
 from fedlt.rng import seed_torch
-from fedlt.strategy import (
-    HeadFunction,
-    ServerState,
-    Strategy,
-    StrategyTraits,
-    Tensors,
-    Update,
-    prefixed,
-)
+from fedlt.strategy import Strategy, StrategyTraits
+from fedlt.update import HeadFunction, ServerState, Tensors, Update, prefixed
 
 if TYPE_CHECKING:
     from fedlt.client import Batch, Client, ClientPlugin
@@ -53,6 +47,11 @@ class FedLoGe(Strategy):
         if plugin.traits.normed_features and self.etf_scale is None:
             return "its features have norm sqrt(D) already; set strategy.etf_scale, such as 16"
         return super().refuses(plugin)
+
+    def hint(self, client: Client) -> str:
+        """Return a line if the first steps through SSE-C are far slower than published ones."""
+        head, rate = client.model.heads["sse_c"], first_rate(client.local, client.rounds)
+        return slow_start(client.model, head, client.data, rate)
 
     def build(self, model: Model) -> None:
         """Add the heads ``sse_c`` (fixed), ``auxiliary`` (shared) and ``local`` (personal)."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,7 +56,9 @@ def reproduce(
     read = with_seeds(read, given, seeds or grid[0].scale.seeds)
     plain = read.grid(scale, chosen)
     with resumable("reproduce", recipe):
-        _reproduce(read, grid, is_changed=_is_changed(read, grid, plain, wanted), jobs=jobs)
+        changed = _is_changed(read, grid, plain, wanted)
+        judged = _with_judged_curves(read, grid, read.grid("full", chosen), wanted)
+        _reproduce(read, grid, is_changed=changed, judged=judged, jobs=jobs)
 
 
 def _check_overrides(given: Sequence[str]) -> None:
@@ -84,8 +86,34 @@ def _is_changed(
     ]
 
 
+def _with_judged_curves(
+    recipe: Recipe, grid: Sequence[RecipeSetting], full: Sequence[RecipeSetting], seeds: str
+) -> set[tuple[str, str]]:
+    """Return the pairs (setting, row) whose runs are the recipe's, or its first rounds."""
+    from dataclasses import replace
+
+    from fedlt.comparing.curves import is_part_of
+
+    if not recipe.curves:
+        return set()
+    found = set()
+    own = replace(recipe.comparison, overrides=(seeds,))
+    for setting, whole in zip(grid, full, strict=True):
+        for row in recipe.comparison.rows:
+            mine = recipe.comparison.configs(row, *setting.overrides_of(row.label))
+            theirs = own.configs(row, *whole.overrides_of(row.label))
+            if all(is_part_of(*pair) for pair in zip(mine, theirs, strict=True)):
+                found.add((str(setting), row.label))
+    return found
+
+
 def _reproduce(
-    recipe: Recipe, grid: Sequence[RecipeSetting], *, is_changed: bool, jobs: int | None
+    recipe: Recipe,
+    grid: Sequence[RecipeSetting],
+    *,
+    is_changed: bool,
+    judged: Collection[tuple[str, str]],
+    jobs: int | None,
 ) -> None:
     from fedlt.comparing import reproduction
     from fedlt.comparing.cells import notes_of
@@ -100,27 +128,38 @@ def _reproduce(
     comparison, progress = recipe.comparison, make_runs_progress(screen().progress())
     tables, outcomes = run_grid(comparison, grid, runs, jobs=jobs, progress=progress)
     every = {str(setting): tables.get(str(setting), {}) for setting in grid}
-    found = reproduction.reproduced(recipe, every, as_written=as_written)
+    level = recipe.level if scale.level is None else scale.level
+    found = reproduction.reproduced(recipe, every, as_written=as_written, level=level)
+    curves = reproduction.reproduced_curves(recipe, every, judged=judged)
+    both: list[reproduction.Reproduced] = [*found, *curves]
     screen().tell(title)
-    screen().show(reproduction.table(found))
+    screen().show(reproduction.table(both))
     notes = [
         reproduction.summary(found, as_written=as_written),
+        *reproduction.curves_summary(curves),
         *_said(scale.purpose, scale.limits),
     ]
     for setting, results in every.items():
         where = f" ({setting})" if setting else ""
         notes += [f"{line}{where}" for line in notes_of(results, "last_k")]
     notes += recipe.notes
-    screen().tell("", *reproduction.sources(found), *notes)
+    screen().tell("", *reproduction.sources(both), *notes)
     folder = Path(comparison.folder()) / scale.name
     files = write(
         {
-            folder / "reproduction.md": reproduction.markdown(title, found, notes),
-            folder / "reproduction.csv": reproduction.figures_csv(scale.name, found),
+            folder / "reproduction.md": reproduction.markdown(title, both, notes),
+            folder / "reproduction.csv": reproduction.figures_csv(scale.name, both),
         }
     )
-    content = {"about": recipe.about, "scale": scale.name, "changed": is_changed, "files": files}
-    screen().document({**content, "figures": [asdict(one) for one in found], "notes": notes})
+    content: dict[str, Any] = {
+        "about": recipe.about,
+        "scale": scale.name,
+        "changed": is_changed,
+        "files": files,
+    }
+    content["figures"] = [asdict(one) for one in found]
+    content["curves"] = [asdict(one) for one in curves]
+    screen().document({**content, "notes": notes})
     raise_failed(outcomes)
 
 

@@ -14,6 +14,8 @@ reproduce:
   figures:
     - {row: FedLoGe, metric: generic/accuracy, moment: last_k, unit: percent, tolerance: 3.0,
        source: table 1, values: {a: 79.4}}     # differs: why it is another quantity, if it is
+  curves:
+    - {row: FedLoGe, metric: generic/accuracy, unit: percent, path: curves.csv, source: logs}
 ```
 
 A scale is a cut-down version of the recipe: ``set`` of the scale overrides a setting's values, and
@@ -33,9 +35,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from fedlt.comparing.cells import MOMENTS
 from fedlt.comparing.comparison import Comparison, read_comparison
+from fedlt.comparing.curves import Curve, read_curves
 from fedlt.comparing.grid import Setting
 from fedlt.config.explain import refusal
-from fedlt.config.paths import with_paths
+from fedlt.config.paths import absolute, with_paths
 from fedlt.config.yaml12 import read_mapping
 from fedlt.errors import FedltError, nearest
 
@@ -72,6 +75,7 @@ class Scale:
     seeds: int | None = None  # number of seeds; None: the recipe's
     values: Mapping[str, Any] = field(default_factory=dict)  # dotted key -> value, in every row
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # and in one row
+    level: float | None = None  # of the moment `rounds_to`; None: the recipe's
 
     @property
     def is_full(self) -> bool:
@@ -116,6 +120,7 @@ class Recipe:
     figures: tuple[Figure, ...]
     notes: tuple[str, ...]  # tolerances, deviations, what is missing
     level: float | None = None  # of the moment `rounds_to`; None: no figure is of that moment
+    curves: tuple[Curve, ...] = ()  # published curves, one for each setting, row and metric
 
     def grid(
         self, scale: str, only: Sequence[str] = (), given: Sequence[str] = ()
@@ -151,6 +156,7 @@ class _Scale(_Part):
     set: dict[StrictStr, Any]
     seeds: int | None = Field(default=None, strict=True, ge=1)
     rows: dict[StrictStr, dict[StrictStr, Any]] = Field(default_factory=dict)
+    rounds_to: float | None = Field(default=None, strict=True, gt=0, lt=1)
 
 
 class _Figures(_Part):
@@ -163,6 +169,15 @@ class _Figures(_Part):
     differs: StrictStr = ""
     value: float | None = None
     values: dict[StrictStr, float] = Field(default_factory=dict)
+
+
+class _Curve(_Part):
+    row: StrictStr
+    metric: StrictStr
+    unit: StrictStr
+    path: StrictStr = Field(min_length=1)  # relative to the recipe's folder
+    source: StrictStr = Field(min_length=1)
+    differs: StrictStr = ""
 
 
 class _Quantity(_Part):
@@ -178,9 +193,10 @@ class _Section(_Part):
     deviations: list[StrictStr] = Field(default_factory=list)
     missing: StrictStr = ""
     figures: list[_Figures] = Field(default_factory=list)
+    curves: list[_Curve] = Field(default_factory=list)
 
 
-_KEYS: dict[str, type[_Part]] = {"scales": _Scale, "figures": _Figures}
+_KEYS: dict[str, type[_Part]] = {"scales": _Scale, "figures": _Figures, "curves": _Curve}
 
 
 def read_recipe(
@@ -209,8 +225,12 @@ def read_recipe(
         one for number, given in enumerate(section.figures, start=1)
         for one in _figures(f"{path}: reproduce.figures[{number}]", given, section, every)
     ]  # fmt: skip
+    curves = [
+        one for number, given in enumerate(section.curves, start=1)
+        for one in _curves(path, f"reproduce.curves[{number}]", given, section, every)
+    ]  # fmt: skip
     scales = {
-        name: Scale(name, one.purpose, one.limits, one.seeds, one.set, one.rows)
+        name: Scale(name, one.purpose, one.limits, one.seeds, one.set, one.rows, one.rounds_to)
         for name, one in section.scales.items()
     }
     labels = {row.label for row in kept.rows}
@@ -227,6 +247,7 @@ def read_recipe(
         figures=tuple(one for one in figures if one.row in labels),
         notes=tuple(notes),
         level=None if section.quantity is None else section.quantity.rounds_to,
+        curves=tuple(one for one in curves if one.row in labels),
     )
 
 
@@ -302,6 +323,8 @@ def _check_names(path: Path, section: _Section, rows: set[str]) -> None:
     if FULL in section.scales:
         raise FedltError(f"{path}: reproduce.scales: {FULL!r} is the recipe as it is")
     for name, scale in section.scales.items():
+        if scale.rounds_to is not None and section.quantity is None:
+            raise FedltError(f"{path}: reproduce.scales.{name}.rounds_to: there is no quantity")
         for row in scale.rows:
             if row not in rows:
                 where = f"{path}: reproduce.scales.{name}.rows"
@@ -313,18 +336,12 @@ def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> 
     moments = [name for name in MOMENTS if name != "selected"]
     if section.quantity is not None:
         moments = [ROUNDS_TO, *moments]
-    named = {
-        "row": (given.row, sorted(rows)),
-        "moment": (given.moment, moments),
-        "unit": (given.unit, list(UNITS)),
-    }
-    for key, (value, known) in named.items():
-        if value not in known:
-            raise FedltError(f"{where}.{key}: unknown {value!r}{nearest(value, known)}")
+    _check_quantity(where, given, rows)
+    if given.moment not in moments:
+        hint = nearest(given.moment, moments)
+        raise FedltError(f"{where}.moment: unknown {given.moment!r}{hint}")
     if given.moment == ROUNDS_TO and given.unit != "number":
         raise FedltError(f"{where}.unit: rounds are a number, not {given.unit}")
-    if not _METRIC.fullmatch(given.metric):
-        raise FedltError(f"{where}.metric: {given.metric!r} is no name such as generic/accuracy")
     if section.settings and (given.value is not None or not given.values):
         raise FedltError(f"{where}: expected values: {{setting: figure}}")
     if not section.settings and (given.value is None or given.values):
@@ -342,6 +359,30 @@ def _figures(where: str, given: _Figures, section: _Section, rows: set[str]) -> 
         )
         for setting, value in values.items()
     ]  # fmt: skip
+
+
+def _check_quantity(where: str, given: _Figures | _Curve, rows: set[str]) -> None:
+    named = {"row": (given.row, sorted(rows)), "unit": (given.unit, list(UNITS))}
+    for key, (value, known) in named.items():
+        if value not in known:
+            raise FedltError(f"{where}.{key}: unknown {value!r}{nearest(value, known)}")
+    if not _METRIC.fullmatch(given.metric):
+        raise FedltError(f"{where}.metric: {given.metric!r} is no name such as generic/accuracy")
+
+
+def _curves(path: Path, key: str, given: _Curve, section: _Section, rows: set[str]) -> list[Curve]:
+    """Return the curves of an entry: those of its row and metric in the entry's file."""
+    where = f"{path}: {key}"
+    _check_quantity(where, given, rows)
+    file = Path(absolute(given.path, path.absolute().parent, f"{key}.path"))
+    named = (given.row, given.metric)
+    found = read_curves(file, section.settings or {"": {}}, f"{where}.path")
+    own = [one for one in found if (one.row, one.metric) == named]
+    if not own:
+        raise FedltError(f"{where}: {file} has no line of {given.row}, {given.metric}")
+    return [
+        replace(one, unit=given.unit, source=given.source, differs=given.differs) for one in own
+    ]
 
 
 def with_seeds(recipe: Recipe, given: Sequence[str], wanted: int | None) -> Recipe:

@@ -2,11 +2,12 @@
 
 A figure is "within" if the mean over seeds differs from the reference by at most the tolerance. A
 run that was cut down or changed, and another quantity, get no verdict: both numbers are shown.
+A curve is judged also if the run has only the recipe's first rounds: :mod:`fedlt.comparing.curves`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +15,10 @@ from rich.table import Table
 
 from fedlt.comparing.cells import Runs, values
 from fedlt.comparing.conditions import Results
+from fedlt.comparing.curves import ReproducedCurve, reproduced_curve
 from fedlt.comparing.recipes import ROUNDS_TO, UNITS, Figure, Recipe
 from fedlt.comparing.rounds_to import rounds_to
-from fedlt.comparing.sheet import DASH, Cell, Sheet, to_csv, to_markdown, to_terminal
+from fedlt.comparing.sheet import DASH, Cell, Sheet, number, to_csv, to_markdown, to_terminal
 from fedlt.comparing.statistics import Interval, interval
 from fedlt.evaluation.headline import headlines
 
@@ -41,6 +43,9 @@ class ReproducedFigure:
     word: FigureVerdict
 
 
+Reproduced = ReproducedFigure | ReproducedCurve
+
+
 def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> FigureVerdict:
     """Return the verdict of a figure.
 
@@ -62,7 +67,11 @@ def judge(figure: Figure | None, ours: Interval | None, *, as_written: bool) -> 
 
 
 def reproduced(
-    recipe: Recipe, tables: Mapping[str, Results], *, as_written: bool
+    recipe: Recipe,
+    tables: Mapping[str, Results],
+    *,
+    as_written: bool,
+    level: float | None = None,
 ) -> list[ReproducedFigure]:
     """Return every reference figure beside fedlt's number.
 
@@ -72,6 +81,7 @@ def reproduced(
         recipe: The recipe with the reference figures.
         tables: Finished rows by setting.
         as_written: As in :func:`judge`.
+        level: Of the moment ``rounds_to``.
     """
     found = []
     for setting, results in tables.items():
@@ -82,7 +92,7 @@ def reproduced(
             both = headlines(runs[0] if runs else {}).values()
             bare = [(metric, "last_k", "percent", None) for metric in both]
             for metric, moment, unit, figure in named or bare:
-                numbers = _numbers(runs, moment, metric, recipe.level)
+                numbers = _numbers(runs, moment, metric, level)
                 scaled = [UNITS[unit] * value for value in numbers]
                 ours = interval(scaled) if scaled else None
                 word = judge(figure, ours, as_written=as_written)
@@ -102,22 +112,71 @@ def _numbers(runs: Runs, moment: str, metric: str, level: float | None) -> list[
     return known if len(known) == len(runs) else []
 
 
+def reproduced_curves(
+    recipe: Recipe, tables: Mapping[str, Results], *, judged: Collection[tuple[str, str]]
+) -> list[ReproducedCurve]:
+    """Return every published curve beside fedlt's, in the order of settings and rows.
+
+    Args:
+        recipe: The recipe with the curves.
+        tables: Finished rows by setting.
+        judged: The pairs (setting, row) whose runs are the recipe's, or its first rounds.
+    """
+    return [
+        reproduced_curve(
+            curve,
+            results.get(row.label, ()),
+            UNITS[curve.unit],
+            judged=(setting, row.label) in judged,
+        )
+        for setting, results in tables.items()
+        for row in recipe.comparison.rows
+        for curve in recipe.curves
+        if (curve.setting, curve.row) == (setting, row.label)
+    ]
+
+
 def summary(found: Sequence[ReproducedFigure], *, as_written: bool) -> str:
     """Return one line: the number of figures within tolerance, or why no figure is judged."""
     judged = [one for one in found if one.word in ("within", "not within")]
     if not as_written:
-        return "cut down or changed: nothing here reproduces a reference, and nothing is judged"
+        return (
+            "cut down or changed: nothing here reproduces a reference figure; no figure is judged"
+        )
     if not judged:
         return "no cell can be judged"
     within = sum(one.word == "within" for one in judged)
     return f"{within} of {len(judged)} figures within tolerance, by the mean over seeds"
 
 
+def curves_summary(curves: Sequence[ReproducedCurve]) -> list[str]:
+    """Return a line with the number of curves within tolerance, and what the numbers are."""
+    judged = [one for one in curves if one.word in ("within", "not within")]
+    lines = []
+    if judged:
+        within = sum(one.word == "within" for one in judged)
+        lines = [f"{within} of {len(judged)} curves within tolerance, over the rounds named"]
+    if any(one.distance is not None for one in curves):
+        lines.append(
+            "curve: the difference is the root mean square between means of five rounds, the "
+            "tolerance is what the published curve jumps from round to round over the same rounds"
+        )
+    if any(one.word == "not measured" for one in curves):
+        lines.append(
+            "curve not measured: both need five rounds or more around which all of five are known"
+        )
+    return lines
+
+
 _HEADINGS = ("number", "reference", "ours", "difference", "tolerance", "verdict")
 
 
-def _row(one: ReproducedFigure) -> list[Cell | str]:
-    """Return the columns of a figure, from the column ``number`` on."""
+def _row(one: Reproduced) -> list[Cell | str]:
+    """Return the columns of a figure or a curve, from the column ``number`` on."""
+    if isinstance(one, ReproducedCurve):
+        apart = number(one.distance, ".1f")
+        cells = (Cell(DASH), Cell(DASH), apart, number(one.tolerance, ".1f"))
+        return [f"{one.curve.metric}, {one.span}", *cells, one.word]
     ours = reference = difference = tolerance = DASH
     if one.ours is not None:
         ours = f"{one.ours.mean:z.1f}"
@@ -130,9 +189,9 @@ def _row(one: ReproducedFigure) -> list[Cell | str]:
     return [f"{one.metric}, {one.moment}", *numbers, one.word]
 
 
-def _sheets(found: Sequence[ReproducedFigure]) -> list[Sheet]:
+def _sheets(found: Sequence[Reproduced]) -> list[Sheet]:
     """Return a table for each setting and row."""
-    groups: dict[tuple[str, str], list[ReproducedFigure]] = {}
+    groups: dict[tuple[str, str], list[Reproduced]] = {}
     for one in found:
         groups.setdefault((one.setting, one.row), []).append(one)
     sheets = []
@@ -144,8 +203,8 @@ def _sheets(found: Sequence[ReproducedFigure]) -> list[Sheet]:
     return sheets
 
 
-def table(found: Sequence[ReproducedFigure]) -> Table:
-    """Return all figures as one table for the terminal; each setting and row has its title."""
+def table(found: Sequence[Reproduced]) -> Table:
+    """Return figures and curves as one table for the terminal, titled by setting and row."""
     rows: list[Sequence[object]] = []
     titles = []
     for sheet in _sheets(found):
@@ -154,12 +213,12 @@ def table(found: Sequence[ReproducedFigure]) -> Table:
     return to_terminal(Sheet("", _HEADINGS, rows, marks=titles), first=None)
 
 
-def markdown(title: str, found: Sequence[ReproducedFigure], notes: Sequence[str]) -> str:
-    """Return the figures in Markdown, one table per setting and row, with sources and notes.
+def markdown(title: str, found: Sequence[Reproduced], notes: Sequence[str]) -> str:
+    """Return figures and curves in Markdown, one table per setting and row, with sources and notes.
 
     Args:
         title: The first line.
-        found: The figures.
+        found: The figures and curves.
         notes: Lines below the tables.
     """
     text = f"{title}\n\n"
@@ -167,23 +226,38 @@ def markdown(title: str, found: Sequence[ReproducedFigure], notes: Sequence[str]
     return text + "".join(f"* {note}\n" for note in [*sources(found), *notes])
 
 
-def sources(found: Sequence[ReproducedFigure]) -> list[str]:
-    """Return the distinct sources of the figures, and reasons why quantities differ."""
-    figures = [one.figure for one in found if one.figure is not None]
+def sources(found: Sequence[Reproduced]) -> list[str]:
+    """Return the distinct sources of figures and curves, and reasons why quantities differ."""
+    curves = [one.curve for one in found if isinstance(one, ReproducedCurve)]
+    figures = [f for one in found if isinstance(one, ReproducedFigure) and (f := one.figure)]
     lines = [f"source of {f.row}, {f.metric}, {f.moment}: {f.source}" for f in figures]
+    lines += [f"source of {c.row}, {c.metric}, curve: {c.source}" for c in curves]
     lines += [f"another quantity, {f.row}, {f.metric}: {f.differs}" for f in figures if f.differs]
+    lines += [f"another quantity, {c.row}, {c.metric}: {c.differs}" for c in curves if c.differs]
     return list(dict.fromkeys(lines))
 
 
-def figures_csv(scale: str, found: Sequence[ReproducedFigure]) -> str:
-    """Return CSV text of the figures, one line per figure, unrounded."""
+def figures_csv(scale: str, found: Sequence[Reproduced]) -> str:
+    """Return CSV text, one line per figure or curve, unrounded.
+
+    The moment of a curve is ``curve``; it has ``distance`` and ``rounds`` instead of ``reference``,
+    ``ours`` and ``half``.
+    """
     head = ["scale", "setting", "row", "metric", "moment", "unit", "reference", "tolerance"]
-    rows = []
+    rows: list[list[object]] = []
     for one in found:
+        if isinstance(one, ReproducedCurve):
+            curve = one.curve
+            place = [scale, one.setting, one.row, curve.metric, "curve", curve.unit]
+            numbers = [None, one.tolerance, None, None, one.seeds, one.word]
+            span = " ".join(map(str, one.rounds))
+            rows.append([*place, *numbers, curve.source, curve.differs, one.distance, span])
+            continue
         figure, ours = one.figure, one.ours
         reference = [None, None] if figure is None else [figure.value, figure.tolerance]
         mine = [None, None] if ours is None else [ours.mean, ours.half]
         said = ["", ""] if figure is None else [figure.source, figure.differs]
         place = [scale, one.setting, one.row, one.metric, one.moment, one.unit]
-        rows.append([*place, *reference, *mine, one.seeds, one.word, *said])
-    return to_csv([*head, "ours", "half", "seeds", "verdict", "source", "differs"], rows)
+        rows.append([*place, *reference, *mine, one.seeds, one.word, *said, None, ""])
+    head += ["ours", "half", "seeds", "verdict", "source", "differs", "distance", "rounds"]
+    return to_csv(head, rows)

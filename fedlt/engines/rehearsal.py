@@ -39,16 +39,19 @@ class Rehearsal:
     host: Host  # the process that tried
     generic: GenericModel  # kind of generic model, see :func:`rehearse`
     alone: int = 0  # clients of one image, where BatchNorm trains by its running statistics
+    hint: str = ""  # of the strategy
 
     def notes(self) -> list[str]:
         """Return notes for the user before the run, one line each."""
+        hint = [self.hint] if self.hint else []
         if not self.alone:
-            return []
+            return hint
         clients = self.host.worker.shares.num_clients
         return [
+            *hint,
             f"{self.alone} of {clients} clients hold a single image, of which BatchNorm has no "
             "variance: there it trains by its running statistics; partition.min_samples=2 or "
-            "model.norm=group avoids that"
+            "model.norm=group avoids that",
         ]
 
 
@@ -85,6 +88,9 @@ def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
             if not heads:
                 raise ValueError("it returns no head; the first one it names is the primary")
             _try_heads(parties.view, features, heads)
+            step = "hint"
+            is_asked = parties.view.config.privacy is None and state.round == 0
+            hint = strategy.hint(client) if is_asked else ""
             step = "generic"
             kind = _find_generic(strategy, model, broadcast, images)
     except KeyboardInterrupt:
@@ -92,7 +98,7 @@ def rehearse(parties: Parties, server: ServerHalf) -> Rehearsal:
     except BaseException as error:  # sys.exit, too
         raise FedltError(f"strategy {name}: {step} fails: {described(error)}") from error
     _check_cached(client)
-    return Rehearsal(host, kind, _try_alone(server, host))
+    return Rehearsal(host, kind, _try_alone(server, host), hint)
 
 
 def _check_cached(client: Client) -> None:

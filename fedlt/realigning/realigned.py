@@ -72,6 +72,7 @@ class Realigned(Strategy):
     refuses = _asked(Strategy.refuses)
     needs_beyond_mean = _asked(Strategy.needs_beyond_mean)
     note = _asked(Strategy.note)
+    hint = _asked(Strategy.hint)
     build = _asked(Strategy.build)
     init = _asked(Strategy.init)
     init_personal = _asked(Strategy.init_personal)

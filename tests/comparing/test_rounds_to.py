@@ -46,6 +46,9 @@ reproduce:
     - {row: FedAvg, metric: generic/accuracy, moment: rounds_to, unit: number, tolerance: 0.5,
        source: table 1, value: 1.0}
 """
+SCALE = """
+  scales: {low: {purpose: to see, limits: another level, set: {}, rounds_to: 0.001}}
+"""
 
 
 @pytest.fixture
@@ -80,6 +83,34 @@ def test_a_column_of_a_table(file, tmp_path, capsys):
 def test_a_figure_of_a_recipe(file, capsys):
     assert main(["reproduce", "r.yaml", "--jobs", "1", "--rows", "FedAvg"]) == 0
     assert "1 of 1 figures within tolerance" in capsys.readouterr().out
+
+
+def test_a_level_of_a_scale(file, tmp_path):
+    """At 0.001 the first evaluated round is high enough; 0.999 is never reached."""
+    words = ["reproduce", "r.yaml", "--jobs", "1", "--rows", "FedAvg", "--scale", "low"]
+    for level, row in (
+        ("0.001", "1.0 | 1.0 | +0.0 | 0.5 | not comparable |"),
+        ("0.999", "1.0 | - | - | 0.5 | not measured |"),
+    ):
+        file.write_text(FILE + RECIPE + SCALE.replace("0.001", level))
+        assert main(words) == 0
+        text = (tmp_path / "runs/c/low/reproduction.md").read_text()
+        assert f"| generic/accuracy, rounds_to | {row}" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (FILE + RECIPE.partition("  quantity")[0] + SCALE, "rounds_to: there is no quantity"),
+        (FILE + RECIPE + SCALE.replace("0.001", "50"), "rounds_to is 50; expected"),
+    ],
+)
+def test_wrong_levels_of_scales_get_one_line(file, text, reason):
+    file.write_text(text)
+    with pytest.raises(FedltError, match=reason) as told:
+        read_recipe(file)
+    assert "reproduce.scales.low.rounds_to" in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(

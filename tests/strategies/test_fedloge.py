@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from fedlt.engines.rehearsal import rehearse
 from fedlt.flower.server_half import make_server_half
 from fedlt.worker.worker import Worker
 from strategies import FedLoGe
@@ -254,3 +255,29 @@ def test_local_head_learns_with_plain_cross_entropy(lab):
     )
     found = server.view.strategy.objective(client, batch)
     assert float(found.detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+# ---- the line at the start
+
+
+@pytest.mark.parametrize(
+    ("lr", "strategy", "is_said"),
+    [
+        (0.3, {"etf_norm": 1.0}, False),
+        (1e-5, {}, True),
+        (1e-5, {"etf_scale": 16.0}, False),
+    ],
+)
+def test_a_slow_start_is_said(lab, lr, strategy, is_said):
+    changes = {"strategy": {"name": "fedloge", **strategy}, "local": {"lr": lr}}
+    _, _, client = start(lab, **changes)
+    assert client.model.heads["sse_c"].weight.any()
+    line = FedLoGe(**strategy).hint(client)
+    assert line.startswith("strategy.etf_norm: at 0.1") == is_said
+    assert bool(line) == is_said
+
+
+def test_the_line_is_shown_when_a_run_starts(lab):
+    federation = lab.federation(strategy="fedloge", local={"lr": 1e-5})
+    rehearsal = rehearse(federation, make_server_half(federation.view))
+    assert any(line.startswith("strategy.etf_norm: at ") for line in rehearsal.notes())
