@@ -208,7 +208,7 @@ def test_without_class_groups_nobody_owns_rare_classes(lab, tmp_path):
     lab.run(name="ditto", strategy="ditto", data={"imbalance_factor": 1.0})
     (picture,) = gain_by_size(read_runs([lab.output]).methods)
     (legend,) = picture.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["client"]
+    assert [text.get_text() for text in legend.get_texts()] == ["client", "the generic model"]
 
 
 @pytest.mark.usefixtures("without_pictures")
