@@ -8,7 +8,7 @@ sends one buffer. A block only saves time: tensors outside a block give the same
 from __future__ import annotations
 
 import itertools
-import pickle
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ class Layout:
     size: int  # entries of the block
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_layout, (self._pickled,)
+        return _load_layout, (self._text,)
 
     @cached_property
-    def _pickled(self) -> bytes:
-        shapes = tuple(map(tuple, self.shapes))
-        return pickle.dumps((self.names, shapes, self.strides, self.offsets, self.size))
+    def _text(self) -> str:
+        shapes = [list(shape) for shape in self.shapes]
+        return json.dumps([self.names, shapes, self.strides, self.offsets, self.size])
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -89,10 +89,11 @@ Block = tuple[Layout, Tensor]  # and the block (size,)
 
 
 @lru_cache(maxsize=64)
-def _load_layout(pickled: bytes) -> Layout:
-    """Return a layout from its bytes: the same object each time, so it is quickly compared."""
-    names, shapes, strides, offsets, size = pickle.loads(pickled)
-    return Layout(names, tuple(map(torch.Size, shapes)), strides, offsets, size)
+def _load_layout(text: str) -> Layout:
+    """Return a layout from its text: the same object each time, so it is quickly compared."""
+    names, shapes, strides, offsets, size = json.loads(text)
+    places = tuple(map(torch.Size, shapes)), tuple(map(tuple, strides)), tuple(offsets)
+    return Layout(tuple(names), *places, size)
 
 
 def find_block(tensors: Mapping[str, Tensor]) -> Block | None:

@@ -21,7 +21,15 @@ def _elsewhere(tmp_path, monkeypatch):
     [
         ("quickstart", ".", ["quickstart.yaml", "next: fedlt run quickstart.yaml"]),
         ("tables/digits", "a b", ["a b/digits.yaml", "next: fedlt compare 'a b/digits.yaml'"]),
-        ("fedloge", "x/y", ["x/y/fedloge.yaml", "next: fedlt reproduce x/y/fedloge.yaml"]),
+        (
+            "fedloge",
+            "x/y",
+            [
+                "x/y/fedloge.yaml",
+                "x/y/fedloge_trajectories.csv",
+                "next: fedlt reproduce x/y/fedloge.yaml",
+            ],
+        ),
     ],
 )
 def test_the_copy_is_the_same_and_the_screen_says_what_comes_next(name, folder, lines, capsys):
