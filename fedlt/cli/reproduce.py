@@ -92,7 +92,7 @@ def _with_judged_curves(
     """Return the pairs (setting, row) whose runs are the recipe's, or its first rounds."""
     from dataclasses import replace
 
-    from fedlt.comparing.curves import is_part_of
+    from fedlt.comparing.published_curves import is_part_of
 
     if not recipe.curves:
         return set()

@@ -35,8 +35,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
 from fedlt.comparing.cells import MOMENTS
 from fedlt.comparing.comparison import Comparison, read_comparison
-from fedlt.comparing.curves import Curve, read_curves
 from fedlt.comparing.grid import Setting
+from fedlt.comparing.published_curves import Curve, read_curves
 from fedlt.config.explain import refusal
 from fedlt.config.paths import absolute, with_paths
 from fedlt.config.yaml12 import read_mapping

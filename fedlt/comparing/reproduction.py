@@ -2,7 +2,7 @@
 
 A figure is "within" if the mean over seeds differs from the reference by at most the tolerance. A
 run that was cut down or changed, and another quantity, get no verdict: both numbers are shown.
-A curve is judged also if the run has only the recipe's first rounds: :mod:`fedlt.comparing.curves`.
+A curve (:mod:`fedlt.comparing.published_curves`) is judged also over the recipe's first rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fedlt.comparing.cells import Runs, values
 from fedlt.comparing.conditions import Results
-from fedlt.comparing.curves import ReproducedCurve, reproduced_curve
+from fedlt.comparing.published_curves import ReproducedCurve, reproduced_curve
 from fedlt.comparing.recipes import ROUNDS_TO, UNITS, Figure, Recipe
 from fedlt.comparing.rounds_to import rounds_to
 from fedlt.comparing.sheet import DASH, Cell, Sheet, number, to_csv, to_markdown, to_terminal

@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from fedlt.cli import main
-from fedlt.comparing.curves import Curve, distance, five_round_means, is_part_of, read_curves
+from fedlt.comparing.published_curves import (
+    Curve,
+    distance,
+    five_round_means,
+    is_part_of,
+    read_curves,
+)
 from fedlt.comparing.recipes import read_recipe
 from fedlt.config import Config
 from fedlt.config.experiments import experiments_folder, needed_files
