@@ -18,6 +18,7 @@ table.py        the tables of a comparison, and the notes below them
 terminal.py     the two views of one run or of its seeds, for the terminal
 exports.py      the tables of a comparison as Markdown, LaTeX and CSV
 recipes.py      a comparison file with the figures of a paper, at full scale or cut down
+published_curves.py  a published curve beside a run's: distance, and the curve's own jumps
 reproduction.py a recipe's figures beside fedlt's: within tolerance or not
 search.py       values to try: all combinations, or proposals of Optuna
 sweep.py        a search on data.split: tune, from proposals to the table of trials
