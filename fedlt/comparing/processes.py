@@ -117,7 +117,8 @@ def _serve(work: Work[Item, Product], connection: Connection) -> None:
                 said = work(connection.recv(), partial(_say, connection))
                 connection.send((True, said))
         except (EOFError, KeyboardInterrupt, ConnectionError):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with contextlib.suppress(OSError):  # a SIGTERM that comes at this moment, ignored, too
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _say(connection: Connection, words: object) -> None:
