@@ -93,10 +93,9 @@ def simulate(engine: str, model: str, clients: int, rounds: int) -> dict[str, An
         }
     )
     kind = engine_class(engine)
-    wait = kind.prepare(config.engine)
+    kind.prepare(config.engine)
     federation = prepare_parties(config, resolve_strategy(config), resolve_client(config))
     server = make_server_half(federation.view)
-    wait()
     with kind(federation) as grid:
         return {"parameters": _count(server), **_time_rounds(server, grid, rounds)}
 

@@ -90,7 +90,7 @@ class Run:
 
         config = Config.model_validate(tree)
         kind = engine_class(config.engine.name)
-        kind.prepare(config.engine)()
+        kind.prepare(config.engine)
         self.parties = prepare_parties(config, resolve_strategy(config), resolve_client(config))
         self.server: ServerHalf = make_server_half(self.parties.view)
         self.grid = kind(self.parties)

@@ -125,13 +125,10 @@ def _carry_out(
     """Return the result of a run, started or resumed; see :func:`run`."""
     check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
-    wait = engine_class(name).prepare(config.engine)
-    try:
-        found = prepare_run(
-            config, method, directory, action, progress, engine=name, estimate=estimate
-        )
-    finally:
-        wait()
+    engine_class(name).prepare(config.engine)
+    found = prepare_run(
+        config, method, directory, action, progress, engine=name, estimate=estimate
+    )
     with engine_class(found.engine)(found.parties) as engine, explained(directory):
         context = Context(1, 1, {}, RecordDict(), {})
         conduct(found, engine, context, directory, action, progress, overwrite=overwrite)
@@ -159,7 +156,7 @@ def conduct(
         progress: Is told about rounds.
         overwrite: Start again where a run exists.
     """
-    engine.rehearse(prepared.server)
+    engine.rehearse(prepared.server, prepared.probe)
     for line in prepared.notes:
         progress.note(line)
     parties, config = prepared.parties, prepared.parties.view.config

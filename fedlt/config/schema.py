@@ -153,6 +153,7 @@ class EngineConfig(_Section):
     gpus_per_worker: NotNegative = 0  # GPUs set aside for a worker; a share, or whole ones
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     stack: Literal["auto"] | Count = "auto"  # clients that `stacked` trains as one model, at most
+    compile: Annotated[bool, Field(strict=True)] = False  # the backbone, by PyTorch's compiler
     personal_memory: Memory = 1024  # MiB of personal states in the driver; more states go to disk
 
     @field_validator("cpus_per_worker", "gpus_per_worker")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINES", "check_engine", "engine_class"]
 
 ENGINES = {
-    "auto": "fedlt.engines.engine:Engine",  # choose_engine() picks another engine of the table
+    "auto": "fedlt.engines.engine:Engine",  # weigh_engines() picks another engine of the table
     "serial": "fedlt.engines.serial:SerialEngine",
     "ray": "fedlt.engines.ray:RayEngine",
     "stacked": "fedlt.engines.stacked:StackedEngine",

@@ -20,28 +20,22 @@ if TYPE_CHECKING:
 class Choice:
     """Choice of an engine, with the measurements behind it."""
 
+    asked: str  # engine in the configuration
     name: str  # engine to use
     probe: Probe
     estimates: Mapping[str, Estimate]  # by engine; engines without an estimate are left out
 
-
-def choose_engine(
-    name: str, server: ServerHalf, host: Host, parties: Parties
-) -> tuple[str, list[str]]:
-    """Return the engine to use, and lines for the user with the reason and the estimated cost.
-
-    The arguments are those of :func:`weigh_engines`.
-    """
-    choice = weigh_engines(name, server, host, parties)
-    chosen, estimates = choice.name, choice.estimates
-    if not estimates:
-        return chosen, []
-    lines = [_describe(choice.probe, estimates[chosen])]
-    if name == "auto":
-        others = sorted(set(estimates) - {chosen})
-        times = ", ".join(f"{n} {round_time(estimates[n].seconds)}" for n in others)
-        lines.insert(0, f"engine: auto picks {chosen}; estimates of the others: {times}")
-    return chosen, lines
+    def lines(self) -> list[str]:
+        """Return lines for the user: the reason for the engine, and the estimated cost."""
+        chosen, estimates = self.name, self.estimates
+        if not estimates:
+            return []
+        lines = [_describe(self.probe, estimates[chosen])]
+        if self.asked == "auto":
+            others = sorted(set(estimates) - {chosen})
+            times = ", ".join(f"{n} {round_time(estimates[n].seconds)}" for n in others)
+            lines.insert(0, f"engine: auto picks {chosen}; estimates of the others: {times}")
+        return lines
 
 
 def weigh_engines(name: str, server: ServerHalf, host: Host, parties: Parties) -> Choice:
@@ -61,7 +55,7 @@ def weigh_engines(name: str, server: ServerHalf, host: Host, parties: Parties) -
     found = {n: engine_class(n).estimate(server, parties, probe) for n in candidates}
     estimates = {n: estimate for n, estimate in found.items() if estimate is not None}
     chosen = min(estimates, key=lambda n: estimates[n].seconds * _handicap(n), default=name)
-    return Choice(chosen, probe, estimates)
+    return Choice(name, chosen, probe, estimates)
 
 
 def _handicap(name: str) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -112,9 +112,8 @@ class Engine(Grid):
     at_nodes: ClassVar[bool] = False  # personal states stay where the clients are
 
     @classmethod
-    def prepare(cls, config: EngineConfig) -> Callable[[], None]:
-        """Start slow set-up (such as Ray) in the background; the returned function waits for it."""
-        return lambda: None
+    def prepare(cls, config: EngineConfig) -> None:
+        """Begin slow set-up (such as Ray) in the background, before the data are prepared."""
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate | None:
@@ -141,8 +140,12 @@ class Engine(Grid):
     ) -> None:
         """Free what the engine holds."""
 
-    def rehearse(self, server: ServerHalf) -> None:
+    def rehearse(self, server: ServerHalf, probe: Probe | None = None) -> None:
         """Try the requirements of this engine on a method, before anything is written.
+
+        Args:
+            server: The server, in the state from which the run begins.
+            probe: The measured cost of the run; None if it was not measured.
 
         Raises:
             FedltError: If the engine cannot run the method.

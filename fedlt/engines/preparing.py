@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedlt.config.loading import check_spec
 from fedlt.data.datasets import check_name as check_data_set
 from fedlt.data.partition import read_content
-from fedlt.engines.auto import choose_engine
+from fedlt.engines.auto import weigh_engines
 from fedlt.engines.rehearsal import Rehearsal, rehearse
 from fedlt.errors import FedltError
 from fedlt.evaluation.patience import check_metric
@@ -17,6 +17,8 @@ from fedlt.federation.faults import Faults
 from fedlt.federation.feature_cache import check_settings
 from fedlt.federation.start import check_weights
 from fedlt.flower.server_half import make_server_half
+from fedlt.machine.compiler import check_compiler
+from fedlt.machine.devices import find_device
 from fedlt.models.backbones import check_backbone
 from fedlt.runs.directory import Action, RunDirectory
 from fedlt.runs.fingerprint import fingerprint
@@ -24,6 +26,7 @@ from fedlt.runs.fingerprint import fingerprint
 if TYPE_CHECKING:
     from fedlt.client import ClientPlugin
     from fedlt.config import Config
+    from fedlt.engines.probe import Probe
     from fedlt.federation import Parties
     from fedlt.federation.evaluator import GenericModel
     from fedlt.flower.adapter import ServerHalf
@@ -42,6 +45,7 @@ class PreparedRun:
     generic: GenericModel  # kind of generic model
     notes: list[str]  # lines for the user
     engine: str  # name of the engine; never auto
+    probe: Probe | None = None  # the measured cost, if it was measured
 
     @classmethod
     def tried(
@@ -52,13 +56,14 @@ class PreparedRun:
         rehearsal: Rehearsal,
         engine: str,
         generic: GenericModel | None = None,
+        probe: Probe | None = None,
     ) -> PreparedRun:
         """Return the run after its rehearsal; ``generic`` replaces the kind that was found."""
         kind, stop = generic or rehearsal.generic, parties.view.config.stop
         if stop is not None:
             check_metric(stop, has_generic=kind != "none")
         notes = parties.observer.notes() + rehearsal.notes()
-        return cls(parties, server, found, kind, notes, engine)
+        return cls(parties, server, found, kind, notes, engine, probe)
 
 
 def decide_action(config: Config, *, resume: bool, overwrite: bool) -> Action:
@@ -105,14 +110,17 @@ def prepare_run(
     Raises:
         FedltError: If the run cannot be started or resumed.
     """
+    if config.engine.compile:
+        check_compiler(find_device(config.engine.device).type)
     parties = prepare_parties(config, *method, progress=progress)
     found = fingerprint(config, parties.observer.data)
     if action == "resume":
         directory.check(found, purpose="resumed")
     server = make_server_half(parties.view, Faults.of(parties.observer))
-    rehearsal = rehearse(parties, server)
+    rehearsal, probe = rehearse(parties, server), None
     if action == "start" and (estimate or engine == "auto"):
-        engine, lines = choose_engine(engine, server, rehearsal.host, parties)
-        for line in lines:
+        choice = weigh_engines(engine, server, rehearsal.host, parties)
+        engine, probe = choice.name, choice.probe
+        for line in choice.lines():
             progress.note(line)
-    return PreparedRun.tried(parties, server, found, rehearsal, engine)
+    return PreparedRun.tried(parties, server, found, rehearsal, engine, probe=probe)

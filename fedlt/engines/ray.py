@@ -1,18 +1,20 @@
 """The Ray engine: one actor per worker, each with one scratch model.
 
-Records that every message of a round shares (the broadcast, the fixed part) go into the object
-store once, and workers map the records without a copy, by one call a round. An unchanged record is
-not put again. Replies come back as buffers that the driver maps and adds in cohort order. A call to
-a worker has one job, or several short ones (:mod:`fedlt.engines.ray_pace`). The pool replaces
-workers that die.
+Records that every message of a round shares (the broadcast, the fixed part) are written once, and
+workers map them without a copy. Replies come back as buffers that the driver maps and adds in
+cohort order. Both lie in memory that workers of this machine share with the driver
+(:mod:`fedlt.engines.shared_memory`), else in Ray's object store. A call to a worker has one job, or
+several short ones (:mod:`fedlt.engines.ray_pace`). The pool replaces workers that die. Where a round takes less than a second, the driver does the jobs until the first
+worker is up: Ray and workers need seconds to start.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,9 @@ from fedlt.engines.ray_cluster import (
 )
 from fedlt.engines.ray_pace import Pace
 from fedlt.engines.ray_pool import ActorPool
-from fedlt.engines.ray_worker import RayWorker
+from fedlt.engines.ray_worker import RayWorker, SharedRecord
+from fedlt.engines.serial import SerialEngine
+from fedlt.engines.shared_memory import Address, Areas, Places, SharedMemory
 from fedlt.flower.records import array_record, record_dict, with_content
 
 if TYPE_CHECKING:
@@ -42,17 +46,18 @@ if TYPE_CHECKING:
     from fedlt.flower.adapter import ServerHalf
 
 START_SECONDS = 5.0  # start of Ray and workers, beyond the driver's own work at that time
+SHORT_ROUND = 1.0  # seconds in one process: the driver does not wait for workers
 
 
 class RayEngine(Engine):
     """Engine that runs client tasks on Ray actors."""
 
     @classmethod
-    def prepare(cls, config: EngineConfig) -> Callable[[], None]:
-        """Begin to start Ray; the returned function waits for Ray."""
+    def prepare(cls, config: EngineConfig) -> None:
+        """Begin to start Ray."""
         if config.address is not None:
             check_address(config.address)
-        return start_ray(config).wait
+        start_ray(config)
 
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:
@@ -68,8 +73,32 @@ class RayEngine(Engine):
 
     def __init__(self, parties: Parties) -> None:
         super().__init__(parties)
-        config = parties.view.config.engine
-        self._start = start_ray(config)
+        self._start = start_ray(parties.view.config.engine)
+        self._stand_in: SerialEngine | None = None  # does the jobs until a worker is up
+        self._sent: dict[str, tuple[ArrayRecord, SharedRecord]] = {}
+        self._versions = itertools.count()
+        self._pace = Pace()
+        self._places, self._areas = Places(), Areas()
+
+    def rehearse(self, server: ServerHalf, probe: Probe | None = None) -> None:
+        """Let the driver begin if a round is short and Ray is not up; else wait for Ray."""
+        if probe is not None and self._is_short(server, probe):
+            self._stand_in = SerialEngine(self.parties)
+        else:
+            self._pool.check()
+
+    def _is_short(self, server: ServerHalf, probe: Probe) -> bool:
+        """Return True if a round takes less time in the driver than a worker takes to start."""
+        config = self.parties.view.config.engine
+        if self._start.done.is_set() or config.address is not None or config.gpus_per_worker:
+            return False
+        serial = SerialEngine.estimate(server, self.parties, probe)
+        return serial.seconds < SHORT_ROUND * probe.rounds
+
+    @cached_property
+    def _pool(self) -> ActorPool:
+        """Workers of this run, which start when they are first asked for."""
+        parties, config = self.parties, self.parties.view.config.engine
         self._start.wait()
         for module in user_modules():
             ray.cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
@@ -82,21 +111,27 @@ class RayEngine(Engine):
         self._kind = (config.gpus_per_worker, *paths, json.dumps(code_digests(parties.view.config)))
         workers = count_workers(config)
         self._start.check()
+        memory = self._start.memory
+        address = None if memory is None else memory.address
         kept = self._start.crew.take(self._kind, workers)
 
         def hire() -> tuple[Any, Any]:
             worker = kept.pop() if kept else actor.remote(paths)
-            return worker, worker.setup.remote(shared)
+            return worker, worker.setup.remote(shared, address)
 
-        self._pool = ActorPool(
+        return ActorPool(
             hire,
             workers,
             count_places=lambda: count_places(config),
             check=self._start.check,
             is_remote=on_cluster,
         )
-        self._puts: dict[str, tuple[ArrayRecord, Any]] = {}
-        self._pace = Pace()
+
+    def _find_stand_in(self) -> SerialEngine | None:
+        """Return the driver's own engine as long as no worker is up."""
+        if self._stand_in is not None and self._start.done.is_set() and self._pool.is_up():
+            self._stand_in = None
+        return self._stand_in
 
     def __exit__(
         self,
@@ -110,6 +145,8 @@ class RayEngine(Engine):
             StoppedError: If Ray has stopped, in place of errors that follow from the stop.
         """
         self._start.keep_logs |= isinstance(error, Exception)
+        if "_pool" not in vars(self):  # the driver has done everything
+            return
         if error is None and self._start.servers and not self._pool.is_remote:
             self._pool.close(partial(self._start.crew.add, self._kind))
         else:
@@ -120,45 +157,78 @@ class RayEngine(Engine):
     def peak_memory(self) -> int | None:
         """Return the sum of all processes' peaks; memory shared by processes counts in each."""
         own = super().peak_memory()
+        if "_pool" not in vars(self):
+            return own
         found = self._pool.ask(lambda worker: worker.peak_memory.remote())
         known = [peak for peak in (own, *found) if peak is not None]
         return sum(known) if len(known) == 1 + len(found) else None
 
-    def _share(self, records: dict[str, ArrayRecord]) -> None:
-        """Put new records into the object store, and tell the workers."""
-        self._start.check()
+    @property
+    def _memory(self) -> SharedMemory | None:
+        """Memory that the workers can map, by what the first of them has said."""
+        return self._start.memory if self._pool.answer else None
+
+    @property
+    def _address(self) -> Address | None:
+        return None if self._memory is None else self._memory.address
+
+    def _share(self, records: dict[str, ArrayRecord]) -> dict[str, SharedRecord]:
+        """Write new records where workers find them, and return all of them for the workers."""
+        self._pool.check()
         for name, record in records.items():
-            if name not in self._puts or self._puts[name][0] is not record:
-                self._puts[name] = (record, ray.put(record))
-        refs = {name: self._puts[name][1] for name in records}
-        self._pool.tell(lambda worker: worker.share.remote(refs))
+            if name not in self._sent or self._sent[name][0] is not record:
+                memory = self._memory
+                placed = None if memory is None else self._areas.write(name, record, memory)
+                self._sent[name] = record, SharedRecord(
+                    next(self._versions), ray.put(record) if placed is None else placed
+                )
+        return {name: self._sent[name][1] for name in records}
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
-        """Run the jobs, starting with the most images, and yield the results in order."""
+        """Run the jobs and yield the results in order."""
+        done = 0
+        while done < len(jobs) and (driver := self._find_stand_in()):
+            yield from driver.run_jobs(jobs[done : done + 1])
+            done += 1
+        yield from self._run_jobs(jobs[done:])
+
+    def _run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+        """Run the jobs on the workers, starting with the most images."""
         shared = _shared_records(jobs)
-        self._share(shared)
+        sent = self._share(shared)
         sizes = self.parties.shares.sizes
         images = [int(sum(sizes[m.metadata.dst_node_id] for m in job.messages)) for job in jobs]
 
         def submit(worker: Any, positions: Sequence[int]) -> Any:  # noqa: ANN401 (Ray has no types)
-            return worker.run.remote([_without(jobs[position], shared) for position in positions])
+            light = [_without(jobs[position], shared) for position in positions]
+            places = [self._places.take(p) if jobs[p].reduce else None for p in positions]
+            return worker.run.remote(light, sent, self._address, places)
 
         def group(waiting: Sequence[int], workers: int) -> int:
             return self._pace.group([images[position] for position in waiting], workers)
 
+        self._places.begin(self._pace.largest if self._memory is not None else 0)
         self._pace.begin()
         order = sorted(range(len(jobs)), key=lambda position: (-images[position], position))
         answers = self._pool.run(submit, order, lambda position: _name(jobs[position]), group)
-        for number, answer in zip(images, answers, strict=True):
+        for position, (number, answer) in enumerate(zip(images, answers, strict=True)):
             self._pace.learn(number, answer.seconds, answer.size)
-            yield answer.result
+            yield answer.result(self._memory)
+            self._places.give_back(position)
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests and yield the answers in order."""
+        done = 0
+        while done < len(requests) and (driver := self._find_stand_in()):
+            yield from driver.run_scores(requests[done : done + 1])
+            done += 1
+        yield from self._run_scores(requests[done:])
+
+    def _run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         if not requests:
             return
         models = ("broadcast", "fixed", "private_mean")
-        self._share({name: array_record(getattr(requests[0], name)) for name in models})
+        sent = self._share({name: array_record(getattr(requests[0], name)) for name in models})
 
         def submit(worker: Any, positions: Sequence[int]) -> Any:  # noqa: ANN401 (Ray has no types)
             (request,) = (requests[position] for position in positions)
@@ -167,7 +237,7 @@ class RayEngine(Engine):
                 replace(c, personal=None if c.personal is None else {}) for c in request.clients
             )
             light = replace(request, clients=bare, broadcast={}, fixed={}, private_mean={})
-            return worker.score.remote(light, own)
+            return worker.score.remote(light, own, sent, self._address)
 
         def name(position: int) -> str:
             cids = ", ".join(str(client.cid) for client in requests[position].clients)

@@ -1,10 +1,10 @@
-"""Start Ray early, quietly, on the loopback address, from a neutral working directory; or connect.
+"""Start Ray early, quietly, on the loopback address; or connect.
 
-Ray puts the driver's working directory first on every worker's import path. A user's own folder
-called ``strategies`` or ``clients`` there would be imported instead of ours, so the process stands
-in an empty folder while Ray starts. Ray starts in a thread, while the data are prepared; all paths
-that fedlt uses are absolute by then. When the process ends, Ray ends and its files are removed. A
-dead server of the local Ray would end this process too; :meth:`Start.check` finds the server first.
+Ray puts the driver's working directory on every worker's import path. A user's own folder called
+``strategies`` or ``clients`` there would be imported instead of ours, so :class:`_Job` leaves that
+directory out. Ray starts in a thread, while the data are prepared, and its idle processes import
+torch and Flower at once. When the process ends, Ray ends and its files are removed. A dead server
+of the local Ray would end this process too; :meth:`Start.check` finds the server first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedlt.engines.ray_crew import Crew
 from fedlt.engines.ray_home import RayHome, children_of, command_of, end_processes, make_home
+from fedlt.engines.shared_memory import SharedMemory
 from fedlt.errors import FedltError, RunError, StoppedError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ CONNECT_SECONDS = 3.0
 END_SECONDS = 3.0  # to wait for a starting Ray before ending Ray; else Ray dies with the process
 NOTICE_SECONDS = 10.0  # for a run to see that Ray has stopped
 CONTROL = "control service"  # GCS in Ray's words
+PRELOADED = "torch,flwr.app,flwr.clientapp"  # what takes longest of a worker's imports
 _STARTED: list[Start] = []  # by this process; the last start runs
 
 
@@ -41,7 +42,7 @@ class Start:
     """A start of Ray. :meth:`wait` returns when Ray is up."""
 
     done: threading.Event = field(default_factory=threading.Event)
-    home: Path | None = None  # where the process stood before
+    address: str | None = None  # of the cluster; None for a Ray of this process
     errors: list[BaseException] = field(default_factory=list)
     keep_logs: bool = False  # something went wrong: Ray's session folder stays
     folder: RayHome | None = None  # folder of Ray's sockets and logs
@@ -49,6 +50,7 @@ class Start:
     broken: str = ""  # the server that has ended
     ending: bool = False  # True while the servers are being ended
     noticed: threading.Event = field(default_factory=threading.Event)  # by the run
+    memory: SharedMemory | None = None  # shared with the workers of a local Ray
     crew: Crew = field(default_factory=Crew)  # actors for the next run
 
     @classmethod
@@ -59,20 +61,18 @@ class Start:
         return start
 
     def wait(self) -> None:
-        """Wait for Ray, and return to the working directory.
+        """Wait for Ray.
 
         Raises:
             RunError: If Ray failed.
         """
         self.done.wait()
-        if self.home is not None:
-            os.chdir(self.home)
-            self.home = None
         if self.errors:
             reason = str(self.errors[0]).strip().partition("\n")[0]
             raise RunError(f"Ray does not start: {reason}") from self.errors[0]
         if not self.servers:
             self.servers = _find_servers()
+            self.memory = SharedMemory.make() if self.servers else None
             threading.Thread(target=self._watch, daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGTERM)  # Ray's own handler aborts the process
@@ -157,11 +157,20 @@ def _init(start: Start, options: dict[str, Any]) -> None:
     try:
         import ray
         from ray._private import ray_constants, worker
+        from ray.job_config import JobConfig
+
+        class _Job(JobConfig):
+            """Job whose workers do not import from the driver's working directory."""
+
+            def _runtime_env_has_working_dir(self) -> bool:
+                return True
 
         worker.print_to_stdstream = lambda *_, **__: None  # pages about a server that has died
         # Else Ray takes a loopback address for a mistake and listens on every interface.
         ray_constants.ENABLE_RAY_CLUSTER = options["address"] != "local"
-        ray.init(**options, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(
+            **options, job_config=_Job(), log_to_driver=False, logging_level=logging.CRITICAL
+        )
     except BaseException as error:
         start.errors.append(error)
     start.done.set()
@@ -176,15 +185,20 @@ def start_ray(config: EngineConfig) -> Start:
     """
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_preload_python_modules", PRELOADED)
     import ray
 
     if _STARTED and _STARTED[-1].broken:
         _STARTED.pop().end()
+    if _STARTED and not _STARTED[-1].done.is_set():
+        if _STARTED[-1].address == config.address:
+            return _STARTED[-1]
+        _STARTED[-1].done.wait()
     if ray.is_initialized():
         _check_connected(config.address)
         return _STARTED[-1] if _STARTED else Start.done_elsewhere()
     folder = make_home()
-    start = Start(folder=folder)
+    start = Start(folder=folder, address=config.address)
     _STARTED.append(start)
     options: dict[str, Any] = {"address": config.address}
     if config.address is None:
@@ -195,9 +209,7 @@ def start_ray(config: EngineConfig) -> Start:
             "_node_ip_address": "127.0.0.1",
             "_temp_dir": str(folder.path),
         }
-    start.home = Path.cwd()
     atexit.register(_leave, start)
-    os.chdir(folder.cwd)
     threading.Thread(target=_init, args=(start, options), daemon=True).start()
     return start
 

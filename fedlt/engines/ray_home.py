@@ -1,7 +1,6 @@
 """Folder of a process's local Ray, which names its owner process and is removed with it.
 
     <temporary folder>/fedlt-ray-<pid>-<number>/    owner     the process's id and its start, locked
-                                                    cwd/      an empty folder to stand in
                                                     session_* of Ray: its sockets and logs
 
 The owner's lock ends with its process, also after a crash. The next start finds folders of dead
@@ -38,11 +37,6 @@ class RayHome:
 
     path: Path
     owner: BinaryIO  # locked as long as this process lives
-
-    @property
-    def cwd(self) -> Path:
-        """Empty folder, the working directory while Ray starts."""
-        return self.path / "cwd"
 
     def close(self, *, keep: bool) -> None:
         """Unlock the folder, and remove the folder unless ``keep`` is set, for its logs."""
@@ -81,9 +75,7 @@ def _claim(path: Path) -> RayHome:
     fcntl.flock(owner, fcntl.LOCK_EX)
     owner.write(f"{os.getpid()} {_start_of(os.getpid())}\n".encode())
     owner.flush()
-    home = RayHome(path, owner)
-    home.cwd.mkdir()
-    return home
+    return RayHome(path, owner)
 
 
 def remove_dead(base: Path) -> None:

@@ -50,7 +50,6 @@ class Member:
     actor: Any
     setup: Any  # reference of the set-up call
     ready: bool = False
-    told: Any = None  # reference of the last call to every member, until checked
     held: int = 0  # calls at this member
 
 
@@ -77,20 +76,17 @@ class ActorPool:
         """
         self._hire, self._count_places, self.is_remote = hire, count_places, is_remote
         self.check = check
-        self._tell: Callable[[Any], Any] | None = None
+        self.answer: Any = None  # of the last set-up
         self._failed_setups = 0
         self.members = [Member(*hire()) for _ in range(size)]
 
-    def tell(self, call: Callable[[Any], Any]) -> None:
-        """Make a call to every member, now or once the member is ready, in place of the last call.
-
-        An actor answers calls in order, so the call is done before the jobs that follow.
-        """
-        self._tell = call
+    def is_up(self) -> bool:
+        """Return True if a member is ready; do not wait."""
         self.check()
-        for member in self.members:
-            if member.ready:
-                member.told = call(member.actor)
+        new = {member.setup: member for member in self.members if not member.ready}
+        for ref in ray.wait([*new], num_returns=len(new), timeout=0)[0] if new else []:
+            self.welcome(new[ref])
+        return any(member.ready for member in self.members)
 
     def ask(self, call: Callable[[Any], Any]) -> list[Any]:
         """Return the answers of the ready members; silent members are left out."""
@@ -140,7 +136,7 @@ class ActorPool:
         """Return True if a member's set-up succeeded; replace a member that died."""
         self.check()
         try:
-            ray.get(member.setup)
+            self.answer = ray.get(member.setup)
         except _LOST as error:
             self._failed_setups += 1
             cause = _one_line(error)
@@ -157,8 +153,6 @@ class ActorPool:
             raise
         self._failed_setups = 0
         member.ready = True
-        if self._tell is not None:
-            member.told = self._tell(member.actor)
         return True
 
     def replace(self, member: Member) -> None:
@@ -247,9 +241,6 @@ class _Work:
         self._feed(member, 2)
         self.pool.check()
         try:
-            if member.told is not None:
-                ray.get(member.told)
-                member.told = None
             self.finished |= zip(positions, ray.get(ref), strict=True)
             del self.running[ref]
         except _LOST as error:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 import torch
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedlt.config.loading import add_import_paths, check_packages
 from fedlt.engines.engine import Job, JobResult, run_job
+from fedlt.engines.shared_memory import Address, Place, Placed, SharedMemory, mapped
 from fedlt.flower.records import tensors_of
+from fedlt.flower.replies import keep_reply
 from fedlt.machine.heap import give_back_freed_memory, keep_freed_memory
 from fedlt.machine.peak_memory import peak_memory, reset_peak_memory
 
@@ -27,16 +30,37 @@ if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import ClientShares, Observer
 
-SharedRefs = dict[str, "ray.ObjectRef[ArrayRecord]"]
+@dataclass(frozen=True)
+class SharedRecord:
+    """A record that many messages share; another record of the same name has another version."""
+
+    version: int
+    record: Placed | ray.ObjectRef[ArrayRecord]
+
+    def read(self, memory: mmap | None) -> ArrayRecord:
+        """Return the record, mapped and not copied."""
+        if isinstance(self.record, Placed):
+            assert memory is not None
+            found: ArrayRecord = self.record.value(memory)
+            return found
+        return ray.get(self.record)
 
 
 @dataclass(frozen=True)
 class TimedResult:
     """Result of a job, with its cost."""
 
-    result: JobResult
+    replies: list[Message] | Placed
+    contexts: list[Context]
     seconds: float  # of the worker
     size: int  # bytes of all tensors
+
+    def result(self, memory: SharedMemory | None) -> JobResult:
+        """Return the result; replies in shared memory are valid until their place is given back."""
+        if isinstance(self.replies, Placed):
+            assert memory is not None
+            return JobResult(self.replies.value(memory.bytes), self.contexts)
+        return JobResult(self.replies, self.contexts)
 
 
 class RayWorker:
@@ -47,10 +71,14 @@ class RayWorker:
         add_import_paths(paths)  # where the driver has found the classes of the run
         keep_freed_memory()
         self._generator = torch.get_rng_state()  # state in a new process
-        self._records: dict[str, tuple[Any, ArrayRecord]] = {}  # name -> (reference, record)
+        self._records: dict[str, tuple[int, ArrayRecord]] = {}  # name -> (version, record)
 
-    def setup(self, held: tuple[ClientShares, Observer]) -> None:
-        """Build the scratch model; the worker gets the shares, the scorer the observer."""
+    def setup(self, held: tuple[ClientShares, Observer], address: Address | None) -> bool:
+        """Build the scratch model; the worker gets the shares, the scorer the observer.
+
+        Returns:
+            True if this process can map the memory that the driver shares.
+        """
         from fedlt.flower.client_app import make_client_app
         from fedlt.flower.mods import load_mods
         from fedlt.worker.scorer import Host
@@ -59,6 +87,7 @@ class RayWorker:
         prepare_process()
         self._host = Host(*held)
         self._app = make_client_app(lambda: self._host.worker, load_mods(held[0].config))
+        return address is not None and mapped(address) is not None
 
     def rest(self) -> None:
         """Forget the run: model, data, records, peak memory, and states of random generators.
@@ -74,43 +103,87 @@ class RayWorker:
         np.random.seed()
         reset_peak_memory()
 
-    def share(self, refs: SharedRefs) -> None:
-        """Map the records that the next calls share; records mapped before are kept."""
-        kept = {name: held for name, held in self._records.items() if held[0] == refs.get(name)}
+    def _read(
+        self, shared: Mapping[str, SharedRecord], memory: mmap | None
+    ) -> dict[str, ArrayRecord]:
+        """Return the shared records of a call; those of the last call are kept."""
+        kept = {
+            name: held
+            for name, held in self._records.items()
+            if name in shared and held[0] == shared[name].version
+        }
         self._records = kept  # before others are mapped: the last round's memory is free by then
-        missing = [name for name in refs if name not in kept]
-        records = ray.get([refs[name] for name in missing])
-        kept.update({n: (refs[n], record) for n, record in zip(missing, records, strict=True)})
+        for name, record in shared.items():
+            if name not in kept:
+                kept[name] = record.version, record.read(memory)
+        return {name: kept[name][1] for name in shared}
 
     def peak_memory(self) -> int | None:
         """Return the peak memory of this process in bytes."""
         return peak_memory()
 
-    def run(self, jobs: Sequence[Job]) -> list[TimedResult]:
-        """Return the results of jobs, done in order."""
-        shared = {name: record for name, (_, record) in self._records.items()}
-        return [self._run(job, shared, live=job is jobs[-1]) for job in jobs]
+    def run(
+        self,
+        jobs: Sequence[Job],
+        shared: Mapping[str, SharedRecord],
+        address: Address | None,
+        places: Sequence[Place | None],
+    ) -> list[TimedResult]:
+        """Return the results of jobs, done in order.
 
-    def _run(self, job: Job, shared: dict[str, ArrayRecord], *, live: bool) -> TimedResult:
+        Args:
+            jobs: The jobs.
+            shared: Records that belong to every message, by name.
+            address: Of memory that the driver shares; None if it shares none.
+            places: For each job a place there for the replies, or None.
+        """
+        memory = None if address is None else mapped(address)
+        records = self._read(shared, memory)
+        return [
+            self._run(job, records, memory, place, is_last=job is jobs[-1])
+            for job, place in zip(jobs, places, strict=True)
+        ]
+
+    def _run(
+        self,
+        job: Job,
+        shared: dict[str, ArrayRecord],
+        memory: mmap | None,
+        place: Place | None,
+        *,
+        is_last: bool,
+    ) -> TimedResult:
         start = time.perf_counter()
         for message in job.messages:
             message.content.update(shared)
-        result = run_job(self._app, job, live=live)
+        result = run_job(self._app, job, live=is_last or place is not None)
         contents = [reply.content for reply in result.replies]
         states = [context.state for context in result.contexts]
         size = sum(map(_size, [*contents, *states]))
-        return TimedResult(result, time.perf_counter() - start, size)
+        replies: list[Message] | Placed | None = None
+        if memory is not None and place is not None:
+            replies = Placed.of(result.replies, memory, place)
+        if replies is None:
+            replies = result.replies if is_last else [*map(keep_reply, result.replies)]
+        return TimedResult(replies, result.contexts, time.perf_counter() - start, size)
 
-    def score(self, request: ScoreRequest, personal: list[ArrayRecord]) -> list[Scores]:
-        """Return the scores of one request, whose personal tensors are a separate argument."""
-        shared = {name: tensors_of(record) for name, (_, record) in self._records.items()}
+    def score(
+        self,
+        request: ScoreRequest,
+        personal: list[ArrayRecord],
+        shared: Mapping[str, SharedRecord],
+        address: Address | None,
+    ) -> list[Scores]:
+        """Return the scores of one request, whose tensors are separate arguments."""
+        memory = None if address is None else mapped(address)
+        models = {n: tensors_of(record) for n, record in self._read(shared, memory).items()}
         records = iter(personal)
         clients = tuple(
             c if c.personal is None else replace(c, personal=tensors_of(next(records)))
             for c in request.clients
         )
         light: Callable[..., ScoreRequest] = replace
-        return [self._host.score(light(request, clients=clients, **shared))]
+        return [self._host.score(light(request, clients=clients, **models))]
 
 
 def _size(content: RecordDict) -> int:

@@ -82,12 +82,17 @@ class StackedEngine(Engine):
         self._mods = load_mods(parties.view.config)
         self._seats: list[tuple[Worker, ClientApp]] = []
 
-    def rehearse(self, server: ServerHalf) -> None:
+    def rehearse(self, server: ServerHalf, probe: Probe | None = None) -> None:
         """Train two clients on a few images, stacked and alone.
 
         Raises:
             FedltError: If the method cannot be stacked, with the reason.
         """
+        if self.parties.view.config.engine.compile:
+            raise FedltError(
+                "engine.compile: engine.name=stacked trains many models as one, which PyTorch does "
+                "not compile; take engine.name=serial or ray"
+            )
         seats = [self._seat(position)[0] for position in range(2)]
         rehearse_stack(server, seats, self._template)
 

@@ -34,7 +34,7 @@ from fedlt.flower.records import (
 from fedlt.machine.memory import Block, Pieces
 from fedlt.strategy import Tensors, Update
 
-_IN_CACHE = 2**16  # entries
+_IN_CACHE = 2**18  # entries
 PLAIN = "plain/"  # before the names of tensors that are summed without the weight
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedlt.client import Client, ClientData, Trainer
 from fedlt.data.prior import log_prior
 from fedlt.evaluation.request import ClientRequest, ScoreRequest
+from fedlt.machine.compiler import check_compiler, compile_in_place
 from fedlt.machine.devices import SharedCopies, find_device
 from fedlt.machine.maps import placed
 from fedlt.machine.memory import as_tensor
@@ -52,6 +53,9 @@ class Worker:
         self.model = model = shares.build_model().to(self.device)
         self.trainer: Trainer = train_alone
         model.pack()
+        if shares.config.engine.compile:
+            check_compiler(self.device.type)
+            compile_in_place(model.backbone)
         self._shared = SharedCopies(self.device)
         self._images = placed(shares.images, self.device)
         self._labels = as_tensor(shares.labels).to(self.device)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fedlt.engines import engine_class
-from fedlt.engines.auto import choose_engine
+from fedlt.engines.auto import weigh_engines
 from fedlt.engines.probe import Probe, take_probe
 from fedlt.errors import FedltError
 from fedlt.flower.server_half import make_server_half
@@ -86,9 +86,9 @@ def test_auto_picks_the_faster_one(lab, monkeypatch, task, batch, picked):
         PROBE, batch_seconds=batch, task_seconds=task, longest_seconds=task, evaluations=0
     )
     monkeypatch.setattr("fedlt.engines.auto.take_probe", lambda *_: probe)
-    name, lines = choose_engine("auto", server, host, federation)
-    assert name == picked
-    assert lines[0].startswith(f"engine: auto picks {picked}; estimates of the others: ")
+    choice = weigh_engines("auto", server, host, federation)
+    assert choice.name == picked
+    assert choice.lines()[0].startswith(f"engine: auto picks {picked}; estimates of the others: ")
 
 
 def test_probe_measures_the_real_task_and_leaves_it_alone(lab):

@@ -14,8 +14,9 @@ from flwr.app import ArrayRecord
 
 from fedlt.config.loading import check_packages
 from fedlt.engines.engine import Job
+from fedlt.engines.shared_memory import Areas
 from fedlt.errors import FedltError
-from fedlt.flower.records import tensors_of
+from fedlt.flower.records import array_record, tensors_of
 from fedlt.flower.server_half import make_server_half
 from fedlt.runs.personal_states import PersonalStates
 
@@ -72,18 +73,26 @@ def test_replies_come_in_the_order_of_the_messages(federation, engine):
     assert first.shape == (4, 16)
 
 
-@pytest.mark.slow
 @pytest.mark.ray
-def test_the_broadcast_is_put_once_a_round_and_the_fixed_part_once(federation, engine, monkeypatch):
+@pytest.mark.parametrize("is_shared", [True, False], ids=["shared-memory", "object-store"])
+def test_the_broadcast_is_written_once_a_round_and_the_fixed_part_once(
+    federation, engine, monkeypatch, is_shared
+):
     import ray
 
-    puts = []
-    put = ray.put
     server = make_server_half(federation.view)
-    monkeypatch.setattr(ray, "put", lambda value: puts.append(value) or put(value))
-    for round_ in (1, 2):
+    play_round(server, engine, 1)  # a worker is up, and has said that it can map the memory
+    if not is_shared:
+        monkeypatch.setattr(engine._start, "memory", None)
+    written, put, write = [], ray.put, Areas.write
+    monkeypatch.setattr(ray, "put", lambda value: written.append(value) or put(value))
+    monkeypatch.setattr(
+        Areas, "write", lambda self, name, *rest: written.append(rest[0]) or write(self, name, *rest)
+    )
+    server.fixed = array_record(tensors_of(server.fixed))
+    for round_ in (2, 3):
         play_round(server, engine, round_)
-    records = [value for value in puts if isinstance(value, ArrayRecord)]
+    records = [value for value in written if isinstance(value, ArrayRecord)]
     assert len(records) == 3  # two broadcasts and one fixed part
     assert sum(record is server.fixed for record in records) == 1
 
@@ -105,15 +114,6 @@ def test_messages_and_jobs_are_not_changed_by_sending(federation, engine):
 def test_no_jobs_no_answers(federation, engine):
     assert list(engine.run_jobs([])) == []
     assert list(engine.run_scores([])) == []
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_working_directory_comes_back(lab, tmp_path, monkeypatch):
-    """Ray starts in an empty folder; the process is where it was afterwards."""
-    monkeypatch.chdir(tmp_path)
-    lab.run(engine={"name": "ray", "workers": 1}, rounds=1)
-    assert Path.cwd() == tmp_path
 
 
 def fedlt(folder, *arguments, command=(str(FEDLT),)):

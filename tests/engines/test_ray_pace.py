@@ -123,7 +123,7 @@ def test_jobs_of_one_call_answer_as_jobs_of_their_own(lab):
     """The scratch model is overwritten by the next job, so each answer has tensors of its own."""
     federation = lab.federation(strategy="fedloge", clients_per_round=None)
     server, worker = make_server_half(federation.view), RayWorker([])
-    worker.setup((federation.shares, federation.observer))
+    worker.setup((federation.shares, federation.observer), None)
 
     def answers(calls):
         jobs = [
@@ -132,8 +132,8 @@ def test_jobs_of_one_call_answer_as_jobs_of_their_own(lab):
         ]
         found = []
         for call in calls(jobs):
-            for timed in worker.run(call):
-                (reply,), (context,) = timed.result.replies, timed.result.contexts
+            for timed in worker.run(call, {}, None, [None] * len(call)):
+                (reply,), (context,) = timed.replies, timed.contexts
                 records = reply.content["arrays"], context.state["personal"]
                 tensors = [{n: t.clone() for n, t in tensors_of(r).items()} for r in records]
                 found.append((timed.size, tensors))

@@ -131,7 +131,7 @@ def test_an_actor_at_rest_is_as_a_new_one(lab):
     first = torch.rand(3)
     parties = lab.federation(strategy="fedloge")
     torch.set_rng_state(worker._generator)
-    worker.setup((parties.shares, parties.observer))
+    worker.setup((parties.shares, parties.observer), None)
     model = worker._host.worker.model
     held = [weakref.ref(one) for one in (parties.shares, parties.observer, worker._host, model)]
     del parties, model

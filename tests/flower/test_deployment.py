@@ -9,6 +9,7 @@ from two_nodes import (
     assert_rows_equal,
     check_finished,
     flower_run,
+    seconds_to_start,
     simulated,
     start_with_states,
     write_app,
@@ -53,7 +54,7 @@ def test_tls_keys_and_a_node_that_is_killed_and_started_again(federation):
     The client goes on with the personal head in its folder.
     """
     folder, last = federation.folder, 5
-    directory = write_app(federation, rounds=last, timeout=15.0)
+    directory = write_app(federation, rounds=last, timeout=15 + 4 * seconds_to_start(federation))
     make_certificates(folder)
     federation.connect('root-certificates = "../ca.crt"')
     (folder / "home" / "config.toml").write_text(
@@ -74,7 +75,7 @@ def test_tls_keys_and_a_node_that_is_killed_and_started_again(federation):
         start_with_states(federation, cid, "--auth-supernode-private-key", keys[cid])
     flower_run(federation)
     rounds = directory.path / "rounds.jsonl"
-    federation.wait(lambda: rounds.exists() and rounds.read_text().count("\n") >= 1)
+    federation.wait(lambda: rounds.exists() and rounds.read_text().count("\n") >= 1, 300)
     federation.kill("node1")
     start_with_states(federation, 1, "--auth-supernode-private-key", keys[2])
     federation.wait(lambda: directory.state == "finished", 400)

@@ -10,6 +10,7 @@ from two_nodes import (
     assert_rows_equal,
     check_finished,
     flower_run,
+    seconds_to_start,
     simulated,
     start_with_states,
     write_app,
@@ -49,12 +50,12 @@ def test_a_stopped_run_goes_on(federation):
 
 def test_a_late_answer_is_a_lost_client(federation):
     """A node stands still for longer than ``deployment.timeout``, and goes on afterwards."""
-    directory, _ = start(federation, rounds=6, timeout=12.0)
-    federation.wait(lambda: rows_of(directory) >= 1)
+    directory, _ = start(federation, rounds=6, timeout=12 + 4 * seconds_to_start(federation))
+    federation.wait(lambda: rows_of(directory) >= 1, 300)
     group = federation.processes["node1"].pid
     os.killpg(group, signal.SIGSTOP)
     before = rows_of(directory)
-    federation.wait(lambda: rows_of(directory) >= before + 2)  # the second one surely without it
+    federation.wait(lambda: rows_of(directory) >= before + 2, 300)  # the second one surely without it
     os.killpg(group, signal.SIGCONT)
     federation.wait(lambda: directory.state == "finished", 300)
     lost = directory.result()["faults"]["log"]

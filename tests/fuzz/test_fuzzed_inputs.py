@@ -104,12 +104,15 @@ def stopped(monkeypatch, tmp_path):
             stop()
         return real(config, **options)
 
+    def unweighed(name, *_):
+        return Choice(name, name, None, {})
+
     def serial(name):
         return SerialEngine if engine_class(name).__name__ != "SerialEngine" else engine_class(name)
 
     monkeypatch.setattr(simulate, "run", run)
     monkeypatch.setattr(simulate, "engine_class", serial)  # no Ray for an input
-    monkeypatch.setattr(preparing, "choose_engine", lambda name, *_: (name, []))  # times real steps
+    monkeypatch.setattr(preparing, "weigh_engines", unweighed)  # it times real steps
     monkeypatch.setattr(estimate, "prepare_parties", stop)
     monkeypatch.setattr(simulate, "create_run", stop)
     monkeypatch.setattr(grid_runs, "run_planned", stop)

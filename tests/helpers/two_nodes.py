@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def write_app(federation, timeout=60.0, **changes):
     (federation.folder / "real.yaml").write_text(yaml.safe_dump(tree | changes))
     federation.call("fedlt", "app", "real.yaml", "app")
     return RunDirectory(federation.folder / "runs" / "real" / "1")
+
+
+def seconds_to_start(federation):
+    """Return what a node's task takes to start here and now: Flower starts a process for each."""
+    start = time.monotonic()
+    federation.call("python", "-c", "import torch, flwr.clientapp")
+    return time.monotonic() - start
 
 
 def flower_run(federation, *, resume=False):

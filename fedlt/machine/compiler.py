@@ -1,0 +1,46 @@
+"""``engine.compile``: backbones compiled by PyTorch's compiler for the processor or GPU at hand.
+
+Compiled arithmetic adds in another order than eager PyTorch, so results agree to a tolerance and
+not by their bits.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from fedlt.errors import FedltError, one_line
+
+
+@cache
+def check_compiler(device: str) -> None:
+    """Compile and run one addition.
+
+    Args:
+        device: Type of the device, such as ``cpu``.
+
+    Raises:
+        FedltError: If PyTorch cannot compile for this device here.
+    """
+    try:
+        torch.compile(_double)(torch.ones(8, device=device))
+    except Exception as error:
+        cause = getattr(error, "inner_exception", error)
+        raise FedltError(
+            f"engine.compile: PyTorch cannot compile for {device} here: {one_line(cause)}; "
+            "leave engine.compile off"
+        ) from error
+
+
+def _double(x: torch.Tensor) -> torch.Tensor:
+    return x + x
+
+
+def compile_in_place(module: nn.Module) -> None:
+    """Let a module's calls run compiled code; names and tensors of the module stay.
+
+    Code is made at the first call, and again for other shapes and modes, such as evaluation.
+    """
+    module.compile()  # type: ignore[no-untyped-call]

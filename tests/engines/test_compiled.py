@@ -1,0 +1,43 @@
+"""``engine.compile``: the same training to a tolerance, on every engine that trains one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedlt.errors import FedltError
+from fedlt.machine import compiler
+
+
+@pytest.fixture
+def fresh():
+    compiler.check_compiler.cache_clear()
+    yield
+    compiler.check_compiler.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fedavg", "fedloge"])
+def test_compiled_rounds_agree_with_eager_ones(lab, strategy):
+    """Float32 sums in another order: relative differences of some 1e-6 after two rounds."""
+    eager, compiled = (
+        lab.run(engine={"name": "serial", "compile": flag}, strategy=strategy, rounds=2)
+        for flag in (False, True)
+    )
+    for group, tensors in eager.groups.items():
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(
+                compiled.groups[group][name], tensor, rtol=1e-3, atol=1e-4, msg=f"{group} {name}"
+            )
+
+
+@pytest.mark.slow
+def test_without_a_compiler_one_line_says_so(lab, fresh, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    with pytest.raises(FedltError, match=r"^engine.compile: PyTorch cannot compile for cpu here"):
+        lab.run(engine={"name": "serial", "compile": True})
+
+
+def test_stacked_refuses(lab):
+    with pytest.raises(FedltError, match="engine.name=stacked trains many models as one"):
+        lab.run(engine={"name": "stacked", "compile": True})
