@@ -126,9 +126,7 @@ def _carry_out(
     check_trackers(config.trackers)
     name = directory.engine(config) if action == "resume" else config.engine.name
     engine_class(name).prepare(config.engine)
-    found = prepare_run(
-        config, method, directory, action, progress, engine=name, estimate=estimate
-    )
+    found = prepare_run(config, method, directory, action, progress, engine=name, estimate=estimate)
     with engine_class(found.engine)(found.parties) as engine, explained(directory):
         context = Context(1, 1, {}, RecordDict(), {})
         conduct(found, engine, context, directory, action, progress, overwrite=overwrite)

@@ -4,8 +4,9 @@ Records that every message of a round shares (the broadcast, the fixed part) are
 workers map them without a copy. Replies come back as buffers that the driver maps and adds in
 cohort order. Both lie in memory that workers of this machine share with the driver
 (:mod:`fedlt.engines.shared_memory`), else in Ray's object store. A call to a worker has one job, or
-several short ones (:mod:`fedlt.engines.ray_pace`). The pool replaces workers that die. Where a round takes less than a second, the driver does the jobs until the first
-worker is up: Ray and workers need seconds to start.
+several short ones (:mod:`fedlt.engines.ray_pace`). The pool replaces workers that die. Where a
+round takes less than a second, the driver does the jobs until the first worker is up, since Ray
+and workers need seconds to start.
 """
 
 from __future__ import annotations
@@ -179,8 +180,11 @@ class RayEngine(Engine):
             if name not in self._sent or self._sent[name][0] is not record:
                 memory = self._memory
                 placed = None if memory is None else self._areas.write(name, record, memory)
-                self._sent[name] = record, SharedRecord(
-                    next(self._versions), ray.put(record) if placed is None else placed
+                self._sent[name] = (
+                    record,
+                    SharedRecord(
+                        next(self._versions), ray.put(record) if placed is None else placed
+                    ),
                 )
         return {name: self._sent[name][1] for name in records}
 
@@ -190,7 +194,8 @@ class RayEngine(Engine):
         while done < len(jobs) and (driver := self._find_stand_in()):
             yield from driver.run_jobs(jobs[done : done + 1])
             done += 1
-        yield from self._run_jobs(jobs[done:])
+        if done < len(jobs):
+            yield from self._run_jobs(jobs[done:])
 
     def _run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs on the workers, starting with the most images."""
@@ -222,11 +227,10 @@ class RayEngine(Engine):
         while done < len(requests) and (driver := self._find_stand_in()):
             yield from driver.run_scores(requests[done : done + 1])
             done += 1
-        yield from self._run_scores(requests[done:])
+        if done < len(requests):
+            yield from self._run_scores(requests[done:])
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
-        if not requests:
-            return
         models = ("broadcast", "fixed", "private_mean")
         sent = self._share({name: array_record(getattr(requests[0], name)) for name in models})
 

@@ -168,9 +168,7 @@ def _init(start: Start, options: dict[str, Any]) -> None:
         worker.print_to_stdstream = lambda *_, **__: None  # pages about a server that has died
         # Else Ray takes a loopback address for a mistake and listens on every interface.
         ray_constants.ENABLE_RAY_CLUSTER = options["address"] != "local"
-        ray.init(
-            **options, job_config=_Job(), log_to_driver=False, logging_level=logging.CRITICAL
-        )
+        ray.init(**options, job_config=_Job(), log_to_driver=False, logging_level=logging.CRITICAL)
     except BaseException as error:
         start.errors.append(error)
     start.done.set()

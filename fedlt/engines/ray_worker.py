@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from mmap import mmap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import ray
@@ -29,6 +29,7 @@ from fedlt.machine.peak_memory import peak_memory, reset_peak_memory
 if TYPE_CHECKING:
     from fedlt.evaluation.request import ScoreRequest, Scores
     from fedlt.federation import ClientShares, Observer
+
 
 @dataclass(frozen=True)
 class SharedRecord:

@@ -43,4 +43,4 @@ def compile_in_place(module: nn.Module) -> None:
 
     Code is made at the first call, and again for other shapes and modes, such as evaluation.
     """
-    module.compile()  # type: ignore[no-untyped-call]
+    module.compile()

@@ -39,5 +39,5 @@ def test_without_a_compiler_one_line_says_so(lab, fresh, monkeypatch):
 
 
 def test_stacked_refuses(lab):
-    with pytest.raises(FedltError, match="engine.name=stacked trains many models as one"):
+    with pytest.raises(FedltError, match=r"engine\.name=stacked trains many models as one"):
         lab.run(engine={"name": "stacked", "compile": True})

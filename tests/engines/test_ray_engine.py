@@ -85,10 +85,13 @@ def test_the_broadcast_is_written_once_a_round_and_the_fixed_part_once(
     if not is_shared:
         monkeypatch.setattr(engine._start, "memory", None)
     written, put, write = [], ray.put, Areas.write
+
+    def noted(areas, name, value, memory):
+        written.append(value)
+        return write(areas, name, value, memory)
+
     monkeypatch.setattr(ray, "put", lambda value: written.append(value) or put(value))
-    monkeypatch.setattr(
-        Areas, "write", lambda self, name, *rest: written.append(rest[0]) or write(self, name, *rest)
-    )
+    monkeypatch.setattr(Areas, "write", noted)
     server.fixed = array_record(tensors_of(server.fixed))
     for round_ in (2, 3):
         play_round(server, engine, round_)

@@ -55,7 +55,8 @@ def test_a_late_answer_is_a_lost_client(federation):
     group = federation.processes["node1"].pid
     os.killpg(group, signal.SIGSTOP)
     before = rows_of(directory)
-    federation.wait(lambda: rows_of(directory) >= before + 2, 300)  # the second one surely without it
+    later = before + 2  # the second one surely without it
+    federation.wait(lambda: rows_of(directory) >= later, 300)
     os.killpg(group, signal.SIGCONT)
     federation.wait(lambda: directory.state == "finished", 300)
     lost = directory.result()["faults"]["log"]

@@ -85,6 +85,7 @@ def stopped(monkeypatch, tmp_path):
     from fedlt import simulate
     from fedlt.comparing import estimate, grid_runs, sweep
     from fedlt.engines import preparing
+    from fedlt.engines.auto import Choice
     from fedlt.engines.serial import SerialEngine
     from fedlt.realigning import session
 
