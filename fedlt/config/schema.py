@@ -239,6 +239,11 @@ class Config(_Section):
             raise ValueError(f"faults.late.{name}: {last} is more than rounds: {self.rounds}")
         if self.sampling == "by_size":
             self._check_by_size()
+        if self.engine.compile and self.privacy is not None and self.privacy.mechanism == "sample":
+            raise ValueError(
+                "engine.compile: privacy.mechanism: sample takes the gradient of every image alone, "
+                "which PyTorch does not compile; leave engine.compile off"
+            )
         if not self.partition.follows:
             self._check_cohort(self.partition.num_clients)
         return self

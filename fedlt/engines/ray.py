@@ -66,7 +66,7 @@ class RayEngine(Engine):
         workers = local_workers(parties.view.config.engine)
         at_once = min(workers, probe.cohort)
         tasks = max(probe.cohort * probe.task_seconds / at_once, probe.longest_seconds)
-        messages = probe.cohort * (4e-3 + 2.5e-9 * probe.parameters)
+        messages = probe.cohort * (1e-3 + 1.5e-9 * probe.parameters)
         scoring = probe.evaluations * probe.evaluation_seconds + probe.personal_seconds
         seconds = START_SECONDS + probe.rounds * (tasks + messages) + scoring / workers
         memory = probe.memory + workers * (probe.memory - probe.data)

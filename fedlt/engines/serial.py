@@ -32,7 +32,7 @@ class SerialEngine(Engine):
     @classmethod
     def estimate(cls, server: ServerHalf, parties: Parties, probe: Probe) -> Estimate:
         """Return the cost: all tasks in turn, and messages (benchmarks/engine_overhead.py)."""
-        message = 0.3e-3 + 1e-9 * probe.parameters
+        message = 0.1e-3 + 1.2e-9 * probe.parameters
         round_ = probe.cohort * (probe.task_seconds + message)
         scoring = probe.evaluations * probe.evaluation_seconds + probe.personal_seconds
         return Estimate(probe.rounds * round_ + scoring, probe.memory, clients=1)

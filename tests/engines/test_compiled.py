@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedlt.check import TINY
+from fedlt.config import Config
 from fedlt.errors import FedltError
 from fedlt.machine import compiler
 
@@ -36,6 +38,13 @@ def test_without_a_compiler_one_line_says_so(lab, fresh, monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
     with pytest.raises(FedltError, match=r"^engine.compile: PyTorch cannot compile for cpu here"):
         lab.run(engine={"name": "serial", "compile": True})
+
+
+def test_gradients_of_single_images_are_refused():
+    given = TINY | {"engine": {"compile": True}, "clients_per_round": 2}
+    rules = {"mechanism": "sample", "norm": 1.0, "noise_multiplier": 1.0}
+    with pytest.raises(ValueError, match="leave engine.compile off"):
+        Config.model_validate(given | {"privacy": rules})
 
 
 def test_stacked_refuses(lab):
