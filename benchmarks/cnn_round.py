@@ -19,7 +19,7 @@ perfect. ``serial/alone, all clients`` sets the serial engine against the plain 
     FEDLT_DATA=... python benchmarks/cnn_round.py [--turns 30] [--steps 5,20] [--cores 2]
 
 takes about 7 minutes on 2 idle cores and prints one JSON object. All peers are up at the same time
-and take turns of one round. Expect ray at 1.1 times the limit, and Flower above 1.5 times ray at 5
+and take turns of one round. Expect ray at 1.1 times the limit, and Flower at 1.7 times ray at 5
 steps.
 """
 

@@ -11,7 +11,8 @@ takes about 3 minutes on one idle core and prints one JSON object. The variants 
 epoch each; ``ratio`` is the median, over the turns, of a variant's speed divided by eager's, with
 its quartiles. ``start_seconds`` is the first epoch of a variant, in which PyTorch compiles; the
 compiler's files of earlier runs are not used. ``bfloat16`` pays on processors with instructions for
-it, and costs on others: ``amx`` and ``avx512_bf16`` say what this one has.
+it, and costs on others: ``amx`` and ``avx512_bf16`` say what this one has. Expect 1.1 for
+compiled, and 1.3 and 1.5 for bfloat16 and both where it pays.
 """
 
 from __future__ import annotations

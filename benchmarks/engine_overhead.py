@@ -17,9 +17,10 @@ engine (evaluation and its line in rounds.jsonl included) and stock Flower.
 
 takes about 8 minutes on 2 idle cores and prints one JSON object. Every measurement is a process of
 its own, so that each starts its own Ray; a repeat visits all of them in turn, and Ray's workers run
-at normal priority under both, as fedlt has it. Expect serial at 1.4 times the floor for the large
-model and 0.4 ms above it for the small one, ray 4 times below stock Flower, and 0.3 ms for every
-client that takes part for the first time.
+at normal priority under both, as fedlt has it. Expect serial at 1.1 times the floor for the large
+model and 0.4 ms above it for the small one, ray 3 times above serial for the small model and 8 to
+12 times below stock Flower, the first round at a third of stock Flower's seconds, and 0.3 ms for
+every client that takes part for the first time.
 """
 
 from __future__ import annotations

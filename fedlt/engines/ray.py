@@ -37,7 +37,7 @@ from fedlt.engines.ray_pace import Pace
 from fedlt.engines.ray_pool import ActorPool
 from fedlt.engines.ray_worker import RayWorker, SharedRecord
 from fedlt.engines.serial import SerialEngine
-from fedlt.engines.shared_memory import Address, Areas, Places, SharedMemory
+from fedlt.engines.shared_memory import Address, Areas, AnswerPlaces, SharedMemory
 from fedlt.flower.records import array_record, record_dict, with_content
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class RayEngine(Engine):
         self._sent: dict[str, tuple[ArrayRecord, SharedRecord]] = {}
         self._versions = itertools.count()
         self._pace = Pace()
-        self._places, self._areas = Places(), Areas()
+        self._places, self._areas = AnswerPlaces(), Areas()
 
     def rehearse(self, server: ServerHalf, probe: Probe | None = None) -> None:
         """Let the driver begin if a round is short and Ray is not up; else wait for Ray."""

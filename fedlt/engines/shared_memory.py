@@ -117,7 +117,7 @@ class Areas:
         return placed
 
 
-class Places:
+class AnswerPlaces:
     """Places of equal size in a shared memory, taken and given back by the driver."""
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ not by their bits.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 
 import torch
@@ -24,6 +25,7 @@ def check_compiler(device: str) -> None:
     Raises:
         FedltError: If PyTorch cannot compile for this device here.
     """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA" on a CPU
     try:
         torch.compile(_double)(torch.ones(8, device=device))
     except Exception as error:

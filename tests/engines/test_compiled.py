@@ -14,6 +14,7 @@ from fedlt.machine import compiler
 @pytest.fixture
 def fresh():
     compiler.check_compiler.cache_clear()
+    torch.compiler.reset()  # what other tests have compiled
     yield
     compiler.check_compiler.cache_clear()
 

@@ -10,7 +10,7 @@ import pytest
 from by_hand import play_round
 
 from fedlt.engines.ray import RayEngine
-from fedlt.engines.shared_memory import ANSWERS, Areas, Placed, Places, SharedMemory
+from fedlt.engines.shared_memory import ANSWERS, Areas, Placed, AnswerPlaces, SharedMemory
 from fedlt.flower.server_half import make_server_half
 
 READ = """
@@ -66,7 +66,7 @@ def test_another_process_reads_it(memory, shift):
 
 
 def test_places_are_given_back_and_taken_again():
-    places = Places()
+    places = AnswerPlaces()
     places.begin(100_000_000)
     first, second = places.take(0), places.take(1)
     assert places.take(0) == first != second
@@ -82,7 +82,7 @@ def test_places_are_given_back_and_taken_again():
 
 
 def test_no_size_no_place():
-    places = Places()
+    places = AnswerPlaces()
     places.begin(0)
     assert places.take(0) is None
     places.begin(ANSWERS)
@@ -91,7 +91,7 @@ def test_no_size_no_place():
 
 def test_after_a_list_that_was_given_up_no_place_is_given():
     """A worker may still write its answer there."""
-    places = Places()
+    places = AnswerPlaces()
     places.begin(1000)
     places.take(0)
     places.begin(1000)
