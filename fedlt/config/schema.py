@@ -241,7 +241,7 @@ class Config(_Section):
             self._check_by_size()
         if self.engine.compile and self.privacy is not None and self.privacy.mechanism == "sample":
             raise ValueError(
-                "engine.compile: privacy.mechanism: sample takes the gradient of every image alone, "
+                "engine.compile: privacy.mechanism: sample takes each image's gradient alone, "
                 "which PyTorch does not compile; leave engine.compile off"
             )
         if not self.partition.follows:

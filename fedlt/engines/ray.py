@@ -37,7 +37,7 @@ from fedlt.engines.ray_pace import Pace
 from fedlt.engines.ray_pool import ActorPool
 from fedlt.engines.ray_worker import RayWorker, SharedRecord
 from fedlt.engines.serial import SerialEngine
-from fedlt.engines.shared_memory import Address, Areas, AnswerPlaces, SharedMemory
+from fedlt.engines.shared_memory import Address, AnswerPlaces, Areas, SharedMemory
 from fedlt.flower.records import array_record, record_dict, with_content
 
 if TYPE_CHECKING:

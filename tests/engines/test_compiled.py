@@ -44,7 +44,7 @@ def test_without_a_compiler_one_line_says_so(lab, fresh, monkeypatch):
 def test_gradients_of_single_images_are_refused():
     given = TINY | {"engine": {"compile": True}, "clients_per_round": 2}
     rules = {"mechanism": "sample", "norm": 1.0, "noise_multiplier": 1.0}
-    with pytest.raises(ValueError, match="leave engine.compile off"):
+    with pytest.raises(ValueError, match=r"leave engine\.compile off"):
         Config.model_validate(given | {"privacy": rules})
 
 

@@ -10,7 +10,7 @@ import pytest
 from by_hand import play_round
 
 from fedlt.engines.ray import RayEngine
-from fedlt.engines.shared_memory import ANSWERS, Areas, Placed, AnswerPlaces, SharedMemory
+from fedlt.engines.shared_memory import ANSWERS, AnswerPlaces, Areas, Placed, SharedMemory
 from fedlt.flower.server_half import make_server_half
 
 READ = """
