@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fedlt.config import EngineConfig
 
 CONNECT_SECONDS = 3.0
-END_SECONDS = 3.0  # to wait for a starting Ray before ending Ray; else Ray dies with the process
+END_SECONDS = 15.0  # to wait for a starting Ray before ending Ray; else Ray dies with the process
 NOTICE_SECONDS = 10.0  # for a run to see that Ray has stopped
 CONTROL = "control service"  # GCS in Ray's words
 PRELOADED = "torch,flwr.app,flwr.clientapp"  # what takes longest of a worker's imports

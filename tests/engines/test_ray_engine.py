@@ -145,12 +145,21 @@ def intruded(tmp_path):
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_command_runs_beside_folders_of_the_same_names(intruded):
-    """Named by its file, the user's own strategies/mine.py is what is meant."""
+    """Named by its file, the user's own strategies/mine.py is what is meant.
+
+    It is slow, so the driver waits for the workers, and prints where a task runs.
+    """
     (intruded / "strategies" / "mine.py").write_text(
-        "from dataclasses import dataclass\n\nfrom strategies import FedAvg\n\n\n"
-        "@dataclass(frozen=True)\nclass Mine(FedAvg):\n    pass\n"
+        "import os\nimport time\nfrom dataclasses import dataclass\n\n"
+        "from strategies import FedAvg\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(FedAvg):\n"
+        "    def objective(self, client, batch):\n"
+        "        time.sleep(0.5)\n"
+        f"        open({str(intruded / 'processes')!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
+        "        return super().objective(client, batch)\n"
     )
     done = fedlt(intruded, "strategy=strategies/mine.py:Mine")
+    assert len(set((intruded / "processes").read_text().split())) == 2  # the probe's, the worker's
     assert done.returncode == 0, done.stderr
     assert "wrong package" not in done.stdout + done.stderr
     assert (intruded / "runs" / "here" / "1" / "result.json").is_file()

@@ -117,6 +117,7 @@ class Running:
         self.temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # Ray's sockets need short names
         (folder / "here.yaml").write_text(EXPERIMENT)
         self.seen: list[Process] = []
+        self._on_ray = any("name: ray" in argument for argument in arguments)
         self.directory = folder / "runs" / "here" / "1"
         fedlt = str(Path(sys.executable).parent / "fedlt")
         # As from a terminal, where Ctrl-C counts; a test run in the background ignores it.
@@ -138,12 +139,22 @@ class Running:
         except OSError:
             return 0
 
-    def reach(self, rounds: int) -> list[Process]:
-        """Wait for a round and return the processes at work."""
-        wait_for(lambda: self.rounds() >= rounds or self.popen.poll() is not None)
-        assert self.popen.poll() is None, self.popen.stderr.read()
+    def reach(self, rounds: int, *, workers: bool = True) -> list[Process]:
+        """Wait for a round, on Ray also for a worker, and return the processes at work.
+
+        Without ``workers`` Ray may still be starting, while the driver does the first rounds.
+        """
+        self._wait(lambda: self.rounds() >= rounds)
+        if workers and self._on_ray:
+            self._wait(lambda: any("RayWorker" in p.command for p in family(self.popen.pid)))
+            later = self.rounds() + 2
+            self._wait(lambda: self.rounds() >= later)
         self.seen = family(self.popen.pid)
         return self.seen
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        wait_for(lambda: ready() or self.popen.poll() is not None)
+        assert self.popen.poll() is None, self.popen.stderr.read()
 
     def signal(self, number: int, *, group: bool) -> None:
         """Send a signal, to the whole group as a terminal does for Ctrl-C, or to the driver."""

@@ -21,19 +21,25 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.mark.parametrize(
-    ("engine", "number", "group"),
+    ("engine", "number", "workers"),
     [
         pytest.param(SERIAL, signal.SIGINT, True, id="ctrl-c-serial"),
-        pytest.param(SERIAL, signal.SIGTERM, False, id="sigterm-serial", marks=pytest.mark.slow),
+        pytest.param(SERIAL, signal.SIGTERM, True, id="sigterm-serial", marks=pytest.mark.slow),
         pytest.param(RAY, signal.SIGINT, True, id="ctrl-c-ray", marks=[ray, pytest.mark.slow]),
-        pytest.param(RAY, signal.SIGTERM, False, id="sigterm-ray", marks=[ray, pytest.mark.slow]),
+        pytest.param(RAY, signal.SIGTERM, True, id="sigterm-ray", marks=[ray, pytest.mark.slow]),
+        pytest.param(
+            RAY, signal.SIGINT, False, id="ctrl-c-ray-starts", marks=[ray, pytest.mark.slow]
+        ),
+        pytest.param(
+            RAY, signal.SIGTERM, False, id="sigterm-ray-starts", marks=[ray, pytest.mark.slow]
+        ),
     ],
 )
-def test_a_stopped_run_can_go_on(fedlt_run, wait, record_property, engine, number, group):
+def test_a_stopped_run_can_go_on(fedlt_run, wait, record_property, engine, number, workers):
     """Measured, idle to busy: 0.7 to 2.4 s on serial, 2.6 to 3.9 s on Ray."""
     run = fedlt_run(engine)
-    processes = run.reach(3)
-    run.signal(number, group=group)
+    processes = run.reach(3, workers=workers)
+    run.signal(number, group=number == signal.SIGINT)
     code, error, seconds = run.end()
     record_property("seconds", round(seconds, 2))
     assert code == 130, error
