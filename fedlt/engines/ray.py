@@ -37,7 +37,7 @@ from fedlt.engines.ray_pace import Pace
 from fedlt.engines.ray_pool import ActorPool
 from fedlt.engines.ray_worker import RayWorker, SharedRecord
 from fedlt.engines.serial import SerialEngine
-from fedlt.engines.shared_memory import Address, AnswerPlaces, Areas, SharedMemory
+from fedlt.engines.shared_memory import Address, AnswerSlots, Areas, SharedMemory
 from fedlt.flower.records import array_record, record_dict, with_content
 
 if TYPE_CHECKING:
@@ -79,19 +79,21 @@ class RayEngine(Engine):
         self._sent: dict[str, tuple[ArrayRecord, SharedRecord]] = {}
         self._versions = itertools.count()
         self._pace = Pace()
-        self._places, self._areas = AnswerPlaces(), Areas()
+        self._memory: SharedMemory | None = None
+        self._areas, self._slots = Areas(), AnswerSlots()
+        self._largest = 0  # bytes of the largest replies to a job so far
 
     def rehearse(self, server: ServerHalf, probe: Probe | None = None) -> None:
-        """Let the driver begin if a round is short and Ray is not up; else wait for Ray."""
+        """Let the driver begin if a round is short and no worker is up; else wait for Ray."""
         if probe is not None and self._is_short(server, probe):
             self._stand_in = SerialEngine(self.parties)
         else:
             self._pool.check()
 
     def _is_short(self, server: ServerHalf, probe: Probe) -> bool:
-        """Return True if a round takes less time in the driver than a worker takes to start."""
+        """Return True if the driver may do a round in less time than a worker takes to start."""
         config = self.parties.view.config.engine
-        if self._start.done.is_set() or config.address is not None or config.gpus_per_worker:
+        if config.address is not None or config.gpus_per_worker or config.compile:
             return False
         serial = SerialEngine.estimate(server, self.parties, probe)
         return serial.seconds < SHORT_ROUND * probe.rounds
@@ -112,8 +114,9 @@ class RayEngine(Engine):
         self._kind = (config.gpus_per_worker, *paths, json.dumps(code_digests(parties.view.config)))
         workers = count_workers(config)
         self._start.check()
-        memory = self._start.memory
-        address = None if memory is None else memory.address
+        is_local = self._start.folder is not None and not on_cluster
+        self._memory = SharedMemory.make() if is_local else None
+        address = self._address
         kept = self._start.crew.take(self._kind, workers)
 
         def hire() -> tuple[Any, Any]:
@@ -148,6 +151,8 @@ class RayEngine(Engine):
         self._start.keep_logs |= isinstance(error, Exception)
         if "_pool" not in vars(self):  # the driver has done everything
             return
+        if self._memory is not None:
+            self._memory.close()
         if error is None and self._start.servers and not self._pool.is_remote:
             self._pool.close(partial(self._start.crew.add, self._kind))
         else:
@@ -165,27 +170,24 @@ class RayEngine(Engine):
         return sum(known) if len(known) == 1 + len(found) else None
 
     @property
-    def _memory(self) -> SharedMemory | None:
-        """Memory that the workers can map, by what the first of them has said."""
-        return self._start.memory if self._pool.answer else None
-
-    @property
     def _address(self) -> Address | None:
         return None if self._memory is None else self._memory.address
 
-    def _share(self, records: dict[str, ArrayRecord]) -> dict[str, SharedRecord]:
+    def _usable_memory(self) -> SharedMemory | None:
+        """Return the memory if a worker is up, and all that have come up can map it."""
+        known = self._pool.setups
+        return self._memory if known and all(known) else None
+
+    def _share(
+        self, records: dict[str, ArrayRecord], memory: SharedMemory | None
+    ) -> dict[str, SharedRecord]:
         """Write new records where workers find them, and return all of them for the workers."""
         self._pool.check()
         for name, record in records.items():
             if name not in self._sent or self._sent[name][0] is not record:
-                memory = self._memory
-                placed = None if memory is None else self._areas.write(name, record, memory)
-                self._sent[name] = (
-                    record,
-                    SharedRecord(
-                        next(self._versions), ray.put(record) if placed is None else placed
-                    ),
-                )
+                stored = None if memory is None else self._areas.write(name, record, memory)
+                place = ray.put(record) if stored is None else stored
+                self._sent[name] = record, SharedRecord(next(self._versions), place)
         return {name: self._sent[name][1] for name in records}
 
     def run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
@@ -199,27 +201,28 @@ class RayEngine(Engine):
 
     def _run_jobs(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
         """Run the jobs on the workers, starting with the most images."""
-        shared = _shared_records(jobs)
-        sent = self._share(shared)
+        shared, memory = _shared_records(jobs), self._usable_memory()
+        sent = self._share(shared, memory)
         sizes = self.parties.shares.sizes
         images = [int(sum(sizes[m.metadata.dst_node_id] for m in job.messages)) for job in jobs]
 
         def submit(worker: Any, positions: Sequence[int]) -> Any:  # noqa: ANN401 (Ray has no types)
             light = [_without(jobs[position], shared) for position in positions]
-            places = [self._places.take(p) if jobs[p].reduce else None for p in positions]
-            return worker.run.remote(light, sent, self._address, places)
+            slots = [self._slots.take(p) if jobs[p].reduce else None for p in positions]
+            return worker.run.remote(light, sent, self._address, slots)
 
         def group(waiting: Sequence[int], workers: int) -> int:
             return self._pace.group([images[position] for position in waiting], workers)
 
-        self._places.begin(self._pace.largest if self._memory is not None else 0)
+        self._slots.begin(0 if memory is None else self._largest)
         self._pace.begin()
         order = sorted(range(len(jobs)), key=lambda position: (-images[position], position))
         answers = self._pool.run(submit, order, lambda position: _name(jobs[position]), group)
         for position, (number, answer) in enumerate(zip(images, answers, strict=True)):
             self._pace.learn(number, answer.seconds, answer.size)
-            yield answer.result(self._memory)
-            self._places.give_back(position)
+            self._largest = max(self._largest, answer.reply_size)
+            yield answer.result(memory)
+            self._slots.give_back(position)
 
     def run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
         """Score the requests and yield the answers in order."""
@@ -231,8 +234,9 @@ class RayEngine(Engine):
             yield from self._run_scores(requests[done:])
 
     def _run_scores(self, requests: Sequence[ScoreRequest]) -> Iterator[Scores]:
-        models = ("broadcast", "fixed", "private_mean")
-        sent = self._share({name: array_record(getattr(requests[0], name)) for name in models})
+        first, models = requests[0], ("broadcast", "fixed", "private_mean")
+        records = {name: array_record(getattr(first, name)) for name in models}
+        sent = self._share(records, self._usable_memory())
 
         def submit(worker: Any, positions: Sequence[int]) -> Any:  # noqa: ANN401 (Ray has no types)
             (request,) = (requests[position] for position in positions)

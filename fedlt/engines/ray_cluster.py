@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedlt.engines.ray_crew import Crew
 from fedlt.engines.ray_home import RayHome, children_of, command_of, end_processes, make_home
-from fedlt.engines.shared_memory import SharedMemory
 from fedlt.errors import FedltError, RunError, StoppedError
 
 if TYPE_CHECKING:
@@ -50,18 +49,18 @@ class Start:
     broken: str = ""  # the server that has ended
     ending: bool = False  # True while the servers are being ended
     noticed: threading.Event = field(default_factory=threading.Event)  # by the run
-    memory: SharedMemory | None = None  # shared with the workers of a local Ray
     crew: Crew = field(default_factory=Crew)  # actors for the next run
 
     @classmethod
     def done_elsewhere(cls) -> Start:
         """Return the start of a Ray that code outside fedlt has started."""
         start = cls()
+        start.watch()
         start.done.set()
         return start
 
     def wait(self) -> None:
-        """Wait for Ray.
+        """Wait for Ray, and give SIGTERM back its handler if Ray has taken it.
 
         Raises:
             RunError: If Ray failed.
@@ -70,10 +69,6 @@ class Start:
         if self.errors:
             reason = str(self.errors[0]).strip().partition("\n")[0]
             raise RunError(f"Ray does not start: {reason}") from self.errors[0]
-        if not self.servers:
-            self.servers = _find_servers()
-            self.memory = SharedMemory.make() if self.servers else None
-            threading.Thread(target=self._watch, daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGTERM)  # Ray's own handler aborts the process
             signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
@@ -87,6 +82,11 @@ class Start:
         if self.broken:
             self.noticed.set()
             raise StoppedError(f"Ray has stopped: its {self.broken} has ended")
+
+    def watch(self) -> None:
+        """Find the servers, and watch them in a thread of their own."""
+        self.servers = _find_servers()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         """Wait for the first server that ends, and keep the other servers from ending this process.
@@ -168,7 +168,9 @@ def _init(start: Start, options: dict[str, Any]) -> None:
         worker.print_to_stdstream = lambda *_, **__: None  # pages about a server that has died
         # Else Ray takes a loopback address for a mistake and listens on every interface.
         ray_constants.ENABLE_RAY_CLUSTER = options["address"] != "local"
+        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # SIGTERM would abort the process
         ray.init(**options, job_config=_Job(), log_to_driver=False, logging_level=logging.CRITICAL)
+        start.watch()
     except BaseException as error:
         start.errors.append(error)
     start.done.set()
@@ -202,7 +204,7 @@ def start_ray(config: EngineConfig) -> Start:
     if config.address is None:
         options = {
             "address": "local",
-            "num_cpus": _cores() if config.workers == "auto" else config.workers,
+            "num_cpus": local_workers(config),  # so many processes wait, with torch imported
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
             "_temp_dir": str(folder.path),

@@ -40,11 +40,6 @@ class Pace:
         self._images += images
         self._bytes = max(self._bytes, size)
 
-    @property
-    def largest(self) -> int:
-        """Bytes of the largest answer so far."""
-        return self._bytes
-
     def group(self, waiting: Sequence[int], workers: int) -> int:
         """Return how many of the waiting jobs, from the first, go to a worker in the next call.
 

@@ -76,7 +76,7 @@ class ActorPool:
         """
         self._hire, self._count_places, self.is_remote = hire, count_places, is_remote
         self.check = check
-        self.answer: Any = None  # of the last set-up
+        self.setups: list[Any] = []  # answers to all set-ups so far
         self._failed_setups = 0
         self.members = [Member(*hire()) for _ in range(size)]
 
@@ -136,7 +136,7 @@ class ActorPool:
         """Return True if a member's set-up succeeded; replace a member that died."""
         self.check()
         try:
-            self.answer = ray.get(member.setup)
+            answer = ray.get(member.setup)
         except _LOST as error:
             self._failed_setups += 1
             cause = _one_line(error)
@@ -152,6 +152,7 @@ class ActorPool:
                 raise error.cause from error
             raise
         self._failed_setups = 0
+        self.setups.append(answer)
         member.ready = True
         return True
 

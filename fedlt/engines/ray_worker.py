@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedlt.config.loading import add_import_paths, check_packages
 from fedlt.engines.engine import Job, JobResult, run_job
-from fedlt.engines.shared_memory import Address, Place, Placed, SharedMemory, mapped
+from fedlt.engines.shared_memory import Address, SharedMemory, Slot, Stored, open_memory
 from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import keep_reply
 from fedlt.machine.heap import give_back_freed_memory, keep_freed_memory
@@ -36,11 +36,11 @@ class SharedRecord:
     """A record that many messages share; another record of the same name has another version."""
 
     version: int
-    record: Placed | ray.ObjectRef[ArrayRecord]
+    record: Stored | ray.ObjectRef[ArrayRecord]
 
     def read(self, memory: mmap | None) -> ArrayRecord:
         """Return the record, mapped and not copied."""
-        if isinstance(self.record, Placed):
+        if isinstance(self.record, Stored):
             assert memory is not None
             found: ArrayRecord = self.record.value(memory)
             return found
@@ -51,14 +51,15 @@ class SharedRecord:
 class TimedResult:
     """Result of a job, with its cost."""
 
-    replies: list[Message] | Placed
+    replies: list[Message] | Stored
     contexts: list[Context]
     seconds: float  # of the worker
     size: int  # bytes of all tensors
+    reply_size: int  # bytes of the replies' tensors
 
     def result(self, memory: SharedMemory | None) -> JobResult:
-        """Return the result; replies in shared memory are valid until their place is given back."""
-        if isinstance(self.replies, Placed):
+        """Return the result; replies in shared memory are valid until their slot is given back."""
+        if isinstance(self.replies, Stored):
             assert memory is not None
             return JobResult(self.replies.value(memory.bytes), self.contexts)
         return JobResult(self.replies, self.contexts)
@@ -87,8 +88,10 @@ class RayWorker:
 
         prepare_process()
         self._host = Host(*held)
+        if held[0].config.engine.compile:
+            self._host.worker.compile()
         self._app = make_client_app(lambda: self._host.worker, load_mods(held[0].config))
-        return address is not None and mapped(address) is not None
+        return address is not None and open_memory(address) is not None
 
     def rest(self) -> None:
         """Forget the run: model, data, records, peak memory, and states of random generators.
@@ -96,6 +99,7 @@ class RayWorker:
         Afterwards the global random generators are those of a new process.
         """
         self._records.clear()
+        open_memory.cache_clear()
         if hasattr(self, "_host"):
             del self._host, self._app
             give_back_freed_memory()
@@ -128,7 +132,7 @@ class RayWorker:
         jobs: Sequence[Job],
         shared: Mapping[str, SharedRecord],
         address: Address | None,
-        places: Sequence[Place | None],
+        slots: Sequence[Slot | None],
     ) -> list[TimedResult]:
         """Return the results of jobs, done in order.
 
@@ -136,13 +140,13 @@ class RayWorker:
             jobs: The jobs.
             shared: Records that belong to every message, by name.
             address: Of memory that the driver shares; None if it shares none.
-            places: For each job a place there for the replies, or None.
+            slots: For each job a slot there for the replies, or None.
         """
-        memory = None if address is None else mapped(address)
+        memory = None if address is None else open_memory(address)
         records = self._read(shared, memory)
         return [
-            self._run(job, records, memory, place, is_last=job is jobs[-1])
-            for job, place in zip(jobs, places, strict=True)
+            self._run(job, records, memory, slot, is_last=job is jobs[-1])
+            for job, slot in zip(jobs, slots, strict=True)
         ]
 
     def _run(
@@ -150,23 +154,24 @@ class RayWorker:
         job: Job,
         shared: dict[str, ArrayRecord],
         memory: mmap | None,
-        place: Place | None,
+        slot: Slot | None,
         *,
         is_last: bool,
     ) -> TimedResult:
         start = time.perf_counter()
         for message in job.messages:
             message.content.update(shared)
-        result = run_job(self._app, job, live=is_last or place is not None)
-        contents = [reply.content for reply in result.replies]
-        states = [context.state for context in result.contexts]
-        size = sum(map(_size, [*contents, *states]))
-        replies: list[Message] | Placed | None = None
-        if memory is not None and place is not None:
-            replies = Placed.of(result.replies, memory, place)
+        result = run_job(self._app, job, live=is_last or slot is not None)
+        reply_size = sum(_size(reply.content) for reply in result.replies)
+        size = reply_size + sum(_size(context.state) for context in result.contexts)
+        replies: list[Message] | Stored | None = None
+        if memory is not None and slot is not None:
+            replies = Stored.of(result.replies, memory, slot)
         if replies is None:
-            replies = result.replies if is_last else [*map(keep_reply, result.replies)]
-        return TimedResult(replies, result.contexts, time.perf_counter() - start, size)
+            is_owned = is_last or slot is None
+            replies = result.replies if is_owned else [*map(keep_reply, result.replies)]
+        seconds = time.perf_counter() - start
+        return TimedResult(replies, result.contexts, seconds, size, reply_size)
 
     def score(
         self,
@@ -176,7 +181,7 @@ class RayWorker:
         address: Address | None,
     ) -> list[Scores]:
         """Return the scores of one request, whose tensors are separate arguments."""
-        memory = None if address is None else mapped(address)
+        memory = None if address is None else open_memory(address)
         models = {n: tensors_of(record) for n, record in self._read(shared, memory).items()}
         records = iter(personal)
         clients = tuple(

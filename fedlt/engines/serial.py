@@ -27,6 +27,8 @@ class SerialEngine(Engine):
         prepare_process()
         keep_freed_memory()
         self._host = Host(parties.shares, parties.observer)
+        if parties.view.config.engine.compile:
+            self._host.worker.compile()
         self._app = make_client_app(lambda: self._host.worker, load_mods(parties.view.config))
 
     @classmethod

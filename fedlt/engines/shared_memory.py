@@ -1,11 +1,11 @@
-"""Memory that a driver shares with workers of its own machine, for models and answers to jobs.
+"""Memory that an engine shares with workers of its own machine, for models and answers to jobs.
 
 Ray's object store takes milliseconds for an object of a megabyte; in memory that both processes
 have mapped it is one copy. The memory has no name in any file system: a worker opens it by the
-driver's process and file descriptor, and it is freed when both processes have ended. The driver
-says where everything goes. What has no place, or does not fit it, travels through Ray.
+driver's process and file descriptor, and it is freed when no process maps it any more. The driver
+says where everything goes. What has no room travels through Ray.
 
-    0 .. ANSWERS         places of equal size, one a job, for the workers to write
+    0 .. ANSWERS         slots of equal size, one a job, for the workers to write
     ANSWERS .. SIZE      areas, one for each name, for the driver to write
 """
 
@@ -15,26 +15,36 @@ import mmap
 import os
 import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 SIZE = 512 * 2**20  # bytes; pages cost memory once they are used
 ANSWERS = SIZE // 2  # bytes for answers
 _ALIGNMENT = 64  # bytes: a buffer begins on a cache line
-_GAPS = 2**16  # bytes of a place for the gaps between buffers
+_GAPS = 2**16  # bytes of a slot for the gaps between buffers
 
-Place = tuple[int, int]  # first byte, and bytes
-Address = tuple[int, int]  # process, and its file descriptor
+Slot = tuple[int, int]  # first byte, and bytes
+
+
+class Address(NamedTuple):
+    """Where a process finds the memory, and how it knows that memory from another."""
+
+    process: int
+    file: int  # file descriptor of the process
+    device: int
+    inode: int
 
 
 class SharedMemory:
-    """Memory of this process, for others of this machine to map."""
+    """Memory of this process, for others of this machine to map, until :meth:`close`."""
 
     def __init__(self) -> None:
         self._file = os.memfd_create("fedlt")
         os.ftruncate(self._file, SIZE)
-        self.address: Address = (os.getpid(), self._file)
+        found = os.fstat(self._file)
+        self.address = Address(os.getpid(), self._file, found.st_dev, found.st_ino)
         self.bytes = mmap.mmap(self._file, SIZE)
 
     @classmethod
@@ -45,48 +55,58 @@ class SharedMemory:
         except (AttributeError, OSError):
             return None
 
+    def close(self) -> None:
+        """Let go of the memory; what was read from it in this process stays valid."""
+        os.close(self._file)
+        with suppress(BufferError):  # arrays lie there; their end is the memory's
+            self.bytes.close()
+
 
 @lru_cache(maxsize=1)
-def mapped(address: Address) -> mmap.mmap | None:
-    """Return the memory of another process; None if this process may not map it."""
-    process, file = address
+def open_memory(address: Address) -> mmap.mmap | None:
+    """Return the memory of another process; None if this process cannot map it."""
     try:
-        opened = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR)
-        try:
-            return mmap.mmap(opened, SIZE)
-        finally:
-            os.close(opened)
+        opened = os.open(f"/proc/{address.process}/fd/{address.file}", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(opened)
+        if (found.st_dev, found.st_ino) != (address.device, address.inode):
+            return None  # of another machine or container
+        return mmap.mmap(opened, SIZE)
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(opened)
 
 
 @dataclass(frozen=True)
-class Placed:
+class Stored:
     """A pickled value whose buffers lie in shared memory."""
 
     head: bytes
-    places: Sequence[Place]
+    buffers: Sequence[Slot]
 
     @classmethod
-    def of(cls, value: object, memory: mmap.mmap, place: Place) -> Self | None:
-        """Copy the buffers of ``value`` to a place; None if they do not fit."""
+    def of(cls, value: object, memory: mmap.mmap, slot: Slot) -> Self | None:
+        """Copy the buffers of ``value`` into a slot; None, and nothing copied, if it is small."""
         found: list[pickle.PickleBuffer] = []
         head = pickle.dumps(value, protocol=5, buffer_callback=found.append)
-        raws, at = [buffer.raw() for buffer in found], place[0]
-        places: list[Place] = []
+        raws, at = [buffer.raw() for buffer in found], slot[0]
+        buffers: list[Slot] = []
         for raw in raws:
-            places.append((at, raw.nbytes))
+            buffers.append((at, raw.nbytes))
             at += aligned(raw.nbytes)
-        if any(sum(part) > sum(place) for part in places):
+        if any(sum(part) > sum(slot) for part in buffers):
             return None
-        for (first, size), raw in zip(places, raws, strict=True):
+        for (first, size), raw in zip(buffers, raws, strict=True):
             memory[first : first + size] = raw
-        return cls(head, places)
+        return cls(head, buffers)
 
     def value(self, memory: mmap.mmap) -> Any:  # noqa: ANN401 (whatever was pickled)
-        """Return the value; its arrays are the places themselves, valid until used again."""
+        """Return the value; its arrays lie in the memory, valid until they are overwritten."""
         view = memoryview(memory).toreadonly()
-        buffers = [view[at : at + size] for at, size in self.places]
+        buffers = [view[at : at + size] for at, size in self.buffers]
         return pickle.loads(self.head, buffers=buffers)
 
 
@@ -96,41 +116,45 @@ def aligned(size: int) -> int:
 
 
 class Areas:
-    """Areas of a shared memory in which the driver writes records, one for each name."""
+    """Areas in which the driver writes records, one for each name."""
 
     def __init__(self) -> None:
-        self._areas: dict[str, Place] = {}
+        self._areas: dict[str, Slot] = {}
         self._next = ANSWERS
 
-    def write(self, name: str, value: object, memory: SharedMemory) -> Placed | None:
+    def write(self, name: str, value: object, memory: SharedMemory) -> Stored | None:
         """Write a value over the last one of this name, which nobody may read any more.
+
+        A value that is larger than the last one gets a new area.
 
         Returns:
             What a worker needs to read the value; None if there is no room.
         """
-        area = self._areas.get(name, (self._next, SIZE - self._next))
-        placed = Placed.of(value, memory.bytes, area)
-        if placed is not None and name not in self._areas:
-            end = max((sum(place) for place in placed.places), default=self._next)
-            self._areas[name] = area[0], aligned(end) - area[0]
-            self._next = aligned(end)
-        return placed
+        held = self._areas.get(name)
+        stored = None if held is None else Stored.of(value, memory.bytes, held)
+        if stored is None:
+            area = (self._next, SIZE - self._next)
+            stored = Stored.of(value, memory.bytes, area)
+            if stored is not None:
+                self._next = aligned(max((sum(b) for b in stored.buffers), default=area[0]))
+                self._areas[name] = area[0], self._next - area[0]
+        return stored
 
 
-class AnswerPlaces:
-    """Places of equal size in a shared memory, taken and given back by the driver."""
+class AnswerSlots:
+    """Slots of equal size, taken and given back by the driver."""
 
     def __init__(self) -> None:
         self._size = 0
         self._free: list[int] = []
-        self._taken: dict[int, Place] = {}  # by position
+        self._taken: dict[int, Slot] = {}  # by position
         self._is_closed = False
 
     def begin(self, largest: int) -> None:
-        """Cut the memory into places for answers of up to ``largest`` bytes; with 0, into none.
+        """Cut the memory into slots for answers of up to ``largest`` bytes; with 0, into none.
 
-        If a place is still taken, then the last round was given up, and a worker may yet write
-        there: no place is given any more.
+        If a slot is still taken, then the last list of jobs was given up, and a worker may yet
+        write there: no slot is given any more.
         """
         self._is_closed |= bool(self._taken)
         size = aligned(largest) + _GAPS if largest else 0
@@ -140,8 +164,8 @@ class AnswerPlaces:
             self._free = list(range(0, ANSWERS - size + 1, size))[::-1]
         self._size = size
 
-    def take(self, position: int) -> Place | None:
-        """Return a place for the job at a position, the same as before if it has one."""
+    def take(self, position: int) -> Slot | None:
+        """Return a slot for the job at a position, the same as before if it has one."""
         if position not in self._taken:
             if not self._free:
                 return None
@@ -149,7 +173,7 @@ class AnswerPlaces:
         return self._taken[position]
 
     def give_back(self, position: int) -> None:
-        """Free the place of a job, if it has one."""
-        place = self._taken.pop(position, None)
-        if place is not None:
-            self._free.append(place[0])
+        """Free the slot of a job, if it has one."""
+        slot = self._taken.pop(position, None)
+        if slot is not None:
+            self._free.append(slot[0])

@@ -14,6 +14,8 @@ from torch import nn
 
 from fedlt.errors import FedltError, one_line
 
+MAX_CODES = 128  # codes of a module, one for each shape and mode; what goes beyond runs as it is
+
 
 @cache
 def check_compiler(device: str) -> None:
@@ -43,6 +45,8 @@ def _double(x: torch.Tensor) -> torch.Tensor:
 def compile_in_place(module: nn.Module) -> None:
     """Let a module's calls run compiled code; names and tensors of the module stay.
 
-    Code is made at the first call, and again for other shapes and modes, such as evaluation.
+    Code is made at the first call, and again for other shapes and modes, such as evaluation: one
+    code for each, so that a batch's bits do not depend on the batches before it.
     """
-    module.compile()
+    torch._dynamo.config.recompile_limit = MAX_CODES
+    module.compile(dynamic=False)

@@ -140,7 +140,7 @@ def _open(directory: RunDirectory, plan: Plan, engine: str) -> _Opened:
     directory.recorded()  # raises unless all files are present and of one run
     config = directory.config()
     checkpoint = _newest(directory, config)
-    settings = config.engine.model_copy(update={"name": engine})
+    settings = config.engine.model_copy(update={"name": engine, "compile": False})
     config = config.model_copy(update={"engine": settings})
     strategy, plugin = resolve_strategy(config), resolve_client(config)
     parties = prepare_parties(config, strategy, plugin)

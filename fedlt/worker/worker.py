@@ -53,9 +53,6 @@ class Worker:
         self.model = model = shares.build_model().to(self.device)
         self.trainer: Trainer = train_alone
         model.pack()
-        if shares.config.engine.compile:
-            check_compiler(self.device.type)
-            compile_in_place(model.backbone)
         self._shared = SharedCopies(self.device)
         self._images = placed(shares.images, self.device)
         self._labels = as_tensor(shares.labels).to(self.device)
@@ -66,6 +63,15 @@ class Worker:
         self._log_prior = lru_cache(maxsize=256)(self._find_log_prior)
         self._data = lru_cache(maxsize=256)(self._find_data)
         self._local = lru_cache(maxsize=2)(self._find_local)
+
+    def compile(self) -> None:
+        """Let the backbone run compiled code from now on, as ``engine.compile`` asks for.
+
+        Raises:
+            FedltError: If PyTorch cannot compile here.
+        """
+        check_compiler(self.device.type)
+        compile_in_place(self.model.backbone)
 
     def twin(self) -> Self:
         """Return a worker with another scratch model; both share everything else."""

@@ -83,7 +83,7 @@ def test_the_broadcast_is_written_once_a_round_and_the_fixed_part_once(
     server = make_server_half(federation.view)
     play_round(server, engine, 1)  # a worker is up, and has said that it can map the memory
     if not is_shared:
-        monkeypatch.setattr(engine._start, "memory", None)
+        monkeypatch.setattr(engine, "_memory", None)
     written, put, write = [], ray.put, Areas.write
 
     def noted(areas, name, value, memory):
@@ -106,7 +106,7 @@ def test_messages_and_jobs_are_not_changed_by_sending(federation, engine):
     sent = tasks_of(server, engine)
     arrays = sent[0].content["arrays"]
     job = Job([sent[0]], [engine.context(0)], reduce=True)
-    first, second = (next(iter(engine.run_jobs([job]))).replies[0] for _ in range(2))
+    (first,), (second,) = ([r.replies[0] for r in engine.run_jobs([job])] for _ in range(2))
     assert sent[0].content["arrays"] is arrays
     assert list(job.contexts[0].state) == []
     one, two = (tensors_of(reply.content["arrays"]) for reply in (first, second))
