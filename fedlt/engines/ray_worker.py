@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedlt.config.loading import add_import_paths, check_packages
 from fedlt.engines.engine import Job, JobResult, run_job
-from fedlt.engines.shared_memory import Address, SharedMemory, Slot, Stored, open_memory
+from fedlt.engines.shared_memory import Address, SharedMemory, Slot, SharedValue, open_memory
 from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import keep_reply
 from fedlt.machine.heap import give_back_freed_memory, keep_freed_memory
@@ -36,11 +36,11 @@ class SharedRecord:
     """A record that many messages share; another record of the same name has another version."""
 
     version: int
-    record: Stored | ray.ObjectRef[ArrayRecord]
+    record: SharedValue | ray.ObjectRef[ArrayRecord]
 
     def read(self, memory: mmap | None) -> ArrayRecord:
         """Return the record, mapped and not copied."""
-        if isinstance(self.record, Stored):
+        if isinstance(self.record, SharedValue):
             assert memory is not None
             found: ArrayRecord = self.record.value(memory)
             return found
@@ -51,7 +51,7 @@ class SharedRecord:
 class TimedResult:
     """Result of a job, with its cost."""
 
-    replies: list[Message] | Stored
+    replies: list[Message] | SharedValue
     contexts: list[Context]
     seconds: float  # of the worker
     size: int  # bytes of all tensors
@@ -59,7 +59,7 @@ class TimedResult:
 
     def result(self, memory: SharedMemory | None) -> JobResult:
         """Return the result; replies in shared memory are valid until their slot is given back."""
-        if isinstance(self.replies, Stored):
+        if isinstance(self.replies, SharedValue):
             assert memory is not None
             return JobResult(self.replies.value(memory.bytes), self.contexts)
         return JobResult(self.replies, self.contexts)
@@ -164,9 +164,9 @@ class RayWorker:
         result = run_job(self._app, job, live=is_last or slot is not None)
         reply_size = sum(_size(reply.content) for reply in result.replies)
         size = reply_size + sum(_size(context.state) for context in result.contexts)
-        replies: list[Message] | Stored | None = None
+        replies: list[Message] | SharedValue | None = None
         if memory is not None and slot is not None:
-            replies = Stored.of(result.replies, memory, slot)
+            replies = SharedValue.of(result.replies, memory, slot)
         if replies is None:
             is_owned = is_last or slot is None
             replies = result.replies if is_owned else [*map(keep_reply, result.replies)]

@@ -81,7 +81,7 @@ def open_memory(address: Address) -> mmap.mmap | None:
 
 
 @dataclass(frozen=True)
-class Stored:
+class SharedValue:
     """A pickled value whose buffers lie in shared memory."""
 
     head: bytes
@@ -122,7 +122,7 @@ class Areas:
         self._areas: dict[str, Slot] = {}
         self._next = ANSWERS
 
-    def write(self, name: str, value: object, memory: SharedMemory) -> Stored | None:
+    def write(self, name: str, value: object, memory: SharedMemory) -> SharedValue | None:
         """Write a value over the last one of this name, which nobody may read any more.
 
         A value that is larger than the last one gets a new area.
@@ -131,10 +131,10 @@ class Areas:
             What a worker needs to read the value; None if there is no room.
         """
         held = self._areas.get(name)
-        stored = None if held is None else Stored.of(value, memory.bytes, held)
+        stored = None if held is None else SharedValue.of(value, memory.bytes, held)
         if stored is None:
             area = (self._next, SIZE - self._next)
-            stored = Stored.of(value, memory.bytes, area)
+            stored = SharedValue.of(value, memory.bytes, area)
             if stored is not None:
                 self._next = aligned(max((sum(b) for b in stored.buffers), default=area[0]))
                 self._areas[name] = area[0], self._next - area[0]

@@ -12,7 +12,7 @@ import pytest
 from by_hand import play_round
 
 from fedlt.engines.ray import RayEngine
-from fedlt.engines.shared_memory import ANSWERS, SIZE, AnswerSlots, Areas, SharedMemory, Stored
+from fedlt.engines.shared_memory import ANSWERS, SIZE, AnswerSlots, Areas, SharedMemory, SharedValue
 from fedlt.flower.server_half import make_server_half
 
 READ = """
@@ -34,7 +34,7 @@ def memory():
 
 
 def test_a_value_comes_back_without_a_copy(memory):
-    stored = Stored.of(VALUE, memory.bytes, (4096, 9000))
+    stored = SharedValue.of(VALUE, memory.bytes, (4096, 9000))
     found = stored.value(memory.bytes)
     assert found["c"] == "word"
     assert np.array_equal(found["a"], VALUE["a"])
@@ -46,10 +46,10 @@ def test_a_value_comes_back_without_a_copy(memory):
 def test_what_does_not_fit_is_not_written(memory):
     """8,000 bytes of the first array, and 24 of the second on the next cache line: 8,024."""
     before = memory.bytes[:20000]
-    assert Stored.of(VALUE, memory.bytes, (0, 7999)) is None
+    assert SharedValue.of(VALUE, memory.bytes, (0, 7999)) is None
     assert memory.bytes[:20000] == before
-    assert Stored.of(VALUE, memory.bytes, (0, 8023)) is None
-    assert Stored.of(VALUE, memory.bytes, (0, 8024)).buffers == [(0, 8000), (8000, 24)]
+    assert SharedValue.of(VALUE, memory.bytes, (0, 8023)) is None
+    assert SharedValue.of(VALUE, memory.bytes, (0, 8024)).buffers == [(0, 8000), (8000, 24)]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_not_written(memory):
 )  # fmt: skip
 def test_another_process_reads_it(memory, field, shift):
     address = memory.address._replace(**{field: getattr(memory.address, field) + shift})
-    stored = Stored.of(VALUE, memory.bytes, (8192, 9000))
+    stored = SharedValue.of(VALUE, memory.bytes, (8192, 9000))
     done = subprocess.run(
         [sys.executable, "-c", READ],
         input=pickle.dumps((address, stored)),
@@ -119,7 +119,7 @@ def test_areas_hold_one_value_a_name(memory):
 
 def test_closed_memory_stays_for_those_who_read_it():
     memory = SharedMemory.make()
-    found = Stored.of(VALUE, memory.bytes, (0, 9000)).value(memory.bytes)
+    found = SharedValue.of(VALUE, memory.bytes, (0, 9000)).value(memory.bytes)
     memory.close()
     assert found["b"].tolist() == [0, 1, 2]
     with pytest.raises(OSError, match="Bad file"):
