@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedlt.config.loading import add_import_paths, check_packages
 from fedlt.engines.engine import Job, JobResult, run_job
-from fedlt.engines.shared_memory import Address, SharedMemory, Slot, SharedValue, open_memory
+from fedlt.engines.shared_memory import Address, SharedMemory, SharedValue, Slot, open_memory
 from fedlt.flower.records import tensors_of
 from fedlt.flower.replies import keep_reply
 from fedlt.machine.heap import give_back_freed_memory, keep_freed_memory

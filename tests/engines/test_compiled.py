@@ -35,6 +35,16 @@ def test_compiled_rounds_agree_with_eager_ones(lab, strategy):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("strategy", ["fedavg", "fedloge"])
+def test_compiled_rounds_on_ray_have_the_bits_of_serial_ones(lab, strategy):
+    """Each shape has a code of its own, so it does not matter which batches a worker has seen."""
+    engines = [{"name": "serial"}, *({"name": "ray", "workers": number} for number in (1, 2))]
+    found = [lab.run(engine={**one, "compile": True}, strategy=strategy) for one in engines]
+    assert found[0].bits == found[1].bits == found[2].bits
+
+
+@pytest.mark.slow
 def test_without_a_compiler_one_line_says_so(lab, fresh, monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
     with pytest.raises(FedltError, match=r"^engine.compile: PyTorch cannot compile for cpu here"):

@@ -27,7 +27,8 @@ FREE = {
     "deployment.on_error", "deployment.average_personal",
     "diagnostics.every", "diagnostics.images", "diagnostics.clients",
     "engine.name", "engine.workers", "engine.address", "engine.cpus_per_worker",
-    "engine.gpus_per_worker", "engine.device", "engine.stack", "engine.compile", "engine.personal_memory",
+    "engine.gpus_per_worker", "engine.device", "engine.stack", "engine.compile",
+    "engine.personal_memory",
 }  # fmt: skip
 
 STALE = """
