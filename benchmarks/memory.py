@@ -14,7 +14,7 @@ of which the driver keeps ``engine.personal_memory: 256`` MiB; ``spilled_mb`` is
 
     python benchmarks/memory.py [--engines serial,ray] [--cohorts 10,100,1000] [--personal 10,40]
 
-takes about 15 minutes on 2 cores and 2 GB of disk, and prints one JSON object. Expect pss_mb below
+takes about 15 minutes on 2 cores and 4 GB of disk, and prints one JSON object. Expect pss_mb below
 8192 for 1,000 clients, and little more than for 100.
 """
 
