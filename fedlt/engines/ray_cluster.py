@@ -2,9 +2,10 @@
 
 Ray puts the driver's working directory on every worker's import path. A user's own folder called
 ``strategies`` or ``clients`` there would be imported instead of ours, so :class:`_Job` leaves that
-directory out. Ray starts in a thread, while the data are prepared, and its idle processes import
-torch and Flower at once. When the process ends, Ray ends and its files are removed. A dead server
-of the local Ray would end this process too; :meth:`Start.check` finds the server first.
+directory out. Ray's processes stand in Ray's own folder, since no process starts from a directory
+that a user has removed. Ray starts in a thread, while the data are prepared, and its idle processes
+import torch and Flower at once. When the process ends, Ray ends and its files are removed. A dead
+server of the local Ray would end this process too; :meth:`Start.check` finds the server first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedlt.engines.ray_crew import Crew
@@ -156,7 +158,7 @@ def _find_servers() -> dict[int, str]:
 def _init(start: Start, options: dict[str, Any]) -> None:
     try:
         import ray
-        from ray._private import ray_constants, worker
+        from ray._private import ray_constants, services, worker
         from ray.job_config import JobConfig
 
         class _Job(JobConfig):
@@ -169,6 +171,9 @@ def _init(start: Start, options: dict[str, Any]) -> None:
         # Else Ray takes a loopback address for a mistake and listens on every interface.
         ray_constants.ENABLE_RAY_CLUSTER = options["address"] != "local"
         ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # SIGTERM would abort the process
+        begin = getattr(services.start_ray_process, "func", services.start_ray_process)
+        folder = None if start.folder is None else str(start.folder.path)
+        services.start_ray_process = partial(begin, cwd=folder)
         ray.init(**options, job_config=_Job(), log_to_driver=False, logging_level=logging.CRITICAL)
         start.watch()
     except BaseException as error:

@@ -165,6 +165,30 @@ def test_the_command_runs_beside_folders_of_the_same_names(intruded):
     assert (intruded / "runs" / "here" / "1" / "result.json").is_file()
 
 
+GONE = """
+import os, shutil
+from pathlib import Path
+from fedlt.config import load_config
+from fedlt.simulate import run
+file, gone = Path("here.yaml").resolve(), Path("gone").resolve()
+gone.mkdir()
+os.chdir(gone)
+for workers in (1, 2):
+    run(load_config(str(file), [f"engine.workers={workers}", f"name=w{workers}"]))
+    os.chdir(file.parent)
+    shutil.rmtree(gone, ignore_errors=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_workers_start_after_the_working_directory_has_gone(tmp_path):
+    """The second run needs a new worker, which Ray's server starts where that server stands."""
+    (tmp_path / "here.yaml").write_text(f"{EXPERIMENT}output: {tmp_path / 'runs'}\n")
+    subprocess.run([sys.executable, "-c", GONE], cwd=tmp_path, timeout=100, check=True)
+    assert (tmp_path / "runs" / "w2" / "1" / "result.json").is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["raise RuntimeError('wrong')", "STRATEGIES = CLIENTS = {}"])
 def test_python_m_beside_such_folders_runs(intruded, text):
