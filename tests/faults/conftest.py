@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,9 +94,10 @@ def family(pid: int) -> list[Process]:
         one = todo.pop()
         todo += children.get(one, [])
         birth = born(one)
-        if birth is not None:
+        with suppress(OSError):  # it has ended a moment ago
             command = Path(f"/proc/{one}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            found.append(Process(one, birth, command))
+            if birth is not None:
+                found.append(Process(one, birth, command))
     return found
 
 
