@@ -20,13 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from local_training import ClientLoop
+from local_training import ClientLoop, summary, take_turns
 
 from fedlt.config import Config
 from fedlt.federation import prepare_parties
@@ -56,29 +55,20 @@ def make_loop(model: str, batch: int, images: int, changes: dict[str, Any]) -> C
             "rounds": 1,
         }
     )
-    return ClientLoop(prepare_parties(config, resolve_strategy(config), resolve_client(config)))
+    parties = prepare_parties(config, resolve_strategy(config), resolve_client(config))
+    loop = ClientLoop(parties)
+    if config.engine.compile:
+        loop.worker.compile()  # as the engines do
+    return loop
 
 
 def measure(model: str, batch: int, images: int, turns: int) -> dict[str, Any]:
     """Let the variants take turns; return images a second, ratios, and the first epochs."""
     loops = {name: make_loop(model, batch, images, given) for name, given in VARIANTS.items()}
     first = {name: _seconds(loop) for name, loop in loops.items()}
-    for loop in loops.values():
-        loop()
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(turns):
-        for name, loop in loops.items():
-            seconds[name].append(_seconds(loop))
-    found: dict[str, Any] = {}
-    for name, own in seconds.items():
-        ratios = [eager / mine for eager, mine in zip(seconds["eager"], own, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        found[name] = {
-            "images_per_second": round(images / statistics.median(own)),
-            "ratio": round(middle, 3),
-            "ratio_quartiles": [round(low, 3), round(high, 3)],
-            "start_seconds": round(first[name], 1),
-        }
+    found = summary(take_turns(dict(loops), turns), "eager", images)
+    for name, seconds in first.items():
+        found[name]["start_seconds"] = round(seconds, 1)
     return found
 
 

@@ -154,13 +154,13 @@ def measure(channels: int, size: int, augment: str, images: int, pairs: int) -> 
         "fused": BareLoop(fedavg, start, augment, {"fused": True}),
         "channels_first": BareLoop(fedavg, start, augment, {}, channels_last=False),
     }
-    seconds = _take_turns(variants, pairs)
+    seconds = take_turns(variants, pairs)
     trained = client.worker.model.state()
     same = all(torch.equal(trained[n], value) for n, value in bare.model.state().items())
-    return {"same_weights": same, **_summary(seconds, len(fedavg.data.train_labels))}
+    return {"same_weights": same, **summary(seconds, "bare", len(fedavg.data.train_labels))}
 
 
-def _take_turns(variants: dict[str, Callable[[], None]], turns: int) -> dict[str, list[float]]:
+def take_turns(variants: dict[str, Callable[[], None]], turns: int) -> dict[str, list[float]]:
     """Return the seconds of every turn but the first."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(turns + 1):
@@ -172,11 +172,11 @@ def _take_turns(variants: dict[str, Callable[[], None]], turns: int) -> dict[str
     return seconds
 
 
-def _summary(seconds: dict[str, list[float]], images: int) -> dict[str, dict[str, float]]:
-    """Return, by variant, median images a second and the median ratio to the bare loop."""
+def summary(seconds: dict[str, list[float]], base: str, images: int) -> dict[str, dict[str, Any]]:
+    """Return, by variant, median images a second and the median ratio to the variant ``base``."""
     found = {}
     for name, own in seconds.items():
-        ratios = [bare / mine for bare, mine in zip(seconds["bare"], own, strict=True)]
+        ratios = [reference / mine for reference, mine in zip(seconds[base], own, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
         found[name] = {
             "images_per_second": round(images / statistics.median(own)),
