@@ -7,6 +7,7 @@ import torch
 
 from fedlt.check import TINY
 from fedlt.config import Config
+from fedlt.engines.serial import SerialEngine
 from fedlt.errors import FedltError
 from fedlt.machine import compiler
 
@@ -32,6 +33,16 @@ def test_compiled_rounds_agree_with_eager_ones(lab, strategy):
             torch.testing.assert_close(
                 compiled.groups[group][name], tensor, rtol=1e-3, atol=1e-4, msg=f"{group} {name}"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", [True, False])
+def test_an_engine_compiles_if_asked(lab, monkeypatch, flag):
+    """Else the tests beside this one would compare eager rounds with eager rounds."""
+    seen = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: seen.append(module))
+    with SerialEngine(lab.federation(engine={"name": "serial", "compile": flag})) as engine:
+        assert seen == [engine._host.worker.model.backbone] * flag
 
 
 @pytest.mark.slow
