@@ -191,6 +191,8 @@ def start_ray(config: EngineConfig) -> Start:
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_preload_python_modules", PRELOADED)
+    # Else ray.init waits, and the whole process with it, for a first worker that may have died.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     import ray
 
     if _STARTED and _STARTED[-1].broken:

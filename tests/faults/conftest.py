@@ -127,7 +127,7 @@ class Running:
         self.popen = subprocess.Popen(
             command,
             cwd=folder,
-            env=os.environ | {"TMPDIR": str(self.temporary)},
+            env=os.environ | {"TMPDIR": str(self.temporary), "PYTHONFAULTHANDLER": "1"},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -141,6 +141,10 @@ class Running:
         except OSError:
             return 0
 
+    def processes(self) -> list[Process]:
+        """Return the run's process and all that it has started."""
+        return family(self.popen.pid)
+
     def reach(self, rounds: int, *, workers: bool = True) -> list[Process]:
         """Wait for a round, on Ray also for a worker, and return the processes at work.
 
@@ -148,14 +152,22 @@ class Running:
         """
         self._wait(lambda: self.rounds() >= rounds)
         if workers and self._on_ray:
-            self._wait(lambda: any("RayWorker" in p.command for p in family(self.popen.pid)))
+            self._wait(lambda: any("RayWorker" in p.command for p in self.processes()))
             later = self.rounds() + 2
             self._wait(lambda: self.rounds() >= later)
-        self.seen = family(self.popen.pid)
+        self.seen = self.processes()
         return self.seen
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        wait_for(lambda: ready() or self.popen.poll() is not None)
+        try:
+            wait_for(lambda: ready() or self.popen.poll() is not None)
+        except AssertionError:
+            others = [process.pid for process in self.processes()[1:]]
+            self.popen.send_signal(signal.SIGABRT)  # Python prints where its threads stand
+            for pid in others:  # which hold the pipe open
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.popen.wait(PATIENCE)
         assert self.popen.poll() is None, self.popen.stderr.read()
 
     def signal(self, number: int, *, group: bool) -> None:
@@ -180,7 +192,7 @@ def fedlt_run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield start
     for one in started:
-        for process in {*one.seen, *family(one.popen.pid)}:
+        for process in {*one.seen, *one.processes()}:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
         one.popen.communicate(timeout=PATIENCE)

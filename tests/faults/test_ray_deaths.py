@@ -70,6 +70,25 @@ def test_a_server_that_is_killed_ends_the_run_in_one_line(
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_while_it_starts_is_replaced(fedlt_run, wait, tmp_path, monkeypatch):
+    """The driver goes on meanwhile. Ray looks for the worker after a time, by itself 60 s."""
+    monkeypatch.setenv("RAY_worker_register_timeout_seconds", "20")
+    (tmp_path / "slow.py").write_text(SLOW)
+    run = fedlt_run("engine={name: ray, workers: 1}", "client=slow.py:Slow")
+
+    def starting() -> list[int]:
+        found = [(one.pid, *one.command.split()[:3]) for one in run.processes()]
+        return [pid for pid, *words in found if any("default_worker.py" in word for word in words)]
+
+    wait(starting)
+    os.kill(starting()[0], signal.SIGKILL)
+    run.reach(2)
+    run.signal(signal.SIGINT, group=True)
+    code, error, _ = run.end()
+    assert code == 130, error
+
+
+@pytest.mark.slow
 def test_a_long_temporary_folder(tmp_path):
     """Ray's sockets lie in a short folder then."""
     long = tmp_path / ("x" * 90)
