@@ -175,16 +175,12 @@ class AtTheEnd(Progress):
 
     def advance(self, round: int, text: str = "") -> None:
         """Measure after the last round."""
-        from mapped_data import descendants, private_mb
-
-        from fedlt.engines.ray_home import command_of
+        from mapped_data import private_mb, ray_workers
 
         if round == self._rounds:
-            below = descendants(os.getpid())
-            workers = [pid for pid in below if b"ray::RayWorker" in command_of(pid)]
             self.found = {
                 "driver": private_mb(os.getpid()),
-                "workers": [private_mb(pid) for pid in workers],
+                "workers": [private_mb(pid) for pid in ray_workers()],
             }
 
 

@@ -118,8 +118,15 @@ def memory(data: dict[str, Any], engine: str, clients: int) -> dict[str, Any]:
         for _ in range(2):
             run.step()
         found = {"driver": private_mb(os.getpid()), "opened_seconds": opened}
-        workers = [pid for pid in descendants(os.getpid()) if b"ray::RayWorker" in command_of(pid)]
-        return found | {"workers": [private_mb(pid) for pid in workers]}
+        return found | {"workers": [private_mb(pid) for pid in ray_workers()]}
+
+
+def ray_workers() -> list[int]:
+    """Return the ids of this process's Ray workers; Ray gives most of them a title, but not all."""
+    heads = {pid: b" ".join(command_of(pid).split(b"\0")[:3]) for pid in descendants(os.getpid())}
+    return [
+        pid for pid, head in heads.items() if b"RayWorker" in head or b"/default_worker.py" in head
+    ]
 
 
 def descendants(pid: int) -> list[int]:

@@ -65,6 +65,24 @@ class Process:
     birth: str
     command: str
 
+    @property
+    def head(self) -> str:
+        """The first words: a raylet names workers and agents, too, among its many arguments."""
+        return " ".join(self.command.split()[:3])
+
+    @property
+    def is_worker(self) -> bool:
+        """True for a worker of Ray: Ray gives most of them a title, but not all."""
+        return re.search(r"ray::(IDLE|RayWorker)|/default_worker\.py", self.head) is not None
+
+    def is_up(self) -> bool:
+        """Return True if the process is a worker that has mapped its driver's memory."""
+        try:
+            maps = Path(f"/proc/{self.pid}/maps").read_text()
+        except OSError:
+            return False
+        return self.is_worker and "memfd:fedlt" in maps
+
     def is_alive(self) -> bool:
         return born(self.pid) == self.birth
 
@@ -152,7 +170,7 @@ class Running:
         """
         self._wait(lambda: self.rounds() >= rounds)
         if workers and self._on_ray:
-            self._wait(lambda: any("RayWorker" in p.command for p in self.processes()))
+            self._wait(lambda: any(one.is_up() for one in self.processes()))
             later = self.rounds() + 2
             self._wait(lambda: self.rounds() >= later)
         self.seen = self.processes()

@@ -36,9 +36,11 @@ class Slow(ClientPlugin):
 @pytest.mark.parametrize(
     ("server", "name"),
     [
-        pytest.param("gcs/gcs_server", "control service", marks=pytest.mark.slow),
-        pytest.param("raylet/raylet --", "raylet", marks=pytest.mark.slow),
-        pytest.param("ray::DashboardAgent", "agent", marks=pytest.mark.slow),
+        pytest.param("gcs/gcs_server ", "control service", id="gcs", marks=pytest.mark.slow),
+        pytest.param("raylet/raylet ", "raylet", id="raylet", marks=pytest.mark.slow),
+        pytest.param(
+            r"ray::DashboardAgent|dashboard/agent\.py", "agent", id="agent", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_server_that_is_killed_ends_the_run_in_one_line(
@@ -49,7 +51,7 @@ def test_a_server_that_is_killed_ends_the_run_in_one_line(
     arguments = ("engine={name: ray, workers: 1}", "checkpoint.every=1000", "client=slow.py:Slow")
     run = fedlt_run(*arguments)
     processes = run.reach(2)
-    (victim,) = [one for one in processes if server in one.command]
+    (victim,) = [one for one in processes if re.search(server, one.head)]
     os.kill(victim.pid, signal.SIGKILL)
     code, error, seconds = run.end()
     record_property("seconds", round(seconds, 2))
@@ -75,13 +77,10 @@ def test_a_worker_that_dies_while_it_starts_is_replaced(fedlt_run, wait, tmp_pat
     monkeypatch.setenv("RAY_worker_register_timeout_seconds", "20")
     (tmp_path / "slow.py").write_text(SLOW)
     run = fedlt_run("engine={name: ray, workers: 1}", "client=slow.py:Slow")
-
-    def starting() -> list[int]:
-        found = [(one.pid, *one.command.split()[:3]) for one in run.processes()]
-        return [pid for pid, *words in found if any("default_worker.py" in word for word in words)]
-
-    wait(starting)
-    os.kill(starting()[0], signal.SIGKILL)
+    wait(lambda: any(one.is_worker for one in run.processes()))
+    for one in run.processes():
+        if one.is_worker:
+            os.kill(one.pid, signal.SIGKILL)
     run.reach(2)
     run.signal(signal.SIGINT, group=True)
     code, error, _ = run.end()

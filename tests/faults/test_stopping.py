@@ -71,7 +71,7 @@ def test_no_ray_process_outlives_a_killed_driver(fedlt_run, wait, record_propert
     assert any("raylet" in one.command for one in processes)
     run.signal(signal.SIGKILL, group=False)
     assert run.end()[0] == -signal.SIGKILL
-    workers = [one for one in processes if "RayWorker" in one.command]
+    workers = [one for one in processes if one.is_worker]
     assert workers  # the second one may still be on its way up
     record_property("workers", round(wait(lambda: not any(w.is_alive() for w in workers), 60), 2))
     seconds = wait(lambda: not any(one.is_alive() for one in processes), 250)
