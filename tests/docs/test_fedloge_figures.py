@@ -1,4 +1,4 @@
-"""The figures of FedLoGe's page about when the method pays, from the published and our own curves."""
+"""When FedLoGe pays: the figures of its page, from the published and our own curves."""
 
 from __future__ import annotations
 
@@ -61,12 +61,10 @@ def test_the_table_of_the_logs():
 def test_the_table_of_our_own_curves():
     """Means of five rounds, as those of the published curve."""
     logs, page = published(), PAGE.read_text()
+    files = {method: RUNS / method / "3407/rounds.jsonl" for method in ("fedavg", "fedloge")}
     runs = {
-        method: [
-            json.loads(line)
-            for line in (RUNS / method / "3407/rounds.jsonl").read_text().splitlines()
-        ]
-        for method in ("fedavg", "fedloge")
+        method: [json.loads(line) for line in file.read_text().splitlines()]
+        for method, file in files.items()
     }
 
     def mean(method: str, metric: str, middle: int) -> str:
