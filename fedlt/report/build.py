@@ -153,10 +153,11 @@ def _verdicts(found: Sequence[Verdict], refusal: str) -> PageSection | None:
         return PageSection("verdicts", heading, refusal, ())
     if not found:
         return None
+    seeds = found[0].test.seeds
+    paired = f"paired over {seeds} seed{'s' if seeds != 1 else ''}"
     text = (
-        f"Every method against {found[0].against}, paired over {found[0].test.seeds} seeds: in "
-        "each both had the same clients, images and starting weights. Not different: none was "
-        "shown, there may be one."
+        f"Every method against {found[0].against}, {paired}: in each both had the same clients, "
+        "images and starting weights. Not different: none was shown, there may be one."
     )
     return PageSection("verdicts", heading, text, [(verdict_sheet(found), False)])
 

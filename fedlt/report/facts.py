@@ -129,12 +129,12 @@ def warnings(reading: Reading) -> list[str]:
     ]
     lines += _scored_lines(reading.methods)
     above = lines_above({method.label: method.results for method in reading.methods})
-    lines += [f"{line[0].upper()}{line[1:]}." for line in above]
+    lines += map(_sentence, above)
     tuned = {run.result["split"] for run in reading.runs}
     if tuned == {"tune"}:
         lines.append("Figures are on the validation split (data.split: tune), not on the test set.")
     notes = dict.fromkeys(line for run in reading.runs for line in view_notes(run.result))
-    lines += [f"{line[0].upper()}{line[1:]}." for line in notes]
+    lines += map(_sentence, notes)
     if any(run.config.get("data.dataset") == "digits" for run in reading.runs):
         lines.append(
             "The data set digits is tiny: its rare classes have about 50 test images each, whose "
@@ -145,9 +145,15 @@ def warnings(reading: Reading) -> list[str]:
     return lines
 
 
+def _sentence(line: str) -> str:
+    """Return a line as a sentence; a dotted key at its beginning keeps its small letter."""
+    begins_with_key = "." in line.split(maxsplit=1)[0].rstrip(":.")
+    return f"{line if begins_with_key else line[0].upper() + line[1:]}."
+
+
 def _scored_lines(methods: Sequence[Method]) -> list[str]:
     notes = notes_of({method.label: method.results for method in methods}, MOMENT)
-    return [f"{line[0].upper()}{line[1:]}." for line in notes]
+    return [_sentence(line) for line in notes]
 
 
 def _seed_lines(methods: Sequence[Method]) -> list[str]:

@@ -17,7 +17,7 @@ from fedlt.cli import main
 from fedlt.comparing.sheet import spread
 from fedlt.errors import FedltError
 from fedlt.report.build import write_report
-from fedlt.report.facts import runs_sheet
+from fedlt.report.facts import runs_sheet, warnings
 from fedlt.report.figures.gains import gain_by_size
 from fedlt.report.finished import read_runs
 from fedlt.report.summary import main_sheet
@@ -307,6 +307,22 @@ def test_a_method_without_generic_model_has_dashes(lab, tmp_path):
     write_report([lab.output], tmp_path / "page.html")
     sheet = main_sheet(read_runs([lab.output]).methods)
     assert sheet.rows[0][1].text == "-"
+
+
+def test_a_warning_that_begins_with_a_key_keeps_its_small_letter(lab):
+    lab.run(name="masked", evaluate={"local_test": "reference"})
+    found = warnings(read_runs([lab.output]))
+    assert [line for line in found if line.startswith("evaluate.local_test: reference ")]
+    assert not [line for line in found if line[0].islower() and "." not in line.split()[0]]
+
+
+def test_verdicts_over_one_seed_say_one_seed(lab, tmp_path):
+    for strategy in ("fedavg", "fedrod"):
+        lab.run(name=strategy, strategy=strategy)
+    write_report([lab.output], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "paired over 1 seed: " in page
+    assert "1 seeds" not in page
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
