@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from statistics import fmean
 
+import pytest
 from doc_blocks import ROOT
 
 PAGE = ROOT / "docs/methods/longtail/fedloge.md"
@@ -18,7 +19,18 @@ SETTINGS = {
     "f": "f: CIFAR-100, imbalance 100",
 }
 ROUNDS = {"b": (10, 50, 100, 200, 400), "a": (10, 50, 100, 200, 400), "f": (10, 50, 100, 150)}
+CELLS = (  # metric of FedAvg, metric of FedLoGe, column of the logs
+    ("generic/accuracy", "generic/sse_c/accuracy", "mean"),
+    ("generic/few", "generic/sse_c/few", "value"),
+    ("personal/accuracy", "personal/accuracy_test_held", "value"),
+)
 MIDDLES = (5, 10, 15, 20, 25, 30, 38)
+PERSONAL = {
+    "local head": "local/",
+    "auxiliary head": "auxiliary/",
+    "realigned V1": "realigned_v1/",
+    "realigned V2": "",
+}
 HEADS = {"SSE-C": "sse_c/", "auxiliary": "auxiliary/", "realigned": ""}
 
 
@@ -31,83 +43,57 @@ def published() -> dict[tuple[str, str, str, int], Mapping[str, str]]:
     }
 
 
+def rounds_of(method: str) -> list[dict[str, float]]:
+    """Return the rounds of our run of a method."""
+    text = (RUNS / method / "3407/rounds.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def line_of(*cells: object) -> str:
     """Return a line of a table."""
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def test_the_table_of_the_logs():
+@pytest.mark.parametrize(
+    ("setting", "number"), [(setting, number) for setting in ROUNDS for number in ROUNDS[setting]]
+)
+def test_the_table_of_the_logs(setting, number):
     """FedAvg / FedLoGe: generic over five rounds, rare classes and personal of that round."""
-    logs, page = published(), PAGE.read_text()
-    for setting, name in SETTINGS.items():
-        for number in ROUNDS[setting]:
-
-            def pair(fedavg: str, fedloge: str, column: str, at: tuple[str, int]) -> str:
-                found = (
-                    logs[at[0], row, metric, at[1]]
-                    for row, metric in (("FedAvg", fedavg), ("FedLoGe", fedloge))
-                )
-                return " / ".join(f"{float(line[column]):.1f}" for line in found)
-
-            at = (setting, number)
-            cells = (
-                pair("generic/accuracy", "generic/sse_c/accuracy", "mean", at),
-                pair("generic/few", "generic/sse_c/few", "value", at),
-                pair("personal/accuracy", "personal/accuracy_test_held", "value", at),
-            )
-            assert line_of(name, number, *cells) in page
+    logs, cells = published(), []
+    for fedavg, fedloge, column in CELLS:
+        lines = logs[setting, "FedAvg", fedavg, number], logs[setting, "FedLoGe", fedloge, number]
+        cells.append(" / ".join(f"{float(line[column]):.1f}" for line in lines))
+    assert line_of(SETTINGS[setting], number, *cells) in PAGE.read_text()
 
 
-def test_the_table_of_our_own_curves():
+@pytest.mark.parametrize("middle", MIDDLES)
+def test_the_table_of_our_own_curves(middle):
     """Means of five rounds, as those of the published curve."""
-    logs, page = published(), PAGE.read_text()
-    files = {method: RUNS / method / "3407/rounds.jsonl" for method in ("fedavg", "fedloge")}
-    runs = {
-        method: [json.loads(line) for line in file.read_text().splitlines()]
-        for method, file in files.items()
-    }
-
-    def mean(method: str, metric: str, middle: int) -> str:
-        near = [row[metric] for row in runs[method] if abs(row["round"] - middle) <= 2]
+    logs, cells = published(), []
+    for row, metric in (("FedAvg", "generic/accuracy"), ("FedLoGe", "generic/sse_c/accuracy")):
+        value = logs.get(("b", row, metric, middle), {}).get("mean")
+        cells.append(f"{float(value):.1f}" if value else "")
+    own = [("fedavg", ""), *(("fedloge", head) for head in HEADS.values())]
+    for method, head in own:
+        near = [
+            row[f"generic/{head}accuracy"]
+            for row in rounds_of(method)
+            if abs(row["round"] - middle) <= 2
+        ]
         assert len(near) == 5
-        return f"{100 * fmean(near):.1f}"
-
-    for middle in MIDDLES:
-        of_logs = [
-            logs.get(("b", row, metric, middle), {}).get("mean", "")
-            for row, metric in (
-                ("FedAvg", "generic/accuracy"),
-                ("FedLoGe", "generic/sse_c/accuracy"),
-            )
-        ]
-        cells = [
-            *(f"{float(value):.1f}" if value else "" for value in of_logs),
-            mean("fedavg", "generic/accuracy", middle),
-            *(mean("fedloge", f"generic/{head}accuracy", middle) for head in HEADS.values()),
-        ]
-        assert line_of(middle, *cells) in page
+        cells.append(f"{100 * fmean(near):.1f}")
+    assert line_of(middle, *cells) in PAGE.read_text()
 
 
-def test_the_table_of_the_heads():
+def test_the_tables_of_the_heads():
     """Of the last round."""
-    page = PAGE.read_text()
-    last = {
-        method: json.loads((RUNS / method / "3407/rounds.jsonl").read_text().splitlines()[-1])
-        for method in ("fedavg", "fedloge")
-    }
-    heads = [("FedAvg", "fedavg", ""), *(("FedLoGe, " + k, "fedloge", v) for k, v in HEADS.items())]
-    for name, method, head in heads:
-        found = [
-            f"{100 * last[method][f'generic/{head}{group}']:.1f}"
-            for group in ("accuracy", "many", "medium", "few")
-        ]
+    page, last = PAGE.read_text(), {name: rounds_of(name)[-1] for name in ("fedavg", "fedloge")}
+    rows = {"FedAvg": ("fedavg", ""), **{f"FedLoGe, {k}": ("fedloge", v) for k, v in HEADS.items()}}
+    groups = ("accuracy", "many", "medium", "few")
+    for name, (method, head) in rows.items():
+        found = [f"{100 * last[method][f'generic/{head}{group}']:.1f}" for group in groups]
         assert line_of(name, *found) in page
-    personal = {
-        "FedAvg": ("fedavg", "personal/accuracy"),
-        "FedLoGe, local head": ("fedloge", "personal/local/accuracy"),
-        "FedLoGe, auxiliary head": ("fedloge", "personal/auxiliary/accuracy"),
-        "FedLoGe, realigned V1": ("fedloge", "personal/realigned_v1/accuracy"),
-        "FedLoGe, realigned V2": ("fedloge", "personal/accuracy"),
-    }
-    for name, (method, metric) in personal.items():
-        assert line_of(name, f"{100 * last[method][metric]:.1f}") in page
+    assert line_of("FedAvg", f"{100 * last['fedavg']['personal/accuracy']:.1f}") in page
+    for name, head in PERSONAL.items():
+        value = last["fedloge"][f"personal/{head}accuracy"]
+        assert line_of(f"FedLoGe, {name}", f"{100 * value:.1f}") in page
