@@ -1,8 +1,8 @@
-"""Tables of a leaderboard: results and verdicts, mean ranks, chosen values; and its notes."""
+"""Tables of a leaderboard: results and verdicts, mean ranks, searches; and its notes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fedlt.comparing.exports import write_tables
 from fedlt.comparing.grid import row_folder
 from fedlt.comparing.leaderboard import Entry, search_lines, version_lines
 from fedlt.comparing.ranking import Ranking, rankings
-from fedlt.comparing.search import described
+from fedlt.comparing.search import TRIED, described, tried
 from fedlt.comparing.sheet import DASH, Cell, Sheet, number, to_csv, to_markdown
 from fedlt.comparing.statistics import LEVEL, interval
 from fedlt.comparing.table import footnotes
@@ -98,14 +98,34 @@ def ranks_sheet(board: Leaderboard) -> Sheet:
 
 def chosen_sheet(board: Leaderboard) -> Sheet | None:
     """Return the table of the values that searches chose; None if no row was searched."""
+    return _searched_sheet(board, "chosen", _chosen)
+
+
+def tried_sheet(board: Leaderboard) -> Sheet | None:
+    """Return the table of all trials with their scores; None if no row was searched."""
+    return _searched_sheet(board, TRIED, _tried)
+
+
+def _searched_sheet(
+    board: Leaderboard, title: str, words: Callable[[Mapping[str, Any]], str]
+) -> Sheet | None:
     if not any(entry.tuned for entry in board.entries):
         return None
     rows = []
     for label in board.labels():
         found = (entry.tuned.get(label) for entry in board.entries)
-        words = [DASH if one is None else described(tuple(one["values"].items())) for one in found]
-        rows.append([label, *words])
-    return Sheet("chosen", ["chosen", *(entry.name for entry in board.entries)], rows)
+        rows.append([label, *(DASH if one is None else words(one) for one in found)])
+    return Sheet(title, [title, *(entry.name for entry in board.entries)], rows)
+
+
+def _chosen(entry: Mapping[str, Any]) -> str:
+    return described(tuple(entry["values"].items()))
+
+
+def _tried(entry: Mapping[str, Any]) -> str:
+    """Return the trials of an entry of tuned.json; files of before its key "tried" lack them."""
+    trials = entry.get("tried", [[entry["values"], entry["score"]]])
+    return tried([(tuple(values.items()), score) for values, score in trials])
 
 
 def notes(board: Leaderboard) -> list[str]:
@@ -166,18 +186,18 @@ def _rank_line(board: Leaderboard, one: Ranking) -> str:
 
 
 def markdown(board: Leaderboard, figure: str) -> str:
-    """Return the leaderboard in Markdown: results, ranks with the figure, chosen values, notes.
+    """Return the leaderboard in Markdown: results, ranks with the figure, searches, notes.
 
     Args:
         board: The leaderboard.
         figure: The path of the figure, as the text names it; "": no figure.
     """
-    chosen = chosen_sheet(board)
+    searches = tried_sheet(board)
     parts = [to_markdown(results_sheet(board))]
     if board.rankings:
         parts.append(to_markdown(ranks_sheet(board)))
         parts += [f"![{rank_words(board)}]({figure})\n"] if figure else []
-    parts += [] if chosen is None else [to_markdown(chosen)]
+    parts += [] if searches is None else [to_markdown(searches)]
     parts.append("".join(f"* {line}\n" for line in notes(board)))
     return "\n".join(parts)
 

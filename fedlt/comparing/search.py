@@ -25,6 +25,7 @@ from fedlt.errors import FedltError
 
 BATCH = 4  # proposals made before a proposal is scored
 DIGITS = 3  # significant digits of a proposed number
+TRIED = "tried: score in %"  # heading of the column of :func:`tried`
 
 _RANGE = re.compile(r"(log:)?\s*(\S+?)\s*\.\.\s*(\S+)")
 _FIXED = (  # sections of data, evaluation and machine, which hold no hyperparameters
@@ -171,6 +172,21 @@ def described(values: Values) -> str:
     """Return values as text such as ``lr=0.1 mu=0.01``, with the last word of each key."""
     words = [f"{key.rpartition('.')[2]}={_text(value)}" for key, value in values]
     return " ".join(words)
+
+
+def tried(trials: Sequence[tuple[Values, float | None]]) -> str:
+    """Return trials with their scores in percent as text, the first of the best in bold.
+
+    Args:
+        trials: Values and scores (shares); None: the trial failed.
+    """
+    best = max((score for _, score in trials if score is not None), default=None)
+    first = next((i for i, (_, score) in enumerate(trials) if score == best), None)
+    words = []
+    for i, (values, score) in enumerate(trials):
+        text = f"{described(values)}: {'failed' if score is None else f'{100 * score:z.1f}'}"
+        words.append(f"**{text}**" if i == first and best is not None else text)
+    return ", ".join(words)
 
 
 def _text(value: object) -> str:

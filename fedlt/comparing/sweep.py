@@ -17,7 +17,7 @@ from fedlt.comparing.comparison import Comparison, Row
 from fedlt.comparing.display import RunsProgress
 from fedlt.comparing.grid import folder_name
 from fedlt.comparing.schedule import PlannedRun, jobs_for, run_planned
-from fedlt.comparing.search import Grid, Optuna, Search, Values, described
+from fedlt.comparing.search import TRIED, Grid, Optuna, Search, Values, described, tried
 from fedlt.comparing.sheet import Sheet, to_csv, to_markdown
 from fedlt.errors import FedltError
 from fedlt.evaluation.headline import headlines
@@ -133,16 +133,12 @@ def _scores(
 
 
 def sweep_markdown(found: Found) -> str:
-    """Return the trials in Markdown, a line for each row, the best of a row in bold."""
-    rows = []
-    for label, trials in found.items():
-        best = max((value for _, value in trials if value is not None), default=None)
-        cells = []
-        for trial, value in trials:
-            text = f"{trial}: {'failed' if value is None else f'{100 * value:z.1f}'}"
-            cells.append(f"**{text}**" if value is not None and value == best else text)
-        rows.append([label, ", ".join(cells)])
-    table = to_markdown(Sheet("", ["method", "tried: score in %"], rows))
+    """Return the trials in Markdown, a line for each row."""
+    rows = [
+        [label, tried([(trial.values, value) for trial, value in trials])]
+        for label, trials in found.items()
+    ]
+    table = to_markdown(Sheet("", ["method", TRIED], rows))
     return "\n".join([table, *_spent(found)])
 
 

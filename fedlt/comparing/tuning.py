@@ -81,6 +81,7 @@ def write_tuned(folder: Path, comparison: Comparison, found: Found) -> Path:
             content[label] = {
                 "values": dict(best[0].values),
                 "score": best[1],
+                "tried": [[dict(trial.values), value] for trial, value in trials],
                 "searched": searched[label],
                 "trials": len(trials),
                 "failed": sum(value is None for _, value in trials),
