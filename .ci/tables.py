@@ -2,19 +2,21 @@
 
 A page says between marks what it gets; the marks stay, the lines between them are replaced:
 
-    <!-- from leaderboard HEADING=FOLDER ... -->   leaderboard.md of ``fedlt leaderboard``
-    <!-- from table FOLDER [MOMENT] -->            the table of one comparison, last_k by default
-    <!-- from searches FOLDER -->                  the trials behind its rows
+    <!-- from leaderboard FIGURE HEADING=FOLDER ... -->   leaderboard.md of ``fedlt leaderboard``
+    <!-- from table FOLDER [MOMENT] -->          the table of one comparison, last_k by default
+    <!-- from searches FOLDER -->                the trials behind its rows
+    <!-- from heads FOLDER [VIEW] -->            generic and personal by every head, last_k
     <!-- end -->
 
-FOLDER lies in experiments/results; a folder that is not there yet is left out of a leaderboard. A
-leaderboard's figure goes to docs/figures/ under the name of its first folder. Then the rows of
-docs/tables.md go to the pages of the methods, under "Measured figures". Tests say when a page is
-out of date.
+FOLDER lies in experiments/results; a folder that is not there yet is left out of a leaderboard.
+FIGURE is the path in docs/ that its figure goes to. Then the rows of docs/tables.md go to the pages
+of the methods, under "Measured figures". Tests say when a page is out of date.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shutil
 import tempfile
@@ -22,12 +24,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedlt.cli import main as fedlt
+from fedlt.comparing.cells import accuracy_cell
+from fedlt.comparing.leaderboard import read_leaderboard
+from fedlt.comparing.search import TRIED
+from fedlt.comparing.sheet import Sheet, to_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 RESULTS = ROOT / "experiments/results"
 PAGES = ("leaderboard.md", "tables.md", "results.md")  # pages with marks, in docs/
 PART = re.compile(r"^<!-- from (\w+) (.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+HEADS = {  # view -> column of its table by head -> metric
+    "generic": {name: name for name in ("accuracy", "many", "medium", "few")},
+    "personal": {"accuracy": "accuracy", "within held classes": "accuracy_held"},
+}
 LEFT_OUT = ("KiB down", "KiB up", "MiB", "prior")  # columns that pages do not show
 
 HEADING = "## Measured figures\n"
@@ -102,40 +112,42 @@ ROWS: dict[str, tuple[str, ...]] = {
 Row = tuple[str, tuple[str, ...], tuple[str, ...]]  # setting, names of the columns, cells
 
 
-def filled(text: str, figures: Path | None = None) -> str:
-    """Return a page's text with the parts of today; ``figures``: a folder that gets the figures."""
+def filled(text: str, docs: Path | None = None) -> str:
+    """Return a page's text with the parts of today; ``docs``: a folder that gets the figures."""
 
     def part(match: re.Match[str]) -> str:
         kind, words = match[1], match[2]
         with tempfile.TemporaryDirectory() as place:
-            content = made(kind, words.split(), Path(place), figures)
+            content = made(kind, words.split(), Path(place), docs)
         return f"<!-- from {kind} {words} -->\n\n{content}\n<!-- end -->"
 
     return PART.sub(part, text)
 
 
-def made(kind: str, words: list[str], place: Path, figures: Path | None) -> str:
+def made(kind: str, words: list[str], place: Path, docs: Path | None) -> str:
     """Make a part in an empty folder and return its text.
 
     Raises:
         ValueError: If a mark has another kind, or none of its folders is there.
     """
     if kind == "leaderboard":
-        given = [word.partition("=") for word in words]
-        known = {name.replace("_", " "): RESULTS / folder for name, _, folder in given}
+        figure, *given = words
+        known = {name: RESULTS / folder for name, _, folder in (w.partition("=") for w in given)}
         present = {name: folder for name, folder in known.items() if folder.exists()}
-        name = next(iter(known.values())).name
         board = _leaderboard(present, "last_k", place)
-        if figures is not None:
-            shutil.copyfile(place / "ranks.svg", figures / f"{name}.svg")
-        return board.replace("(ranks.svg)", f"(figures/{name}.svg)")
-    if kind not in ("table", "searches"):
-        raise ValueError(f"<!-- from {kind} -->: expected leaderboard, table or searches")
+        if docs is not None:
+            shutil.copyfile(place / "ranks.svg", docs / figure)
+        return board.replace("(ranks.svg)", f"({figure})")
+    if kind not in ("table", "searches", "heads"):
+        raise ValueError(f"<!-- from {kind} -->: expected leaderboard, table, searches or heads")
     folder, moment = [*words, "last_k"][:2]
+    if kind == "heads":
+        return "\n".join(_by_head(RESULTS / folder, view) for view in words[1:] or HEADS)
     board = _leaderboard({"runs": RESULTS / folder}, moment, place)
     if kind == "table":
         return _narrowed((place / "runs" / f"{moment}.md").read_text(encoding="utf-8"))
-    return next(table for table in _tables(board) if table.startswith("| tried"))
+    trials = next(table for table in _tables(board) if table.startswith("| tried"))
+    return f"| method | {TRIED} |\n{trials.partition(chr(10))[2]}"
 
 
 def _leaderboard(given: dict[str, Path], moment: str, place: Path) -> str:
@@ -144,9 +156,23 @@ def _leaderboard(given: dict[str, Path], moment: str, place: Path) -> str:
         raise ValueError(f"{RESULTS} has none of the results that a mark names")
     folders = [f"{name}={folder}" for name, folder in given.items()]
     words = ["--quiet", "leaderboard", *folders, "--which", moment, "--output", str(place)]
-    if fedlt(words) != 0:
-        raise SystemExit(1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        if fedlt(words) != 0:
+            raise SystemExit(1)
     return (place / "leaderboard.md").read_text(encoding="utf-8")
+
+
+def _by_head(folder: Path, view: str) -> str:
+    """Return the table of one view, a line for every head of every row."""
+    (entry,) = read_leaderboard([str(folder)])
+    rows: list[list[object]] = []
+    for label, runs in entry.results.items():
+        found = (re.fullmatch(rf"{view}/(\w+)/accuracy", metric) for metric in runs[0]["last_k"])
+        heads = {f"{label}, head `{match[1]}`": f"{view}/{match[1]}" for match in found if match}
+        for name, head in ({label: view} | heads).items():
+            metrics = (f"{head}/{metric}" for metric in HEADS[view].values())
+            rows.append([name, *(accuracy_cell(runs, "last_k", metric) for metric in metrics)])
+    return to_markdown(Sheet(view, [view, *HEADS[view]], rows))
 
 
 def _tables(text: str) -> list[str]:
@@ -168,8 +194,8 @@ def cells(line: str) -> tuple[str, ...]:
 def rows_of(text: str) -> Iterator[Row]:
     """Yield every row of the tables of methods in a page, without its seconds.
 
-    The setting is the heading above a table, up to a colon, and the seeds that the line of the
-    table's section names, as ``Seeds 1 to 5.``
+    The setting is the heading above a table, up to a colon, with the seeds that a line of the
+    section begins with, as ``Seeds 1 to 5.``
     """
     setting, columns = "", ()
     for line in text.split("\n"):
@@ -205,10 +231,10 @@ def section_of(page: str, rows: list[Row]) -> str:
     return f"\n{HEADING}\n{note}\n\n" + "\n".join(lines) + "\n"
 
 
-def updated(figures: Path | None = None) -> dict[Path, str]:
-    """Return the text of today of every page; ``figures``: as of :func:`filled`."""
+def updated(docs: Path | None = None) -> dict[Path, str]:
+    """Return the text of today of every page; ``docs``: as of :func:`filled`."""
     found = {DOCS / name: (DOCS / name).read_text(encoding="utf-8") for name in PAGES}
-    found = {path: filled(text, figures) for path, text in found.items()}
+    found = {path: filled(text, docs) for path, text in found.items()}
     rows = list(rows_of(found[DOCS / "tables.md"]))
     for page in ROWS:
         path = DOCS / "methods" / f"{page}.md"
@@ -219,7 +245,7 @@ def updated(figures: Path | None = None) -> dict[Path, str]:
 
 def main() -> None:
     """Write all pages and figures."""
-    for path, text in updated(DOCS / "figures").items():
+    for path, text in updated(DOCS).items():
         path.write_text(text, encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlt.comparing.cells import SPREAD, accuracy_cell, is_average, values
+from fedlt.comparing.cells import AVERAGE, SPREAD, accuracy_cell, is_average, values
 from fedlt.comparing.conditions import Results
 from fedlt.comparing.exports import write_tables
 from fedlt.comparing.grid import row_folder
@@ -88,12 +88,13 @@ def results_sheet(board: Leaderboard, *names: str) -> Sheet:
 
 def ranks_sheet(board: Leaderboard) -> Sheet:
     """Return the table of mean ranks, one column per view."""
-    views = {one.view: one.means for one in board.rankings}
-    rows = [
-        [label, *(number(means.get(label), ".2f") for means in views.values())]
-        for label in board.labels()
-    ]
-    return Sheet("mean rank", ["mean rank", *views], rows)
+    rows = [[label, *(_rank(one, label) for one in board.rankings)] for label in board.labels()]
+    return Sheet("mean rank", ["mean rank", *(one.view for one in board.rankings)], rows)
+
+
+def _rank(one: Ranking, label: str) -> Cell:
+    cell = number(one.means.get(label), ".2f")
+    return cell._replace(text=f"{AVERAGE}{cell.text}") if label in one.averages else cell
 
 
 def chosen_sheet(board: Leaderboard) -> Sheet | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedlt.comparing.cells import Runs, values
+from fedlt.comparing.cells import Runs, mark, values
 from fedlt.comparing.conditions import Results
 from fedlt.comparing.statistics import LEVEL
 from fedlt.evaluation.headline import headlines
@@ -27,6 +27,7 @@ class Ranking:
     means: Mapping[str, float]  # label -> mean rank, the best first
     blocks: int  # data sets x seeds
     difference: float | None  # critical difference; None: fewer than two methods
+    averages: tuple[str, ...] = ()  # labels whose figures are of means of personal parts
 
 
 def ranks(figures: Sequence[float]) -> list[float]:
@@ -76,8 +77,17 @@ def rankings(tables: Mapping[str, Results], which: str) -> list[Ranking]:
             order = dict(sorted(means, key=lambda pair: pair[1]))
             size = len(blocks)
             limit = critical_difference(len(labels), size) if len(labels) > 1 else None
-            found.append(Ranking(view, order, size, limit))
+            found.append(Ranking(view, order, size, limit, _averages(tables, view, order)))
     return found
+
+
+def _averages(tables: Mapping[str, Results], view: str, labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the labels whose headline of a view is marked in a table, on any data set."""
+    return tuple(
+        label
+        for label in labels
+        if any(mark(own[label], headlines(own[label][0])[view]) for own in tables.values())
+    )
 
 
 def _figures(results: Results, view: str, which: str) -> dict[str, list[float]]:

@@ -30,6 +30,29 @@ _PLAIN = {
     "too_long": "fewer entries",
 }
 
+_ELSEWHERE = {  # words of other libraries and of papers -> last word of a key
+    "learning_rate": "lr",
+    "local_learning_rate": "lr",
+    "eta": "lr",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "num_rounds": "rounds",
+    "global_rounds": "rounds",
+    "num_epochs": "epochs",
+    "local_epochs": "epochs",
+    "num_users": "num_clients",
+    "num_supernodes": "num_clients",
+    "num_nodes": "num_clients",
+    "fraction_fit": "clients_per_round",
+    "join_ratio": "clients_per_round",
+    "frac": "clients_per_round",
+    "alpha": "dirichlet_alpha",
+    "beta": "dirichlet_alpha",
+    "imb_factor": "imbalance_factor",
+    "imb_ratio": "imbalance_factor",
+    "gpus": "gpus_per_worker",
+}
+
 
 def expected(error: ErrorDetails) -> str:
     """Return the expected value of a validation error as a phrase such as ``"more than 0"``."""
@@ -78,6 +101,10 @@ def _unknown(key: str, model: type[BaseModel]) -> str:
     elsewhere = [known for known in every if known.rpartition(".")[2] == leaf]
     if elsewhere:
         return f"unknown key {told}; nearest: {', '.join(map(repr, elsewhere))}"
+    meant = [k for k in every if k.rpartition(".")[2] == _ELSEWHERE.get(leaf.lower())]
+    if meant:
+        beside = [k for k in meant if k.rpartition(".")[0] == section]
+        return f"unknown key {told}; nearest: {', '.join(map(repr, beside or meant))}"
     prefix = f"{section}." if section else ""
     siblings = [k for k in every if k.startswith(prefix) and "." not in k[len(prefix) :]]
     return f"unknown key {told}{nearest(key, siblings)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fedlt.comparing.cells import AVERAGE
 from fedlt.comparing.ranking import Ranking
 from fedlt.report.style import look, new_figure, round_axis
 
@@ -16,7 +17,8 @@ def rank_figure(rankings: Sequence[Ranking]) -> Figure:
     """Return one panel per view: a point per method, the best at the top.
 
     The band reaches one critical difference beyond the best mean rank: Nemenyi's test does not tell
-    methods inside the band from the best method.
+    methods inside the band from the best method. Generic models averaged from personal parts are
+    hollow, with ``~`` before their names.
     """
     most = max(len(one.means) for one in rankings)
     figure = new_figure(1.3 + 0.28 * most)
@@ -27,9 +29,12 @@ def rank_figure(rankings: Sequence[Ranking]) -> Figure:
         if one.difference is not None:
             axes.axvspan(means[0], means[0] + one.difference, color="0.9", zorder=0)
             words += f"\nband: critical difference {one.difference:.2f}"
-        style = look(0)
-        axes.plot(means, range(len(means)), linestyle="none", marker="o", color=style.color)
-        axes.set_yticks(range(len(means)), list(one.means))
+        for place, (label, mean) in enumerate(one.means.items()):
+            style = look(0).line_of(hollow=label in one.averages)
+            axes.plot(mean, place, **style)
+        marks = [AVERAGE if label in one.averages else "" for label in one.means]
+        names = [f"{mark}{label}" for mark, label in zip(marks, one.means, strict=True)]
+        axes.set_yticks(range(len(means)), names)
         axes.invert_yaxis()
         axes.set_xlim(0.5, len(means) + 0.5)
         axes.set_title(one.view)

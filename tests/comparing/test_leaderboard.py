@@ -92,6 +92,16 @@ def test_ranks_are_those_counted_by_hand(folder, capsys):
     assert picture.startswith("<?xml")
 
 
+def test_means_of_personal_parts_are_marked_in_the_generic_ranks(folder, capsys):
+    """FedRep has no generic model of its own; its personal models are its own."""
+    write_kept(folder / "mine", {"fedrep": figures(0.2, 0.2)}, deal="one", generic_model="average")
+    board(capsys, "kept/one", "mine", "--output", "out")
+    written = (folder / "out/leaderboard.md").read_text()
+    assert "| fedrep | ~1.00 | 1.00 |" in written
+    labels = (folder / "out/ranks.svg").read_text()
+    assert labels.count("<!-- ~fedrep -->") == labels.count("<!-- fedrep -->") == 1
+
+
 def test_the_files_have_unrounded_figures_and_the_table_of_each_data_set(folder, capsys):
     board(capsys, "kept/one", "--output", "out", "--against", "c-near")
     (row,) = [
@@ -123,8 +133,14 @@ def test_labels_order_and_budgets_come_from_the_files_beside_the_runs(folder, ca
     }  # fmt: skip
     beside = folder / "kept/one"
     (beside / "rates.json").write_text('{"C near": "own", "A base": "own", "B wins": "own"}')
-    (beside / "tuned.json").write_text(json.dumps({"C near": searched, "A base": searched}))
-    text = board(capsys, "kept/one")
+    tried = [[{"local.lr": 0.1}, 0.4], [{"local.lr": 0.5}, 0.5], [{"local.lr": 2.5}, None]]
+    known = {"C near": searched, "A base": searched | {"tried": tried}}
+    (beside / "tuned.json").write_text(json.dumps(known))
+    text = board(capsys, "kept/one", "--output", "out")
+    written = (folder / "out/leaderboard.md").read_text()
+    assert "| C near | **lr=0.5: 50.0** |" in written  # a file of before the key "tried"
+    assert "| A base | lr=0.1: 40.0, **lr=0.5: 50.0**, lr=2.5: failed |" in written
+    assert "| B wins | - |" in written
     assert "verdicts against C near" in text
     budget = "the best of 3 trials of local.lr on data.split: tune, seed 1, 2 rounds each"
     assert f"one: C near, A base: {budget}" in text

@@ -54,6 +54,7 @@ def test_rows_run_with_the_values_of_their_best_trials(file, tmp_path, capsys):
             _, _, score, values = line.split(",", 3)
             scores[json.loads(values.strip('"').replace('""', '"'))["local.lr"]] = float(score)
     assert own["score"] == max(scores.values())
+    assert {values["local.lr"]: score for values, score in own["tried"]} == scores
     assert scores[own["values"]["local.lr"]] == max(scores.values())
     config = (tmp_path / "runs/c/fedavg/3/config.yaml").read_text()
     assert f"lr: {own['values']['local.lr']}" in config

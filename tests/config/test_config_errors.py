@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedlt.config import load_config
+from fedlt.config import Config, load_config
+from fedlt.config.explain import _ELSEWHERE, known_keys
 from fedlt.errors import FedltError
 
 BASE = "name: a\nrounds: 3\n"
@@ -66,6 +67,9 @@ def test_file_that_cannot_be_read(path, reason):
         ("data: {imbalance: 3}", ["unknown key 'data.imbalance'", "'data.imbalance_factor'"]),
         ("round: 3", ["unknown key 'round'", "nearest: 'rounds'", "known: "]),
         ("lr: 3", ["unknown key 'lr'", "nearest: 'local.lr'"]),
+        ("local: {learning_rate: 1}", ["unknown key 'local.learning_rate'", "nearest: 'local.lr'"]),
+        ("fraction_fit: 0.1", ["unknown key 'fraction_fit'", "nearest: 'clients_per_round'"]),
+        ("alpha: 0.5", ["unknown key 'alpha'", "nearest: 'partition.dirichlet_alpha'"]),
         ("personal: {refresh: {epoch: 1}}", ["nearest: 'personal.refresh.epochs'"]),
         ("local: {lr: fast}", ["local.lr is 'fast'", "expected a number"]),
         ("local: {lr: true}", ["local.lr is True", "expected a number"]),
@@ -152,3 +156,10 @@ def test_mistakes_in_an_override(override, parts):
 
 def test_long_values_are_cut():
     assert len(message(f"{BASE}local: {{lr: {'x' * 5000}}}")) < 200
+
+
+def test_every_word_of_other_libraries_leads_to_a_key():
+    """What it leads to is a key of the configuration, and the word itself is none."""
+    last = {key.rpartition(".")[2] for key in known_keys(Config)}
+    assert set(_ELSEWHERE.values()) <= last
+    assert not set(_ELSEWHERE) & last

@@ -209,22 +209,3 @@ def test_every_method_has_a_page():
     assert set(STRATEGIES) <= titles("", "generic", "personal", "longtail")
     assert set(CLIENTS) <= titles("plugins")
     assert set(METHODS) <= titles("after_training")
-
-
-def figures():
-    spec = importlib.util.spec_from_file_location("figures", ROOT / ".ci/figures.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_measured_figures_of_the_pages_are_those_of_the_tables():
-    """``python .ci/figures.py`` brings the pages up to date."""
-    module = figures()
-    rows = module.all_rows()
-    old = [
-        page
-        for page in module.ROWS
-        if (module.METHODS / f"{page}.md").read_text(encoding="utf-8") != module.updated(page, rows)
-    ]
-    assert not old
