@@ -91,6 +91,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "plugins/class_balanced": ("class-balanced",),
     "plugins/ldam_drw": ("LDAM-DRW",),
     "plugins/fedyoyo": ("FedYoYo",),
+    "plugins/equalisation": ("equalisation",),
+    "plugins/mixup": ("mixup",),
+    "plugins/class_balanced_sampling": ("class-balanced sampling", "square-root sampling"),
+    "plugins/score_facility_location": ("SCoRe (graph cut)", "SCoRe (facility location)"),
     "plugins/mdcs": ("FedAvg + MDCS", "FedROD + MDCS", "FedLoGe + MDCS (aux_experts)"),
     "plugins/discl": (
         "FedAvg + DisCL",

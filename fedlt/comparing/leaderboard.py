@@ -85,14 +85,18 @@ def pick_against(entries: Sequence[Entry], against: str) -> str:
 
 
 def search_lines(entry: Entry) -> list[str]:
-    """Return lines about the budget of the searches: the common one, and rows with another."""
+    """Return lines about the budgets of the searches; the budget of most rows comes last."""
     methods = [label for label, runs in entry.results.items() if not runs[0].get("reference")]
     budgets: dict[str, list[str]] = {}
     for label in methods:
         budgets.setdefault(_budget(entry.tuned.get(label)), []).append(label)
-    if len(budgets) == 1:
-        return [f"{entry.name}: every row: {budget}" for budget in budgets]
-    return [f"{entry.name}: {', '.join(own)}: {budget}" for budget, own in budgets.items()]
+    lines = []
+    for budget, own in sorted(budgets.items(), key=lambda pair: len(pair[1])):
+        whose = ", ".join(own)
+        if len(own) > len(methods) / 2:
+            whose = "every row" if len(budgets) == 1 else "every other row"
+        lines.append(f"{entry.name}: {whose}: {budget}")
+    return lines
 
 
 def version_lines(entry: Entry) -> list[str]:

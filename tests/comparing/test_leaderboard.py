@@ -143,7 +143,7 @@ def test_labels_order_and_budgets_come_from_the_files_beside_the_runs(folder, ca
     assert "| B wins | - |" in written
     assert "verdicts against C near" in text
     budget = "the best of 3 trials of local.lr on data.split: tune, seed 1, 2 rounds each"
-    assert f"one: C near, A base: {budget}" in text
+    assert f"one: every other row: {budget}" in text
     assert "one: B wins: not searched" in text
     assert "one: every row: not searched" not in text
 
