@@ -83,8 +83,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "plugins/balanced_softmax": (
         "FedAvg + balanced softmax",
         "FedAvg + balanced softmax (global prior)",
+        "balanced softmax",
+        "balanced softmax (global prior)",
     ),
-    "plugins/logit_adjustment": ("FedAvg + logit adjustment",),
+    "plugins/logit_adjustment": ("FedAvg + logit adjustment", "logit adjustment"),
     "plugins/fedlc": ("FedLC",),
     "plugins/fedir": ("FedIR",),
     "plugins/focal": ("Fed-Focal",),
