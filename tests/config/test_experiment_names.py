@@ -60,12 +60,19 @@ def test_the_folder_of_a_wheel_lies_inside_the_package(tmp_path, monkeypatch):
     assert experiments() == {"one": tmp_path / "fedlt/experiments/one.yaml"}
 
 
+def test_files_of_two_folders_with_one_name_are_both_the_nearest(tmp_path, monkeypatch):
+    known = {name: tmp_path / f"{name}.yaml" for name in ("paper/mine", "tables/mine", "tables/b")}
+    monkeypatch.setattr(names, "experiments", lambda: known)
+    with pytest.raises(FedltError, match="nearest: 'paper/mine' or 'tables/mine'; 'fedlt list"):
+        find_experiment("mine")
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
         ("quickstat", "no file and no experiment 'quickstat'; nearest: 'quickstart'; 'fedlt list"),
         ("digits", "nearest: 'tables/digits'"),
-        ("fashion_mnist", "nearest: 'centralised/fashion_mnist' or 'tables/fashion_mnist'"),
+        ("fashion_mnist", "nearest: 'centralised/fashion_mnist'; 'fedlt list"),
         ("fedlgoe", "nearest: 'fedloge'"),
         ("xyz", r"no experiment 'xyz'; 'fedlt list experiments' has all names"),
         ("experiments/quickstart.yaml", "cannot be read: .*; nearest: 'quickstart'"),
