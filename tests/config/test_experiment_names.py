@@ -61,9 +61,9 @@ def test_the_folder_of_a_wheel_lies_inside_the_package(tmp_path, monkeypatch):
 
 
 def test_files_of_two_folders_with_one_name_are_both_the_nearest(tmp_path, monkeypatch):
-    known = {name: tmp_path / f"{name}.yaml" for name in ("paper/mine", "tables/mine", "tables/b")}
+    known = {name: tmp_path / f"{name}.yaml" for name in ("more/mine", "tables/mine", "tables/b")}
     monkeypatch.setattr(names, "experiments", lambda: known)
-    with pytest.raises(FedltError, match="nearest: 'paper/mine' or 'tables/mine'; 'fedlt list"):
+    with pytest.raises(FedltError, match="nearest: 'more/mine' or 'tables/mine'; 'fedlt list"):
         find_experiment("mine")
 
 
