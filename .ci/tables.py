@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedlt.cli import main as fedlt
+from fedlt.comparing.beside import TUNED, read_beside
+from fedlt.comparing.board_tables import trials_cell
 from fedlt.comparing.cells import accuracy_cell
 from fedlt.comparing.leaderboard import read_leaderboard
 from fedlt.comparing.search import TRIED
@@ -83,10 +85,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "plugins/balanced_softmax": (
         "FedAvg + balanced softmax",
         "FedAvg + balanced softmax (global prior)",
-        "balanced softmax",
-        "balanced softmax (global prior)",
     ),
-    "plugins/logit_adjustment": ("FedAvg + logit adjustment", "logit adjustment"),
+    "plugins/logit_adjustment": ("FedAvg + logit adjustment",),
     "plugins/fedlc": ("FedLC",),
     "plugins/fedir": ("FedIR",),
     "plugins/focal": ("Fed-Focal",),
@@ -149,11 +149,12 @@ def made(kind: str, words: list[str], place: Path, docs: Path | None) -> str:
     folder, moment = [*words, "last_k"][:2]
     if kind == "heads":
         return "\n".join(_by_head(RESULTS / folder, view) for view in words[1:] or HEADS)
-    board = _leaderboard({"runs": RESULTS / folder}, moment, place)
-    if kind == "table":
-        return _narrowed((place / "runs" / f"{moment}.md").read_text(encoding="utf-8"))
-    trials = next(table for table in _tables(board) if table.startswith("| tried"))
-    return f"| method | {TRIED} |\n{trials.partition(chr(10))[2]}"
+    if kind == "searches":
+        known = read_beside(RESULTS / folder, TUNED)
+        rows = [[label, trials_cell(entry)] for label, entry in known.items()]
+        return to_markdown(Sheet("", ["method", TRIED], rows))
+    _leaderboard({"runs": RESULTS / folder}, moment, place)
+    return _narrowed((place / "runs" / f"{moment}.md").read_text(encoding="utf-8"))
 
 
 def _leaderboard(given: dict[str, Path], moment: str, place: Path) -> str:

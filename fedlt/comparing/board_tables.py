@@ -104,7 +104,7 @@ def chosen_sheet(board: Leaderboard) -> Sheet | None:
 
 def tried_sheet(board: Leaderboard) -> Sheet | None:
     """Return the table of all trials with their scores; None if no row was searched."""
-    return _searched_sheet(board, TRIED, _tried)
+    return _searched_sheet(board, TRIED, trials_cell)
 
 
 def _searched_sheet(
@@ -123,8 +123,11 @@ def _chosen(entry: Mapping[str, Any]) -> str:
     return described(tuple(entry["values"].items()))
 
 
-def _tried(entry: Mapping[str, Any]) -> str:
-    """Return the trials of an entry of tuned.json; files of before its key "tried" lack them."""
+def trials_cell(entry: Mapping[str, Any]) -> str:
+    """Return the trials of an entry of tuned.json, the best in bold.
+
+    Files of before the key ``tried`` know the best trial only.
+    """
     trials = entry.get("tried", [[entry["values"], entry["score"]]])
     return tried([(tuple(values.items()), score) for values, score in trials])
 

@@ -169,8 +169,15 @@ def _suggest(trial: Any, key: str, choices: Choices) -> Any:  # noqa: ANN401 (an
 
 
 def described(values: Values) -> str:
-    """Return values as text such as ``lr=0.1 mu=0.01``, with the last word of each key."""
-    words = [f"{key.rpartition('.')[2]}={_text(value)}" for key, value in values]
+    """Return values as text such as ``lr=0.1 mu=0.01``, with the last word of each key.
+
+    The value of a section, such as ``strategy``, is told by its options.
+    """
+    words = []
+    for key, value in values:
+        options = {k: v for k, v in value.items() if k != "name"} if isinstance(value, dict) else {}
+        told = options or {key.rpartition(".")[2]: value}
+        words += [f"{name}={_text(one)}" for name, one in told.items()]
     return " ".join(words)
 
 

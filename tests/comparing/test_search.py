@@ -8,7 +8,15 @@ import math
 import pytest
 
 from fedlt.cli import main
-from fedlt.comparing.search import BATCH, Grid, Optuna, Range, parse_choices
+from fedlt.comparing.search import (
+    BATCH,
+    Grid,
+    Optuna,
+    Range,
+    described,
+    parse_choices,
+    tried,
+)
 from fedlt.errors import FedltError
 
 FILE = """
@@ -144,3 +152,17 @@ def test_wrong_searches_get_one_line_and_write_nothing(file, capsys, more, words
     assert words in error
     assert error.count("\n") == 1
     assert not (file / "runs").exists()
+
+
+def test_trials_are_told_by_the_last_words_of_their_keys():
+    section = ("strategy", {"name": "pfedme", "lam": 2.0, "outer_lr": 0.5})
+    assert described((("local.lr", 0.1), section)) == "lr=0.1 lam=2.0 outer_lr=0.5"
+    assert described((("strategy", {"name": "pfedme"}),)) == 'strategy={"name": "pfedme"}'
+
+
+def test_the_first_of_the_best_trials_is_bold():
+    trials = [((("lr", value),), score) for value, score in ((1, 0.5), (2, 0.75), (3, 0.75))]
+    assert tried([*trials, ((("lr", 4),), None)]) == (
+        "lr=1: 50.0, **lr=2: 75.0**, lr=3: 75.0, lr=4: failed"
+    )
+    assert tried([((("lr", 1),), None)]) == "lr=1: failed"
