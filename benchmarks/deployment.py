@@ -121,7 +121,7 @@ def write_apps(federation: Federation, rounds: int) -> None:
         "deployment": {"data": "nodes", "image_shape": [1, 8, 8]},
     }
     (folder / "fedlt.yaml").write_text(yaml.safe_dump(tree))
-    federation.call("fedlt", "app", "fedlt.yaml", "fedlt_app")
+    federation.call("fedlt", "app", "fedlt.yaml", "fedlt-app")
     plain = folder / "plain_app"
     plain.mkdir()
     (plain / "pyproject.toml").write_text(PROJECT)
@@ -133,7 +133,7 @@ def write_apps(federation: Federation, rounds: int) -> None:
 def run_fedlt(federation: Federation, turn: int) -> list[float]:
     """Do a run of fedlt's app; return seconds a round."""
     output = federation.folder / f"runs{turn}"
-    federation.call("flwr", "run", "fedlt_app", "fedlt", "-c", f'output="{output}"')
+    federation.call("flwr", "run", "fedlt-app", "fedlt", "-c", f'output="{output}"')
     federation.wait(lambda: any(output.rglob("result.json")), 600)
     (path,) = output.rglob("rounds.jsonl")
     ends = [json.loads(line)["seconds"] for line in path.read_text().splitlines()]
@@ -155,7 +155,7 @@ def task_parts(folder: Path, repeats: int = 5) -> dict[str, Any]:
     found: list[dict[str, float]] = []
     for _ in range(repeats):
         done = subprocess.run(
-            [sys.executable, "-c", PARTS, str(folder / "fedlt_app"), str(folder / "0.npz")],
+            [sys.executable, "-c", PARTS, str(folder / "fedlt-app"), str(folder / "0.npz")],
             capture_output=True,
             text=True,
             check=False,
