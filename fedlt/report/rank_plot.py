@@ -35,9 +35,9 @@ def rank_figure(rankings: Sequence[Ranking]) -> Figure:
         marks = [AVERAGE if label in one.averages else "" for label in one.means]
         names = [f"{mark}{label}" for mark, label in zip(marks, one.means, strict=True)]
         axes.set_yticks(range(len(means)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(means) - 0.5, -0.5)
         axes.set_xlim(0.5, len(means) + 0.5)
         axes.set_title(one.view)
-        axes.set_xlabel(words)
+        axes.set_xlabel(words, loc="right")  # it may be wider than a panel beside long names
         round_axis(axes.xaxis)
     return figure
