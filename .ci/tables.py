@@ -30,6 +30,7 @@ from fedlt.comparing.cells import accuracy_cell
 from fedlt.comparing.leaderboard import read_leaderboard
 from fedlt.comparing.search import TRIED
 from fedlt.comparing.sheet import Sheet, to_markdown
+from fedlt.comparing.table import figures_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -123,27 +124,19 @@ def filled(text: str, docs: Path | None = None) -> str:
 
     def part(match: re.Match[str]) -> str:
         kind, words = match[1], match[2]
-        with tempfile.TemporaryDirectory() as place:
-            content = made(kind, words.split(), Path(place), docs)
-        return f"<!-- from {kind} {words} -->\n\n{content}\n<!-- end -->"
+        return f"<!-- from {kind} {words} -->\n\n{made(kind, words.split(), docs)}\n<!-- end -->"
 
     return PART.sub(part, text)
 
 
-def made(kind: str, words: list[str], place: Path, docs: Path | None) -> str:
-    """Make a part in an empty folder and return its text.
+def made(kind: str, words: list[str], docs: Path | None) -> str:
+    """Return the text of a part; ``docs``: as of :func:`filled`.
 
     Raises:
         ValueError: If a mark has another kind, or none of its folders is there.
     """
     if kind == "leaderboard":
-        figure, *given = words
-        known = {name: RESULTS / folder for name, _, folder in (w.partition("=") for w in given)}
-        present = {name: folder for name, folder in known.items() if folder.exists()}
-        board = _leaderboard(present, "last_k", place)
-        if docs is not None:
-            shutil.copyfile(place / "ranks.svg", docs / figure)
-        return board.replace("(ranks.svg)", f"({figure})")
+        return _board(words, docs)
     if kind not in ("table", "searches", "heads"):
         raise ValueError(f"<!-- from {kind} -->: expected leaderboard, table, searches or heads")
     folder, moment = [*words, "last_k"][:2]
@@ -153,20 +146,25 @@ def made(kind: str, words: list[str], place: Path, docs: Path | None) -> str:
         known = read_beside(RESULTS / folder, TUNED)
         rows = [[label, trials_cell(entry)] for label, entry in known.items()]
         return to_markdown(Sheet("", ["method", TRIED], rows))
-    _leaderboard({"runs": RESULTS / folder}, moment, place)
-    return _narrowed((place / "runs" / f"{moment}.md").read_text(encoding="utf-8"))
+    (entry,) = read_leaderboard([str(RESULTS / folder)])
+    sheet = figures_sheet(entry.results, moment)
+    return to_markdown(sheet.part("method", {n: n for n in sheet.columns[1:] if n not in LEFT_OUT}))
 
 
-def _leaderboard(given: dict[str, Path], moment: str, place: Path) -> str:
-    """Run ``fedlt leaderboard`` and return its text."""
-    if not given:
+def _board(words: list[str], docs: Path | None) -> str:
+    """Return the text of ``fedlt leaderboard``, which names its figure by its place in docs/."""
+    figure, *given = words
+    known = {name: RESULTS / folder for name, _, folder in (word.partition("=") for word in given)}
+    folders = [f"{name}={folder}" for name, folder in known.items() if folder.exists()]
+    if not folders:
         raise ValueError(f"{RESULTS} has none of the results that a mark names")
-    folders = [f"{name}={folder}" for name, folder in given.items()]
-    words = ["--quiet", "leaderboard", *folders, "--which", moment, "--output", str(place)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        if fedlt(words) != 0:
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        if fedlt(["--quiet", "leaderboard", *folders, "--output", place]) != 0:
             raise SystemExit(1)
-    return (place / "leaderboard.md").read_text(encoding="utf-8")
+        if docs is not None:
+            shutil.copyfile(Path(place) / "ranks.svg", docs / figure)
+        board = (Path(place) / "leaderboard.md").read_text(encoding="utf-8")
+    return board.replace("(ranks.svg)", f"({figure})")
 
 
 def _by_head(folder: Path, view: str) -> str:
@@ -180,17 +178,6 @@ def _by_head(folder: Path, view: str) -> str:
             metrics = (f"{head}/{metric}" for metric in HEADS[view].values())
             rows.append([name, *(accuracy_cell(runs, "last_k", metric) for metric in metrics)])
     return to_markdown(Sheet(view, [view, *HEADS[view]], rows))
-
-
-def _tables(text: str) -> list[str]:
-    return re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-
-
-def _narrowed(text: str) -> str:
-    """Return the first table of a text without the columns that pages do not show."""
-    lines = [cells(line) for line in _tables(text)[0].strip().split("\n")]
-    keep = [i for i, name in enumerate(lines[0]) if name not in LEFT_OUT]
-    return "".join("| " + " | ".join(line[i] for i in keep) + " |\n" for line in lines)
 
 
 def cells(line: str) -> tuple[str, ...]:

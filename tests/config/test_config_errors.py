@@ -159,7 +159,7 @@ def test_long_values_are_cut():
 
 
 def test_every_word_of_other_libraries_leads_to_a_key():
-    """What it leads to is a key of the configuration, and the word itself is none."""
+    """A word of the list is no key of the configuration, and the key beside it is one."""
     last = {key.rpartition(".")[2] for key in known_keys(Config)}
     assert set(_ELSEWHERE.values()) <= last
     assert not set(_ELSEWHERE) & last
