@@ -171,13 +171,14 @@ def _suggest(trial: Any, key: str, choices: Choices) -> Any:  # noqa: ANN401 (an
 def described(values: Values) -> str:
     """Return values as text such as ``lr=0.1 mu=0.01``, with the last word of each key.
 
-    The value of a section, such as ``strategy``, is told by its options.
+    The value of a section is told by name and options: ``strategy=pfedme lam=2.0``.
     """
     words = []
     for key, value in values:
-        options = {k: v for k, v in value.items() if k != "name"} if isinstance(value, dict) else {}
-        told = options or {key.rpartition(".")[2]: value}
-        words += [f"{name}={_text(one)}" for name, one in told.items()]
+        last = key.rpartition(".")[2]
+        named = isinstance(value, dict) and "name" in value
+        told = {last: value["name"], **value} if named else {last: value}
+        words += [f"{name}={_text(one)}" for name, one in told.items() if name != "name"]
     return " ".join(words)
 
 

@@ -156,8 +156,8 @@ def test_wrong_searches_get_one_line_and_write_nothing(file, capsys, more, words
 
 def test_trials_are_told_by_the_last_words_of_their_keys():
     section = ("strategy", {"name": "pfedme", "lam": 2.0, "outer_lr": 0.5})
-    assert described((("local.lr", 0.1), section)) == "lr=0.1 lam=2.0 outer_lr=0.5"
-    assert described((("strategy", {"name": "pfedme"}),)) == 'strategy={"name": "pfedme"}'
+    assert described((("local.lr", 0.1), section)) == "lr=0.1 strategy=pfedme lam=2.0 outer_lr=0.5"
+    assert described((("strategy", {"name": "pfedme"}),)) == "strategy=pfedme"
 
 
 def test_the_first_of_the_best_trials_is_bold():
